@@ -1,0 +1,233 @@
+"""The interface that both backends implement, and the records that cross it (numpy only)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.errors import ConfigError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model: its name, and the LoRA settings that are its defaults."""
+
+    name: str
+    lora: LoraSpec
+    learning_rate: float
+    patience: int
+
+
+FAMILIES: dict[str, Family] = {
+    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10),
+}
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) with bias correction, after clipping by global norm.
+
+    Attributes:
+        weight_decay: decoupled decay, multiplied by the learning rate at each step; on every trained array.
+        betas: decay rates of the first and second moment.
+        eps: added to the root of the second moment.
+        max_grad_norm: gradients are scaled down to this global L2 norm; 0 means no clipping.
+        seed: key of the LoRA dropout masks, together with the step and the module.
+        checkpointing: recompute each block's activations in the backward pass instead of keeping them.
+    """
+
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """Loss summed over scored targets (nats for tokens), and how many targets those were."""
+
+    total: float
+    weight: float
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.weight if self.weight else float("nan")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimiser step: summed loss and weight over its micro-batches, and the gradient's norm before clipping."""
+
+    loss: float
+    weight: float
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How the next token is drawn.
+
+    The logits are divided by the temperature and softmaxed in float32; tokens are sorted by falling probability,
+    ties to the lower id; the top_k first are kept (0: all); of those, tokens whose preceding sum is below top_p; after
+    renormalising, the first whose cumulative sum exceeds the uniform draw is taken. Temperature 0 takes the
+    first of that order. After eos_id a row yields pad_id.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    eos_id: int | None = None
+    pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k is {self.top_k}; it must be 0 (off) or more")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A finite automaton over tokens; a token is allowed where its transition is not negative.
+
+    Attributes:
+        classes: int32 [V], the class of each token.
+        transitions: int32 [S, C], next state by state and class; -1 forbids. Every state allows at least one class
+            that some token has.
+        start: int32 [B] or an int, the state of each row after its prompt.
+    """
+
+    classes: np.ndarray
+    transitions: np.ndarray
+    start: np.ndarray | int = 0
+
+
+class Training(Protocol):
+    """A model together with its optimiser."""
+
+    def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
+        """One AdamW update from the gradient of (sum of losses) / (sum of weights) over the micro-batches.
+
+        A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is.
+        """
+
+    def read_state(self) -> Arrays:
+        """Step count and moments (not the trained arrays), enough to go on exactly."""
+
+    def write_state(self, state: Arrays) -> None:
+        """Inverse of read_state; strict about names and shapes."""
+
+
+class Model(Protocol):
+    """A loaded checkpoint, with or without one adapter."""
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every module that can carry LoRA, by its canonical path, in model order."""
+
+    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
+        """Add the adapter that spec describes and fill it; a second call replaces the first adapter.
+
+        Raises:
+            ConfigError: a target matches nothing.
+            ConvertError: names or shapes of initial differ from what spec needs (all problems at once).
+        """
+
+    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> Training: ...
+
+    def loss(self, batch: Arrays) -> LossSum:
+        """Loss without gradient or dropout; repeatable."""
+
+    def set_adapter(self, enabled: bool) -> None:
+        """Switch the adapter; off computes bit for bit what the base does."""
+
+    def read_adapter(self) -> Arrays:
+        """Adapter state, float32: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank]."""
+
+    def write_adapter(self, state: Arrays) -> None:
+        """Inverse of read_adapter; missing, surplus and mis-shaped arrays raise ConvertError, all named at once."""
+
+    def fuse(self) -> None:
+        """Add scale * B @ A to the weights (summed in float32, cast once) and drop the adapter."""
+
+    def read_weights(self) -> Iterable[tuple[str, np.ndarray]]:
+        """Base weights one by one under canonical names and layouts."""
+
+
+class TokenModel(Model, Protocol):
+    """A decoder over tokens."""
+
+    vocab_size: int
+    n_positions: int
+
+    def logits(self, batch: Arrays) -> np.ndarray:
+        """Next-token logits, float32 [B, L, V]."""
+
+    def generate(
+        self,
+        prompts: np.ndarray,
+        spec: SamplingSpec,
+        uniforms: np.ndarray,
+        grammar: Grammar | None = None,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Continue prompts.
+
+        Args:
+            prompts: int32 [B, n], n at least 1 and n + steps at most n_positions.
+            spec: how tokens are drawn.
+            uniforms: float32 [steps, B] in [0, 1), one draw a token.
+            grammar: forbids tokens by an automaton.
+            on_tokens: called with int32 [B, k] blocks of new tokens as they become known (about every 16).
+
+        Returns:
+            int32 [B, steps], the new tokens without the prompt; pad_id after a row's eos_id.
+        """
+
+
+class FlowModel(Model, Protocol):
+    """A velocity field over latents (flow matching)."""
+
+    def prepare(self, conditioning: Arrays) -> Any:
+        """Everything that does not depend on time, computed once."""
+
+    def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray:
+        """Velocity [B, T, C] at time (scalar or [B])."""
+
+
+class Codec(Protocol):
+    """The audio family's variational auto-encoder."""
+
+    def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale, each [B, T, C], of float32 audio [B, 2, N]."""
+
+    def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
+        """Audio [B, 2, 2048 T] of latents [B, T, C]; chunk and overlap count frames."""
+
+
+class Backend(Protocol):
+    """One framework."""
+
+    name: str
+
+    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
+        """Load a checkpoint folder (hf or mlx layout); every tensor name is proven used and filled."""
+
+    def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
+        """Load the audio family's codec."""
+
+    def device(self) -> str:
+        """What it computes on, in words, such as `Metal (Apple M1 Pro)`, `cuda (NVIDIA GeForce RTX 4090)` or `cpu`."""
+
+    def peak_memory(self) -> int:
+        """Peak bytes since the process or the last reset."""

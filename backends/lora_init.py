@@ -1,0 +1,38 @@
+"""First values of an adapter, drawn in numpy so that every backend starts from the same ones."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from musiclora.convert.adapter import LoraSpec, match_targets, state_keys
+
+
+def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, np.ndarray]:
+    """A drawn from U(±1/sqrt(in)), B zero, for every module that the spec's targets match.
+
+    This is kaiming_uniform(a=sqrt(5)) as in PEFT. Each module has a generator keyed by (seed, name), so that adding a
+    layer does not change the others.
+
+    Args:
+        spec: rank and targets.
+        shapes: (out, in) by module path, as `Model.linear_shapes` gives them.
+        seed: any non-negative integer.
+
+    Returns:
+        float32 arrays `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank].
+
+    Raises:
+        ConfigError: a target that matches nothing.
+    """
+    state = {}
+    for name in match_targets(shapes, spec.targets):
+        out_size, in_size = shapes[name]
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        bound = in_size**-0.5
+        key_a, key_b = state_keys(name)
+        state[key_a] = rng.uniform(-bound, bound, (spec.rank, in_size)).astype(np.float32)
+        state[key_b] = np.zeros((out_size, spec.rank), np.float32)
+    return state

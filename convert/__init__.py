@@ -1,0 +1,4 @@
+"""Checkpoint and adapter files: names, shapes, formats. Imports numpy and safetensors only."""
+
+if __name__ != "musiclora.convert":
+    raise ImportError(f"import this package as musiclora.convert, not {__name__!r}; install with: pip install -e .")

@@ -1,0 +1,1 @@
+"""Readers and writers of music, tokens and training batches."""

@@ -1,0 +1,5 @@
+"""The model families, re-exported from the backend layer."""
+
+from musiclora.backends.base import FAMILIES, Family
+
+__all__ = ["FAMILIES", "Family"]

@@ -1,0 +1,53 @@
+"""The command line: one group whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from musiclora import __version__
+from musiclora.cli.common import RootGroup
+
+COMMANDS = {
+    "demo": "demo",
+    "doctor": "doctor",
+    "augment": "augment",
+    "preprocess": "preprocess",
+    "pretrain": "pretrain",
+    "train": "train",
+    "generate": "generate",
+    "evaluate": "evaluate",
+    "convert": "convert",
+    "fuse": "fuse",
+    "blend": "blend",
+    "render": "render",
+}
+
+
+class _Commands(RootGroup):
+    """Command modules import click and the standard library only, so that loading all of them for --help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"musiclora.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, COMMANDS[cmd_name])
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="musiclora")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere on the line).")
+def main() -> None:
+    """Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
+
+    \b
+    musiclora demo                                   the whole thing, offline, in three minutes
+    musiclora doctor ~/my_midi                       what is in the folder, what this machine can do
+    musiclora train --data-dir ~/my_midi --output-dir runs/mine
+    musiclora generate --adapter-dir runs/mine/adapter-best --output mine.mid
+    """

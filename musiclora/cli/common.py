@@ -1,0 +1,142 @@
+"""What all commands share: errors become messages here and nowhere else, options that take many values, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from musiclora.convert.errors import MusicLoraError
+
+EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+BACKEND_CHOICES = click.Choice(["auto", "mlx", "torch"])
+
+
+class ManyOption(click.Option):
+    """An option that takes all values up to the next option: `--transpose -2 -1 1 2`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, multiple=True, **kwargs)
+
+
+class ManyCommand(click.Command):
+    """Rewrites `--transpose -2 -1` to `--transpose=-2 --transpose=-1` before parsing; click has no greedy options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        greedy = {name for p in self.params if isinstance(p, ManyOption) for name in p.opts}
+        return super().parse_args(ctx, _repeat(args, greedy))
+
+
+def _repeat(args: Sequence[str], greedy: set[str]) -> list[str]:
+    out: list[str] = []
+    current: str | None = None
+    for position, arg in enumerate(args):
+        if arg == "--":
+            return out + list(args[position:])
+        if arg in greedy:
+            current = arg
+            if position + 1 == len(args) or _is_option(args[position + 1]):
+                out.append(arg)  # no value follows: click says so
+        elif current is not None and not _is_option(arg):
+            out.append(f"{current}={arg}")
+        else:
+            current = None
+            out.append(arg)
+    return out
+
+
+def _is_option(arg: str) -> bool:
+    return arg.startswith("--") or (len(arg) > 1 and arg[0] == "-" and not (arg[1].isdigit() or arg[1] == "."))
+
+
+class RootGroup(click.Group):
+    """Runs a command and turns what it raises into one line on stderr and an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        debug = bool(os.environ.get("MUSICLORA_DEBUG"))
+        options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        if "--debug" in options:
+            debug = True
+            arguments.remove("--debug")
+        if not standalone_mode:
+            return super().main(arguments, *rest, standalone_mode=False, **extra)
+        try:
+            code = super().main(arguments, *rest, standalone_mode=False, **extra)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("stopped", EXIT_INTERRUPTED, debug)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(0)
+        except click.UsageError as error:
+            hint = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
+            _fail(error.format_message().replace("\n", " ") + hint, EXIT_BAD_INPUT, debug)
+        except click.ClickException as error:
+            _fail(error.format_message(), EXIT_BAD_INPUT, debug)
+        except MusicLoraError as error:
+            _fail(str(error), EXIT_BAD_INPUT, debug)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_INTERNAL)
+        except OSError as error:
+            _fail(_os_error(error), EXIT_BAD_INPUT, debug)
+        except MemoryError:
+            _fail("not enough memory; try a smaller --batch-size or --max-seq-len", EXIT_BAD_INPUT, debug)
+        except Exception as error:  # the one place: whatever is left is a fault of ours
+            text = f"internal failure: {type(error).__name__}: {error}".replace("\n", " ")
+            _fail(f"{text}; run again with --debug for the traceback", EXIT_INTERNAL, debug)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"musiclora: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def print_json(value: Any) -> None:
+    """Print the one object that `--json` promises on stdout; NaN and infinity become null."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def note(text: str) -> None:
+    """Print a line that is not data: to stderr, so that stdout stays clean."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield update(done, total): a rich bar on a terminal, a plain line each tenth elsewhere, on stderr."""
+    from musiclora.display import Bar
+
+    with Bar(title) as bar:
+        yield bar.update
+
+
+backend_option = click.option(
+    "--backend", type=BACKEND_CHOICES, default="auto", show_default=True, help="What computes; auto says what it took."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr.")

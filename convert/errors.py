@@ -5,6 +5,7 @@ MusicLoraError
 ├── DataError      music, tokens or recordings that cannot be used
 ├── BackendError   a backend that is missing or cannot do what was asked
 ├── ConvertError   a checkpoint or adapter file that does not fit
+├── OutputError    a file or folder that cannot be written
 └── TrainingError  a run that cannot go on (non-finite loss, a lock, a full disk)
 """
 
@@ -27,6 +28,10 @@ class BackendError(MusicLoraError):
 
 class ConvertError(MusicLoraError):
     """A checkpoint or adapter file that does not fit."""
+
+
+class OutputError(MusicLoraError):
+    """A file or folder that cannot be written."""
 
 
 class TrainingError(MusicLoraError):

@@ -6,8 +6,18 @@ from musiclora.convert.errors import (
     ConvertError,
     DataError,
     MusicLoraError,
+    OutputError,
     TrainingError,
     listed,
 )
 
-__all__ = ["BackendError", "ConfigError", "ConvertError", "DataError", "MusicLoraError", "TrainingError", "listed"]
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "ConvertError",
+    "DataError",
+    "MusicLoraError",
+    "OutputError",
+    "TrainingError",
+    "listed",
+]

@@ -1,0 +1,154 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from musiclora.convert.errors import OutputError
+
+_HINTS = {
+    errno.ENOSPC: "free some space or choose another --output-dir",
+    errno.EDQUOT: "free some space or choose another --output-dir",
+    errno.EROFS: "choose another --output-dir",
+    errno.EACCES: "check the permissions or choose another --output-dir",
+    errno.EPERM: "check the permissions or choose another --output-dir",
+    errno.ENOTDIR: "a part of the path is a file; choose another --output-dir",
+    errno.EEXIST: "a part of the path is a file; choose another --output-dir",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_DEVICE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The one line for an output that the system refuses, with what to do about it."""
+    hint = _HINTS.get(error.errno or 0, "choose another --output-dir")
+    return OutputError(f"cannot write {path}: {error.strerror or error}; {hint}")
+
+
+@contextmanager
+def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a temporary sibling of dst; it becomes dst on success and vanishes on any exception, Ctrl-C included.
+
+    Args:
+        dst: folder to create; missing parents are created (and removed again on failure). An empty folder counts as absent.
+        overwrite: swap an existing folder for the new one; until the new one is complete the old one stays.
+
+    Raises:
+        OutputError: dst exists and overwrite is off, dst is a file, or the system refuses to write.
+    """
+    dst = Path(os.path.abspath(dst))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+    _refuse_existing(dst, overwrite)
+    temporary = _sibling(dst, "tmp")
+    parents = [parent for parent in dst.parents if not parent.exists()]
+    try:
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            _sync_tree(temporary)
+            _swap(temporary, dst)
+        except OSError as error:
+            if _is_ours(error, temporary, dst):
+                raise write_error(dst, error) from error
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write one file so that readers see the old content or the new, never a part; text is UTF-8.
+
+    Raises:
+        OutputError: the system refuses to write; path is left as it was.
+    """
+    path = Path(path)
+    temporary = _sibling(path, "tmp")
+    content = data.encode() if isinstance(data, str) else data
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write obj as indented JSON, atomically."""
+    atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk; Windows cannot open folders, and needs no such step."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_existing(dst: Path, overwrite: bool) -> None:
+    if dst.is_dir():
+        if not overwrite and any(dst.iterdir()):
+            raise OutputError(f"{dst} exists already; remove it or choose another name")
+    elif dst.exists():
+        raise OutputError(f"{dst} is a file; a folder is to be written there, choose another name")
+
+
+def _sibling(path: Path, kind: str) -> Path:
+    return path.parent / f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.{kind}"
+
+
+def _is_ours(error: OSError, temporary: Path, dst: Path) -> bool:
+    """Whether the error is about our output, and not about a file that the caller reads meanwhile."""
+    if error.errno in _DEVICE_ERRORS:
+        return True
+    named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    ours = {temporary, dst, *dst.parents}
+    return any(name in ours or temporary in name.parents for name in named)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb+") as file:  # Windows refuses fsync on a file opened for reading
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _swap(temporary: Path, dst: Path) -> None:
+    """Rename temporary to dst; an existing dst steps aside first and comes back if that fails."""
+    old = _sibling(dst, "old") if dst.exists() else None
+    if old:
+        dst.rename(old)
+    try:
+        temporary.rename(dst)
+    except BaseException:
+        if old:
+            old.rename(dst)
+        raise
+    sync_folder(dst.parent)
+    if old:
+        shutil.rmtree(old, ignore_errors=True)

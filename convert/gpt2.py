@@ -1,0 +1,190 @@
+"""GPT-2 checkpoint folders in the layouts of transformers (hf) and mlx-lm (mlx), read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files import atomic_folder, atomic_write
+from musiclora.convert.folders import WeightFiles, read_json, weight_files
+from musiclora.convert.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
+from musiclora.convert.rules import Plan, Rule, plan, plan_export
+from musiclora.convert.tensors import FLOATS, dtype_named, write_safetensors
+
+__all__ = [
+    "ACTIVATIONS",
+    "GELU_TANH",
+    "LAYOUTS",
+    "Gpt2Checkpoint",
+    "Gpt2Config",
+    "fresh_tensors",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+_PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_ENDS = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+_MASK = "a causal mask, not a weight"
+_TIED = "the tied output head, equal to wte"
+
+
+def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
+    """Lines for one container; Conv1D keeps [in, out], mlx-lm's Linear [out, in]."""
+    rules = [Rule(f"{prefix}.{name}", f"transformer.{name}") for name in _ENDS]
+    for part in _PARTS:
+        linear = ".c_" in part
+        name = f"h.{{i}}.{part}"
+        rules.append(Rule(f"{prefix}.{name}.weight", f"transformer.{name}.weight", transpose=transpose and linear))
+        rules.append(Rule(f"{prefix}.{name}.bias", f"transformer.{name}.bias"))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.bias", None, reason=_MASK))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.masked_bias", None, reason=_MASK))
+    return (*rules, Rule("lm_head.weight", None, reason=_TIED))
+
+
+LAYOUTS: dict[str, tuple[Rule, ...]] = {
+    "hf": _rules("transformer", transpose=False),
+    "mlx": _rules("model", transpose=True),
+}
+
+
+@dataclass(frozen=True)
+class Gpt2Checkpoint:
+    """A checkpoint folder whose names and shapes are proven to fit its configuration.
+
+    Attributes:
+        folder: where it lies.
+        config: its numbers.
+        layout: "hf" or "mlx".
+        dropped: names that are not weights, and why.
+    """
+
+    folder: Path
+    config: Gpt2Config
+    layout: Literal["hf", "mlx"]
+    dropped: dict[str, str]
+    _plan: Plan
+    _files: WeightFiles
+
+    @property
+    def dtype(self) -> str:
+        """The widest dtype among the stored weights, such as `float32`."""
+        dtypes = [self._files.layout[_stored(move.source, self._files)][0] for move in self._plan.moves]
+        return str(np.result_type(*set(dtypes)).name)
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (canonical name, array in its stored dtype), one at a time.
+
+        Raises:
+            ConvertError: a non-finite value, or an output head that differs from wte.
+        """
+        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        tied: dict[str, np.ndarray] = {}
+        for name, array in self._files.tensors():
+            move = moves.get(name)
+            if "lm_head.weight" in self.dropped and (name == "lm_head.weight" or name.endswith("wte.weight")):
+                tied[name] = array
+                if len(tied) == 2 and not _equal(*tied.values()):
+                    raise ConvertError(f"{self.folder}: lm_head.weight differs from wte; an untied head is not supported")
+            if move:
+                yield move.target, move.apply(array)
+
+    def load(self, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """All tensors in one dtype under canonical names."""
+        return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
+
+
+def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
+    """Open a GPT-2 folder; weights are read when asked for.
+
+    Raises:
+        ConvertError: not a GPT-2, or tensors that are missing, surplus or mis-shaped, all at once.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConvertError(f"{folder}: no such folder")
+    if not (folder / "config.json").is_file():
+        raise ConvertError(f"{folder}: no config.json here, so this is no model folder")
+    try:
+        config = Gpt2Config.from_json(read_json(folder / "config.json"))
+    except ConvertError as error:
+        raise ConvertError(f"{folder}: {error}") from error
+    files = weight_files(folder)
+    layout: Literal["hf", "mlx"] = "mlx" if any(name.startswith("model.") for name in files.layout) else "hf"
+    masks = (".attn.bias", ".attn.masked_bias")
+    if integers := [n for n, (dtype, _) in files.layout.items() if dtype not in FLOATS and not n.endswith(masks)]:
+        raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {listed(integers)}")
+    shapes = _prefixed(files, layout)
+    mapping = plan(LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
+    return Gpt2Checkpoint(folder, config, layout, mapping.dropped, mapping, files)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: Gpt2Config,
+    tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    layout: str,
+    *,
+    dtype: str = "float32",
+    extra_files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that transformers (hf) or mlx-lm (mlx) loads, whole or not at all, one tensor in memory at a time.
+
+    Args:
+        folder: destination.
+        config: its numbers.
+        tensors: canonical names and layouts, in any order.
+        layout: "hf" or "mlx".
+        dtype: float32, float16 or bfloat16; every tensor is cast to it.
+        extra_files: more files by plain name, such as the tokenizer.
+        overwrite: replace an existing folder.
+
+    Raises:
+        ConvertError: missing, surplus or mis-shaped tensors, or values that do not fit the dtype.
+        OutputError: the system refuses to write.
+    """
+    if layout not in LAYOUTS:
+        raise ConvertError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    stored = dtype_named(dtype)
+    shapes = config.tensor_shapes()
+    moves = plan_export(LAYOUTS[layout], shapes)
+    plain = {name: (stored, tuple(reversed(shape)) if moves[name].transpose else shape) for name, shape in shapes.items()}
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+    moved = ((moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs)
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        write_safetensors(
+            temporary / "model.safetensors",
+            moved,
+            {"format": "pt" if layout == "hf" else "mlx"},
+            layout={moves[name].target: entry for name, entry in plain.items()},
+        )
+        settings = {**config.to_json(layout), "torch_dtype": dtype}
+        atomic_write(temporary / "config.json", json.dumps(settings, indent=2) + "\n")
+        for name, content in (extra_files or {}).items():
+            atomic_write(temporary / Path(name).name, content)
+
+
+def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, where a bare GPT2Model's names get the prefix that GPT2LMHeadModel's have."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (_, shape) in files.layout.items():
+        full = name if layout == "mlx" or name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        if full in shapes:
+            raise ConvertError(f"{next(iter(files.files)).parent}: both {full} and {name} are there")
+        shapes[full] = shape
+    return shapes
+
+
+def _stored(name: str, files: WeightFiles) -> str:
+    """The name in the file of a source that _prefixed may have given its prefix."""
+    return name if name in files.layout else name.removeprefix("transformer.")
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool(np.array_equal(first, second))

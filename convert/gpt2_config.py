@@ -1,0 +1,172 @@
+"""GPT-2: its configuration, tensor shapes and a fresh initialisation."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+
+GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # three names of one function
+ACTIVATIONS = (*GELU_TANH, "gelu", "relu", "silu", "swish", "tanh")
+
+_DEFAULTS: dict[str, Any] = {  # of transformers' GPT2Config, for keys that a file leaves out
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "bos_token_id": 50256,
+    "eos_token_id": 50256,
+}
+_ALIASES = {
+    "n_positions": ("max_position_embeddings", "n_ctx"),
+    "n_embd": ("hidden_size",),
+    "n_layer": ("num_hidden_layers",),
+    "n_head": ("num_attention_heads",),
+}
+_MUST_BE: dict[str, Any] = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Gpt2Config:
+    """The numbers that fix a GPT-2's shapes and maths.
+
+    Attributes:
+        n_inner: width of the MLP, resolved (4 n_embd where a file says null).
+        activation_function: one of ACTIVATIONS; those in GELU_TANH are the same function.
+        bos_token_id: first token of a piece, None where there is none; so eos_token_id.
+    """
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_inner: int
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{key} is {value!r}"
+            for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
+            if type(value := getattr(self, key)) is not int or not 0 < value < (10_000 if key == "n_layer" else _LIMIT)
+        ]
+        if not problems and self.n_embd % self.n_head:
+            problems.append(f"n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
+        if self.activation_function not in ACTIVATIONS:
+            problems.append(f"activation_function is {self.activation_function!r}, known: {', '.join(ACTIVATIONS)}")
+        if not isinstance(self.layer_norm_epsilon, float | int) or not 0 <= self.layer_norm_epsilon < 1:
+            problems.append(f"layer_norm_epsilon is {self.layer_norm_epsilon!r}")
+        if problems:
+            raise ConvertError(f"GPT-2 configuration: {listed(problems)}")
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> Gpt2Config:
+        """Read a config.json of transformers or mlx-lm.
+
+        Raises:
+            ConvertError: another architecture, or a key that changes the maths in a way that is not supported.
+        """
+        _refuse_others(config)
+        values = {key: _value(config, key) for key in _DEFAULTS}
+        if values["n_inner"] is None and type(values["n_embd"]) is int:
+            values["n_inner"] = 4 * values["n_embd"]
+        for key in ("bos_token_id", "eos_token_id"):
+            value = values[key][0] if isinstance(values[key], list) and values[key] else values[key]
+            values[key] = value if type(value) is int and value >= 0 else None
+        return cls(**values)
+
+    def to_json(self, layout: str = "hf") -> dict[str, Any]:
+        """The config.json that transformers reads, and mlx-lm (which needs n_ctx)."""
+        config: dict[str, Any] = {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            **{key: getattr(self, key) for key in _DEFAULTS},
+            "n_ctx": self.n_positions,
+            "tie_word_embeddings": True,
+        }
+        if layout == "hf":
+            config["n_inner"] = None if self.n_inner == 4 * self.n_embd else self.n_inner
+        return config
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every module that can carry LoRA, by canonical path, in model order."""
+        d, inner = self.n_embd, self.n_inner
+        shapes = {"attn.c_attn": (3 * d, d), "attn.c_proj": (d, d), "mlp.c_fc": (inner, d), "mlp.c_proj": (d, inner)}
+        return {
+            f"transformer.h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in shapes.items()
+        }
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor under canonical names; linear weights are Conv1D's [in, out], the head is tied."""
+        d = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {
+            "transformer.wte.weight": (self.vocab_size, d),
+            "transformer.wpe.weight": (self.n_positions, d),
+        }
+        linear = self.linear_shapes()
+        for i in range(self.n_layer):
+            block = f"transformer.h.{i}."
+            for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
+                out, inputs = linear.get(block + name, (d, 0))
+                shapes[f"{block}{name}.weight"] = (inputs, out) if inputs else (d,)
+                shapes[f"{block}{name}.bias"] = (out,)
+        return {**shapes, "transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
+
+
+def fresh_tensors(config: Gpt2Config, seed: int) -> dict[str, np.ndarray]:
+    """Initial weights for training from scratch, float32 under canonical names.
+
+    Normal with deviation 0.02; the projections into the residual stream 0.02 / sqrt(2 n_layer); layer norms one,
+    biases zero. Each tensor is drawn from (seed, its name), so another layer changes none of the others.
+
+    Source: Radford et al. 2019, section 2.3, as in transformers' GPT2PreTrainedModel.
+    """
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        if len(shape) == 1:
+            is_norm = ".ln_" in name and name.endswith(".weight")
+            tensors[name] = np.full(shape, 1.0 if is_norm else 0.0, np.float32)
+            continue
+        deviation = 0.02 / (2 * config.n_layer) ** 0.5 if name.endswith("c_proj.weight") else 0.02
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        tensors[name] = generator.standard_normal(shape, np.float32) * np.float32(deviation)
+    return tensors
+
+
+def _refuse_others(config: Mapping[str, Any]) -> None:
+    if config.get("model_type") != "gpt2":
+        raise ConvertError(f"a base that is not GPT-2: model_type is {config.get('model_type')!r}, expected 'gpt2'")
+    problems = [
+        f"{key} is {config[key]!r}, supported is {value!r}"
+        for key, value in _MUST_BE.items()
+        if config.get(key, value) is not value
+    ]
+    problems += [f"{key} is set" for key in ("quantization", "quantization_config") if config.get(key)]
+    if problems:
+        raise ConvertError(f"a GPT-2 variant that is not supported: {listed(problems)}")
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    """A key under its own name or an alias that transformers accepts, else transformers' default."""
+    for name in (key, *_ALIASES.get(key, ())):
+        if config.get(name) is not None:
+            return config[name]
+    return None if key in config and key.endswith("_token_id") else _DEFAULTS[key]

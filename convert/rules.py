@@ -1,0 +1,129 @@
+"""Tensor names of one container mapped to those of another: one table, read in both directions, proven complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a table; `{i}`, `{j}` and so on stand for numbers, the same on both sides.
+
+    Attributes:
+        source_pattern: name in the container.
+        target_pattern: canonical name; None drops the tensor on import and writes none on export.
+        transpose: swap the two axes.
+        reason: why a tensor is dropped.
+    """
+
+    source_pattern: str
+    target_pattern: str | None
+    transpose: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What to do with one tensor."""
+
+    source: str
+    target: str
+    transpose: bool
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """The array in the target's layout (a view)."""
+        return array.T if self.transpose else array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A proven mapping: every source is moved or dropped, every target is filled exactly once."""
+
+    moves: tuple[Move, ...]
+    dropped: dict[str, str]
+
+
+def plan(rules: Sequence[Rule], sources: Mapping[str, Shape], targets: Mapping[str, Shape], where: str) -> Plan:
+    """Map a container's tensors to canonical names.
+
+    Args:
+        rules: the table; the first matching line counts.
+        sources: names and shapes found.
+        targets: names and shapes needed.
+        where: file or folder, for messages.
+
+    Raises:
+        ConvertError: surplus, missing, doubled or mis-shaped tensors, all at once.
+    """
+    moves, dropped, problems = _moves(rules, sources)
+    filled: dict[str, str] = {}
+    for move in moves:
+        wanted = targets.get(move.target)
+        found = tuple(reversed(sources[move.source])) if move.transpose else tuple(sources[move.source])
+        if wanted is None:
+            problems.append(f"{move.source} is surplus")
+        elif move.target in filled:
+            problems.append(f"{move.source} is the same tensor as {filled[move.target]}")
+        elif found != tuple(wanted):
+            shown = list(reversed(wanted)) if move.transpose else list(wanted)
+            problems.append(f"{move.source} is {list(sources[move.source])}, expected {shown}")
+        filled.setdefault(move.target, move.source)
+    names = {target: source for source, target, _ in _reverse(rules, [t for t in targets if t not in filled])}
+    problems += [f"{names.get(target, target)} is missing" for target in targets if target not in filled]
+    if problems:
+        raise ConvertError(f"{where}: the tensors do not fit the configuration: {listed(problems)}")
+    return Plan(tuple(moves), dropped)
+
+
+def plan_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, Move]:
+    """Map canonical names to a container's: {canonical name: Move to the container's name}.
+
+    Raises:
+        ConvertError: a name that no line of the table yields.
+    """
+    wanted = list(names)
+    moves = {target: Move(target, source, transpose) for source, target, transpose in _reverse(rules, wanted)}
+    if missing := [name for name in wanted if name not in moves]:
+        raise ConvertError(f"no rule writes {listed(missing)}")
+    return moves
+
+
+def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Move], dict[str, str], list[str]]:
+    patterns = [(_compile(rule.source_pattern), rule) for rule in rules]
+    moves: list[Move] = []
+    dropped: dict[str, str] = {}
+    problems: list[str] = []
+    for name in sources:
+        matches = ((pattern.fullmatch(name), rule) for pattern, rule in patterns)
+        match, rule = next(((m, r) for m, r in matches if m), (None, None))
+        if match is None or rule is None:
+            problems.append(f"{name} is surplus")
+        elif rule.target_pattern is None:
+            dropped[name] = rule.reason
+        else:
+            moves.append(Move(name, rule.target_pattern.format(**match.groupdict()), rule.transpose))
+    return moves, dropped, problems
+
+
+def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterable[tuple[str, str, bool]]:
+    patterns = [(_compile(rule.target_pattern), rule) for rule in rules if rule.target_pattern is not None]
+    for name in targets:
+        for pattern, rule in patterns:
+            if match := pattern.fullmatch(name):
+                yield rule.source_pattern.format(**match.groupdict()), name, rule.transpose
+                break
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", pattern)
+    # No leading zeros: h.01 and h.1 must not become one layer.
+    pieces = [re.escape(part) if k % 2 == 0 else rf"(?P<{part}>0|[1-9]\d*)" for k, part in enumerate(parts)]
+    return re.compile("".join(pieces), re.ASCII)

@@ -1,0 +1,135 @@
+"""LoRA on a torch module: PEFT's injection, adapter state, fusing, and the dropout masks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from musiclora.convert.adapter import LoraSpec, state_keys
+from musiclora.convert.errors import ConvertError, listed
+
+ADAPTER = "default"
+
+
+def base_layer(root: nn.Module, name: str) -> nn.Module:
+    """The module at a canonical path, without the wrapper that PEFT puts round it."""
+    layer = root.get_submodule(name)
+    inner = getattr(layer, "base_layer", layer)
+    return inner if isinstance(inner, nn.Module) else layer
+
+
+def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare names and shapes and report every difference at once.
+
+    Raises:
+        ConvertError: a missing, surplus or mis-shaped array.
+    """
+    problems = [f"{k} is missing" for k in expected if k not in state]
+    problems += [f"{k} is not part of it" for k in state if k not in expected]
+    problems += [
+        f"{k} has shape {list(state[k].shape)}, expected {list(shape)}"
+        for k, shape in expected.items()
+        if k in state and tuple(state[k].shape) != tuple(shape)
+    ]
+    if problems:
+        raise ConvertError(f"{what} does not fit this model: {listed(problems)}")
+
+
+def state_shapes(
+    spec: LoraSpec, names: Iterable[str], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter's arrays for the modules called names."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        (key_a, key_b), (out_size, in_size) = state_keys(name), shapes[name]
+        expected[key_a], expected[key_b] = (spec.rank, in_size), (out_size, spec.rank)
+    return expected
+
+
+def inject(root: nn.Module, spec: LoraSpec, names: list[str]) -> None:
+    """Wrap the modules in PEFT's LoRA layers, float32 and not yet filled."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=list(names),
+        use_rslora=spec.rslora,
+        fan_in_fan_out=True,
+    )
+    # Without values PEFT draws nothing from the global random state.
+    inject_adapter_in_model(config, root, adapter_name=ADAPTER, low_cpu_mem_usage=True)
+
+
+def factors(root: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+    """A and B of one module."""
+    return (
+        root.get_parameter(f"{name}.lora_A.{ADAPTER}.weight"),
+        root.get_parameter(f"{name}.lora_B.{ADAPTER}.weight"),
+    )
+
+
+def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], device: torch.device) -> None:
+    """Write A and B in float32: in place, so that an optimiser's views stay valid, or anew where they have no storage."""
+    for name in names:
+        layer = root.get_submodule(name)
+        for part, key in zip(("lora_A", "lora_B"), state_keys(name), strict=True):
+            linear = layer.get_submodule(f"{part}.{ADAPTER}")
+            value = torch.from_numpy(np.array(state[key], np.float32))
+            old = linear.get_parameter("weight")
+            if old.is_meta:
+                linear.register_parameter("weight", nn.Parameter(value.to(device)))
+            else:
+                with torch.no_grad():
+                    old.copy_(value)
+
+
+def remove(root: nn.Module, names: list[str]) -> None:
+    """Put the plain modules back."""
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        setattr(root.get_submodule(parent), leaf, base_layer(root, name))
+    for attribute in ("peft_config",):
+        if hasattr(root, attribute):
+            delattr(root, attribute)
+
+
+def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """weight [in, out] + scale * (B A)', summed in float32 and cast once."""
+    return torch.addmm(weight.float(), a.t(), b.t(), alpha=scale).to(weight.dtype)
+
+
+class DropoutPool:
+    """LoRA dropout masks as windows into one array of random multipliers.
+
+    Drawing a fresh mask for every module and step costs as much as the products it masks, and keeping it for the
+    backward pass costs memory. Here 0 and 1 / (1 - p) are drawn once for a seed, and the mask of a (step, micro-batch,
+    module) is the window that begins at a hash of these. Within one mask all elements are independent; masks of
+    different modules or steps repeat stretches of the pool at other places.
+    """
+
+    _SLACK = 1 << 21  # windows begin anywhere in the first 2 M elements
+
+    def __init__(self, seed: int, probability: float, dtype: torch.dtype, device: torch.device) -> None:
+        self._seed, self._probability, self._dtype, self._device = seed, probability, dtype, device
+        self._values = torch.empty(0, dtype=dtype, device=device)
+        self.prefix = ""
+
+    def __call__(self, module: str, rows: int, columns: int) -> Tensor:
+        """The multipliers [rows, columns] for a module under the present prefix (step and micro-batch)."""
+        size = rows * columns
+        if self._values.numel() < size + self._SLACK:
+            self._draw(size + self._SLACK)
+        start = zlib.crc32(f"{self._seed}/{self.prefix}/{module}".encode()) % self._SLACK & ~15
+        return self._values[start : start + size].view(rows, columns)
+
+    def _draw(self, count: int) -> None:
+        # A longer draw from the same seed begins with the shorter one, so a window does not depend on the pool's size.
+        kept = np.random.default_rng(self._seed).random(count, np.float32) >= self._probability
+        values = torch.from_numpy(kept).to(self._device, self._dtype)
+        self._values = values.div_(1 - self._probability)

@@ -1,0 +1,102 @@
+"""The torch backend: which device it computes on, and how checkpoints are loaded."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musiclora.backends.base import FAMILIES, Codec, Family
+from musiclora.convert.errors import BackendError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """CUDA before MPS before the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def has_bfloat16(where: torch.device) -> bool:
+    """Whether bfloat16 products are made in hardware, so that the dtype is worth choosing."""
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if where.type == "mps":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported()) if platform.machine() in ("x86_64", "AMD64") else False
+
+
+def describe() -> dict[str, Any]:
+    """Where this backend computes here, as JSON: device, name, torch, threads, bfloat16."""
+    where = device()
+    names = {"cuda": lambda: torch.cuda.get_device_name(), "mps": lambda: f"Metal ({platform.machine()})"}
+    return {
+        "device": where.type,
+        "name": names.get(where.type, lambda: platform.processor() or platform.machine())(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "bfloat16": has_bfloat16(where),
+    }
+
+
+class TorchBackend:
+    """PyTorch with PEFT's injection (implements `backends.base.Backend`)."""
+
+    name = "torch"
+
+    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
+        """Load a checkpoint folder; float32, or a frozen base in bfloat16.
+
+        Raises:
+            BackendError: a dtype or family that this backend does not offer.
+            ConvertError: a folder that does not fit.
+        """
+        if dtype not in _DTYPES:
+            raise BackendError(f"torch: dtype {dtype!r} is not offered; there are {', '.join(_DTYPES)}")
+        where = device()
+        if where.type == "mps" and dtype != "float32":
+            raise BackendError("torch: on MPS only float32 is offered (half precision gives NaN there)")
+        if family.name != "symbolic":
+            raise BackendError(f"torch: the family {family.name!r} is not known; known: {', '.join(FAMILIES)}")
+        from musiclora.backends.torch.gpt2 import TorchGpt2
+
+        return TorchGpt2(Path(checkpoint), _DTYPES[dtype], where)
+
+    def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
+        """Load the audio family's codec.
+
+        Raises:
+            BackendError: always; the audio family is not part of this backend yet.
+        """
+        raise BackendError(
+            f"torch: no codec can be loaded from {checkpoint}; this backend has the symbolic family only"
+        )
+
+    def device(self) -> str:
+        """What it computes on, in words."""
+        found = describe()
+        return f"{found['device']} ({found['name']})" if found["device"] != "cpu" else "cpu"
+
+    def peak_memory(self) -> int:
+        """Peak bytes: on CUDA of torch's allocator, on MPS of the driver now, else of the process (0 on Windows)."""
+        where = device()
+        if where.type == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        if where.type == "mps":
+            return int(torch.mps.driver_allocated_memory())
+        if sys.platform == "win32":
+            return 0
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+BACKEND = TorchBackend()

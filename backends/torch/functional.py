@@ -1,0 +1,216 @@
+"""The forward pass of GPT-2 over plain tensors, and the two autograd functions that make training lean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+# Gives the multiplier (0 or 1 / (1 - p)) of a module's input, [rows, columns]; None where there is no dropout.
+Masks = Callable[[str, int, int], Tensor]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+# Logits that exist at one time while the loss is computed; larger ones leave the cache, smaller ones starve the product.
+CHUNK_ELEMENTS = 1 << 22
+
+
+class Lora(NamedTuple):
+    """Factors of one module's update, A [rank, in] and B [out, rank], float32."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+class Dense(NamedTuple):
+    """One Conv1D: weight [in, out], bias [out], and its adapter where it has one."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    lora: Lora | None
+
+
+class Norm(NamedTuple):
+    weight: Tensor
+    bias: Tensor
+
+
+class Block(NamedTuple):
+    ln_1: Norm
+    c_attn: Dense
+    attn_proj: Dense
+    ln_2: Norm
+    c_fc: Dense
+    mlp_proj: Dense
+
+
+class Decoder(NamedTuple):
+    """Everything that a forward pass reads, in the dtype it computes in."""
+
+    wte: Tensor  # also the output head
+    wpe: Tensor
+    blocks: tuple[Block, ...]
+    ln_f: Norm
+    n_head: int
+    eps: float
+    activation: Callable[[Tensor], Tensor]
+
+
+class _LoraLinear(torch.autograd.Function):
+    """x W + b + scale * drop(x) A' B' with a frozen W: no gradient of W, and only x and the low-rank product are kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, scale: float, mask: Tensor | None
+    ) -> Tensor:
+        low = torch.mm(x if mask is None else x * mask, a.t().to(x.dtype))
+        out = torch.addmm(bias, x, weight)
+        out.addmm_(low, (b.t() * scale).to(x.dtype))
+        ctx.save_for_backward(x, a, b, weight, low)
+        ctx.scale, ctx.mask = scale, mask
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, a, b, weight, low = ctx.saved_tensors
+        mask = ctx.mask
+        grad_low = torch.mm(grad, (b * ctx.scale).to(grad.dtype))
+        grad_b = torch.mm(grad.t(), low).to(b.dtype) * ctx.scale
+        grad_a = torch.mm(grad_low.t(), x if mask is None else x * mask).to(a.dtype)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mm(grad, weight.t())
+            if mask is None:
+                grad_x.addmm_(grad_low, a.to(grad.dtype))
+            else:
+                grad_x.addcmul_(torch.mm(grad_low, a.to(grad.dtype)), mask)
+        return grad_x, grad_a, grad_b, None, None, None, None
+
+
+def dense(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
+    """Apply one Conv1D with its adapter to x [N, in]."""
+    if layer.lora is None:
+        return torch.addmm(layer.bias, x, layer.weight)
+    mask = masks(layer.name, x.shape[0], x.shape[1]) if masks else None
+    a, b, scale = layer.lora
+    out: Tensor = _LoraLinear.apply(x, a, b, layer.weight, layer.bias, scale, mask)
+    return out
+
+
+def norm(x: Tensor, layer: Norm, eps: float) -> Tensor:
+    return F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, eps)
+
+
+def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask [B, 1, L, L]: a token sees earlier tokens of its own segment and itself."""
+    length = segments.shape[1]
+    seen = (segments[:, :, None] == segments[:, None, :]).tril_()
+    mask = torch.zeros(segments.shape[0], 1, length, length, dtype=dtype, device=segments.device)
+    return mask.masked_fill_(~seen[:, None], float("-inf"))
+
+
+def attend(qkv: Tensor, batch: int, n_head: int, mask: Tensor | None) -> Tensor:
+    """Causal attention over qkv [B*L, 3d], giving [B*L, d]."""
+    rows, width = qkv.shape
+    length, head = rows // batch, width // (3 * n_head)
+    q, k, v = qkv.view(batch, length, 3, n_head, head).permute(2, 0, 3, 1, 4).unbind(0)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return out.transpose(1, 2).reshape(rows, width // 3)
+
+
+def run_block(x: Tensor, block: Block, model: Decoder, batch: int, mask: Tensor | None, masks: Masks | None) -> Tensor:
+    """One transformer block on x [B*L, d]."""
+    qkv = dense(norm(x, block.ln_1, model.eps), block.c_attn, masks)
+    x = x + dense(attend(qkv, batch, model.n_head, mask), block.attn_proj, masks)
+    hidden = model.activation(dense(norm(x, block.ln_2, model.eps), block.c_fc, masks))
+    return x + dense(hidden, block.mlp_proj, masks)
+
+
+def decode(
+    model: Decoder,
+    tokens: Tensor,
+    positions: Tensor | None,
+    segments: Tensor | None,
+    masks: Masks | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """Hidden states after the last layer norm, [B*L, d].
+
+    Args:
+        model: the weights.
+        tokens: int [B, L].
+        positions: int [B, L]; None counts from 0 in each row.
+        segments: int [B, L]; None lets a token see its whole past.
+        masks: LoRA dropout; None for none.
+        checkpointing: keep only block inputs and recompute the rest in the backward pass.
+    """
+    batch, length = tokens.shape
+    at = model.wpe[:length] if positions is None else F.embedding(positions, model.wpe)
+    x = (F.embedding(tokens, model.wte) + at).view(batch * length, -1)
+    mask = None if segments is None else segment_mask(segments, x.dtype)
+    for block in model.blocks:
+        if checkpointing:
+            # The masks are functions of their names, so that no random state needs to be kept for the second pass.
+            x = checkpoint(
+                run_block, x, block, model, batch, mask, masks, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            x = run_block(x, block, model, batch, mask, masks)
+    return norm(x, model.ln_f, model.eps)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Summed cross-entropy of hidden @ head.T in chunks of rows; the gradient is formed in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        need_hidden, need_head = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if need_head else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = max(1, CHUNK_ELEMENTS // head.shape[0])
+        for part, target, where in zip(
+            hidden.split(rows), targets.split(rows), range(0, hidden.shape[0], rows), strict=True
+        ):
+            logs = torch.log_softmax(torch.mm(part, head.t()), dim=1, dtype=torch.float32)
+            total -= logs.gather(1, target[:, None]).sum()
+            if not (need_hidden or need_head):
+                continue
+            grad = logs.exp_().scatter_add_(1, target[:, None], torch.full_like(target[:, None], -1, dtype=logs.dtype))
+            grad = grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, head, out=grad_hidden[where : where + rows])
+            if grad_head is not None:
+                grad_head += torch.mm(grad.t(), part)
+        ctx.grads = grad_hidden, grad_head if grad_head is None else grad_head.to(head.dtype)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, None
+        return (*(None if g is None else g.mul_(scale.to(g.dtype)) for g in grads), None)
+
+
+def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats summed over rows, float32: hidden [M, d], head [V, d], targets int64 [M]."""
+    total: Tensor = _HeadLoss.apply(hidden, head, targets)
+    return total

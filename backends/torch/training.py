@@ -1,0 +1,154 @@
+"""Training on torch: gradients of token-weighted sums, clipping and AdamW over one flat array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musiclora.backends.base import Arrays, OptimSpec, StepResult
+from musiclora.backends.torch.adapter import DropoutPool, check_state
+from musiclora.convert.adapter import LoraSpec
+
+if TYPE_CHECKING:
+    from musiclora.backends.torch.gpt2 import TorchGpt2
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class _Flat:
+    """Named tensors laid end to end in one array, each a view of it; gradients likewise."""
+
+    def __init__(self, named: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        first = next(iter(named.values()))
+        self.shapes = {k: tuple(t.shape) for k, t in named.items()}
+        self.values = torch.empty(sum(t.numel() for t in named.values()), dtype=dtype, device=first.device)
+        self.grads = torch.zeros_like(self.values)
+        self.views = self.split(self.values)
+        self.grad_views = self.split(self.grads)
+        with torch.no_grad():
+            for name, tensor in named.items():
+                self.views[name].copy_(tensor)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of an array that is laid out like this one."""
+        parts = flat.split([math.prod(shape) for shape in self.shapes.values()])
+        return {k: part.view(shape) for part, (k, shape) in zip(parts, self.shapes.items(), strict=True)}
+
+
+class TorchTraining:
+    """AdamW on a model's adapter, or on all its base weights (implements `backends.base.Training`).
+
+    The trained parameters become views of one float32 array, so that clipping and AdamW are a handful of operations.
+    With a bfloat16 model and trainable "all", that array holds the masters and the forward pass reads a bfloat16 copy.
+    """
+
+    def __init__(
+        self, model: TorchGpt2, optim: OptimSpec, trainable: Literal["adapter", "all"], spec: LoraSpec | None
+    ) -> None:
+        self._model, self._optim = model, optim
+        self._step = 0
+        self._copy: _Flat | None = None
+        if trainable == "all" and model.dtype != torch.float32:
+            model.restore_precision()
+        named = model.adapter_parameters() if trainable == "adapter" else model.base_parameters()
+        self._flat = _Flat(named, torch.float32)
+        for name, parameter in named.items():
+            parameter.data = self._flat.views[name]
+        if trainable == "all" and model.dtype != torch.float32:
+            self._copy = self._compute_copy()
+        else:
+            for name, parameter in named.items():
+                parameter.requires_grad_(True)
+                parameter.grad = self._flat.grad_views[name]
+        self._optimiser = torch.optim.AdamW(
+            [self._flat.values],
+            betas=optim.betas,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            fused=model.device.type in ("cpu", "cuda"),
+        )
+        self._pool: DropoutPool | None = None
+        if spec is not None and spec.dropout > 0:
+            self._pool = DropoutPool(optim.seed, spec.dropout, model.dtype, model.device)
+        model.refresh()
+
+    def _compute_copy(self) -> _Flat:
+        """The masters in the model's own dtype, as leaves whose gradients are views of one array."""
+        copy = _Flat(self._flat.views, self._model.dtype)
+        leaves = {k: v.detach().requires_grad_(True) for k, v in copy.views.items()}
+        for name, leaf in leaves.items():
+            leaf.grad = copy.grad_views[name]
+        self._model.compute_with(leaves)
+        return copy
+
+    def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
+        """One update from the gradient of (sum of losses) / (sum of weights).
+
+        A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is; so does a step
+        without any scored target, with loss, weight and norm 0.
+        """
+        weight = float(sum(np.count_nonzero(batch["loss_mask"]) for batch in micro_batches))
+        if not weight:
+            return StepResult(0.0, 0.0, 0.0)
+        self._flat.grads.zero_()
+        losses = [self._backward(batch, index, weight) for index, batch in enumerate(micro_batches)]
+        norm = torch.linalg.vector_norm(self._flat.grads)
+        loss, size = (float(v) for v in torch.stack([torch.stack(losses).sum(), norm]).tolist())
+        if math.isfinite(loss) and math.isfinite(size):
+            self._update(lr, size)
+        return StepResult(loss, weight, size)
+
+    def _backward(self, batch: Arrays, index: int, weight: float) -> Tensor:
+        """Add the gradient of one micro-batch's share; its summed loss."""
+        if self._pool is not None:
+            self._pool.prefix = f"{self._step}/{index}"
+        loss = self._model.loss_sum(batch, self._pool, self._optim.checkpointing)
+        if not np.any(batch["loss_mask"]):
+            return loss.detach()
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        if self._copy is not None:
+            self._flat.grads.add_(self._copy.grads)
+            self._copy.grads.zero_()
+        return loss.detach()
+
+    def _update(self, lr: float, norm: float) -> None:
+        limit = self._optim.max_grad_norm
+        if limit and norm > limit:
+            self._flat.grads.mul_(limit / norm)
+        self._flat.values.grad = self._flat.grads
+        self._optimiser.param_groups[0]["lr"] = lr
+        self._optimiser.step()
+        self._step += 1
+        if self._copy is not None:
+            self._copy.values.copy_(self._flat.values)
+
+    def read_state(self) -> dict[str, np.ndarray]:
+        """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
+        state = {"step": np.array(self._step, np.int64)}
+        moments = self._optimiser.state.get(self._flat.values, {})
+        for kind in _MOMENTS:
+            flat = moments.get(kind, torch.zeros_like(self._flat.values))
+            state |= {f"{kind}.{k}": v.cpu().numpy().copy() for k, v in self._flat.split(flat).items()}
+        return state
+
+    def write_state(self, state: Arrays) -> None:
+        """Inverse of read_state.
+
+        Raises:
+            ConvertError: missing, surplus or mis-shaped arrays, all at once.
+        """
+        shapes: dict[str, tuple[int, ...]] = {f"{m}.{k}": s for m in _MOMENTS for k, s in self._flat.shapes.items()}
+        check_state(state, {"step": (), **shapes}, "optimiser state")
+        self._step = int(state["step"])
+        moments: dict[str, Tensor] = {}
+        for kind in _MOMENTS:
+            parts = [np.asarray(state[f"{kind}.{k}"], np.float32).reshape(-1) for k in self._flat.shapes]
+            moments[kind] = torch.from_numpy(np.concatenate(parts)).to(self._flat.values.device)
+        fused = self._flat.values.device if self._optimiser.defaults["fused"] else "cpu"
+        step = torch.tensor(float(self._step), dtype=torch.float32, device=fused)
+        self._optimiser.state[self._flat.values] = {"step": step, **moments}

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from musiclora.convert.errors import ConfigError
+import numpy as np
+
+from musiclora.convert.errors import ConfigError, ConvertError, listed
+from musiclora.convert.files import atomic_folder, atomic_write
+from musiclora.convert.folders import read_json
+from musiclora.convert.peft_config import PREFIX, lora_config, module_scale, refuse_others
+from musiclora.convert.tensors import non_finite, read_safetensors, write_safetensors
+
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,235 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
     missed = [t for t in wanted if not any(n == t or n.endswith("." + t) for n in names)]
     if missed:
         leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
-        raise ConfigError(f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}")
+        raise ConfigError(
+            f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}"
+        )
     return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
-
-
-_STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
 
 
 def state_keys(module: str) -> tuple[str, str]:
     """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Shape of every adapter array that spec needs on a model.
+
+    Args:
+        spec: the adapter.
+        linear_shapes: (out, in) of every module that can carry LoRA.
+
+    Raises:
+        ConfigError: a target matches nothing.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    for module in match_targets(linear_shapes, spec.targets):
+        out, inputs = linear_shapes[module]
+        key_a, key_b = state_keys(module)
+        shapes[key_a], shapes[key_b] = (spec.rank, inputs), (out, spec.rank)
+    return shapes
+
+
+def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
+    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
+    """
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    for name, array in state.items():
+        if name not in expected:
+            problems.append(f"{name} is surplus")
+        elif tuple(array.shape) != tuple(expected[name]):
+            problems.append(f"{name} is {list(array.shape)}, expected {list(expected[name])}")
+        elif problem := non_finite(name, array):
+            problems.append(problem)
+    if problems:
+        raise ConvertError(f"{where}: the adapter's arrays do not fit: {listed(problems)}")
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """A PEFT folder's content.
+
+    Attributes:
+        spec: its settings; rank and alpha are those of adapter_config.json, and hold for every module only if
+            `is_uniform`.
+        state: float32 arrays, `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank].
+        base_model: what it says it was trained on, "" where it says nothing.
+        record: content of musiclora.json, empty where there is none.
+        config: content of adapter_config.json.
+        ranks: rank of every module.
+        scales: multiplier of B @ A of every module.
+    """
+
+    spec: LoraSpec
+    state: dict[str, np.ndarray]
+    base_model: str
+    record: dict[str, Any]
+    config: dict[str, Any]
+    ranks: dict[str, int]
+    scales: dict[str, float]
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether one rank and one scale hold for every module."""
+        return set(self.ranks.values()) == {self.spec.rank} and set(self.scales.values()) == {self.spec.scale}
+
+
+def write_peft(
+    folder: Path,
+    spec: LoraSpec,
+    state: Arrays,
+    *,
+    base_model: str,
+    task_type: str | None = "CAUSAL_LM",
+    fan_in_fan_out: bool = True,
+    record: Mapping[str, Any] | None = None,
+    readme: str = "",
+    extra_files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that vanilla `PeftModel.from_pretrained` loads, whole or not at all.
+
+    Args:
+        folder: destination.
+        spec: the adapter's settings.
+        state: canonical keys; kept as float32.
+        base_model: what the adapter belongs to (a Hub id or a name, never a private path).
+        task_type: CAUSAL_LM for GPT-2, None for a model that PEFT knows no task of.
+        fan_in_fan_out: True for GPT-2, whose layers are Conv1D.
+        record: content of musiclora.json.
+        readme: content of README.md; none is written where it is empty.
+        extra_files: more files by plain name.
+        overwrite: replace an existing folder; until the new one is complete the old one stays.
+
+    Raises:
+        ConvertError: arrays that are missing, surplus, mis-shaped or non-finite.
+        OutputError: the system refuses to write.
+    """
+    modules = _modules(state)
+    check_state(state, _own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
+    if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
+        raise ConvertError(f"{folder}: no array for the target modules {listed(unused)}")
+    config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
+    config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
+    arrays = {PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
+    texts = {
+        "adapter_config.json": json.dumps(config, indent=2, sort_keys=True) + "\n",
+        "musiclora.json": json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n",
+        **({"README.md": readme} if readme else {}),
+    }
+    with atomic_folder(Path(folder), overwrite=overwrite) as temporary:
+        write_safetensors(temporary / "adapter_model.safetensors", arrays, {"format": "pt"})
+        for name, content in {**texts, **(extra_files or {})}.items():
+            atomic_write(temporary / Path(name).name, content)
+
+
+def read_peft(folder: Path) -> PeftAdapter:
+    """Read a PEFT LoRA folder; a missing `base_model.model.` and a `.default` infix are accepted.
+
+    Raises:
+        ConvertError: not such a folder, another kind of adapter (named), or arrays that are missing, surplus,
+            mis-shaped or non-finite, all at once.
+    """
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConvertError(f"{folder}: no adapter_config.json here, so this is no PEFT adapter folder")
+    config = read_json(folder / "adapter_config.json")
+    refuse_others(config, str(folder))
+    state = _read_state(folder)
+    modules = _modules(state)
+    if not modules:
+        raise ConvertError(f"{folder}: there is no LoRA array in adapter_model.safetensors")
+    spec = _spec(config, modules, str(folder))
+    resolved = {module: module_scale(config, module) for module in modules}
+    ranks = {module: rank for module, (rank, _) in resolved.items()}
+    check_state(state, _own_shapes(state, ranks), str(folder))
+    _check_targets(spec, modules, str(folder))
+    record = read_json(folder / "musiclora.json") if (folder / "musiclora.json").is_file() else {}
+    scales = {module: scale for module, (_, scale) in resolved.items()}
+    return PeftAdapter(spec, state, str(config.get("base_model_name_or_path") or ""), record, config, ranks, scales)
+
+
+def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
+    """The same update with one rank and one scale: ranks padded with zeros, ratios of scales folded into B."""
+    if adapter.is_uniform:
+        return adapter.spec, dict(adapter.state)
+    spec, rank = adapter.spec, max(adapter.ranks.values())
+    scale = max(adapter.scales.values(), key=abs)
+    state: dict[str, np.ndarray] = {}
+    for module, own in adapter.ranks.items():
+        key_a, key_b = state_keys(module)
+        ratio = np.float32(adapter.scales[module] / scale) if scale else np.float32(1)
+        state[key_a] = np.pad(adapter.state[key_a], ((0, rank - own), (0, 0)))
+        state[key_b] = np.pad(adapter.state[key_b] * ratio, ((0, 0), (0, rank - own)))
+    return LoraSpec(rank, scale * rank, spec.dropout, spec.targets, rslora=False), state
+
+
+_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+_OTHER = {
+    "lokr_": "LoKr",
+    "hada_": "LoHa",
+    "oft_": "OFT",
+    "lora_magnitude_vector": "DoRA",
+    "lora_embedding_": "embedding",
+}
+
+
+def _modules(state: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(match["module"] for name in state if (match := _KEY.fullmatch(name))))
+
+
+def _own_shapes(state: Arrays, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the shapes must be, given the ranks: outer sizes are taken from the arrays themselves."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, rank in ranks.items():
+        key_a, key_b = state_keys(module)
+        a, b = state.get(key_a), state.get(key_b)
+        shapes[key_a] = (rank, *(a.shape[1:2] if a is not None and a.ndim > 1 else (-1,)))
+        shapes[key_b] = (*(b.shape[:1] if b is not None and b.ndim else (-1,)), rank)
+    return shapes
+
+
+def _read_state(folder: Path) -> dict[str, np.ndarray]:
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ConvertError(f"{folder}: no adapter_model.safetensors here")
+    state: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for name, array in read_safetensors(path).items():
+        match = _KEY.fullmatch(name.removeprefix(PREFIX))
+        kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
+        if match is None:
+            problems.append(f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array")
+            continue
+        key = f"{match['module']}.lora_{match['part']}.weight"
+        if key in state:
+            problems.append(f"{key} comes twice")
+        state[key] = np.asarray(array, np.float32)
+    if problems:
+        raise ConvertError(f"{path}: {listed(problems)}")
+    return state
+
+
+def _spec(config: Mapping[str, Any], modules: list[str], where: str) -> LoraSpec:
+    targets = config.get("target_modules")
+    by_name = isinstance(targets, list) and targets and all(isinstance(target, str) for target in targets)
+    # A regular expression, or a list cut down by other keys: full paths say exactly which modules are meant.
+    if not by_name or any(config.get(key) for key in ("layers_to_transform", "exclude_modules", "layers_pattern")):
+        targets = modules
+    try:
+        rank, alpha, dropout = config["r"], config.get("lora_alpha", 8), config.get("lora_dropout", 0.0)
+        return LoraSpec(rank, float(alpha), float(dropout), tuple(targets or ()), bool(config.get("use_rslora")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConvertError(f"{where}: adapter_config.json lacks a usable r, lora_alpha or lora_dropout") from error
+
+
+def _check_targets(spec: LoraSpec, modules: list[str], where: str) -> None:
+    surplus = [m for m in modules if not any(m == t or m.endswith("." + t) for t in spec.targets)]
+    missing = [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]
+    problems = [f"{module} has arrays but is no target module" for module in surplus]
+    problems += [f"the target module {target} has no arrays" for target in missing]
+    if problems:
+        raise ConvertError(f"{where}: {listed(problems)}")

@@ -39,7 +39,7 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Fill a temporary sibling of dst; it becomes dst on success and vanishes on any exception, Ctrl-C included.
 
     Args:
-        dst: folder to create; missing parents are created (and removed again on failure). An empty folder counts as absent.
+        dst: folder to create, with its parents (removed again on failure); an empty folder counts as absent.
         overwrite: swap an existing folder for the new one; until the new one is complete the old one stays.
 
     Raises:

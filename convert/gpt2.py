@@ -90,7 +90,9 @@ class Gpt2Checkpoint:
             if "lm_head.weight" in self.dropped and (name == "lm_head.weight" or name.endswith("wte.weight")):
                 tied[name] = array
                 if len(tied) == 2 and not _equal(*tied.values()):
-                    raise ConvertError(f"{self.folder}: lm_head.weight differs from wte; an untied head is not supported")
+                    raise ConvertError(
+                        f"{self.folder}: lm_head.weight differs from wte; an untied head is not supported"
+                    )
             if move:
                 yield move.target, move.apply(array)
 
@@ -154,9 +156,13 @@ def write_checkpoint(
     stored = dtype_named(dtype)
     shapes = config.tensor_shapes()
     moves = plan_export(LAYOUTS[layout], shapes)
-    plain = {name: (stored, tuple(reversed(shape)) if moves[name].transpose else shape) for name, shape in shapes.items()}
+    plain = {
+        name: (stored, tuple(reversed(shape)) if moves[name].transpose else shape) for name, shape in shapes.items()
+    }
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    moved = ((moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs)
+    moved = (
+        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs
+    )
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_safetensors(
             temporary / "model.safetensors",

@@ -110,9 +110,7 @@ class Gpt2Config:
         """(out, in) of every module that can carry LoRA, by canonical path, in model order."""
         d, inner = self.n_embd, self.n_inner
         shapes = {"attn.c_attn": (3 * d, d), "attn.c_proj": (d, d), "mlp.c_fc": (inner, d), "mlp.c_proj": (d, inner)}
-        return {
-            f"transformer.h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in shapes.items()
-        }
+        return {f"transformer.h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in shapes.items()}
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor under canonical names; linear weights are Conv1D's [in, out], the head is tied."""

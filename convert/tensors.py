@@ -133,7 +133,9 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         result = array.astype(dtype)
     if dtype in FLOATS and not np.isfinite(result).all() and np.isfinite(array).all():
         largest = float(np.abs(array.astype(np.float64)).max())
-        raise ConvertError(f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32")
+        raise ConvertError(
+            f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
+        )
     return result
 
 

@@ -1,0 +1,145 @@
+"""Fingerprints of models: the same whatever the layout, the shards or the stored order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import MusicLoraError
+from musiclora.convert.files import write_json
+from musiclora.convert.folders import read_json
+from musiclora.convert.gpt2 import GELU_TANH, read_checkpoint
+
+RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
+_IDS = ("bos_token_id", "eos_token_id")  # not part of the maths; many writers leave them at transformers' defaults
+_WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
+    digests = []
+    for name, array in tensors:
+        digest = hashlib.sha256(json.dumps([name, list(array.shape)]).encode())
+        values = np.ascontiguousarray(array, dtype="<f4")
+        digest.update(values.reshape(-1).view(np.uint8).data)
+        digests.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def fingerprint_config(config: Any) -> str:
+    """SHA-256 over a configuration's numbers (a dataclass or a mapping), without its token ids."""
+    values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
+    values = {key: value for key, value in values.items() if key not in _IDS}
+    if values.get("activation_function") in GELU_TANH:
+        values["activation_function"] = GELU_TANH[0]
+    return hashlib.sha256(_canonical(values)).hexdigest()
+
+
+def fingerprint_file(content: bytes | str) -> str:
+    """SHA-256 over a tokenizer's JSON, whatever its layout and the versions of the libraries that saved it."""
+    data = content.encode() if isinstance(content, str) else content
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(data)
+        if isinstance(value, dict):
+            value = {key: item for key, item in value.items() if not key.endswith("_version")}
+        data = _canonical(value)
+    return hashlib.sha256(data).hexdigest()
+
+
+def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
+    """Fingerprints of a GPT-2 folder: `weights`, `config`, `tokenizer` ("" where there is none).
+
+    `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from. The result is
+    cached in the user's cache folder by path, size and time of the files; the model folder is never written to.
+
+    Raises:
+        ConvertError: the folder is no readable GPT-2 checkpoint.
+    """
+    folder = Path(folder)
+    key = _cache_key(folder)
+    cached = _cache_folder() / f"{key}.json"
+    if key and cached.is_file():
+        with contextlib.suppress(MusicLoraError):
+            values = read_json(cached)
+            if {"weights", "config", "tokenizer"} <= set(values) and all(isinstance(v, str) for v in values.values()):
+                return values
+    checkpoint = read_checkpoint(folder)
+    tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
+    result = {
+        "weights": fingerprint_tensors(checkpoint.tensors()),
+        "config": fingerprint_config(checkpoint.config),
+        "tokenizer": fingerprint_file(tokenizer.read_bytes()) if tokenizer else "",
+    }
+    if (folder / RECORD).is_file():
+        source = read_json(folder / RECORD).get("source_fingerprint")
+        if isinstance(source, dict) and isinstance(source.get("weights"), str):
+            result["source_weights"] = source["weights"]
+    if key:
+        with contextlib.suppress(MusicLoraError):  # a read-only home only costs the time to hash again
+            write_json(cached, result)
+    return result
+
+
+def compare_fingerprints(recorded: Mapping[str, str], actual: Mapping[str, str]) -> list[str]:
+    """What differs between the base an adapter was trained on and the base at hand; empty where nothing does.
+
+    Parts that either side does not know are not compared. Weights also match through the checkpoint that a converted
+    folder was made from.
+    """
+    differences = []
+    for part, words in _WHAT.items():
+        known, found = _all(recorded, part), _all(actual, part)
+        if known and found and not known & found:
+            differences.append(f"{words} (recorded {recorded[part][:8]}, found {actual[part][:8]})")
+    return differences
+
+
+def matches_by_source(recorded: Mapping[str, str], actual: Mapping[str, str]) -> bool:
+    """Whether the weights differ and match only through a conversion's source, which deserves a note."""
+    return (
+        bool(recorded.get("weights"))
+        and recorded["weights"] != actual["weights"]
+        and not compare_fingerprints(
+            {"weights": recorded["weights"], "source_weights": recorded.get("source_weights", "")}, actual
+        )
+    )
+
+
+def _all(fingerprint: Mapping[str, str], part: str) -> set[str]:
+    return {value for key in (part, f"source_{part}") if (value := fingerprint.get(key))}
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _cache_folder() -> Path:
+    if chosen := os.environ.get("MUSICLORA_CACHE"):
+        return Path(chosen) / "fingerprints"
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "musiclora" / "fingerprints"
+
+
+def _cache_key(folder: Path) -> str:
+    """Hash of the path and of the size and time of every file that counts; "" where the folder cannot be listed."""
+    try:
+        files = sorted(p for p in folder.resolve().iterdir() if p.suffix in {".safetensors", ".json", ".conf", ".bin"})
+        facts = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)]
+    except OSError:
+        return ""
+    return hashlib.sha256(_canonical(["1", facts])).hexdigest()

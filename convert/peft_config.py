@@ -1,0 +1,91 @@
+"""The adapter_config.json of PEFT: what is written, what is understood, what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from musiclora.convert.errors import ConvertError, listed
+
+PREFIX = "base_model.model."
+
+# Keys that change what the adapter computes, or bring more tensors, and the name of what they switch on.
+_REFUSED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "lora_bias": "a bias on B",
+    "modules_to_save": "modules_to_save",
+    "trainable_token_indices": "trainable tokens",
+    "target_parameters": "target_parameters",
+    "layer_replication": "layer replication",
+    "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow",
+    "megatron_config": "Megatron",
+}
+# Initialisations that also change the base's weights: without the changed base the adapter means something else.
+_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def lora_config(rank: int, alpha: float, dropout: float, targets: Iterable[str], rslora: bool) -> dict[str, Any]:
+    """The keys of adapter_config.json that describe a plain LoRA."""
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": dropout,
+        "target_modules": sorted(targets),
+        "use_rslora": rslora,
+        "use_dora": False,
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+
+
+def refuse_others(config: Mapping[str, Any], where: str) -> None:
+    """Refuse, by name, what is not plain LoRA.
+
+    Raises:
+        ConvertError: another adapter type, or options that change its maths or carry more tensors.
+    """
+    if "fine_tune_type" in config or "lora_parameters" in config:
+        raise ConvertError(f"{where}: an mlx-lm adapter; turn it into a PEFT folder with `musiclora convert adapter`")
+    if config.get("peft_type") != "LORA":
+        raise ConvertError(
+            f"{where}: adapter type {str(config.get('peft_type'))[:40]!r} is not supported, only LORA is"
+        )
+    problems = [name for key, name in _REFUSED.items() if config.get(key)]
+    if config.get("bias", "none") != "none":
+        problems.append(f"bias {config['bias']!r}")
+    initial = config.get("init_lora_weights")
+    if isinstance(initial, str) and initial.lower().startswith(_BASE_CHANGING):
+        problems.append(f"init_lora_weights {initial!r} (it changes the base's weights too)")
+    if problems:
+        raise ConvertError(f"{where}: not supported in a LoRA adapter: {listed(problems)}")
+
+
+def module_scale(config: Mapping[str, Any], module: str) -> tuple[int, float]:
+    """Rank and multiplier of one module after rank_pattern and alpha_pattern.
+
+    Raises:
+        ConvertError: a pattern that is no regular expression, or a rank or alpha that is no number.
+    """
+    rank = _pattern_value(config, "rank_pattern", module, config.get("r"))
+    alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8))
+    if type(rank) is not int or not 0 < rank < 2**20 or type(alpha) not in (int, float):
+        raise ConvertError(f"adapter_config.json: rank {rank!r} and alpha {alpha!r} of {module} are not usable")
+    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
+    """Value of the first pattern that matches, by PEFT's rule; the default where none does."""
+    patterns = config.get(key) or {}
+    try:
+        return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+    except (re.error, AttributeError, TypeError) as error:
+        raise ConvertError(f"adapter_config.json: {key} is not usable: {error}") from error

@@ -178,14 +178,15 @@ def write_peft(
     config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
     config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
-    texts = {
+    files: dict[str, str | bytes] = {
         "adapter_config.json": json.dumps(config, indent=2, sort_keys=True) + "\n",
         "musiclora.json": json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n",
         **({"README.md": readme} if readme else {}),
+        **(extra_files or {}),
     }
     with atomic_folder(Path(folder), overwrite=overwrite) as temporary:
         write_safetensors(temporary / "adapter_model.safetensors", arrays, {"format": "pt"})
-        for name, content in {**texts, **(extra_files or {})}.items():
+        for name, content in files.items():
             atomic_write(temporary / Path(name).name, content)
 
 

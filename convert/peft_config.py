@@ -24,6 +24,9 @@ _REFUSED = {
     "arrow_config": "Arrow",
     "megatron_config": "Megatron",
 }
+# A repeated group, or many repeats: the file comes from elsewhere, and such a pattern can hang the process.
+_SLOW = re.compile(r"\)[*+{?]|([*+{].*){5}")
+
 # Initialisations that also change the base's weights: without the changed base the adapter means something else.
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -85,6 +88,8 @@ def module_scale(config: Mapping[str, Any], module: str) -> tuple[int, float]:
 def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
     """Value of the first pattern that matches, by PEFT's rule; the default where none does."""
     patterns = config.get(key) or {}
+    if any(len(str(pattern)) > 200 or _SLOW.search(str(pattern)) for pattern in patterns):
+        raise ConvertError(f"adapter_config.json: {key} has a regular expression that could take for ever to match")
     try:
         return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
     except (re.error, AttributeError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -147,7 +148,7 @@ def non_finite(name: str, array: np.ndarray) -> str | None:
     return f"{name} has {count} non-finite {'value' if count == 1 else 'values'}"
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:

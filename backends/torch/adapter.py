@@ -75,7 +75,7 @@ def factors(root: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Write A and B in float32: in place, so that an optimiser's views stay valid, or anew where they have no storage."""
+    """Write A and B in float32, in place (an optimiser may hold views), or anew where they have no storage yet."""
     for name in names:
         layer = root.get_submodule(name)
         for part, key in zip(("lora_A", "lora_B"), state_keys(name), strict=True):
@@ -100,7 +100,7 @@ def remove(root: nn.Module, names: list[str]) -> None:
 
 
 def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """weight [in, out] + scale * (B A)', summed in float32 and cast once."""
+    """Weight [in, out] + scale * (B A)', summed in float32 and cast once."""
     return torch.addmm(weight.float(), a.t(), b.t(), alpha=scale).to(weight.dtype)
 
 

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-# Logits that exist at one time while the loss is computed; larger ones leave the cache, smaller ones starve the product.
+# Logits that exist at one time while the loss is computed: more leave the cache, fewer starve the product.
 CHUNK_ELEMENTS = 1 << 22
 
 
@@ -74,7 +74,7 @@ class Decoder(NamedTuple):
 
 
 class _LoraLinear(torch.autograd.Function):
-    """x W + b + scale * drop(x) A' B' with a frozen W: no gradient of W, and only x and the low-rank product are kept."""
+    """The map x W + b + scale * drop(x) A' B' with a frozen W: no gradient of W; keeps x and the low-rank product."""
 
     @staticmethod
     def forward(

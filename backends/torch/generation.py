@@ -1,0 +1,223 @@
+"""Decoding on torch: fused weights, a preallocated cache, and a sampler that never asks the host between tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.torch.adapter import fused_weight
+from musiclora.backends.torch.functional import Decoder, Dense, norm
+from musiclora.convert.errors import ConfigError, DataError, listed
+
+if TYPE_CHECKING:
+    from musiclora.backends.torch.gpt2 import TorchGpt2
+
+CHECK_EVERY = 16  # tokens between two looks from the host at what was drawn
+
+
+class _Cache:
+    """Keys and values of all layers, each [B, heads, length, head size], allocated once."""
+
+    def __init__(self, model: Decoder, batch: int, length: int) -> None:
+        width = model.wte.shape[1]
+        shape = (2, len(model.blocks), batch, model.n_head, length, width // model.n_head)
+        self.keys, self.values = (
+            part.unbind(0) for part in torch.empty(shape, dtype=model.wte.dtype, device=model.wte.device).unbind(0)
+        )
+        self.filled = 0
+
+
+def _fused(model: Decoder) -> Decoder:
+    """The same model with adapters added into copies of the weights; the originals stay as they are."""
+
+    def fused(layer: Dense) -> Dense:
+        if layer.lora is None:
+            return layer
+        return layer._replace(weight=fused_weight(layer.weight, *layer.lora), lora=None)
+
+    blocks = (
+        b._replace(c_attn=fused(b.c_attn), attn_proj=fused(b.attn_proj), c_fc=fused(b.c_fc), mlp_proj=fused(b.mlp_proj))
+        for b in model.blocks
+    )
+    return model._replace(blocks=tuple(blocks))
+
+
+def _advance(model: Decoder, cache: _Cache, tokens: Tensor) -> Tensor:
+    """Append tokens [B, n] to the cache and give float32 logits [B, V] after the last; n > 1 only for the prompt."""
+    batch, count = tokens.shape
+    width = model.wte.shape[1]
+    start, end = cache.filled, cache.filled + count
+    x = (F.embedding(tokens, model.wte) + model.wpe[start:end]).view(batch * count, width)
+    for block, keys, values in zip(model.blocks, cache.keys, cache.values, strict=True):
+        qkv = torch.addmm(block.c_attn.bias, norm(x, block.ln_1, model.eps), block.c_attn.weight)
+        q, k, v = qkv.view(batch, count, 3, model.n_head, width // model.n_head).permute(2, 0, 3, 1, 4).unbind(0)
+        keys[:, :, start:end] = k
+        values[:, :, start:end] = v
+        seen = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=count > 1)
+        seen = seen.transpose(1, 2).reshape(batch * count, width)
+        x = x + torch.addmm(block.attn_proj.bias, seen, block.attn_proj.weight)
+        hidden = torch.addmm(block.c_fc.bias, norm(x, block.ln_2, model.eps), block.c_fc.weight)
+        x = x + torch.addmm(block.mlp_proj.bias, model.activation(hidden), block.mlp_proj.weight)
+    cache.filled = end
+    last = norm(x.view(batch, count, width)[:, -1], model.ln_f, model.eps)
+    return torch.mm(last, model.wte.t()).float()
+
+
+def _ranked(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The count largest of [B, V] in falling order and their ids, equal ones by rising id."""
+    size = scaled.shape[1]
+    if count == size or scaled.device.type == "mps":
+        values, ids = torch.sort(scaled, dim=1, descending=True, stable=True)
+        return values[:, :count], ids[:, :count]
+    # topk leaves the order of ties open, so it gets keys without ties: float bits made monotone, then the id reversed.
+    bits = (scaled + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32
+    keys += torch.arange(size - 1, -1, -1, device=scaled.device)
+    ids = size - 1 - (torch.topk(keys, count, dim=1).values & 0xFFFFFFFF)
+    return scaled.gather(1, ids), ids
+
+
+def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
+    """Draw one token a row as `SamplingSpec` says.
+
+    Args:
+        logits: float32 [B, V]; -inf where a token is forbidden.
+        uniform: float32 [B].
+        spec: temperature, top_k, top_p.
+
+    Returns:
+        int64 [B].
+    """
+    size = logits.shape[1]
+    if spec.temperature == 0:
+        best = logits == logits.amax(1, keepdim=True)
+        return torch.where(best, torch.arange(size, device=logits.device), size).amin(1)
+    scaled = logits / spec.temperature
+    _, ids = _ranked(scaled, min(spec.top_k or size, size))
+    mass = torch.softmax(scaled, 1).gather(1, ids)
+    if spec.top_p < 1:
+        before = mass.cumsum(1) - mass
+        mass = mass * (before < spec.top_p)
+    sums = mass.cumsum(1)
+    drawn = (sums <= uniform[:, None] * sums[:, -1:]).sum(1)
+    # Rounding may leave no sum above the draw; a token of no probability is never taken.
+    last = (mass > 0).sum(1) - 1
+    return ids.gather(1, torch.minimum(drawn, last)[:, None])[:, 0]
+
+
+class _Automaton:
+    """A grammar's tables and the state of each row, on the device."""
+
+    def __init__(self, grammar: Grammar, batch: int, device: torch.device) -> None:
+        self._classes = torch.from_numpy(np.array(grammar.classes, np.int64)).to(device)
+        self._transitions = torch.from_numpy(np.array(grammar.transitions, np.int64)).to(device)
+        start = np.broadcast_to(np.asarray(grammar.start, np.int64), (batch,))
+        self._states = torch.from_numpy(start.copy()).to(device)
+
+    def forbid(self, logits: Tensor) -> Tensor:
+        """Give tokens without a transition the logit -inf."""
+        row = self._transitions.index_select(0, self._states)
+        return logits.masked_fill(row.index_select(1, self._classes) < 0, float("-inf"))
+
+    def follow(self, tokens: Tensor) -> None:
+        """Go on from the tokens drawn; padding after the end may have no transition and then changes nothing of use."""
+        self._states = self._transitions[self._states, self._classes[tokens]].clamp_(min=0)
+
+
+def check_request(
+    model: TorchGpt2, prompts: np.ndarray, spec: SamplingSpec, uniforms: np.ndarray, grammar: Grammar | None
+) -> None:
+    """Refuse what would fail on the device, where it may be noticed late.
+
+    Raises:
+        DataError: shapes, lengths or ids that do not fit.
+        ConfigError: a grammar for another vocabulary, or one with a state that forbids every token.
+    """
+    if prompts.ndim != 2 or not prompts.size or uniforms.ndim != 2 or uniforms.shape[1] != prompts.shape[0]:
+        raise DataError(
+            f"generate needs prompts [B, n >= 1] and uniforms [steps, B]; "
+            f"found {list(prompts.shape)} and {list(uniforms.shape)}"
+        )
+    problems = []
+    if prompts.shape[1] + uniforms.shape[0] > model.n_positions:
+        total = f"{prompts.shape[1]} + {uniforms.shape[0]}"
+        problems.append(f"prompt and new tokens are {total}; this model takes at most {model.n_positions}")
+    if prompts.min() < 0 or prompts.max() >= model.vocab_size:
+        problems.append(
+            f"prompt ids go from {prompts.min()} to {prompts.max()}; allowed are 0 to {model.vocab_size - 1}"
+        )
+    if not 0 <= spec.pad_id < model.vocab_size:
+        problems.append(f"pad_id is {spec.pad_id}; allowed are 0 to {model.vocab_size - 1}")
+    if problems:
+        raise DataError(f"generate: {listed(problems)}")
+    if grammar is None:
+        return
+    if grammar.classes.shape != (model.vocab_size,):
+        raise ConfigError(f"the grammar knows {grammar.classes.shape[0]} tokens, the model has {model.vocab_size}")
+    dead = np.flatnonzero((grammar.transitions[:, np.unique(grammar.classes)] < 0).all(1))
+    if dead.size:
+        raise ConfigError(f"the grammar's states {listed([str(s) for s in dead])} forbid every token")
+
+
+def generate(
+    model: TorchGpt2,
+    prompts: np.ndarray,
+    spec: SamplingSpec,
+    uniforms: np.ndarray,
+    grammar: Grammar | None = None,
+    on_tokens: Callable[[np.ndarray], None] | None = None,
+) -> np.ndarray:
+    """Continue prompts; see `backends.base.TokenModel.generate`.
+
+    Raises:
+        DataError: shapes, lengths or ids that do not fit.
+        ConfigError: a grammar that does not fit.
+    """
+    check_request(model, prompts, spec, uniforms, grammar)
+    with torch.inference_mode():
+        return _generate(model, prompts, spec, uniforms, grammar, on_tokens or (lambda block: None))
+
+
+def _generate(
+    model: TorchGpt2,
+    prompts: np.ndarray,
+    spec: SamplingSpec,
+    uniforms: np.ndarray,
+    grammar: Grammar | None,
+    on_tokens: Callable[[np.ndarray], None],
+) -> np.ndarray:
+    (batch, length), steps, device = prompts.shape, uniforms.shape[0], model.device
+    weights = _fused(model.decoder())
+    cache = _Cache(weights, batch, length + steps)
+    automaton = _Automaton(grammar, batch, device) if grammar else None
+    draws = torch.from_numpy(np.array(uniforms, np.float32)).to(device)
+    found = np.full((batch, steps), spec.pad_id, np.int32)
+    drawn = torch.empty(CHECK_EVERY, batch, dtype=torch.int64, device=device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    tokens = torch.from_numpy(np.array(prompts, np.int64)).to(device)
+    for step in range(steps):
+        logits = _advance(weights, cache, tokens)
+        chosen = sample(logits if automaton is None else automaton.forbid(logits), draws[step], spec)
+        if automaton is not None:
+            automaton.follow(chosen)
+        if spec.eos_id is not None:
+            chosen = chosen.masked_fill(ended, spec.pad_id)
+            ended |= chosen == spec.eos_id
+        drawn[step % CHECK_EVERY] = chosen
+        tokens = chosen[:, None]
+        count = step % CHECK_EVERY + 1
+        if count == CHECK_EVERY or step + 1 == steps:
+            block = drawn[:count].t().cpu().numpy().astype(np.int32)
+            found[:, step + 1 - count : step + 1] = block
+            on_tokens(block.copy())
+            if spec.eos_id is not None and bool(ended.all()):
+                if step + 1 < steps:
+                    on_tokens(found[:, step + 1 :].copy())
+                break
+    return found

@@ -1,0 +1,126 @@
+"""The forward pass of GPT-2 over a dictionary of arrays under their canonical names (linear weights [in, out])."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from musiclora.backends.mlx import attention, lora, ops
+from musiclora.backends.mlx.lora import DropoutPool, Weights
+from musiclora.convert.adapter import state_keys
+from musiclora.convert.gpt2 import Gpt2Config
+
+EMBEDDING = "transformer.wte.weight"  # also the output head
+POSITIONS = "transformer.wpe.weight"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Masks of one pass: a pool, and where in it each adapted module's mask begins."""
+
+    pool: DropoutPool
+    names: tuple[str, ...]
+    offsets: mx.array  # int32 [names]
+
+    def mask(self, name: str, shape: tuple[int, ...]) -> mx.array:
+        return self.pool.mask(self.offsets[self.names.index(name)], shape)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Factors under their state keys, the update's scale, and dropout while training."""
+
+    factors: Weights
+    scale: float
+    dropout: Dropout | None = None
+
+
+def linear(x: mx.array, name: str, weights: Weights, adapter: Adapter | None) -> mx.array:
+    """One Conv1D with its adapter, where it has one, on x [N, in]."""
+    y = mx.addmm(weights[f"{name}.bias"], x, weights[f"{name}.weight"])
+    key_a, key_b = state_keys(name)
+    if adapter is None or key_a not in adapter.factors:
+        return y
+    mask = adapter.dropout.mask(name, x.shape) if adapter.dropout else None
+    return lora.adapted(x, y, adapter.factors[key_a], adapter.factors[key_b], adapter.scale, mask)
+
+
+def norm(x: mx.array, name: str, weights: Weights, eps: float) -> mx.array:
+    return mx.fast.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
+
+
+def embed(tokens: mx.array, positions: mx.array | None, weights: Weights) -> mx.array:
+    """Token and position embeddings [B, L, d]; without positions each row counts from 0."""
+    at = weights[POSITIONS]
+    return weights[EMBEDDING][tokens] + (at[: tokens.shape[1]] if positions is None else at[positions])
+
+
+def split_heads(qkv: mx.array, batch: int, n_head: int) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries, keys and values [B, H, L, D] of qkv [B*L, 3d]."""
+    length, width = qkv.shape[0] // batch, qkv.shape[1] // (3 * n_head)
+    q, k, v = qkv.reshape(batch, length, 3, n_head, width).transpose(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def block(
+    x: mx.array, at: str, weights: Weights, adapter: Adapter | None, config: Gpt2Config, batch: int, mask: mx.array | None
+) -> mx.array:
+    """One transformer block on x [B*L, d]; at is its path."""
+    qkv = linear(norm(x, f"{at}.ln_1", weights, config.layer_norm_epsilon), f"{at}.attn.c_attn", weights, adapter)
+    seen = attention.attend(*split_heads(qkv, batch, config.n_head), mask)
+    seen = seen.transpose(0, 2, 1, 3).reshape(x.shape)
+    x = x + linear(seen, f"{at}.attn.c_proj", weights, adapter)
+    inner = linear(norm(x, f"{at}.ln_2", weights, config.layer_norm_epsilon), f"{at}.mlp.c_fc", weights, adapter)
+    return x + linear(ops.ACTIVATIONS[config.activation_function](inner), f"{at}.mlp.c_proj", weights, adapter)
+
+
+def hidden_states(
+    tokens: mx.array,
+    weights: Weights,
+    config: Gpt2Config,
+    adapter: Adapter | None = None,
+    positions: mx.array | None = None,
+    segments: mx.array | None = None,
+    checkpointing: bool = False,
+) -> mx.array:
+    """States after the last layer norm [B*L, d].
+
+    Args:
+        tokens: int32 [B, L].
+        weights: under canonical names.
+        config: the model's numbers.
+        adapter: LoRA, or None.
+        positions: int32 [B, L], or None to count from 0 in each row.
+        segments: int32 [B, L], or None to let a token see its whole past.
+        checkpointing: keep only the blocks' inputs and compute the rest again in the backward pass.
+    """
+    batch, length = tokens.shape
+    x = embed(tokens, positions, weights).reshape(batch * length, -1)
+    mask = None if segments is None else attention.segment_mask(segments)
+    for index in range(config.n_layer):
+        x = _run(x, f"transformer.h.{index}", weights, adapter, config, batch, mask, checkpointing)
+    return norm(x, "transformer.ln_f", weights, config.layer_norm_epsilon)
+
+
+def _run(
+    x: mx.array,
+    at: str,
+    weights: Weights,
+    adapter: Adapter | None,
+    config: Gpt2Config,
+    batch: int,
+    mask: mx.array | None,
+    checkpointing: bool,
+) -> mx.array:
+    if not checkpointing:
+        return block(x, at, weights, adapter, config, batch, mask)
+    own = {k: v for k, v in weights.items() if k.startswith(f"{at}.")}
+    factors = {k: v for k, v in adapter.factors.items() if k.startswith(f"{at}.")} if adapter else {}
+
+    # Only what is an argument of a checkpointed function gets a gradient.
+    def inner(x: mx.array, own: dict[str, mx.array], factors: dict[str, mx.array]) -> mx.array:
+        part = Adapter(factors, adapter.scale, adapter.dropout) if adapter else None
+        return block(x, at, own, part, config, batch, mask)
+
+    return mx.checkpoint(inner)(x, own, factors)

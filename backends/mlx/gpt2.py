@@ -1,0 +1,162 @@
+"""GPT-2 on MLX: a checkpoint's arrays, its adapter, and what is computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import mlx.core as mx
+import numpy as np
+
+from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
+from musiclora.backends.mlx import batches, decoder, head, lora
+from musiclora.convert.adapter import LoraSpec, match_targets
+from musiclora.convert.errors import BackendError
+from musiclora.convert.gpt2 import read_checkpoint
+
+if TYPE_CHECKING:
+    from musiclora.backends.mlx.training import MlxTraining
+
+
+class MlxGpt2:
+    """A GPT-2 checkpoint (implements `backends.base.TokenModel`).
+
+    Arrays are never changed in place: training and fusing put new ones into `weights` and `factors`, so that whoever
+    holds the old ones keeps them bit for bit.
+
+    Attributes:
+        weights: base arrays under canonical names.
+        factors: the adapter's arrays under their state keys, float32; empty without one.
+    """
+
+    def __init__(self, folder: Path, dtype: mx.Dtype) -> None:
+        checkpoint = read_checkpoint(folder)
+        self.config, self.dtype = checkpoint.config, dtype
+        self.vocab_size: int = checkpoint.config.vocab_size
+        self.n_positions: int = checkpoint.config.n_positions
+        self.weights: dict[str, mx.array] = {}
+        found = {}
+        for name, value in checkpoint.tensors():
+            found[name] = value
+            self.weights[name] = mx.array(np.ascontiguousarray(value, np.float32)).astype(dtype)
+        lora.check_state(found, self.config.tensor_shapes(), f"checkpoint {folder}")
+        mx.eval(self.weights)
+        self.factors: dict[str, mx.array] = {}
+        self.spec: LoraSpec | None = None
+        self.names: list[str] = []
+        self._enabled = True
+
+    # --- adapter ---
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every Conv1D, in model order."""
+        return self.config.linear_shapes()
+
+    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
+        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
+        shapes = self.linear_shapes()
+        names = match_targets(shapes, spec.targets)
+        lora.check_state(initial, lora.state_shapes(spec, names, shapes), "adapter")
+        self.spec, self.names, self._enabled = spec, names, True
+        self._fill(initial)
+
+    def _fill(self, state: Arrays) -> None:
+        shapes = lora.state_shapes(self.need_adapter("write_adapter"), self.names, self.linear_shapes())
+        self.factors = {key: mx.array(np.array(state[key], np.float32)) for key in shapes}
+        mx.eval(self.factors)
+
+    def need_adapter(self, what: str) -> LoraSpec:
+        """The adapter's record.
+
+        Raises:
+            BackendError: there is no adapter; what names the call that needs it.
+        """
+        if self.spec is None:
+            raise BackendError(f"{what}: this model has no adapter; call inject_adapter first")
+        return self.spec
+
+    def set_adapter(self, enabled: bool) -> None:
+        """Switch the adapter; off computes bit for bit what the base does."""
+        self.need_adapter("set_adapter")
+        self._enabled = enabled
+
+    def read_adapter(self) -> dict[str, np.ndarray]:
+        """Adapter state, float32 copies."""
+        self.need_adapter("read_adapter")
+        return {key: np.array(value) for key, value in self.factors.items()}
+
+    def write_adapter(self, state: Arrays) -> None:
+        """Fill the adapter; strict."""
+        spec = self.need_adapter("write_adapter")
+        lora.check_state(state, lora.state_shapes(spec, self.names, self.linear_shapes()), "adapter state")
+        self._fill(state)
+
+    def active_adapter(self) -> decoder.Adapter | None:
+        """The adapter as the forward pass takes it; None without one or when it is switched off."""
+        return decoder.Adapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
+
+    def merged_weights(self) -> dict[str, mx.array]:
+        """Weights with the active adapter added; the model's own are not touched."""
+        if not self.spec or not self._enabled:
+            return self.weights
+        return lora.fused(self.weights, self.factors, self.names, self.spec.scale)
+
+    def fuse(self) -> None:
+        """Add the update to the weights and drop the adapter."""
+        spec = self.need_adapter("fuse")
+        self.weights = lora.fused(self.weights, self.factors, self.names, spec.scale)
+        self.spec, self.names, self.factors = None, [], {}
+
+    def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Base weights one by one, float32, under transformers' names and layouts."""
+        for name, value in self.weights.items():
+            yield name, np.array(value.astype(mx.float32))
+
+    # --- computing ---
+
+    def _states(self, batch: Arrays) -> mx.array:
+        batches.check(batch, self.vocab_size, self.n_positions)
+        return decoder.hidden_states(
+            weights=self.weights, config=self.config, adapter=self.active_adapter(), **batches.inputs(batch)
+        )
+
+    def loss(self, batch: Arrays) -> LossSum:
+        """Loss without gradient or dropout; repeatable."""
+        states, rows = self._states(batch), batches.scored(batch)
+        total = head.loss(states[rows["rows"]], self.weights[decoder.EMBEDDING], rows["targets"], rows["weights"])
+        return LossSum(float(total.item()), float(batches.weight(batch)))
+
+    def logits(self, batch: Arrays) -> np.ndarray:
+        """Next-token logits, float32 [B, L, V]."""
+        found = (self._states(batch) @ self.weights[decoder.EMBEDDING].T).astype(mx.float32)
+        return np.array(found.reshape(*np.shape(batch["tokens"]), self.vocab_size))
+
+    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
+        """A trainer of the adapter or of all base weights.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        from musiclora.backends.mlx.training import MlxTraining
+
+        if trainable == "adapter":
+            self.need_adapter("start_training")
+        elif self.spec is not None:
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+        elif self.dtype != mx.float32:
+            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+        return MlxTraining(self, optim, trainable)
+
+    def generate(
+        self,
+        prompts: np.ndarray,
+        spec: SamplingSpec,
+        uniforms: np.ndarray,
+        grammar: Grammar | None = None,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Continue prompts; see `backends.base.TokenModel`."""
+        from musiclora.backends.mlx.generation import generate
+
+        return generate(self, prompts, spec, uniforms, grammar, on_tokens)

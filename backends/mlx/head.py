@@ -1,0 +1,88 @@
+"""Cross-entropy through the tied output head in chunks of rows, its gradient formed together with the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from musiclora.backends.mlx import ops
+
+CHUNK_ELEMENTS = 1 << 22  # logits that exist at one time
+
+
+def _chunk(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Loss of each row, exp(logits - maximum), and its row sums."""
+    logits = (hidden @ head.T).astype(mx.float32)
+    top = logits.max(axis=-1, keepdims=True)
+    shares = ops.exp_shifted(logits, top)
+    total = shares.sum(axis=-1, keepdims=True)
+    picked = mx.take_along_axis(logits, targets[:, None], axis=-1)
+    return (mx.log(total) + top - picked)[:, 0], shares, total
+
+
+def _chunks(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
+    """Cross-entropy in nats, weighted and summed over rows, a float32 scalar.
+
+    Args:
+        hidden: states [M, d].
+        head: [V, d].
+        targets: int32 [M].
+        weights: float32 [M]; 0 for rows that only fill up a fixed size.
+    """
+    total = mx.zeros((), mx.float32)
+    for rows in _chunks(hidden.shape[0], head.shape[0]):
+        total = total + (_chunk(hidden[rows], head, targets[rows])[0] * weights[rows]).sum()
+    return total
+
+
+def loss_for_training(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool) -> mx.array:
+    """As loss, with a gradient with respect to hidden and, with train_head, to head."""
+    if train_head:
+        return _trained_head(hidden, head, targets, weights)[0]
+    return _frozen_head(hidden, mx.stop_gradient(head), targets, weights)[0]
+
+
+def _forward(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool) -> list[mx.array]:
+    total, grads = mx.zeros((), mx.float32), []
+    grad_head = mx.zeros(head.shape, mx.float32) if train_head else None
+    for rows in _chunks(hidden.shape[0], head.shape[0]):
+        part, weight = hidden[rows], weights[rows][:, None]
+        losses, shares, sums = _chunk(part, head, targets[rows])
+        total = total + (losses[:, None] * weight).sum()
+        # The gradient of the logits is weight * (shares / sums - onehot); neither division nor one-hot is formed.
+        factor = weight / sums
+        shares = shares.astype(part.dtype)
+        mixed = (shares @ head).astype(mx.float32) * factor
+        grads.append((mixed - head[targets[rows]].astype(mx.float32) * weight).astype(part.dtype))
+        if grad_head is not None:
+            wide = part.astype(mx.float32)
+            grad_head = grad_head + shares.T @ (wide * factor).astype(part.dtype)
+            grad_head = grad_head.at[targets[rows]].add(-wide * weight)
+    grad = mx.concatenate(grads)
+    return [total, grad] if grad_head is None else [total, grad, grad_head.astype(head.dtype)]
+
+
+@mx.custom_function
+def _frozen_head(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
+    return _forward(hidden, head, targets, weights, False)
+
+
+@mx.custom_function
+def _trained_head(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
+    return _forward(hidden, head, targets, weights, True)
+
+
+def _scaled(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    """Vjp of both: the gradient is already there and is only scaled."""
+    grads = [output * cotangents[0].astype(output.dtype) for output in outputs[1:]]
+    return [*grads, *(mx.zeros_like(p) for p in primals[len(grads) :])]
+
+
+_frozen_head.vjp(_scaled)
+_trained_head.vjp(_scaled)

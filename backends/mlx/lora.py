@@ -1,0 +1,109 @@
+"""LoRA on MLX arrays: the adapted linear layer, its fused form, dropout masks, and checks of adapter state."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from musiclora.convert.adapter import LoraSpec, state_keys
+from musiclora.convert.errors import ConvertError, listed
+
+Weights = Mapping[str, mx.array]
+
+
+def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare names and shapes and report every difference at once.
+
+    Raises:
+        ConvertError: a missing, surplus or mis-shaped array.
+    """
+    problems = [f"{k} is missing" for k in expected if k not in state]
+    problems += [f"{k} is not part of it" for k in state if k not in expected]
+    problems += [
+        f"{k} has shape {list(state[k].shape)}, expected {list(shape)}"
+        for k, shape in expected.items()
+        if k in state and tuple(state[k].shape) != tuple(shape)
+    ]
+    if problems:
+        raise ConvertError(f"{what} does not fit this model: {listed(problems)}")
+
+
+def state_shapes(
+    spec: LoraSpec, names: Iterable[str], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter's arrays for the modules called names."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        (key_a, key_b), (out_size, in_size) = state_keys(name), shapes[name]
+        expected[key_a], expected[key_b] = (spec.rank, in_size), (out_size, spec.rank)
+    return expected
+
+
+@dataclass(frozen=True)
+class DropoutPool:
+    """LoRA dropout masks as windows into one array of random multipliers, 0 or 1 / (1 - p).
+
+    A fresh mask for every module and step would cost more than the products it masks on the CPU build. The pool is
+    drawn once for a seed; the mask of a (step, micro-batch, module) is the window that begins at a hash of these, so
+    that within one mask all elements are independent.
+    """
+
+    values: mx.array  # float32 [SLACK + largest mask]
+
+    SLACK = 1 << 20
+
+    @classmethod
+    def draw(cls, seed: int, probability: float, largest: int) -> DropoutPool:
+        """A pool for masks of up to largest elements; a larger one begins with the values of a smaller one."""
+        size, parts = 1 << 20, []
+        for index in range(-(-(cls.SLACK + largest) // size)):
+            key = mx.random.key((seed * 1_000_003 + index) % 2**63)
+            parts.append(mx.random.bernoulli(1.0 - probability, (size,), key=key).astype(mx.float32))
+        values = mx.concatenate(parts) / (1.0 - probability)
+        mx.eval(values)
+        return cls(values)
+
+    @classmethod
+    def offsets(cls, names: Iterable[str], step: int, micro_batch: int) -> mx.array:
+        """Where the masks of these modules begin, int32 [modules]."""
+        return mx.array([zlib.crc32(f"{step}/{micro_batch}/{n}".encode()) % cls.SLACK for n in names], mx.int32)
+
+    def mask(self, offset: mx.array, shape: tuple[int, ...]) -> mx.array:
+        """The window of this shape at offset, an int32 scalar that may be traced."""
+        size = int(np.prod(shape))
+        return mx.slice(self.values, offset.reshape(1), (0,), (size,)).reshape(shape)
+
+
+def adapted(x: mx.array, y: mx.array, a: mx.array, b: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+    """Y + scale * drop(x) A' B' in float32, cast to the dtype of y.
+
+    Args:
+        x: input of the layer [N, in].
+        y: what the base layer makes of it [N, out].
+        a: [rank, in].
+        b: [out, rank].
+        scale: of the update.
+        mask: multipliers [N, in], or None.
+    """
+    wide = x.astype(mx.float32)
+    low = (wide if mask is None else wide * mask) @ a.T
+    return mx.addmm(y.astype(mx.float32), low, (b * scale).T).astype(y.dtype)
+
+
+def fused_weight(weight: mx.array, a: mx.array, b: mx.array, scale: float) -> mx.array:
+    """Weight [in, out] + scale * (B A)', summed in float32 and cast once."""
+    return mx.addmm(weight.astype(mx.float32), a.T, (b * scale).T).astype(weight.dtype)
+
+
+def fused(weights: Weights, adapter: Weights, names: Iterable[str], scale: float) -> dict[str, mx.array]:
+    """All weights with the adapter added; those that it does not touch are the same arrays."""
+    merged = dict(weights)
+    for name in names:
+        key_a, key_b = state_keys(name)
+        merged[f"{name}.weight"] = fused_weight(weights[f"{name}.weight"], adapter[key_a], adapter[key_b], scale)
+    mx.eval(merged)
+    return merged

@@ -1,0 +1,227 @@
+"""Near-duplicate tunes, and a split by song and near-duplicate cluster that puts no music on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from musiclora.convert.errors import ConfigError, DataError
+
+GRAM = 8
+
+
+class Tune(Protocol):
+    """What near_duplicates looks at: the melody as MIDI pitches, int [n]."""
+
+    @property
+    def pitches(self) -> np.ndarray: ...
+
+
+class SplitPiece(Tune, Protocol):
+    """What split looks at beside the melody."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def is_original(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which pieces to train on and which to hold out.
+
+    Attributes:
+        train: indices of pieces to train on, copies included, rising.
+        val: indices of originals to validate on, rising.
+        dropped: indices of copies of held-out songs: they are used on neither side.
+        clusters: for every piece, the number of its cluster.
+        notes: remarks for the user.
+    """
+
+    train: list[int]
+    val: list[int]
+    dropped: list[int]
+    clusters: list[int]
+    notes: list[str]
+
+
+def interval_grams(pitches: np.ndarray) -> np.ndarray:
+    """Hashes of all runs of 8 intervals, sorted and distinct, int64; unchanged by transposition.
+
+    A tune of fewer than nine notes yields one hash of all its intervals.
+    """
+    intervals = np.diff(np.asarray(pitches, np.int64))
+    size = min(GRAM, len(intervals))
+    if size == 0:
+        return np.zeros(0, np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(intervals, size)
+    # An odd multiplier makes a wrapping polynomial hash; the size keeps short tunes apart from runs of long ones.
+    powers = np.array([pow(0x9E3779B97F4A7C15, k + 1, 2**63) for k in range(size)], np.int64)
+    return np.unique((windows + 1000) @ powers + size)
+
+
+class _Classes:
+    """Union-find."""
+
+    def __init__(self, size: int) -> None:
+        self.parent = list(range(size))
+
+    def find(self, item: int) -> int:
+        while self.parent[item] != item:
+            self.parent[item] = self.parent[self.parent[item]]
+            item = self.parent[item]
+        return item
+
+    def join(self, one: int, other: int) -> None:
+        a, b = self.find(one), self.find(other)
+        self.parent[max(a, b)] = min(a, b)
+
+
+def near_duplicates(
+    pieces: Sequence[Tune | np.ndarray], against: Sequence[Tune | np.ndarray] | None = None, threshold: float = 0.3
+) -> list[tuple[int, int]]:
+    """Pairs of tunes that are nearly the same, whatever their key.
+
+    Two tunes are near duplicates where they share more than `threshold` of the distinct 8-interval runs of the one
+    that has fewer. Five thousand tunes take about a second.
+
+    Args:
+        pieces: objects with `pitches`, or arrays of MIDI pitches in the order of the melody.
+        against: compare with these instead of with one another.
+        threshold: share in [0, 1).
+
+    Returns:
+        (i, j): i an index of pieces; j one of against, or, without it, of pieces and larger than i. Tunes with the
+        very same runs are only linked in a chain, one to the next, so that copies do not fill memory; where all
+        matches of one tune are wanted, pass it as `pieces` with `against`.
+    """
+    grams = [interval_grams(_melody(p)) for p in pieces]
+    if against is not None:
+        return _matches(grams, [interval_grams(_melody(p)) for p in against], threshold)
+    first: dict[bytes, int] = {}
+    last: dict[bytes, int] = {}
+    pairs = []
+    for i, g in enumerate(grams):
+        key = g.tobytes()
+        if len(g) and key in last:
+            pairs.append((last[key], i))
+        first.setdefault(key, i)
+        last[key] = i
+    distinct = sorted(first.values())
+    found = _matches([grams[i] for i in distinct], [grams[i] for i in distinct], threshold)
+    pairs += [(distinct[i], distinct[j]) for i, j in found if i < j]
+    return sorted(pairs)
+
+
+def _melody(piece: Tune | np.ndarray) -> np.ndarray:
+    return piece if isinstance(piece, np.ndarray) else piece.pitches
+
+
+def _matches(grams: list[np.ndarray], others: list[np.ndarray], threshold: float) -> list[tuple[int, int]]:
+    sizes = np.array([len(g) for g in others], np.int64)
+    if not sizes.sum():
+        return []
+    owner = np.repeat(np.arange(len(others)), sizes)
+    values = np.concatenate(others)
+    order = np.argsort(values, kind="stable")
+    owner, values = owner[order], values[order]
+    pairs = []
+    for i, mine in enumerate(grams):
+        low, high = np.searchsorted(values, mine, "left"), np.searchsorted(values, mine, "right")
+        hits = [owner[a:b] for a, b in zip(low, high, strict=True) if b > a]
+        if not hits:
+            continue
+        shared = np.bincount(np.concatenate(hits), minlength=len(others))
+        near = np.flatnonzero(shared > threshold * np.maximum(1, np.minimum(sizes, len(mine))))
+        pairs += [(i, int(j)) for j in near]
+    return pairs
+
+
+def clusters(pieces: Sequence[SplitPiece], threshold: float = 0.3) -> list[int]:
+    """Cluster number of every piece: copies of one song and near duplicates share it."""
+    classes = _Classes(len(pieces))
+    first: dict[str, int] = {}
+    for i, piece in enumerate(pieces):
+        classes.join(first.setdefault(piece.group, i), i)
+    for i, j in near_duplicates(pieces, threshold=threshold):
+        classes.join(i, j)
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(classes.find(i), len(numbers)) for i in range(len(pieces))]
+
+
+def too_few(songs: int) -> DataError:
+    """The error for a folder that cannot be split."""
+    if songs < 2:
+        return DataError(
+            f"{songs} song with notes: training needs at least 2 different songs, one of them to validate on; "
+            "add songs, or pass --val-split 0 to train without validation"
+        )
+    return DataError(
+        f"all {songs} songs are near duplicates of one another (over 30 % of their 8-interval runs are shared): "
+        "none can be held out; add different songs, or pass --val-split 0 to train without validation"
+    )
+
+
+def split(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split:
+    """Hold out about val_fraction of the songs, in whole clusters.
+
+    Copies made by augment follow their song; of a held-out song only the original is scored and no copy is trained
+    on. The choice depends on the seed and on the songs' names, not on their order.
+
+    Args:
+        pieces: the pieces of one data folder.
+        val_fraction: share of songs to hold out, in [0, 1); at least one song is, unless it is 0.
+        seed: key of the draw.
+
+    Raises:
+        ConfigError: val_fraction is outside [0, 1).
+        DataError: fewer than two clusters, or no cluster with an original.
+    """
+    if not 0 <= val_fraction < 1:
+        raise ConfigError(f"--val-split is {val_fraction}; it must lie in [0, 1)")
+    if val_fraction == 0:
+        return Split(list(range(len(pieces))), [], [], clusters(pieces) if pieces else [], [])
+    number = clusters(pieces)
+    songs: dict[int, set[str]] = {}
+    for piece, c in zip(pieces, number, strict=True):
+        songs.setdefault(c, set()).add(piece.group)
+    total = sum(len(s) for s in songs.values())
+    if len(songs) < 2:
+        raise too_few(total)
+    scorable = {c for piece, c in zip(pieces, number, strict=True) if piece.is_original}
+    held = _choose(songs, scorable, max(1, round(val_fraction * total)), seed)
+    inside = [c in held for c in number]
+    originals = [p.is_original for p in pieces]
+    notes = []
+    if joined := [len(s) for s in songs.values() if len(s) > 1]:
+        notes.append(f"{sum(joined)} songs are near duplicates of another and stay together in {len(joined)} clusters")
+    return Split(
+        train=[i for i, v in enumerate(inside) if not v],
+        val=[i for i, v in enumerate(inside) if v and originals[i]],
+        dropped=[i for i, v in enumerate(inside) if v and not originals[i]],
+        clusters=number,
+        notes=notes,
+    )
+
+
+def _choose(songs: dict[int, set[str]], scorable: set[int], wanted: int, seed: int) -> set[int]:
+    """Clusters to hold out: in random order, each that does not overshoot; at least one, never all."""
+    by_name = sorted(songs, key=lambda c: min(songs[c]))
+    able = [c for c in by_name if c in scorable]
+    if not able:
+        raise DataError("no original song was found, only augmented copies; add the originals to the data folder")
+    order = [able[i] for i in np.random.default_rng([seed, len(able)]).permutation(len(able))]
+    held: set[int] = set()
+    count = 0
+    for c in order:
+        if count + len(songs[c]) <= wanted and len(held) + 1 < len(songs):
+            held.add(c)
+            count += len(songs[c])
+    return held or {min(order, key=lambda c: len(songs[c]))}

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from musiclora.backends.torch.attention import Layout, attend, layout
 
 # Gives the multiplier (0 or 1 / (1 - p)) of a module's input, [rows, columns]; None where there is no dropout.
 Masks = Callable[[str, int, int], Tensor]
@@ -119,27 +122,10 @@ def norm(x: Tensor, layer: Norm, eps: float) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, eps)
 
 
-def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [B, 1, L, L]: a token sees earlier tokens of its own segment and itself."""
-    length = segments.shape[1]
-    seen = (segments[:, :, None] == segments[:, None, :]).tril_()
-    mask = torch.zeros(segments.shape[0], 1, length, length, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(~seen[:, None], float("-inf"))
-
-
-def attend(qkv: Tensor, batch: int, n_head: int, mask: Tensor | None) -> Tensor:
-    """Causal attention over qkv [B*L, 3d], giving [B*L, d]."""
-    rows, width = qkv.shape
-    length, head = rows // batch, width // (3 * n_head)
-    q, k, v = qkv.view(batch, length, 3, n_head, head).permute(2, 0, 3, 1, 4).unbind(0)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    return out.transpose(1, 2).reshape(rows, width // 3)
-
-
-def run_block(x: Tensor, block: Block, model: Decoder, batch: int, mask: Tensor | None, masks: Masks | None) -> Tensor:
+def run_block(x: Tensor, block: Block, model: Decoder, plan: Layout, masks: Masks | None) -> Tensor:
     """One transformer block on x [B*L, d]."""
     qkv = dense(norm(x, block.ln_1, model.eps), block.c_attn, masks)
-    x = x + dense(attend(qkv, batch, model.n_head, mask), block.attn_proj, masks)
+    x = x + dense(attend(qkv, model.n_head, plan), block.attn_proj, masks)
     hidden = model.activation(dense(norm(x, block.ln_2, model.eps), block.c_fc, masks))
     return x + dense(hidden, block.mlp_proj, masks)
 
@@ -148,7 +134,7 @@ def decode(
     model: Decoder,
     tokens: Tensor,
     positions: Tensor | None,
-    segments: Tensor | None,
+    segments: np.ndarray | None,
     masks: Masks | None = None,
     checkpointing: bool = False,
 ) -> Tensor:
@@ -165,15 +151,13 @@ def decode(
     batch, length = tokens.shape
     at = model.wpe[:length] if positions is None else F.embedding(positions, model.wpe)
     x = (F.embedding(tokens, model.wte) + at).view(batch * length, -1)
-    mask = None if segments is None else segment_mask(segments, x.dtype)
+    plan = layout((batch, length), segments, x)
     for block in model.blocks:
         if checkpointing:
             # The masks are functions of their names, so that no random state needs to be kept for the second pass.
-            x = checkpoint(
-                run_block, x, block, model, batch, mask, masks, use_reentrant=False, preserve_rng_state=False
-            )
+            x = checkpoint(run_block, x, block, model, plan, masks, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = run_block(x, block, model, batch, mask, masks)
+            x = run_block(x, block, model, plan, masks)
     return norm(x, model.ln_f, model.eps)
 
 

@@ -198,7 +198,7 @@ class TorchGpt2:
     # --- computing ---
 
     def batch_tensors(self, batch: Arrays) -> dict[str, Tensor]:
-        """A token batch on the device, checked: tokens, loss_mask, positions, segments (those that are there).
+        """A token batch on the device, checked: tokens, and positions where they are given.
 
         Raises:
             DataError: a row longer than n_positions, ids or positions out of range, shapes that differ.
@@ -222,7 +222,7 @@ class TorchGpt2:
             problems.append("loss_mask scores column 0, which nothing predicts")
         if problems:
             raise DataError(f"token batch: {listed(problems)}")
-        known = ("tokens", "loss_mask", "positions", "segments")
+        known = ("tokens", "positions")
         return {k: torch.from_numpy(np.array(batch[k])).to(self.device) for k in known if k in batch}
 
     def loss_sum(self, batch: Arrays, masks: Masks | None = None, checkpointing: bool = False) -> Tensor:
@@ -232,7 +232,7 @@ class TorchGpt2:
         where = torch.from_numpy(scored).to(self.device)
         model = self.decoder()
         tokens = tensors["tokens"]
-        hidden = decode(model, tokens, tensors.get("positions"), tensors.get("segments"), masks, checkpointing)
+        hidden = decode(model, tokens, tensors.get("positions"), batch.get("segments"), masks, checkpointing)
         # The hidden state before a scored token predicts it.
         return head_loss(hidden.index_select(0, where - 1), model.wte, tokens.view(-1).index_select(0, where).long())
 
@@ -247,7 +247,7 @@ class TorchGpt2:
         tensors = self.batch_tensors(batch)
         with torch.inference_mode():
             model = self.decoder()
-            hidden = decode(model, tensors["tokens"], tensors.get("positions"), tensors.get("segments"))
+            hidden = decode(model, tensors["tokens"], tensors.get("positions"), batch.get("segments"))
             found: np.ndarray = torch.mm(hidden, model.wte.t()).float().cpu().numpy()
         return found.reshape(*tensors["tokens"].shape, self.vocab_size)
 

@@ -82,7 +82,7 @@ def _(primals: Any, cotangents: Any, outputs: Any) -> Any:
 
 
 def _grown(total: mx.array | None, part: mx.array) -> mx.array:
-    """total + part, where part has more rows than total."""
+    """The sum total + part, where part has more rows than total."""
     if total is None:
         return part
     length = total.shape[2]

@@ -64,7 +64,13 @@ def split_heads(qkv: mx.array, batch: int, n_head: int) -> tuple[mx.array, mx.ar
 
 
 def block(
-    x: mx.array, at: str, weights: Weights, adapter: Adapter | None, config: Gpt2Config, batch: int, mask: mx.array | None
+    x: mx.array,
+    at: str,
+    weights: Weights,
+    adapter: Adapter | None,
+    config: Gpt2Config,
+    batch: int,
+    mask: mx.array | None,
 ) -> mx.array:
     """One transformer block on x [B*L, d]; at is its path."""
     qkv = linear(norm(x, f"{at}.ln_1", weights, config.layer_norm_epsilon), f"{at}.attn.c_attn", weights, adapter)

@@ -41,14 +41,18 @@ def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array)
     return total
 
 
-def loss_for_training(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool) -> mx.array:
+def loss_for_training(
+    hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool
+) -> mx.array:
     """As loss, with a gradient with respect to hidden and, with train_head, to head."""
     if train_head:
         return _trained_head(hidden, head, targets, weights)[0]
     return _frozen_head(hidden, mx.stop_gradient(head), targets, weights)[0]
 
 
-def _forward(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool) -> list[mx.array]:
+def _forward(
+    hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool
+) -> list[mx.array]:
     total, grads = mx.zeros((), mx.float32), []
     grad_head = mx.zeros(head.shape, mx.float32) if train_head else None
     for rows in _chunks(hidden.shape[0], head.shape[0]):

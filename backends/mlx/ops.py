@@ -18,7 +18,7 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 
 
 def _exp_by_polynomial(x: mx.array) -> mx.array:
-    """exp(x) for float32, relative error 1e-7; 0 below -88, and no more than exp(80).
+    """Exponential of float32, relative error 1e-7; 0 below -88, and no more than exp(80).
 
     MLX's own exp is computed element by element on Linux CPUs (10 ns); this one is additions and multiplications that
     mx.compile's compiler turns into vector instructions (1.2 to 1.7 ns).
@@ -34,13 +34,13 @@ def _exp_by_polynomial(x: mx.array) -> mx.array:
 
 
 def exp(x: mx.array) -> mx.array:
-    """exp(x) of float32; large arguments may saturate (see _exp_by_polynomial)."""
+    """Exponential of float32; large arguments may saturate (see _exp_by_polynomial)."""
     return mx.exp(x) if device.is_gpu() else _exp_by_polynomial(x)
 
 
 @mx.compile
 def exp_shifted(x: mx.array, shift: mx.array) -> mx.array:
-    """exp(x - shift) of float32, shift being the row maximum."""
+    """Exponential of x - shift, float32, shift being the row maximum."""
     return exp(x - shift)
 
 

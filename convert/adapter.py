@@ -1,114 +1,47 @@
-"""LoRA adapters as PEFT folders: the record of their settings, and which modules they touch."""
+"""LoRA adapters as PEFT folders, the native format here."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConfigError, ConvertError, listed
+from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
+from musiclora.convert.lora import (
+    STATE_KEY,
+    LoraSpec,
+    check_state,
+    match_targets,
+    own_shapes,
+    state_keys,
+    state_modules,
+    state_shapes,
+)
 from musiclora.convert.peft_config import PREFIX, lora_config, module_scale, refuse_others
-from musiclora.convert.tensors import non_finite, read_safetensors, write_safetensors
+from musiclora.convert.tensors import iter_safetensors, write_safetensors
+from musiclora.convert.torch_file import TorchFile
+
+__all__ = [
+    "LoraSpec",
+    "PeftAdapter",
+    "check_state",
+    "match_targets",
+    "own_shapes",
+    "read_peft",
+    "state_keys",
+    "state_modules",
+    "state_shapes",
+    "uniform",
+    "write_peft",
+]
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class LoraSpec:
-    """What an adapter is made of (Hu et al. 2021, arXiv 2106.09685).
-
-    Attributes:
-        rank: columns of B and rows of A, at least 1.
-        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rslora (arXiv 2312.03732).
-        dropout: probability in [0, 1) of zeroing an input of A while training.
-        targets: module names that match exactly or as a dotted suffix, as PEFT's list form of target_modules.
-        rslora: use the rank-stabilised scale.
-    """
-
-    rank: int
-    alpha: float
-    dropout: float
-    targets: tuple[str, ...]
-    rslora: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
-        if self.rank < 1:
-            raise ConfigError(f"LoRA rank is {self.rank}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"LoRA dropout is {self.dropout}; it must lie in [0, 1)")
-        if not self.targets:
-            raise ConfigError("no target modules were named for LoRA")
-
-    @property
-    def scale(self) -> float:
-        """Multiplier of B @ A."""
-        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
-
-
-def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
-    """Names of the modules that the targets hit, in the order given; every target must hit one.
-
-    Raises:
-        ConfigError: a target that matches nothing, with some names that exist.
-    """
-    names = list(modules)
-    wanted = list(targets)
-    missed = [t for t in wanted if not any(n == t or n.endswith("." + t) for n in names)]
-    if missed:
-        leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
-        raise ConfigError(
-            f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}"
-        )
-    return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
-
-
-def state_keys(module: str) -> tuple[str, str]:
-    """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
-    return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
-
-
-def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Shape of every adapter array that spec needs on a model.
-
-    Args:
-        spec: the adapter.
-        linear_shapes: (out, in) of every module that can carry LoRA.
-
-    Raises:
-        ConfigError: a target matches nothing.
-    """
-    shapes: dict[str, tuple[int, int]] = {}
-    for module in match_targets(linear_shapes, spec.targets):
-        out, inputs = linear_shapes[module]
-        key_a, key_b = state_keys(module)
-        shapes[key_a], shapes[key_b] = (spec.rank, inputs), (out, spec.rank)
-    return shapes
-
-
-def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
-    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
-
-    Raises:
-        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
-    """
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    for name, array in state.items():
-        if name not in expected:
-            problems.append(f"{name} is surplus")
-        elif tuple(array.shape) != tuple(expected[name]):
-            problems.append(f"{name} is {list(array.shape)}, expected {list(expected[name])}")
-        elif problem := non_finite(name, array):
-            problems.append(problem)
-    if problems:
-        raise ConvertError(f"{where}: the adapter's arrays do not fit: {listed(problems)}")
 
 
 @dataclass(frozen=True)
@@ -171,8 +104,8 @@ def write_peft(
         ConvertError: arrays that are missing, surplus, mis-shaped or non-finite.
         OutputError: the system refuses to write.
     """
-    modules = _modules(state)
-    check_state(state, _own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
+    modules = state_modules(state)
+    check_state(state, own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {listed(unused)}")
     config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
@@ -203,13 +136,13 @@ def read_peft(folder: Path) -> PeftAdapter:
     config = read_json(folder / "adapter_config.json")
     refuse_others(config, str(folder))
     state = _read_state(folder)
-    modules = _modules(state)
+    modules = state_modules(state)
     if not modules:
-        raise ConvertError(f"{folder}: there is no LoRA array in adapter_model.safetensors")
+        raise ConvertError(f"{folder}: there is no LoRA array in its adapter_model file")
     spec = _spec(config, modules, str(folder))
     resolved = {module: module_scale(config, module) for module in modules}
     ranks = {module: rank for module, (rank, _) in resolved.items()}
-    check_state(state, _own_shapes(state, ranks), str(folder))
+    check_state(state, own_shapes(state, ranks), str(folder))
     _check_targets(spec, modules, str(folder))
     record = read_json(folder / "musiclora.json") if (folder / "musiclora.json").is_file() else {}
     scales = {module: scale for module, (_, scale) in resolved.items()}
@@ -231,7 +164,6 @@ def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
     return LoraSpec(rank, scale * rank, spec.dropout, spec.targets, rslora=False), state
 
 
-_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 _OTHER = {
     "lokr_": "LoKr",
     "hada_": "LoHa",
@@ -241,29 +173,19 @@ _OTHER = {
 }
 
 
-def _modules(state: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(match["module"] for name in state if (match := _KEY.fullmatch(name))))
-
-
-def _own_shapes(state: Arrays, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """What the shapes must be, given the ranks: outer sizes are taken from the arrays themselves."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for module, rank in ranks.items():
-        key_a, key_b = state_keys(module)
-        a, b = state.get(key_a), state.get(key_b)
-        shapes[key_a] = (rank, *(a.shape[1:2] if a is not None and a.ndim > 1 else (-1,)))
-        shapes[key_b] = (*(b.shape[:1] if b is not None and b.ndim else (-1,)), rank)
-    return shapes
-
-
 def _read_state(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
+    path, old = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
+    if path.is_file():
+        arrays = iter_safetensors(path)
+    elif old.is_file():
+        path, file = old, TorchFile(old)
+        arrays = file.read(file.tensors().items())
+    else:
         raise ConvertError(f"{folder}: no adapter_model.safetensors here")
     state: dict[str, np.ndarray] = {}
     problems: list[str] = []
-    for name, array in read_safetensors(path).items():
-        match = _KEY.fullmatch(name.removeprefix(PREFIX))
+    for name, array in arrays:
+        match = STATE_KEY.fullmatch(name.removeprefix(PREFIX))
         kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
         if match is None:
             problems.append(f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array")

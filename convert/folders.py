@@ -1,4 +1,4 @@
-"""Weight files of a model folder: one safetensors file, or shards named by an index."""
+"""Weight files of a model folder: one file, or shards named by an index; safetensors before torch's .bin."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.tensors import iter_safetensors, non_finite, safetensors_header
+from musiclora.convert.torch_file import TorchFile
 
 MAX_JSON = 50_000_000  # bytes
 
@@ -35,7 +36,7 @@ class WeightFiles:
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, array) one at a time; NaN or infinity is an error that names the tensor."""
         for path, names in self.files.items():
-            for name, array in iter_safetensors(path, names):
+            for name, array in _read(path, names):
                 if problem := non_finite(name, array):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
                 yield name, array
@@ -47,13 +48,28 @@ def weight_files(folder: Path) -> WeightFiles:
     Raises:
         ConvertError: no weights, or shards that do not hold what the index says.
     """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        layout, metadata = safetensors_header(single)
-        return WeightFiles({single: tuple(layout)}, layout, metadata)
-    if index.is_file():
-        return _sharded(folder, index)
-    raise ConvertError(f"{folder}: no model.safetensors here (nor model.safetensors.index.json)")
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        single, index = folder / file, folder / f"{file}.index.json"
+        if single.is_file():
+            layout, metadata = header(single)
+            return WeightFiles({single: tuple(layout)}, layout, metadata)
+        if index.is_file():
+            return _sharded(folder, index)
+    raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
+
+
+def header(path: Path) -> tuple[Layout, dict[str, str]]:
+    """Dtype and shape of every tensor in a safetensors or torch file, and the former's metadata."""
+    if path.suffix == ".safetensors":
+        return safetensors_header(path)
+    return {name: (ref.dtype, ref.shape) for name, ref in TorchFile(path).tensors().items()}, {}
+
+
+def _read(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    if path.suffix == ".safetensors":
+        return iter_safetensors(path, names)
+    file = TorchFile(path)
+    return file.read(item for item in file.tensors().items() if item[0] in set(names))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,7 +105,7 @@ def _sharded(folder: Path, index: Path) -> WeightFiles:
     problems: list[str] = []
     metadata: Mapping[str, str] = {}
     for file, names in names_of.items():
-        found, metadata = safetensors_header(folder / file)
+        found, metadata = header(folder / file)
         problems += [f"{name} is not in {file}" for name in names if name not in found]
         problems += [f"{name} in {file} is not in the index" for name in found if weight_map.get(name) != file]
         layout.update(found)

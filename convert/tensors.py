@@ -171,7 +171,8 @@ def _parse(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
         raise ConvertError(f"{path}: its safetensors header is damaged: {str(error)[:200]}") from error
     if not isinstance(header, dict):
         raise ConvertError(f"{path}: its safetensors header is not an object")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ConvertError(f"{path}: the header's __metadata__ must map names to text")
     entries, problems = _entries(header, size - 8 - length)

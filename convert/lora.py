@@ -1,0 +1,123 @@
+"""LoRA's settings, the modules they touch, and the arrays they need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.convert.errors import ConfigError, ConvertError, listed
+from musiclora.convert.tensors import non_finite
+
+Arrays = Mapping[str, np.ndarray]
+
+STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """What an adapter is made of (Hu et al. 2021, arXiv 2106.09685).
+
+    Attributes:
+        rank: columns of B and rows of A, at least 1.
+        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rslora (arXiv 2312.03732).
+        dropout: probability in [0, 1) of zeroing an input of A while training.
+        targets: module names that match exactly or as a dotted suffix, as PEFT's list form of target_modules.
+        rslora: use the rank-stabilised scale.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
+        if self.rank < 1:
+            raise ConfigError(f"LoRA rank is {self.rank}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"LoRA dropout is {self.dropout}; it must lie in [0, 1)")
+        if not self.targets:
+            raise ConfigError("no target modules were named for LoRA")
+
+    @property
+    def scale(self) -> float:
+        """Multiplier of B @ A."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+
+def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
+    """Names of the modules that the targets hit, in the order given; every target must hit one.
+
+    Raises:
+        ConfigError: a target that matches nothing, with some names that exist.
+    """
+    names = list(modules)
+    wanted = list(targets)
+    missed = [t for t in wanted if not any(n == t or n.endswith("." + t) for n in names)]
+    if missed:
+        leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
+        raise ConfigError(
+            f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}"
+        )
+    return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
+
+
+def state_keys(module: str) -> tuple[str, str]:
+    """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
+    return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Shape of every adapter array that spec needs on a model.
+
+    Args:
+        spec: the adapter.
+        linear_shapes: (out, in) of every module that can carry LoRA.
+
+    Raises:
+        ConfigError: a target matches nothing.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    for module in match_targets(linear_shapes, spec.targets):
+        out, inputs = linear_shapes[module]
+        key_a, key_b = state_keys(module)
+        shapes[key_a], shapes[key_b] = (spec.rank, inputs), (out, spec.rank)
+    return shapes
+
+
+def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
+    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
+    """
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    for name, array in state.items():
+        if name not in expected:
+            problems.append(f"{name} is surplus")
+        elif tuple(array.shape) != tuple(expected[name]):
+            problems.append(f"{name} is {list(array.shape)}, expected {list(expected[name])}")
+        elif problem := non_finite(name, array):
+            problems.append(problem)
+    if problems:
+        raise ConvertError(f"{where}: the adapter's arrays do not fit: {listed(problems)}")
+
+
+def state_modules(state: Iterable[str]) -> list[str]:
+    """Paths of the modules that an adapter state belongs to, in its order."""
+    return list(dict.fromkeys(match["module"] for name in state if (match := STATE_KEY.fullmatch(name))))
+
+
+def own_shapes(state: Arrays, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the shapes must be by the ranks alone: input and output sizes are taken from the arrays themselves."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, rank in ranks.items():
+        key_a, key_b = state_keys(module)
+        a, b = state.get(key_a), state.get(key_b)
+        shapes[key_a] = (rank, *(a.shape[1:2] if a is not None and a.ndim > 1 else (-1,)))
+        shapes[key_b] = (*(b.shape[:1] if b is not None and b.ndim else (-1,)), rank)
+    return shapes

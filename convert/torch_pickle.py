@@ -1,0 +1,164 @@
+"""An unpickler for weight files that can build tensors' descriptions and plain containers, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from musiclora.convert.errors import ConvertError
+
+# What damaged or hostile pickle bytes make the standard library's unpickler raise.
+PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+STORAGES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("float32"),
+    "DoubleStorage": np.dtype("float64"),
+    "HalfStorage": np.dtype("float16"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("int64"),
+    "IntStorage": np.dtype("int32"),
+    "ShortStorage": np.dtype("int16"),
+    "CharStorage": np.dtype("int8"),
+    "ByteStorage": np.dtype("uint8"),
+    "BoolStorage": np.dtype("bool"),
+}
+_DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of numbers in the file: its key there, its dtype and its length."""
+
+    key: str
+    dtype: np.dtype[Any]
+    count: int
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor that has not been read: a window into a storage; offset and strides count items."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.storage.dtype
+
+
+class ScriptObject:
+    """A TorchScript module's attributes; its code is never read."""
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = dict(state) if isinstance(state, dict) else {}
+
+
+def load_pickle(file: io.BufferedIOBase, where: str, *, script: bool = False) -> Any:
+    """Unpickle one object.
+
+    Args:
+        file: positioned at the pickle.
+        where: the file, for messages.
+        script: whether TorchScript's module classes may appear (as ScriptObject).
+
+    Raises:
+        ConvertError: the pickle names anything off the allow-list, or is damaged. Nothing it names is imported or run.
+    """
+    try:
+        _check_memo(file)
+        return _Unpickler(file, where, script).load()
+    except PICKLE_ERRORS as error:
+        raise ConvertError(f"{where}: its pickle is damaged ({type(error).__name__}: {str(error)[:120]})") from error
+
+
+def _check_memo(file: io.BufferedIOBase) -> None:
+    """Refuse memo indices beyond the number of operations: the C unpickler would allocate a table up to them."""
+    start = file.tell()
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if operation.name in {"PUT", "LONG_BINPUT"} and argument > count:
+            raise pickle.UnpicklingError(f"memo index {argument} after {count} operations")
+    file.seek(start)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BufferedIOBase, where: str, script: bool) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._where = where
+        self._script = script
+        # Made anew for every file, so that a pickle that sets attributes on them reaches no other file.
+        self._allowed: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("builtins", "set"): set,
+            ("torch", "Size"): lambda *values: tuple(*values),
+            ("torch", "device"): lambda *values: str(values),
+            ("torch._utils", "_rebuild_tensor"): _rebuild(),
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild(),
+            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+            ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+            **{("torch", name): f"torch.{name}" for name in (*STORAGES, *_DTYPES)},
+        }
+        if script:
+            for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag"):
+                self._allowed["torch.jit._pickle", name] = lambda data, *_: data
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) in self._allowed:
+            return self._allowed[module, name]
+        if self._script and (module == "__torch__" or module.startswith("__torch__.")):
+            return type("ScriptObject", (ScriptObject,), {})
+        raise ConvertError(
+            f"{self._where}: refused: its pickle asks for {module[:60]}.{name[:60]}, which no weight file needs; "
+            "nothing was run"
+        )
+
+    def persistent_load(self, pid: Any, /) -> Storage:
+        kind, storage, key, _, count, *_ = pid
+        dtype = STORAGES[str(storage).removeprefix("torch.")]
+        if kind != "storage" or not isinstance(key, str) or not _is_count(count):
+            raise pickle.UnpicklingError(f"storage {str(key)[:40]} is not described")
+        return Storage(key, dtype, count)
+
+
+def _rebuild() -> Callable[..., TensorRef]:
+    def rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRef:
+        """Describe a tensor, if its window lies inside its storage."""
+        if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 16:
+            raise pickle.UnpicklingError("a tensor without storage, shape and strides")
+        if not all(_is_count(number) for number in (offset, *shape, *strides)):
+            raise pickle.UnpicklingError("a tensor whose shape or strides are no sizes")
+        size = int(np.prod([int(n) for n in shape], dtype=object)) if shape else 1
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if size else offset
+        if size > storage.count or (size and last >= storage.count):
+            raise pickle.UnpicklingError(f"a tensor of shape {list(shape)} in a storage of {storage.count} items")
+        return TensorRef(storage, offset, tuple(shape), tuple(strides))
+
+    return rebuild
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48

@@ -1,0 +1,170 @@
+"""MLX's generation against the numpy sampler fed with logits of whole sequences."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from musiclora.backends import lora_init
+from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
+from musiclora.backends.mlx.backend import BACKEND
+from musiclora.backends.mlx.generation import Pace, generate
+from musiclora.backends.mlx.sampler import ranked, sample
+from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.errors import BackendError, DataError
+from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+
+CONFIG = Gpt2Config(vocab_size=61, n_positions=48, n_embd=24, n_layer=2, n_head=3, n_inner=40)
+GRAMMAR = Grammar(
+    np.arange(61, dtype=np.int32) % 3,
+    np.array([[1, -1, 2], [-1, 2, 0], [0, 1, -1]], np.int32),
+    np.array([0, 1, 2], np.int32),
+)
+PACES = {"exact": Pace(1, False), "buckets": Pace(16, True)}  # of the CPU build, and of a GPU
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "model"
+    rng = np.random.default_rng(1)
+    tensors = {k: v + rng.normal(0, 0.2, v.shape).astype(np.float32) for k, v in fresh_tensors(CONFIG, 3).items()}
+    write_checkpoint(path, CONFIG, tensors, "hf")
+    loaded = BACKEND.load(FAMILIES["symbolic"], path)
+    spec = LoraSpec(3, 6.0, 0.0, ("c_attn", "c_proj", "c_fc"))
+    state = lora_init.initial(spec, loaded.linear_shapes(), 5)
+    loaded.inject_adapter(spec, {k: v + rng.normal(0, 0.1, v.shape).astype(np.float32) for k, v in state.items()})
+    return loaded
+
+
+def reference_token(logits, u, spec, allowed):
+    """One draw, written down from SamplingSpec's docstring in float64."""
+    scaled = np.where(allowed, logits.astype(np.float64) / (spec.temperature or 1), -np.inf)
+    order = np.argsort(-scaled, kind="stable")
+    if spec.temperature == 0:
+        return order[0]
+    mass = np.exp(scaled[order] - scaled[order[0]])
+    mass /= mass.sum()
+    kept = mass[: spec.top_k or None]
+    kept = kept[np.cumsum(kept) - kept < spec.top_p]
+    return order[: len(kept)][np.searchsorted(np.cumsum(kept) / kept.sum(), u, side="right")]
+
+
+def reference(model, prompts, spec, draws, grammar):
+    rows, out = np.array(prompts), []
+    state = np.array(grammar.start) if grammar else None
+    done = np.zeros(len(prompts), bool)
+    for u in draws:
+        logits, new = model.logits({"tokens": rows})[:, -1], []
+        for i in range(len(rows)):
+            allowed = grammar.transitions[state[i]][grammar.classes] >= 0 if grammar else True
+            token = spec.pad_id if done[i] else reference_token(logits[i], u[i], spec, allowed)
+            if grammar and not done[i]:
+                state[i] = grammar.transitions[state[i], grammar.classes[token]]
+            done[i] |= token == spec.eos_id
+            new.append(token)
+        out.append(new)
+        rows = np.concatenate([rows, np.array(new, np.int32)[:, None]], axis=1)
+    return np.array(out, np.int32).T
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return np.random.default_rng(2).integers(0, 61, (3, 5)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return np.random.default_rng(3).random((40, 3), np.float32)
+
+
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("grammar", [None, GRAMMAR], ids=["free", "grammar"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SamplingSpec(0),
+        SamplingSpec(),
+        SamplingSpec(0.8, 0, 0.7),
+        SamplingSpec(1, 5),
+        SamplingSpec(1.3, 20, 0.9, eos_id=7, pad_id=1),
+    ],
+    ids=["greedy", "plain", "top-p", "top-k", "all with an end"],
+)
+def test_generate_equals_the_reference_sampler_on_whole_sequences(model, prompts, draws, spec, grammar, pace):
+    found = generate(model, prompts, spec, draws, grammar, pace=PACES[pace])
+    assert found.tolist() == reference(model, prompts, spec, draws, grammar).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
+def test_generate_compiled_equals_the_reference_sampler(model, prompts, draws):
+    spec = SamplingSpec(0.9, 30, 0.95)
+    found = generate(model, prompts, spec, draws, GRAMMAR, pace=PACES["buckets"])
+    assert found.tolist() == reference(model, prompts, spec, draws, GRAMMAR).tolist()
+
+
+def test_generate_leaves_weights_and_adapter_bit_for_bit(model, prompts, draws):
+    before = {**dict(model.read_weights()), **model.read_adapter()}
+    model.generate(prompts, SamplingSpec(), draws)
+    after = {**dict(model.read_weights()), **model.read_adapter()}
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_generate_reports_blocks_that_make_up_the_result(model, prompts, draws):
+    blocks = []
+    found = model.generate(prompts, SamplingSpec(), draws, None, blocks.append)
+    assert [block.shape for block in blocks] == [(3, 16), (3, 16), (3, 8)]
+    assert np.array_equal(np.concatenate(blocks, axis=1), found)
+
+
+def test_generate_stops_when_every_row_has_ended(model, prompts, draws):
+    first = int(model.generate(prompts[:1], SamplingSpec(0), draws[:1, :1])[0, 0])
+    blocks = []
+    spec = SamplingSpec(0, eos_id=first, pad_id=60)
+    found = model.generate(prompts[:1], spec, draws[:, :1], None, blocks.append)
+    assert found[0].tolist() == [first] + [60] * 39
+    assert len(blocks) == 1  # the end is seen at the first look, after 16 tokens
+
+
+def test_generate_with_the_adapter_off_is_the_base(model, prompts, draws):
+    on = model.generate(prompts, SamplingSpec(0), draws)
+    model.set_adapter(False)
+    try:
+        off = model.generate(prompts, SamplingSpec(0), draws)
+        assert off.tolist() == reference(model, prompts, SamplingSpec(0), draws, None).tolist()
+    finally:
+        model.set_adapter(True)
+    assert on.tolist() != off.tolist()
+
+
+def test_generate_with_damaged_weights_raises(model, prompts, draws, monkeypatch):
+    name = "transformer.ln_f.bias"
+    monkeypatch.setitem(model.weights, name, model.weights[name] * mx.nan)
+    with pytest.raises(BackendError, match="not finite"):
+        model.generate(prompts, SamplingSpec(), draws)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "steps", "columns", "message"),
+    [([[1, 2]], 47, 1, "48 positions"), ([[1, 61]], 2, 1, "0 to 60"), ([[1, 2]], 2, 3, "3 columns")],
+    ids=["too long", "unknown id", "draws of another batch"],
+)
+def test_generate_refuses_what_does_not_fit(model, prompt, steps, columns, message):
+    with pytest.raises(DataError, match=message):
+        model.generate(np.array(prompt, np.int32), SamplingSpec(), np.zeros((steps, columns), np.float32))
+
+
+@pytest.mark.parametrize("count", [4, 9], ids=["some", "all"])
+def test_ranked_orders_by_falling_score_and_breaks_ties_by_the_lower_id(count):
+    scores = np.array([[0.0, 3, -2, 3, -0.0, -np.inf, 0, 5e-40, -2], [1, 1, 1, 1, 1, 1, 1, 1, 1]], np.float32)
+    ids, found = ranked(mx.array(scores), count)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    assert np.array(ids).tolist() == expected.tolist()
+    assert np.array_equal(np.array(found), np.take_along_axis(scores, expected, axis=1))
+
+
+def test_sample_at_the_largest_draw_never_takes_what_is_not_kept():
+    scores = mx.array(np.log(np.array([[0.5, 0.3, 0.2, 0]], np.float32) + np.float32(1e-45)))
+    u = mx.array(np.array([1 - 2**-24], np.float32))
+    assert [sample(scores, u, SamplingSpec(1, k, p)).item() for k, p in ((0, 1.0), (2, 1.0), (0, 0.4))] == [2, 1, 0]

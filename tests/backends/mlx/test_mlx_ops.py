@@ -1,0 +1,116 @@
+"""Hand-written values and derivatives against plain numpy and against MLX's own."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from musiclora.backends.mlx import attention, head, ops
+
+POINTS = np.linspace(-9, 9, 241, dtype=np.float32)
+
+REFERENCES = {
+    "gelu_new": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
+    "relu": lambda x: max(x, 0.0),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+}
+
+
+def test_exp_is_right_to_float32_where_a_softmax_uses_it():
+    x = np.linspace(-87, 20, 10_001, dtype=np.float32)
+    found = np.array(ops.exp(mx.array(x)), np.float64)
+    # one unit in the last place is 1.2e-7; the polynomial and the reduction lose about one more
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=2.5e-7)
+
+
+def test_exp_below_the_smallest_normal_number_is_zero_and_of_nan_is_nan():
+    found = np.array(ops.exp(mx.array([-88.5, -1e30, -math.inf, math.nan])))
+    assert found[:3].tolist() == [0, 0, 0]
+    assert math.isnan(found[3])
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_activation_equals_its_definition(name):
+    expected = [REFERENCES[name](float(x)) for x in POINTS]
+    # values up to 9 in float32
+    np.testing.assert_allclose(np.array(ops.ACTIVATIONS[name](mx.array(POINTS))), expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_activation_derivative_equals_a_difference_quotient(name):
+    x = POINTS[POINTS != 0]  # relu has none at 0
+    slope = mx.grad(lambda v: (ops.ACTIVATIONS[name](v) * mx.array(2.0)).sum())(mx.array(x))
+    step = 1e-4
+    expected = [(REFERENCES[name](float(v) + step) - REFERENCES[name](float(v) - step)) / step for v in x]
+    np.testing.assert_allclose(np.array(slope), expected, rtol=1e-5, atol=1e-5)
+
+
+# --- attention ---
+
+
+def plain_attention(q, k, v, mask):
+    scores = mx.where(mask, q @ mx.swapaxes(k, -1, -2) * q.shape[-1] ** -0.5, -mx.inf)
+    return mx.softmax(scores, axis=-1) @ v
+
+
+@pytest.fixture(params=["kept", "recomputed"])
+def blocks_of_four(request, monkeypatch):
+    """Rows much longer than a block, with probabilities kept for the backward pass and without."""
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    monkeypatch.setattr(attention, "KEPT", 64 if request.param == "kept" else 1)
+
+
+@pytest.mark.parametrize("length", [1, 4, 11], ids=["one", "one block", "ragged"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.usefixtures("blocks_of_four")
+def test_attention_and_its_gradient_equal_the_plain_form(length, packed):
+    rng = np.random.default_rng(length)
+    q, k, v, weight = (mx.array(rng.normal(size=(2, 3, length, 5)).astype(np.float32)) for _ in range(4))
+    segments = mx.array(np.sort(rng.integers(0, 3, (2, length)), axis=1)) if packed else mx.zeros((2, length))
+    mask = attention.segment_mask(segments)
+
+    def ours(q, k, v):
+        return (attention.attend(q, k, v, mask if packed else None) * weight).sum()
+
+    def plain(q, k, v):
+        return (plain_attention(q, k, v, mask) * weight).sum()
+
+    found, expected = (mx.value_and_grad(f, argnums=(0, 1, 2))(q, k, v) for f in (ours, plain))
+    assert found[0].item() == pytest.approx(expected[0].item(), abs=1e-5)
+    for mine, theirs in zip(found[1], expected[1], strict=True):
+        # float32 sums of at most 11 terms of size 1
+        np.testing.assert_allclose(np.array(mine), np.array(theirs), rtol=0, atol=5e-6)
+
+
+# --- output head ---
+
+
+@pytest.mark.parametrize("train_head", [False, True], ids=["frozen head", "trained head"])
+@pytest.mark.parametrize("chunk", [7, 70, 1 << 22], ids=["rows one by one", "ragged", "one chunk"])
+def test_head_loss_and_its_gradient_equal_the_plain_form(monkeypatch, chunk, train_head):
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk)
+    rng = np.random.default_rng(1)
+    hidden, wte = (mx.array(rng.normal(size=size).astype(np.float32)) for size in ((23, 5), (7, 5)))
+    targets = mx.array(rng.integers(0, 7, 23).astype(np.int32))  # repeated targets: their gradients add up
+    weights = mx.array(np.where(np.arange(23) % 5 == 2, 0, 1).astype(np.float32))
+
+    def ours(hidden, wte):
+        return 3 * head.loss_for_training(hidden, wte, targets, weights, train_head)
+
+    def plain(hidden, wte):
+        logits = hidden @ (wte if train_head else mx.stop_gradient(wte)).T
+        picked = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        return 3 * ((mx.logsumexp(logits, axis=-1) - picked) * weights).sum()
+
+    found, expected = (mx.value_and_grad(f, argnums=(0, 1))(hidden, wte) for f in (ours, plain))
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    assert head.loss(hidden, wte, targets, weights).item() == pytest.approx(expected[0].item() / 3, rel=1e-6)
+    for mine, theirs in zip(found[1], expected[1], strict=True):
+        # float32 sums of at most 23 terms of size 5
+        np.testing.assert_allclose(np.array(mine), np.array(theirs), rtol=0, atol=2e-5)
+    assert (np.abs(np.array(found[1][1])).max() > 0) == train_head

@@ -183,12 +183,12 @@ def test_a_sparse_configuration_means_what_transformers_takes_it_for() -> None:
         assert getattr(ours, key) == getattr(theirs, key)
 
 
-def test_fresh_weights_have_gpt2s_deviations_and_do_not_depend_on_the_number_of_layers() -> None:
+def test_fresh_weights_have_the_widths_deviations_and_do_not_depend_on_the_number_of_layers() -> None:
     config = Gpt2Config(300, 64, 96, 2, 3, 384)
     tensors = fresh_tensors(config, 7)
-    assert tensors["transformer.wte.weight"].std() == pytest.approx(0.02, rel=0.03)
-    assert tensors["transformer.h.1.mlp.c_proj.weight"].std() == pytest.approx(0.01, rel=0.03)
-    assert tensors["transformer.h.1.mlp.c_fc.weight"].std() == pytest.approx(0.02, rel=0.03)
+    assert tensors["transformer.wte.weight"].std() == pytest.approx(96**-0.5, rel=0.03)
+    assert tensors["transformer.h.1.mlp.c_proj.weight"].std() == pytest.approx(96**-0.5 / 2, rel=0.03)
+    assert tensors["transformer.h.1.mlp.c_fc.weight"].std() == pytest.approx(96**-0.5, rel=0.03)
     assert (tensors["transformer.h.0.ln_2.weight"] == 1).all()
     assert not any(array.any() for name, array in tensors.items() if name.endswith(".bias"))
     deeper = fresh_tensors(Gpt2Config(300, 64, 96, 3, 3, 384), 7)

@@ -1,0 +1,76 @@
+"""The health table: what became of every file and tune, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["kept", "repaired", "skipped"]
+COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
+
+
+@dataclass(frozen=True)
+class HealthRow:
+    """One tune, or one file that holds none.
+
+    Attributes:
+        file: path inside the folder; undecodable bytes are escaped.
+        tune: number inside the file from 1 on, 0 where the file is one piece.
+        status: kept as it is, kept after repairs, or skipped.
+        why: repairs, or the reason for skipping, or what tokenizing leaves out; may be empty.
+        tracks: tracks with notes.
+        notes: notes that are used.
+        drums: drum notes, which are not used.
+        outside: notes outside the pitches the tokenizer knows, which are not used.
+        seconds: length after repairs.
+    """
+
+    file: str
+    tune: int
+    status: Status
+    why: str = ""
+    tracks: int = 0
+    notes: int = 0
+    drums: int = 0
+    outside: int = 0
+    seconds: float = 0.0
+
+
+def health_table(rows: Sequence[HealthRow]) -> list[tuple[str, ...]]:
+    """Cells for a table with the headings COLUMNS; skipped rows first, then repaired, then kept, each in file order."""
+    rank = {"skipped": 0, "repaired": 1, "kept": 2}
+    ordered = sorted(rows, key=lambda row: rank[row.status])
+    return [
+        (r.file, str(r.tune or ""), r.status, str(r.tracks), str(r.notes), f"{r.seconds:.1f}", r.why) for r in ordered
+    ]
+
+
+def health_json(rows: Sequence[HealthRow]) -> dict[str, Any]:
+    """The table for machines: counts by status, totals, and every row."""
+    counts = Counter(row.status for row in rows)
+    return {
+        "kept": counts["kept"],
+        "repaired": counts["repaired"],
+        "skipped": counts["skipped"],
+        "notes": sum(row.notes for row in rows),
+        "seconds": round(sum(row.seconds for row in rows), 3),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def health_line(rows: Sequence[HealthRow]) -> str:
+    """One line: how many were kept, repaired and skipped, how many notes and how much time."""
+    table = health_json(rows)
+    minutes = table["seconds"] / 60
+    return (
+        f"{table['kept']} kept, {table['repaired']} repaired, {table['skipped']} skipped; "
+        f"{table['notes']:,} notes, {minutes:.1f} minutes"
+    )
+
+
+def reasons(rows: Sequence[HealthRow]) -> list[str]:
+    """`file: why` of skipped rows, in file order."""
+    return [f"{r.file}{f'#{r.tune}' if r.tune else ''}: {r.why}" for r in rows if r.status == "skipped"]

@@ -1,0 +1,151 @@
+"""Scores made safe: no negative or zero lengths, no impossible tempo or metre, no endless gaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import DataError
+
+MAX_NOTES = 60_000
+MAX_QUARTERS = 24_000
+MAX_GAP = 32  # quarters of silence that are kept; more is closed by whole bars
+MAX_NOTE = 64  # quarters
+_QPM = (4.0, 1000.0)
+_Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A score that every tokenizer and synthesiser can take, and what was changed."""
+
+    score: Any
+    repairs: tuple[str, ...]
+    tracks: int
+    notes: int
+    seconds: float
+
+
+def sanitise(score: Any) -> Clean:
+    """Repair a score, in a copy.
+
+    Negative lengths and lengths of zero become an eighth of a quarter; tempos that are not finite or outside 4..1000 a
+    minute and impossible time signatures go; of tempo changes without a note between them the last stays; notes over 64
+    quarters are cut; silences over 32 quarters are closed by whole 4/4 bars.
+
+    Raises:
+        DataError: no notes, too many, times that run backwards, or a piece that is too long.
+    """
+    if not 0 < score.ticks_per_quarter < 2**20:
+        raise DataError(f"the time division is {score.ticks_per_quarter}")
+    total = sum(len(t.notes) for t in score.tracks)
+    if not total:
+        raise DataError("no notes")
+    if total > MAX_NOTES:
+        raise DataError(f"{total} notes; at most {MAX_NOTES} are read from one file")
+    repairs: list[str] = []
+    tpq = score.ticks_per_quarter
+    parts = [(t, _notes(t.notes.numpy(), tpq, repairs)) for t in score.tracks if len(t.notes)]
+    onsets = np.concatenate([a["time"] for _, a in parts])
+    ends = onsets + np.concatenate([a["duration"] for _, a in parts])
+    gaps = _gaps(onsets, ends, tpq)
+    if len(gaps[0]):
+        repairs.append(f"{len(gaps[0])} silence(s) over {MAX_GAP} quarters closed")
+    if _moved(ends, gaps).max() > MAX_QUARTERS * tpq:
+        raise DataError(f"longer than {MAX_QUARTERS} quarters")
+    clean = _rebuild(score, parts, gaps)
+    clean.tempos = _tempos(score, onsets, gaps, repairs)
+    clean.time_signatures = _metres(score, gaps, repairs)
+    seconds = float(clean.to("second").end())
+    return Clean(clean, tuple(dict.fromkeys(repairs)), len(parts), total, seconds)
+
+
+def _notes(raw: _Arrays, tpq: int, repairs: list[str]) -> _Arrays:
+    notes = {k: a.astype(np.int64) for k, a in raw.items()}
+    if notes["time"].min() < 0:
+        raise DataError("times run backwards or past 2^31 ticks")
+    if (bad := notes["duration"] <= 0).any():
+        notes["duration"][bad] = max(1, tpq // 8)
+        repairs.append("notes of no length made an eighth of a quarter long")
+    if (bad := notes["duration"] > MAX_NOTE * tpq).any():
+        notes["duration"][bad] = MAX_NOTE * tpq
+        repairs.append(f"notes over {MAX_NOTE} quarters cut")
+    for name, low in (("pitch", 0), ("velocity", 1)):
+        if ((notes[name] < low) | (notes[name] > 127)).any():
+            notes[name] = notes[name].clip(low, 127)
+            repairs.append(f"{name} outside {low}..127")
+    return notes
+
+
+def _gaps(onsets: np.ndarray, ends: np.ndarray, tpq: int) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets after a long silence, and how many ticks to take out before each: whole bars of four quarters."""
+    order = np.argsort(onsets, kind="stable")
+    starts = onsets[order]
+    sounding = np.concatenate([[0], np.maximum.accumulate(ends[order])[:-1]])
+    silence = starts - sounding
+    bar = 4 * tpq
+    long = silence > MAX_GAP * tpq
+    return starts[long], (silence[long] - bar) // bar * bar
+
+
+def _moved(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Times after the gaps are closed; what lay inside a closed gap keeps its order."""
+    at, cut = gaps
+    if not len(at):
+        return times
+    before = np.concatenate([[0], np.cumsum(cut)])
+    index = np.searchsorted(at, times, side="right")
+    moved = times - before[index]
+    # An event inside a gap must not come after the note that ends the gap.
+    limit = np.concatenate([at - before[1:], [np.iinfo(np.int64).max]])[index]
+    return np.minimum(moved, limit)
+
+
+def _rebuild(score: Any, parts: list[tuple[Any, _Arrays]], gaps: tuple[np.ndarray, np.ndarray]) -> Any:
+    from symusic import Note, Score, Track
+
+    clean = Score(score.ticks_per_quarter)
+    for source, notes in parts:
+        starts = _moved(notes["time"], gaps)
+        order = np.lexsort((notes["pitch"], starts))
+        track = Track(program=source.program, is_drum=source.is_drum, name=source.name)
+        track.notes = Note.from_numpy(
+            time=starts[order].astype(np.int32),
+            duration=notes["duration"][order].astype(np.int32),
+            pitch=notes["pitch"][order].astype(np.int8),
+            velocity=notes["velocity"][order].astype(np.int8),
+        )
+        clean.tracks.append(track)
+    return clean
+
+
+def _tempos(score: Any, onsets: np.ndarray, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> Any:
+    from symusic import Tempo
+
+    found = [(t.time, t.qpm) for t in score.tempos]
+    good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and _QPM[0] <= q <= _QPM[1]]
+    if len(good) < len(found):
+        repairs.append(f"{len(found) - len(good)} impossible tempo(s) dropped")
+    good.sort(key=lambda item: item[0])
+    times = np.array([t for t, _ in good], np.int64)
+    # Each onset needs only the last tempo before it; ten thousand changes without a note would be as many tokens.
+    needed = np.unique(np.searchsorted(times, onsets, side="right")) - 1
+    kept = [good[i] for i in needed if i >= 0]
+    moved = _moved(np.array([t for t, _ in kept], np.int64), gaps)
+    if not kept or moved[0] > 0:
+        kept, moved = [(0, 120.0), *kept], np.concatenate([[0], moved])
+    return [Tempo(int(t), float(q)) for t, (_, q) in zip(moved, kept, strict=True)]
+
+
+def _metres(score: Any, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> Any:
+    from symusic import TimeSignature
+
+    found = list(score.time_signatures)
+    good = [s for s in found if s.time >= 0 and 0 < s.numerator <= 64 and s.denominator in (1, 2, 4, 8, 16, 32, 64)]
+    if len(good) < len(found):
+        repairs.append(f"{len(found) - len(good)} impossible time signature(s) dropped")
+    times = _moved(np.array([s.time for s in good], np.int64), gaps)
+    latest = {int(t): s for t, s in sorted(zip(times, good, strict=True), key=lambda item: int(item[0]))}
+    return [TimeSignature(t, s.numerator, s.denominator) for t, s in latest.items()]

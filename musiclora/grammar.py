@@ -47,9 +47,14 @@ class GrammarInfo:
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
 
-    def at(self, states: Sequence[int] | np.ndarray) -> Grammar:
-        """The automaton as the backends take it, each row in its own state."""
-        return Grammar(self.classes, self.transitions, np.asarray(states, np.int32))
+    def at(self, states: Sequence[int] | np.ndarray, vocab_size: int) -> Grammar:
+        """The automaton as the backends take it, each row in its own state; surplus ids of the model are forbidden."""
+        classes, transitions = self.classes, self.transitions
+        if vocab_size > len(classes):
+            surplus = np.full(vocab_size - len(classes), transitions.shape[1], np.int32)
+            classes = np.append(classes, surplus)
+            transitions = np.pad(transitions, ((0, 0), (0, 1)), constant_values=-1)
+        return Grammar(classes, transitions, np.asarray(states, np.int32))
 
     def step(self, state: int, token: int) -> int:
         """State after one token; special tokens change nothing, a token out of place is followed as well as can be."""
@@ -76,12 +81,12 @@ class GrammarInfo:
 
 
 def grammar_for(tokenizer: Any) -> GrammarInfo:
-    """Build the automaton of a MidiTok tokenizer (or of an object that carries one as `.tokenizer`).
+    """Build the automaton of a MidiTok tokenizer or of a `data.tokenizer.MusicTokenizer`.
 
     Raises:
         DataError: the tokenizer has several vocabularies, which a GPT-2 cannot read.
     """
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    tokenizer = getattr(tokenizer, "inner", tokenizer)
     if tokenizer.is_multi_voc:
         raise DataError(
             f"tokenizer {type(tokenizer).__name__} has several vocabularies; use one with a single vocabulary"

@@ -71,7 +71,7 @@ def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     def positions(time_signature: str) -> int:
         numerator, denominator = map(int, time_signature.split("/"))
         beat = tokenizer._tpb_per_ts.get(denominator, tokenizer.time_division * 4 // denominator)
-        return numerator * beat // max(1, tokenizer._compute_ticks_per_pos(beat))
+        return int(numerator * beat // max(1, tokenizer._compute_ticks_per_pos(beat)))
 
     moves: dict[str, Move] = {"Bar_None": ("bar", 0)}
     metres = {t: positions(t.split("_")[1]) for t in tokens if t.startswith("TimeSig_")}
@@ -136,16 +136,15 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     chain = [k for k in ("MicroTiming", "Velocity", "Duration") if k in present]
     begin = {"Program": "Program"} if programs else {t: "Pitch" for t in note_types}
     shift = {t: t for t in ("TimeShift", "Position") if t in present}
-    bar = {"Bar": "Bar"}
-    tempo = {"Tempo": "Tempo"} if "Tempo" in present else {}
-    anything = begin | shift | bar | tempo
-    successors = {
-        "start": anything | ({"TimeSig": "TimeSig"} if "TimeSig" in present else {}),
+    anything = begin | shift | {"Bar": "Bar"} | {t: t for t in ("Tempo",) if t in present}
+    successors: dict[str, dict[str, str]] = {
+        "start": anything | {t: t for t in ("TimeSig",) if t in present},
         "Bar": anything,
-        "Tempo": begin | shift | bar,
+        "Tempo": begin | shift | {"Bar": "Bar"},
         "TimeSig": anything,
-        **{t: dict(begin) for t in shift},
     }
+    for kind in shift:
+        successors[kind] = dict(begin)
     last = "Pitch"
     for kind in chain:
         successors[last] = {kind: kind}
@@ -153,7 +152,8 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     successors[last] = anything
     if programs:
         pitch = {t: "Pitch" for t in note_types}
-        successors["Program"] = {"MicroTiming": "Placed"} if "MicroTiming" in chain else pitch
+        placed = {"MicroTiming": "Placed"}
+        successors["Program"] = placed if "MicroTiming" in chain else pitch
         successors["Placed"] = pitch
 
     ticks = {

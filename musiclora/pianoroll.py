@@ -69,9 +69,10 @@ def roll_of(score: Any) -> Roll:
     duration = np.minimum(duration, _MOST_QUARTERS - start)
     number = np.repeat(np.arange(len(arrays)), [len(a["time"]) for a in arrays])
     names = tuple(t.name.strip() or f"track {i + 1}" for i, t in enumerate(tracks))
-    columns = (a[drawn] for a in (start, duration, joined("pitch"), joined("velocity"), number))
+    pitch, velocity = joined("pitch"), joined("velocity")
     end = float((start + duration)[drawn].max(initial=0.0))
-    return Roll(*columns, names=names, bars=_bar_lines(score, quarter, end))
+    lines = _bar_lines(score, quarter, end)
+    return Roll(start[drawn], duration[drawn], pitch[drawn], velocity[drawn], number[drawn], names, lines)
 
 
 def _bar_lines(score: Any, quarter: int, end: float) -> np.ndarray:

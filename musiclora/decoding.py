@@ -1,0 +1,59 @@
+"""From tokens to a score that is fit to be saved."""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_right
+from typing import Any
+
+import numpy as np
+
+
+def decode_tokens(inner: Any, tokens: list[str]) -> Any:
+    """Score of base tokens by MidiTok; strings, since ids of a trained vocabulary may be taken for base ids."""
+    from miditok import TokSequence
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sequence = TokSequence(tokens=tokens)
+        return inner.decode(sequence if inner.one_token_stream else [sequence])
+
+
+def note_count(inner: Any, tokens: list[str]) -> int:
+    """How many notes the base tokens decode to."""
+    return int(decode_tokens(inner, tokens).note_num()) if tokens else 0
+
+
+def tidy(score: Any, prompt: Any, cut: bool) -> None:
+    """Put a tempo, a programme and names in order, and let nothing sound beyond the bar line where a piece was cut."""
+    from symusic import Tempo
+
+    line = _bar_line_after_last_onset(score) if cut else 0
+    for track in score.tracks:
+        track.name = track.name.strip() or "musiclora"
+        for note in track.notes:
+            note.time = max(0, note.time)  # PerTok's microtiming may place the first note before the beginning
+            if cut and note.time + note.duration > line:
+                note.duration = max(1, line - note.time)
+    played = [t.program for t in prompt.tracks if len(t.notes) and not t.is_drum] if prompt is not None else []
+    if played and len(score.tracks) == 1 and not score.tracks[0].is_drum:
+        score.tracks[0].program = int(played[0])
+    if prompt is not None and len(prompt.tempos):  # exactly, where tokens know rough tempos or none
+        first = Tempo(0, float(np.clip(prompt.tempos[0].qpm, 20, 400)))
+        score.tempos = [first, *(t for t in score.tempos if t.time > 0)]
+    if not len(score.tempos):
+        score.tempos.append(Tempo(0, 120.0))
+
+
+def _bar_line_after_last_onset(score: Any) -> int:
+    """Tick of the first bar line after the last note begins."""
+    from miditok.utils import get_bars_ticks
+
+    last = max(note.time for track in score.tracks for note in track.notes)
+    bars = [int(tick) for tick in get_bars_ticks(score)] or [0]
+    at = bisect_right(bars, last)
+    if at < len(bars):
+        return bars[at]
+    metre = score.time_signatures[-1]
+    length = score.ticks_per_quarter * 4 * metre.numerator // metre.denominator
+    return bars[-1] + length * ((last - bars[-1]) // length + 1)

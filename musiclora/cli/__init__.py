@@ -41,7 +41,9 @@ class _Commands(RootGroup):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="musiclora")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere on the line).")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere on the line)."
+)
 def main() -> None:
     """Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
 

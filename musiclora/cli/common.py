@@ -139,4 +139,6 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 backend_option = click.option(
     "--backend", type=BACKEND_CHOICES, default="auto", show_default=True, help="What computes; auto says what it took."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr."
+)

@@ -1,0 +1,65 @@
+"""`musiclora doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from musiclora.cli.common import json_option, print_json
+
+
+@click.command()
+@click.argument("data_dir", required=False, type=click.Path(path_type=Path))
+@click.option("--model", help="Also look at this base: bundled, a Hub id, or a model folder.")
+@click.option("--num-workers", type=int, help="Processes that read the folder.")
+@json_option
+def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
+    """Say what this machine can do and, with DATA_DIR, what is in a folder of music: kept, repaired, skipped and why."""
+    from musiclora import doctor as jobs
+
+    report: dict[str, Any] = {"machine": jobs.machine()}
+    if model:
+        report["model"] = jobs.model_facts(model)
+    if data_dir:
+        report["data"] = _data(data_dir, num_workers)
+    if as_json:
+        print_json(report)
+        return
+    facts = report["machine"]
+    memory = f"{facts['memory'] / 2**30:.0f} GiB" if facts["memory"] else "unknown"
+    click.echo(
+        f"musiclora {facts['musiclora']}, Python {facts['python']}, {facts['system']}, {facts['cores']} cores, memory {memory}"
+    )
+    for name, found in facts["backends"].items():
+        click.echo(jobs.backend_line(name, found))
+    click.echo(f"auto takes: {facts['auto'] or 'none, install one of them'}")
+    click.echo(
+        f"soundfont: {facts['soundfont'] or 'none (install the audio extra)'}; fluidsynth: {facts['fluidsynth'] or 'none'}"
+    )
+    if model:
+        click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
+    if data_dir:
+        _show(report["data"])
+
+
+def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
+    from musiclora.cli.common import progress
+    from musiclora.data.health import health_json, health_line, health_table
+    from musiclora.data.reading import read_music
+
+    with progress("reading songs") as update:
+        rows = read_music(data_dir, workers=workers, on_progress=update).health
+    return {**health_json(rows), "line": health_line(rows), "table": health_table(rows)}
+
+
+def _show(data: dict[str, Any]) -> None:
+    from musiclora.data.health import COLUMNS
+
+    rows = [COLUMNS, *data["table"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    click.echo(data["line"])

@@ -1,0 +1,51 @@
+"""`musiclora evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_option, note, print_json
+
+
+@click.command(cls=ManyCommand)
+@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Folder of music, or a token cache.")
+@click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
+@click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
+@click.option("--tokenizer", help="tokenizer.json or its folder.  [default: the model's own]")
+@click.option("--max-seq-len", type=int, help="Longest row in tokens.  [default: what the model holds]")
+@click.option("--num-workers", type=int, help="Processes that read and tokenise.")
+@click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter although its base differs.")
+@backend_option
+@json_option
+def evaluate(
+    data_dir: Path, model: str | None, adapters: tuple[str, ...], tokenizer: str | None, max_seq_len: int | None,
+    num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Score music: loss, perplexity and bits a note, with an adapter also against the base alone."""
+    from dataclasses import asdict
+
+    from musiclora.cli.reporting import console
+    from musiclora.scoring import evaluate as run
+
+    with console() as out:
+        result = run(
+            data_dir, model, adapters, backend, tokenizer=tokenizer, max_seq_len=max_seq_len,
+            allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
+        )  # fmt: skip
+    for text in result.notes:
+        note(text)
+    if as_json:
+        print_json({**asdict(result.score), "backend": result.backend, "songs": result.songs,
+                    "base": asdict(result.base) if result.base else None, "gain": asdict(result.gain) if result.gain else None})  # fmt: skip
+        return
+    rows = [("base", result.base), ("with adapter", result.score)] if result.base else [("model", result.score)]
+    click.echo(f"{result.songs} songs on {result.backend}")
+    click.echo(f"{'':14}{'loss':>9}{'perplexity':>12}{'bits a note':>13}{'tokens':>10}")
+    for name, s in rows:
+        if s:
+            click.echo(f"{name:14}{s.loss:9.4f}{s.perplexity:12.2f}{s.bits_per_note:13.3f}{s.tokens:10d}")
+    if result.gain:
+        g = result.gain
+        click.echo(f"gain {g.mean:.3f} bits a note (95 % over songs {g.low:.3f} to {g.high:.3f}): {g.verdict}")

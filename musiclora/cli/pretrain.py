@@ -1,0 +1,75 @@
+"""`musiclora pretrain`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
+
+
+@click.command()
+@click.option("--data-dir", required=True, help="Folder of .mid, .midi, .kar or .abc files, or a token cache.")
+@click.option("--output-dir", required=True, help="Run folder; an unfinished run in it is resumed.")
+@click.option(
+    "--preset",
+    default="small",
+    show_default=True,
+    help="Size of a fresh base: tiny, small (5 M parameters), medium (20 M).",
+)
+@click.option("--model", help="Go on from this base instead of a fresh one.")
+@click.option("--tokenizer", help="tokenizer.json or its folder.  [default: our REMI, or the model's own]")
+@click.option(
+    "--minutes", type=float, default=0.0, help="Time budget over all starts; the learning rate follows the clock."
+)
+@click.option("--epochs", type=int, help="Passes over the music.  [default: planned, or as many as --minutes allow]")
+@click.option("--max-seq-len", type=int, help="Longest row in tokens.  [default: what the model holds]")
+@click.option("--batch-size", type=int, help="Rows in one forward pass.  [default: planned]")
+@click.option("--grad-accum-steps", type=int, help="Passes in one optimiser step.  [default: planned]")
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option("--lr-schedule", help="cosine, linear or constant.  [default: cosine]")
+@click.option("--warmup-steps", type=int, help="Steps of linear rise.  [default: a tenth, at most 100]")
+@click.option("--weight-decay", type=float, help="AdamW's decoupled decay.  [default: 0.01]")
+@click.option("--val-split", type=float, default=0.03, show_default=True, help="Share of the music held out.")
+@click.option(
+    "--transpose/--no-transpose",
+    default=True,
+    help="Draw another transposition of each piece every epoch.  [default: on]",
+)
+@click.option("--evaluate-every", type=int, default=250, show_default=True, help="Steps between evaluations.")
+@click.option("--dtype", help="float32 or bfloat16 of the arithmetic; the weights stay float32.  [default: float32]")
+@click.option("--num-workers", type=int, help="Processes that read and tokenise.")
+@click.option("--restart", is_flag=True, help="Begin anew; the old run is kept as a backup.")
+@click.option("--seed", type=int, help="Of everything drawn.  [default: 42]")
+@click.option("--backend", type=BACKEND_CHOICES, help="What computes.  [default: auto]")
+@json_option
+def pretrain(
+    preset: str,
+    model: str | None,
+    minutes: float,
+    transpose: bool,
+    evaluate_every: int,
+    restart: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a symbolic base from scratch: all parameters, every transposition as augmentation."""
+    from musiclora.cli.reporting import console
+    from musiclora.config import resolve
+    from musiclora.pretrain import PretrainOptions
+    from musiclora.pretrain import pretrain as run
+
+    choices = PretrainOptions(preset, model, minutes, transpose, evaluate_every)
+    if minutes and not options["epochs"]:
+        options["epochs"] = 10_000
+    config = resolve({**options, "trainable": "all"})
+    with console() as out:
+        result = run(config, choices, out, restart)
+    for line in result.lines():
+        click.echo(line, err=as_json)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        click.echo(f"base: {result.run_dir / 'model-best'}")

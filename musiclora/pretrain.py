@@ -1,0 +1,151 @@
+"""A symbolic base from scratch: all parameters, every transposition as augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.backends.base import Arrays
+from musiclora.config import TrainConfig
+from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
+from musiclora.data.augment import transpositions
+from musiclora.data.batches import BatchPlan
+from musiclora.data.pieces import Piece, load_pieces
+from musiclora.data.tokenizer import MusicTokenizer
+from musiclora.data.tokens import load_tokenizer, own_tokenizer
+from musiclora.errors import ConfigError
+from musiclora.jobs import Reporter, Session, TrainResult
+from musiclora.models import BaseModel, find_model
+from musiclora.prepare import Prepared, batch_plan, find_tokenizer, split_songs
+from musiclora.training import LoopOptions
+
+# (width, layers, heads, positions); the feed-forward layers are four times as wide.
+PRESETS: dict[str, tuple[int, int, int, int]] = {
+    "tiny": (64, 2, 2, 256),
+    "small": (256, 6, 4, 1024),
+    "medium": (512, 6, 8, 1024),
+}
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What `pretrain` needs beside the training options.
+
+    Attributes:
+        preset: size of a fresh base.
+        model: go on from this base instead.
+        minutes: time budget over all starts; the schedule follows the clock. 0: none.
+        transpose: draw another transposition of each piece every epoch.
+        evaluate_every: optimiser steps between evaluations.
+        max_held_out: at most so many held-out pieces are scored.
+        low, high: pitches (MIDI numbers) that a transposed piece must stay within.
+    """
+
+    preset: str = "small"
+    model: str | None = None
+    minutes: float = 0.0
+    transpose: bool = True
+    evaluate_every: int = 250
+    max_held_out: int = 120
+    low: int = 48
+    high: int = 93
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
+
+
+class TransposedEpochs:
+    """Batches in which every piece stands in a transposition drawn anew each epoch, keyed by seed, epoch and piece."""
+
+    def __init__(
+        self, pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int, low: int, high: int
+    ) -> None:
+        self._versions = [transpositions(tokenizer, piece, low=low, high=high) or [piece] for piece in pieces]
+        self._make: Callable[[Sequence[Piece], int], BatchPlan] = lambda chosen, epoch: batch_plan(
+            chosen, tokenizer, length, rows, seed + epoch
+        )
+        self._seed, self._last = seed, (-1, [])  # type: tuple[int, tuple[int, Sequence[Arrays]]]
+        self.tokens_per_epoch: int = self._make(pieces, 0).tokens_per_epoch
+
+    def batches(self, epoch: int) -> Sequence[Arrays]:
+        """Batches of one epoch; the same for the same number."""
+        if self._last[0] != epoch:
+            rng = np.random.default_rng([self._seed, epoch, 7])
+            chosen = [versions[rng.integers(len(versions))] for versions in self._versions]
+            self._last = (epoch, self._make(chosen, epoch).batches(epoch))
+        return self._last[1]
+
+
+class PretrainSession(Session):
+    """A training session over all parameters, with transpositions and a time budget."""
+
+    def __init__(self, config: TrainConfig, options: PretrainOptions, reporter: Reporter, prepared: Prepared) -> None:
+        super().__init__(config, reporter, prepared)
+        self.options = options
+
+    def epoch_data(self, rows: int) -> Any:
+        if not self.options.transpose:
+            return super().epoch_data(rows)
+        o, songs = self.options, self.prepared.songs
+        return TransposedEpochs(
+            songs.train, self.prepared.tokenizer, self.length, rows, self.config.seed, o.low, o.high
+        )
+
+    def _loop_options(self, plan: Any) -> LoopOptions:
+        o = self.options
+        every = o.evaluate_every if plan.steps_per_epoch > o.evaluate_every else 0
+        return dataclasses.replace(
+            super()._loop_options(plan),
+            max_seconds=o.minutes * 60,
+            evaluate_every=every,
+            patience=self.config.patience or 0,
+        )
+
+
+def pretrain(
+    config: TrainConfig, options: PretrainOptions, reporter: Reporter | None = None, restart: bool = False
+) -> TrainResult:
+    """Train a base; the result is `model-best/`, a Hugging Face folder with its tokenizer.
+
+    Args:
+        config: training options; `model` is ignored.
+        options: size, budget, augmentation.
+        reporter: told what happens.
+        restart: begin anew and keep the old run as a backup.
+    """
+    out = reporter or Reporter()
+    with tempfile.TemporaryDirectory() as scratch:
+        base, tokenizer = _base(options, config, Path(scratch) / "fresh")
+        with out.task("reading songs") as update:
+            pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
+        songs = split_songs(pieces, config)
+        held_out = songs.held_out[: options.max_held_out]
+        songs = dataclasses.replace(songs, held_out=held_out)
+        shape = read_checkpoint(base.path).config
+        prepared = Prepared(base, tokenizer, shape.n_positions, songs)
+        config = dataclasses.replace(
+            config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
+        )
+        return PretrainSession(config, options, out, prepared).train(restart)
+
+
+def _base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:
+    if options.model:
+        base = find_model(options.model)
+        return base, find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
+    width, layers, heads, positions = PRESETS[options.preset]
+    shape = Gpt2Config(
+        vocab_size=tokenizer.vocab_size, n_positions=positions, n_embd=width, n_layer=layers, n_head=heads,
+        n_inner=4 * width, activation_function="gelu_new", layer_norm_epsilon=1e-5,
+        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id,
+    )  # fmt: skip
+    write_checkpoint(fresh, shape, fresh_tensors(shape, config.seed), "hf")
+    return BaseModel(options.preset, fresh, "Apache-2.0"), tokenizer

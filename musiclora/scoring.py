@@ -1,0 +1,73 @@
+"""The job behind `musiclora evaluate`: loss, perplexity and bits a note over a folder of music."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musiclora.data.pieces import load_pieces
+from musiclora.errors import DataError
+from musiclora.evaluation import Gain, Score, gain, score
+from musiclora.jobs import Reporter
+from musiclora.loading import open_model
+from musiclora.prepare import add, song_batches, song_losses
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a folder.
+
+    Attributes:
+        backend: what computed them.
+        score: with the adapters, or of the base where none is given.
+        base: of the base alone, None where no adapter is given.
+        gain: base minus adapted in bits a note, with its spread over songs.
+        songs: pieces scored.
+        notes: what the user should know.
+    """
+
+    backend: str
+    score: Score
+    base: Score | None
+    gain: Gain | None
+    songs: int
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    data_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    tokenizer: str | None = None,
+    max_seq_len: int | None = None,
+    allow_base_mismatch: bool = False,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Score every song of a folder; augmented copies are left out.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    out = reporter or Reporter()
+    opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
+    with out.task("reading songs") as update:
+        found = load_pieces(data_dir, opened.tokenizer, workers=workers, on_progress=update)
+    pieces = [piece for piece in found.pieces if piece.is_original]
+    if not pieces:
+        raise DataError(f"{data_dir}: holds augmented copies only; score the folder they were made from")
+    length = min(max_seq_len or opened.model.n_positions, opened.model.n_positions)
+    batches = song_batches(pieces, opened.tokenizer, length)
+    notes = [piece.notes for piece in pieces]
+    with out.task("scoring") as update:
+        sums = song_losses(opened.model, batches, update)
+    base = difference = None
+    if opened.adapters:
+        opened.model.set_adapter(False)
+        with out.task("scoring the base") as update:
+            before = song_losses(opened.model, batches, update)
+        base, difference = score(add(before), sum(notes)), gain(before, sums, notes)
+    return Evaluation(opened.backend, score(add(sums), sum(notes)), base, difference, len(pieces), opened.notes)

@@ -11,9 +11,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from musiclora.convert.files import atomic_write
-from musiclora.errors import DataError
+from musiclora.errors import ConfigError, DataError
 
 MAX_SECONDS = 15 * 60.0
 TIME_LIMIT = 180.0
@@ -77,6 +78,24 @@ def find_engine() -> str:
     raise DataError(f"nothing here can play MIDI: {_INSTALL}, or install the program fluidsynth")
 
 
+def render_file(source: Path, out: Path, soundfont: Path | None = None) -> None:
+    """Render a MIDI or ABC file to sound or to a piano roll, by the ending of out.
+
+    Raises:
+        ConfigError: out ends neither in .wav nor in .png.
+        DataError: the file cannot be read or played.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in (".wav", ".png"):
+        raise ConfigError(f"--output {out}: expected a name that ends in .wav (sound) or .png (piano roll)")
+    if suffix == ".wav":
+        render_audio(source, out, soundfont)
+        return
+    from musiclora.pianoroll import render_pianoroll
+
+    render_pianoroll(read_score(source), out, source.name)
+
+
 def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT) -> None:
     """Render a MIDI file to a WAV file, 44.1 kHz, stereo, 16 bit, peak at -1 dB.
 
@@ -91,28 +110,43 @@ def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limi
     Raises:
         DataError: no engine, no soundfont, or a file that cannot be played.
     """
-    if not midi.is_file():
-        raise DataError(f"{midi}: there is no such file")
     engine, font = find_engine(), find_soundfont(soundfont)
+    settings = {"soundfont": str(font.resolve()), "engine": engine, "max_seconds": MAX_SECONDS}
+    atomic_write(out, _run_child(midi, settings, "wav", time_limit))
+
+
+def read_score(source: Path, time_limit: float = TIME_LIMIT) -> Any:
+    """Read a MIDI or ABC file through a child process.
+
+    Returns:
+        symusic Score in ticks, with odd values put right.
+
+    Raises:
+        DataError: the file cannot be read, or holds no notes.
+    """
+    from symusic import Score
+
+    return Score.from_midi(_run_child(source, {}, "midi", time_limit))
+
+
+def _run_child(source: Path, settings: dict[str, Any], wanted: str, time_limit: float) -> bytes:
+    """Run one job on a file and return what it wrote: a `wav`, or clean `midi`."""
+    if not source.is_file():
+        raise DataError(f"{source}: there is no such file")
     with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
-        wav, job = Path(folder) / "out.wav", Path(folder) / "job.json"
-        settings = {"midi": str(midi.resolve()), "soundfont": str(font.resolve()), "engine": engine, "wav": str(wav)}
-        job.write_text(json.dumps(settings | {"max_seconds": MAX_SECONDS}), encoding="utf-8")
-        _run_child(job, midi, font, time_limit)
-        atomic_write(out, wav.read_bytes())
-
-
-def _run_child(job: Path, midi: Path, font: Path, time_limit: float) -> None:
-    # -P: the working folder must not shadow the package
-    command = [sys.executable, "-P", "-m", "musiclora.render_child", str(job)]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise DataError(
-            f"{midi}: the synthesiser was stopped after {time_limit:.0f} s; the file may be damaged"
-        ) from error
-    if done.returncode == 0:
-        return
+        target, job = Path(folder) / "out", Path(folder) / "job.json"
+        job.write_text(json.dumps(settings | {"source": str(source.resolve()), wanted: str(target)}), encoding="utf-8")
+        # -P: the working folder must not shadow the package
+        command = [sys.executable, "-P", "-m", "musiclora.render_child", str(job)]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DataError(f"{source}: stopped after {time_limit:.0f} s; the file may be damaged") from error
+        if done.returncode == 0:
+            return target.read_bytes()
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    reason = lines[-1][:200] if lines and done.returncode > 0 else f"the synthesiser crashed ({done.returncode})"
-    raise DataError(f"{midi}: cannot be played with {font.name}: {reason}")
+    crashed = f"{'the synthesiser' if wanted == 'wav' else 'the reader'} crashed ({done.returncode})"
+    reason = lines[-1][:200] if lines and done.returncode > 0 else crashed
+    raise DataError(f"{source}: cannot be {'played' if wanted == 'wav' else 'read'}: {reason}")

@@ -1,4 +1,4 @@
-"""The process in which MIDI becomes sound: `python -m musiclora.render_child JOB.json`.
+"""The process in which files are parsed and MIDI becomes sound: `python -m musiclora.render_child JOB.json`.
 
 Parsers and synthesisers of other projects may crash or hang on odd input; here they take down nothing but themselves.
 """
@@ -145,10 +145,28 @@ def normalised(audio: np.ndarray) -> np.ndarray:
     return audio * np.float32(PEAK / peak) if peak > 1e-6 else audio
 
 
-def _main(job: dict[str, Any]) -> None:
-    from symusic import Score
+def _parsed(path: Path) -> Any:
+    """The first score of a MIDI or ABC file, by the readers that training uses."""
+    from musiclora.data.abc import decode_text, parse_tune, split_tunes
+    from musiclora.data.midi import parse_midi
 
-    midi = sanitised(Score(job["midi"]).to("second"), job["max_seconds"])
+    data = path.read_bytes()
+    if path.suffix.lower() != ".abc":
+        return parse_midi(data)[0].score
+    tunes = split_tunes(decode_text(data))
+    if not tunes:
+        raise ValueError("it holds no tune")
+    return parse_tune(tunes[0])
+
+
+def _main(job: dict[str, Any]) -> None:
+    score = _parsed(Path(job["source"]))
+    if "midi" in job:
+        from musiclora.data.sanitise import sanitise
+
+        Path(job["midi"]).write_bytes(sanitise(score).score.dumps_midi())
+        return
+    midi = sanitised(score.to("second"), job["max_seconds"])
     engine = {"midirenderer": _midirenderer, "fluidsynth": _fluidsynth}[job["engine"]]
     audio, rate = engine(Path(job["soundfont"]), midi)
     if audio.shape[1] == 1:

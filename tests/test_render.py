@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from symusic import Note, Score, TimeSignature, Track
+from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora import render
-from musiclora.errors import DataError
+from musiclora.errors import ConfigError, DataError
 from musiclora.pianoroll import pianoroll_figure, render_pianoroll, roll_of, shared_limits
-from musiclora.render import find_engine, find_soundfont, render_audio
+from musiclora.render import find_engine, find_soundfont, read_score, render_audio, render_file
 from musiclora.render_child import normalised, resampled, sanitised
 
 PITCHES = [57, 61, 64, 69]
@@ -29,6 +29,12 @@ def chord_song(pitches=PITCHES, spacing: int = 480) -> Score:
     for i, pitch in enumerate(pitches):
         track.notes.append(Note(i * spacing, 470, pitch, 100))
     score.tracks.append(track)
+    return score
+
+
+def silent_song() -> Score:
+    score = Score(480)
+    score.tempos.append(Tempo(0, 100.0))
     return score
 
 
@@ -96,7 +102,7 @@ def test_find_soundfont_searches_in_order(tmp_path, monkeypatch):
     [
         (b"MThd", "cannot be played"),
         (b"<html>404</html>", "cannot be played"),
-        (Score(480).dumps_midi(), "no notes"),
+        (silent_song().dumps_midi(), "no notes"),
     ],
     ids=["cut off", "web page", "empty"],
 )
@@ -192,6 +198,17 @@ def test_render_pianoroll_writes_a_png_for_any_title(tmp_path):
     assert image.shape[1] > 600
     blue = (image[..., 2] - image[..., 0] > 0.2).mean()
     assert 0.003 < blue < 0.2  # the notes
+
+
+def test_render_file_reads_abc_and_goes_by_the_ending(tmp_path):
+    tune = "X:1\nT:Scale\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|\n"
+    (tmp_path / "tune.abc").write_text(tune)
+    render_file(tmp_path / "tune.abc", tmp_path / "tune.png")
+    render_file(tmp_path / "tune.abc", tmp_path / "tune.wav")
+    assert roll_of(read_score(tmp_path / "tune.abc")).pitch.tolist() == [60, 62, 64, 65, 67, 69, 71, 72]
+    assert len(read_wave(tmp_path / "tune.wav")) > 44100 * 4
+    with pytest.raises(ConfigError, match=r"ends in .wav .* or .png"):
+        render_file(tmp_path / "tune.abc", tmp_path / "tune.mp3")
 
 
 def test_render_pianoroll_without_notes_is_refused(tmp_path):

@@ -113,14 +113,14 @@ def _parameters(config: Mapping[str, Any], folder: Path) -> tuple[int, float, fl
         raise ConvertError(f"{folder}: fine_tune_type {kind!r} is not supported, only 'lora' is")
     parameters = config.get("lora_parameters")
     values = parameters if isinstance(parameters, dict) else {}
-    rank, scale, dropout = values.get("rank"), values.get("scale"), values.get("dropout", 0.0)
-    if (
-        type(rank) is not int
-        or rank < 1
-        or not all(type(v) in (int, float) and math.isfinite(v) for v in (scale, dropout))
-    ):
+    rank, scale, dropout = values.get("rank"), _number(values.get("scale")), _number(values.get("dropout", 0.0))
+    if type(rank) is not int or rank < 1 or scale is None or dropout is None:
         raise ConvertError(f"{folder}: adapter_config.json lacks a usable lora_parameters.rank, .scale or .dropout")
-    return rank, float(scale), float(dropout)  # type: ignore[arg-type]
+    return rank, scale, dropout
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
 def _state(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:

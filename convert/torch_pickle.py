@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -78,7 +77,7 @@ class ScriptObject:
         self.attributes = dict(state) if isinstance(state, dict) else {}
 
 
-def load_pickle(file: io.BufferedIOBase, where: str, *, script: bool = False) -> Any:
+def load_pickle(file: BinaryIO, where: str, *, script: bool = False) -> Any:
     """Unpickle one object.
 
     Args:
@@ -96,17 +95,17 @@ def load_pickle(file: io.BufferedIOBase, where: str, *, script: bool = False) ->
         raise ConvertError(f"{where}: its pickle is damaged ({type(error).__name__}: {str(error)[:120]})") from error
 
 
-def _check_memo(file: io.BufferedIOBase) -> None:
+def _check_memo(file: BinaryIO) -> None:
     """Refuse memo indices beyond the number of operations: the C unpickler would allocate a table up to them."""
     start = file.tell()
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if operation.name in {"PUT", "LONG_BINPUT"} and argument > count:
+        if operation.name in {"PUT", "LONG_BINPUT"} and (argument is None or argument > count):
             raise pickle.UnpicklingError(f"memo index {argument} after {count} operations")
     file.seek(start)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BufferedIOBase, where: str, script: bool) -> None:
+    def __init__(self, file: BinaryIO, where: str, script: bool) -> None:
         super().__init__(file, encoding="utf-8")
         self._where = where
         self._script = script

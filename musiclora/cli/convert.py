@@ -1,0 +1,74 @@
+"""`musiclora convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from musiclora.cli.common import backend_option, json_option, note, print_json
+
+DTYPES = click.Choice(["float32", "float16", "bfloat16"])
+
+
+@click.group()
+def convert() -> None:
+    """Write weights or an adapter in another format, and prove that nothing changed."""
+
+
+@convert.command()
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(["hf", "mlx"]), help="hf: transformers; mlx: mlx-lm.")
+@click.option("--dtype", type=DTYPES, help="Of the copy.  [default: the source's]")
+@json_option
+def model(source: str, destination: Path, to: str, dtype: str | None, as_json: bool) -> None:
+    """Convert the GPT-2 in SOURCE (a folder, a Hub id or `bundled`) into the new folder DESTINATION.
+
+    Reads safetensors, shards and pytorch_model.bin, with and without the `transformer.` prefix, and mlx-lm's layout.
+    """
+    from musiclora.conversion import convert_model
+
+    _report(convert_model(source, destination, to, dtype), as_json)
+
+
+@convert.command()
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(["peft", "mlx-lm"]))
+@click.option("--model", "base", help="Its base, to compare logits.  [default: the recorded one if local]")
+@click.option("--allow-base-mismatch", is_flag=True, help="Go on although the recorded base differs.")
+@backend_option
+@json_option
+def adapter(
+    source: str, destination: Path, to: str, base: str | None, allow_base_mismatch: bool, backend: str, as_json: bool
+) -> None:
+    """Convert the adapter folder SOURCE (PEFT or mlx-lm, recognised by its files) into the new folder DESTINATION."""
+    from musiclora.conversion import convert_adapter
+
+    result = convert_adapter(source, destination, to, base, backend, allow_base_mismatch=allow_base_mismatch)
+    _report(result, as_json)
+
+
+def report_check(result: Any) -> None:
+    """Print what was checked after writing."""
+    for text in result.notes:
+        note(text)
+    if result.update_difference is not None:
+        click.echo(f"largest difference of the update: {result.update_difference:.2g} of its largest value")
+    if result.logit_difference is not None:
+        click.echo(
+            f"largest difference of the logits on {result.backend}: {result.logit_difference:.2g} "
+            f"(largest logit {result.largest_logit:.3g})"
+        )
+
+
+def _report(result: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json(asdict(result))
+        return
+    report_check(result)
+    click.echo(f"written: {result.path} ({result.kind})")

@@ -1,0 +1,36 @@
+"""`musiclora fuse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_option, print_json
+
+
+@click.command(cls=ManyCommand)
+@click.option("--adapter-dir", "adapters", cls=ManyOption, required=True, help="Adapters, each PATH or PATH:STRENGTH.")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--model", help="The base.  [default: the one that the adapters record]")
+@click.option("--to", type=click.Choice(["hf", "mlx"]), default="hf", show_default=True, help="Layout.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
+@click.option("--allow-base-mismatch", is_flag=True, help="Go on although the recorded base differs.")
+@backend_option
+@json_option
+def fuse(
+    adapters: tuple[str, ...], output_dir: Path, model: str | None, to: str, dtype: str | None,
+    allow_base_mismatch: bool, backend: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Add adapters to their base and write one checkpoint that needs no adapter any more."""
+    from dataclasses import asdict
+
+    from musiclora.cli.convert import report_check
+    from musiclora.merging import fuse as run
+
+    result = run(adapters, output_dir, model, to, dtype, backend, allow_base_mismatch=allow_base_mismatch)
+    if as_json:
+        print_json(asdict(result))
+        return
+    report_check(result)
+    click.echo(f"written: {result.path} ({result.kind})")

@@ -1,0 +1,103 @@
+"""The jobs behind `musiclora fuse` and `musiclora blend`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.adapters import combine, parse_adapter
+from musiclora.convert.adapter import check_state, read_peft, state_shapes, write_peft
+from musiclora.convert.blend import Part, compress, fuse_tensors
+from musiclora.convert.fingerprint import compare_fingerprints
+from musiclora.convert.gpt2 import read_checkpoint, write_checkpoint
+from musiclora.convert.lora import LoraSpec
+from musiclora.errors import ConfigError, ConvertError
+from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
+from musiclora.verification import LOGIT_TOLERANCE, Converted, beside, compare_logits, same_update, withdrawn_on_failure
+
+
+def fuse(
+    adapters: Sequence[str], destination: Path, model: str | None = None, to: str = "hf", dtype: str | None = None,
+    backend: str = "auto", *, allow_base_mismatch: bool = False,
+) -> Converted:  # fmt: skip
+    """Add adapters to their base and write one checkpoint; summed in float32, cast once.
+
+    Args:
+        adapters: each PATH or PATH:STRENGTH.
+        destination: new folder.
+        model: the base; None takes the one that the adapters record.
+        to: hf or mlx.
+        dtype: float32, float16 or bfloat16; None keeps the base's.
+        backend: what computes the logits before and after.
+        allow_base_mismatch: go on although the recorded base differs.
+
+    Raises:
+        ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
+    """
+    found, spec, state = _combined(adapters)
+    base = base_of(model, found)
+    notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    checkpoint = read_checkpoint(base.path)
+    check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), "the adapters")
+    kept = dtype or checkpoint.dtype
+    with withdrawn_on_failure(destination):
+        tensors = fuse_tensors(checkpoint.tensors(), spec, state, conv1d=True)
+        write_checkpoint(destination, checkpoint.config, tensors, to, dtype=kept, extra_files=beside(base.path))
+        fused = BaseModel(destination.name, destination, base.licence)
+        logits = compare_logits(base, (spec, state), fused, None, backend)
+        if kept == "float32":
+            # The fused product sums in another order; a wrong or missing update is off by whole units.
+            logits.refuse_above(10 * LOGIT_TOLERANCE, destination)
+        else:
+            notes.append(f"the fused weights are rounded to {kept}; --dtype float32 keeps the whole update")
+    return Converted(destination, to, None, logits.difference, logits.largest, logits.backend, tuple(notes))
+
+
+def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -> tuple[Converted, LoraSpec, float]:
+    """Write several adapters with their strengths as one: exact, or compressed to a rank.
+
+    Returns:
+        What was written, its settings, and the relative error of compressing (0 without a rank).
+
+    Raises:
+        ConfigError: a rank below 1.
+        ConvertError: adapters of different bases.
+    """
+    if rank is not None and rank < 1:
+        raise ConfigError(f"--rank is {rank}; it must be at least 1")
+    found, spec, state = _combined(adapters)
+    _same_base(found)
+    error, compressed = 0.0, rank is not None and rank < spec.rank
+    small_spec, small = spec, state
+    if rank is not None and compressed:
+        small_spec, small, error = compress(spec, state, rank)
+    record = {
+        key: value for key, value in found[0].record.items() if key in {"format", "musiclora", "family", "fingerprints"}
+    }
+    record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
+    with withdrawn_on_failure(destination):
+        extra = {name: data for name, data in beside(found[0].path).items() if name != "README.md"}
+        write_peft(destination, small_spec, small, base_model=found[0].base_model, record=record, extra_files=extra)
+        written = read_peft(destination)
+        wanted: list[Part] = [(a.spec, a.state, a.strength) for a in found]
+        target: list[Part] = [(small_spec, small, 1.0)] if compressed else wanted
+        difference = same_update(target, [(written.spec, written.state, 1.0)])
+    return Converted(destination, "peft", difference), small_spec, error
+
+
+def _combined(texts: Sequence[str]) -> tuple[list[Adapter], LoraSpec, dict[str, np.ndarray]]:
+    found = [find_adapter(*parse_adapter(text)) for text in texts]
+    spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+    return found, spec, state
+
+
+def _same_base(found: Sequence[Adapter]) -> None:
+    names = sorted({a.base_model for a in found if a.base_model})
+    if len(names) > 1:
+        raise ConvertError(f"the adapters were trained on different bases: {', '.join(names)}")
+    prints = [a.record["fingerprints"] for a in found if isinstance(a.record.get("fingerprints"), dict)]
+    for other in prints[1:]:
+        if differing := compare_fingerprints(prints[0], other):
+            raise ConvertError(f"the adapters were trained on different bases: {', '.join(differing)} differ")

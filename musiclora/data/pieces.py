@@ -69,16 +69,28 @@ class PieceSet:
 
 
 def from_reading(reading: Reading) -> PieceSet:
-    """Pieces of songs that were tokenised while reading; songs without a token are reported as skipped."""
+    """Pieces of songs that were tokenised while reading.
+
+    Songs without a token, and copies by augment that have the very tokens of another version (a tokenizer without
+    tempo tokens does not see a tempo factor), are reported as skipped.
+    """
     pieces, lost = [], []
+    seen = {(s.group, s.tokens.tobytes()) for s in reading.songs if s.is_original and s.tokens is not None}
     for song in reading.songs:
         if song.tokens is None or not song.decoded_notes:
             lost.append(HealthRow(song.name, 0, "skipped", "the tokenizer keeps none of its notes"))
             continue
+        key = (song.group, song.tokens.tobytes())
+        if not song.is_original and key in seen:
+            lost.append(HealthRow(song.name, 0, "skipped", "to this tokenizer the same as another copy of its song"))
+            continue
+        seen.add(key)
         pieces.append(
             Piece(song.name, song.group, song.tokens, song.decoded_notes, song.is_original, song.pitches, song.tune)
         )
-    return PieceSet(pieces, reading.health + lost)
+    again = {row.file for row in lost}
+    kept = [row for row in reading.health if (f"{row.file}#{row.tune}" if row.tune else row.file) not in again]
+    return PieceSet(pieces, kept + lost)
 
 
 def load_pieces(

@@ -117,8 +117,21 @@ def _rebuild(score: Any, parts: list[tuple[Any, _Arrays]], gaps: tuple[np.ndarra
             pitch=notes["pitch"][order].astype(np.int8),
             velocity=notes["velocity"][order].astype(np.int8),
         )
+        for kind in ("controls", "pitch_bends", "pedals"):
+            setattr(track, kind, _events(getattr(source, kind), gaps))
         clean.tracks.append(track)
+    keys = [k for k in score.key_signatures if -7 <= k.key <= 7 and k.tonality in (0, 1)]
+    clean.key_signatures = _events(keys, gaps)
     return clean
+
+
+def _events(found: Any, gaps: tuple[np.ndarray, np.ndarray]) -> list[Any]:
+    """Copies of the events from time 0 on, with the gaps closed."""
+    events = [e.copy() for e in found if e.time >= 0]
+    if len(gaps[0]):
+        for event, time in zip(events, _moved(np.array([e.time for e in events], np.int64), gaps), strict=True):
+            event.time = int(time)
+    return events
 
 
 def _tempos(score: Any, onsets: np.ndarray, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> Any:

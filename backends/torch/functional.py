@@ -171,9 +171,8 @@ class _HeadLoss(torch.autograd.Function):
         grad_head = torch.zeros_like(head, dtype=torch.float32) if need_head else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         rows = max(1, CHUNK_ELEMENTS // head.shape[0])
-        for part, target, where in zip(
-            hidden.split(rows), targets.split(rows), range(0, hidden.shape[0], rows), strict=True
-        ):
+        for start in range(0, hidden.shape[0], rows):
+            part, target = hidden[start : start + rows], targets[start : start + rows]
             logs = torch.log_softmax(torch.mm(part, head.t()), dim=1, dtype=torch.float32)
             total -= logs.gather(1, target[:, None]).sum()
             if not (need_hidden or need_head):
@@ -181,7 +180,7 @@ class _HeadLoss(torch.autograd.Function):
             grad = logs.exp_().scatter_add_(1, target[:, None], torch.full_like(target[:, None], -1, dtype=logs.dtype))
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad, head, out=grad_hidden[where : where + rows])
+                torch.mm(grad, head, out=grad_hidden[start : start + rows])
             if grad_head is not None:
                 grad_head += torch.mm(grad.t(), part)
         ctx.grads = grad_hidden, grad_head if grad_head is None else grad_head.to(head.dtype)

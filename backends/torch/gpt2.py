@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.torch import adapter as lora
 from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Masks, Norm, decode, head_loss
-from musiclora.convert.adapter import LoraSpec, match_targets
+from musiclora.convert.adapter import LoraSpec, check_state, match_targets, state_shapes
 from musiclora.convert.errors import BackendError, DataError, listed
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint
 
@@ -66,15 +66,11 @@ class TorchGpt2:
 
     def load_parameters(self, dtype: torch.dtype) -> None:
         """Fill the module from the checkpoint; every name is proven used and filled."""
-        expected = {k: tuple(p.shape) for k, p in self.base_parameters().items()}
-        tensors, shapes = {}, {}
         for name, value in read_checkpoint(self.folder).tensors():
-            shapes[name] = value
-            tensors[name] = torch.from_numpy(np.array(value, np.float32)).to(self.device, dtype)
-        lora.check_state(shapes, expected, f"checkpoint {self.folder}")
-        for name, value in tensors.items():
             parent, _, leaf = name.rpartition(".")
-            self.module.get_submodule(parent).register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+            tensor = torch.from_numpy(np.array(value, np.float32)).to(self.device, dtype)
+            layer = lora.base_layer(self.module, parent)
+            layer.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
         self.module.get_submodule("lm_head").register_parameter("weight", self.module.get_parameter(_EMBEDDING))
         self.refresh()
 
@@ -145,7 +141,7 @@ class TorchGpt2:
         """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
         shapes = self.linear_shapes()
         names = match_targets(shapes, spec.targets)
-        lora.check_state(initial, lora.state_shapes(spec, names, shapes), "adapter")
+        check_state(initial, state_shapes(spec, shapes), "adapter")
         self._drop_adapter()
         lora.inject(self.module, spec, names)
         lora.fill(self.module, names, initial, self.device)
@@ -177,7 +173,7 @@ class TorchGpt2:
     def write_adapter(self, state: Arrays) -> None:
         """Fill the adapter in place; strict."""
         spec = self._need_adapter("write_adapter")
-        lora.check_state(state, lora.state_shapes(spec, self._adapted, self.linear_shapes()), "adapter state")
+        check_state(state, state_shapes(spec, self.linear_shapes()), "adapter state")
         lora.fill(self.module, self._adapted, state, self.device)
 
     def fuse(self) -> None:

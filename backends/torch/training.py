@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult
-from musiclora.backends.torch.adapter import DropoutPool, check_state
-from musiclora.convert.adapter import LoraSpec
+from musiclora.backends.torch.adapter import DropoutPool
+from musiclora.convert.adapter import LoraSpec, check_state
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.gpt2 import TorchGpt2

@@ -1,0 +1,48 @@
+"""What the tests of both backends share: the backend under test, and toy models that numpy writes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from toys import CONFIGS, Toy, formula_tensors
+
+from musiclora.backends import registry
+from musiclora.convert.gpt2 import write_checkpoint
+
+os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
+REQUIRED = os.environ.get("MUSICLORA_TEST_BACKENDS", "").split(",")
+
+
+@pytest.fixture(scope="session", params=registry.BACKENDS)
+def backend(request):
+    if reason := registry.why_not(request.param):
+        (pytest.fail if request.param in REQUIRED else pytest.skip)(f"{request.param}: {reason}")
+    return registry.get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """A checkpoint folder for each toy, by name."""
+    root = tmp_path_factory.mktemp("toys")
+    for name, config in CONFIGS.items():
+        write_checkpoint(root / name, config, formula_tensors(config), "hf")
+    return {name: root / name for name in CONFIGS}
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def toy(request, backend, folders):
+    """One toy model in one shape: everything a property needs to be stated."""
+    return Toy(backend, folders[request.param], CONFIGS[request.param])
+
+
+@pytest.fixture
+def square(backend, folders):
+    """The toy whose matrices are square, for properties that do not depend on shapes."""
+    return Toy(backend, folders["square"], CONFIGS["square"])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)

@@ -16,7 +16,7 @@ from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.config import TrainConfig
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.data.batches import BatchPlan
-from musiclora.data.pieces import Piece, PieceSet, load_pieces
+from musiclora.data.pieces import Piece, PieceSet, load_pieces, write_token_cache
 from musiclora.data.splits import split
 from musiclora.data.tokenizer import MusicTokenizer
 from musiclora.data.tokens import check_fits, infer_tokenizer, load_tokenizer
@@ -78,6 +78,27 @@ def prepare(config: TrainConfig, on_progress: Callable[[int, int], None] | None 
         extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=on_progress)
         songs = dataclasses.replace(songs, train=mixed(songs.train, extra.pieces, config.mix_ratio, config.seed))
     return Prepared(base, tokenizer, shape.n_positions, songs)
+
+
+def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
+    """The tokenizer of a base by the value of --model, or the one asked for."""
+    if wanted is not None:
+        return load_tokenizer(wanted)
+    base = find_model(model)
+    return find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, None)
+
+
+def write_cache(
+    data_dir: Path,
+    output_dir: Path,
+    tokenizer: MusicTokenizer,
+    workers: int | None,
+    on_progress: Callable[[int, int], None],
+) -> PieceSet:
+    """Tokenise a folder of music into a token cache."""
+    pieces = load_pieces(data_dir, tokenizer, workers=workers, on_progress=on_progress)
+    write_token_cache(output_dir, pieces, tokenizer)
+    return pieces
 
 
 def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> MusicTokenizer:

@@ -42,7 +42,8 @@ class LoopOptions:
         max_steps: stop after so many optimiser steps; 0 no limit.
         max_seconds: stop after so much time, the schedule following the clock; 0 no limit.
         save_seconds: longest time between two saves of the state.
-        evaluate_every: optimiser steps between evaluations; 0 evaluates once an epoch.
+        evaluate_every: optimiser steps between evaluations inside an epoch; 0 evaluates at its end only.
+        evaluate_epochs: evaluate at the end of every so manieth epoch, and at the very end.
     """
 
     epochs: int
@@ -56,6 +57,7 @@ class LoopOptions:
     max_seconds: float = 0.0
     save_seconds: float = 120.0
     evaluate_every: int = 0
+    evaluate_epochs: int = 1
 
 
 @dataclass
@@ -154,11 +156,16 @@ class Loop:
                 self._evaluate()
             if time.monotonic() - self._saved > self.options.save_seconds:
                 self.save()
-        self._evaluate()
-        if p.index >= len(steps):
+        whole = p.index >= len(steps)
+        due = p.ended or p.epoch + 1 >= self.options.epochs or (p.epoch + 1) % self.options.evaluate_epochs == 0
+        if due:
+            self._evaluate()
+        if whole:
             p.epoch, p.index, p.loss, p.weight = p.epoch + 1, 0, 0.0, 0.0
-        self.save()
-        self.hooks.after_epoch(p.epoch)
+        if due:
+            self.save()
+        if whole:
+            self.hooks.after_epoch(p.epoch)
 
     def _step(self, micro_batches: Sequence[Arrays]) -> None:
         p, started = self.progress, time.monotonic()

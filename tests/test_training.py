@@ -121,7 +121,7 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
         "--num-workers": 1, "--seed": 5, "--output-dir": tmp_path / "killed",
     }  # fmt: skip
     command = [sys.executable, "-m", "musiclora", "train", *(str(part) for pair in options.items() for part in pair)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics, deadline = tmp_path / "killed" / "state" / "progress.json", time.monotonic() + 240
     while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,0 +1,132 @@
+"""The command line: messages, exit codes, options that take many values."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from musiclora.cli import COMMANDS, main
+from musiclora.cli.common import ManyCommand, ManyOption, RootGroup, print_json
+from musiclora.errors import DataError
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def raising():
+    """A group with one command that raises what it is told to."""
+
+    def make(error):
+        group = RootGroup("root")
+
+        @group.command()
+        def fail():
+            raise error
+
+        return CliRunner().invoke(group, ["fail"]), CliRunner().invoke(group, ["fail", "--debug"])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (DataError("folder: no songs;\nadd some"), 2, "musiclora: folder: no songs; add some\n"),
+        (OSError(28, "No space left on device", "/x/y"), 2, "musiclora: /x/y: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "musiclora: stopped\n"),
+        (ZeroDivisionError("by zero"), 1, "internal failure: ZeroDivisionError: by zero"),
+    ],
+    ids=["bad input", "disk full", "Ctrl-C", "our fault"],
+)
+def test_an_error_becomes_one_line_and_an_exit_code(raising, error, code, text):
+    plain, debug = raising(error)
+    assert plain.exit_code == debug.exit_code == code
+    assert text in plain.stderr
+    assert plain.stderr.strip().count("\n") == 0  # click ends the line that ^C stands on
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize("arguments", [["train", "--no-such"], ["nothing"], ["generate"]], ids=str)
+def test_wrong_usage_is_one_line_and_code_2(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout) > 200
+
+
+def test_help_and_version_go_to_stdout():
+    assert "generate" in run("--help").stdout
+    assert run("--version").stdout.startswith("musiclora, version ")
+    assert run().exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--transpose -2 -1 1 2 --name x", ([-2, -1, 1, 2], "x")),
+        ("--name x --transpose 5", ([5], "x")),
+        ("--transpose=-3 --transpose 4 --name -", ([-3, 4], "-")),
+        ("", ([], None)),
+    ],
+    ids=["negative numbers", "last", "repeated", "absent"],
+)
+def test_an_option_takes_all_values_up_to_the_next(line, expected):
+    seen = []
+
+    @click.command(cls=ManyCommand)
+    @click.option("--transpose", cls=ManyOption, type=int)
+    @click.option("--name")
+    def command(transpose, name):
+        seen.append((list(transpose), name))
+
+    result = CliRunner().invoke(command, line.split())
+    assert result.exit_code == 0, result.output
+    assert seen == [expected]
+
+
+def test_json_never_holds_what_json_has_not(capsys, tmp_path):
+    print_json({"a": float("nan"), "b": [float("inf"), 1.5], "p": tmp_path})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "p": str(tmp_path)}
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+def test_a_missing_backend_is_named_with_the_command_that_installs_it(backend, monkeypatch, tmp_path):
+    from musiclora.backends import registry
+
+    monkeypatch.setattr(registry, "probe", lambda name: {"error": "not installed"})
+    monkeypatch.setattr(registry, "_NEEDS", {"mlx": ("no_such_module",), "torch": ("no_such_module",)})
+    result = run("evaluate", "--data-dir", str(tmp_path), "--model", str(tmp_path), "--backend", backend)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_module_runs_as_the_command_does(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "musiclora", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("musiclora, version ")
+
+
+def test_help_is_quick_enough_to_feel_instant():
+    """Not a benchmark: a budget ten times over what it takes (see tests/benchmarks), to catch an import of a framework."""
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "from musiclora.cli import main; main(['--help'])"], capture_output=True, check=True
+    )
+    assert time.perf_counter() - started < 20

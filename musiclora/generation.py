@@ -44,10 +44,10 @@ class GenerationRequest:
         prompt_bars: take only so many bars of the prompt; 0 takes all of it.
     """
 
-    max_new_tokens: int = 512
+    max_new_tokens: int = 1024
     temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 0.98
+    top_k: int = 50
+    top_p: float = 0.95
     seed: int = 42
     count: int = 1
     prompt: Any = None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 
 import mido
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from symusic import Note, Score, Tempo, Track
 
 from musiclora.adapters import combine, parse_adapter
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES, SamplingSpec
-from musiclora.convert.adapter import LoraSpec
+from musiclora.cli import main
+from musiclora.convert.adapter import LoraSpec, write_peft
 from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.data.tokens import own_tokenizer, public_tokenizer
 from musiclora.errors import ConfigError, ConvertError, DataError
@@ -323,18 +326,26 @@ def test_adapters_of_different_shapes_are_refused():
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The same small model on both backends; its weights are large enough for music that differs by seed."""
+def folder(tmp_path_factory):
+    """A small model whose weights are large enough for music that differs by seed, and an adapter beside it."""
+    os.environ.setdefault("MUSICLORA_COMPILE", "off")
+    tokenizer = own_tokenizer()
+    config = Gpt2Config(vocab_size=tokenizer.vocab_size, n_positions=96, n_embd=32, n_layer=2, n_head=2, n_inner=64)
+    tensors = {k: v * 8 if v.ndim > 1 else v for k, v in fresh_tensors(config, 1).items()}
+    root = tmp_path_factory.mktemp("models")
+    write_checkpoint(root / "toy", config, tensors, "hf", extra_files={"tokenizer.json": tokenizer.to_json().encode()})
+    modules = {m: s for m, s in config.linear_shapes().items() if m.endswith("c_attn")}
+    write_peft(root / "adapter", *adapter(2, 8.0, modules, 1), base_model=str(root / "toy"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    """The same model on both backends."""
     for name in registry.BACKENDS:
         if reason := registry.why_not(name):
             (pytest.fail if name in REQUIRED else pytest.skip)(f"{name}: {reason}")
-    os.environ.setdefault("MUSICLORA_COMPILE", "off")
-    vocab = own_tokenizer().vocab_size
-    config = Gpt2Config(vocab_size=vocab, n_positions=96, n_embd=32, n_layer=2, n_head=2, n_inner=64)
-    tensors = {k: v * 8 if v.ndim > 1 else v for k, v in fresh_tensors(config, 1).items()}
-    folder = tmp_path_factory.mktemp("model") / "toy"
-    write_checkpoint(folder, config, tensors, "hf")
-    return {name: registry.get_backend(name).load(FAMILIES["symbolic"], folder) for name in registry.BACKENDS}
+    return {name: registry.get_backend(name).load(FAMILIES["symbolic"], folder / "toy") for name in registry.BACKENDS}
 
 
 def test_same_seed_gives_the_same_music_on_both_backends(models):
@@ -355,3 +366,56 @@ def test_same_seed_gives_the_same_music_on_both_backends(models):
         for model in models.values():
             batch = {"tokens": context, "loss_mask": np.zeros(context.shape, bool)}
             assert decision_margin(model.logits(batch)[0, -1], float(draws[at, i]), spec, allowed) < 1e-5
+
+
+def test_generate_command_writes_numbered_pieces_of_base_and_adapted(folder, tmp_path):
+    output = tmp_path / "new" / "F.mid"
+    options = ["--max-new-tokens", "60", "--count", "2", "--seed", "1", "--compare", "--json"]
+    command = ["generate", "--output", str(output), "--adapter-dir", str(folder / "adapter"), *options]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    names = ["F-001-base.mid", "F-001.mid", "F-002-base.mid", "F-002.mid"]
+    assert sorted(p.name for p in output.parent.iterdir()) == names
+    assert {(f["kind"], f["path"].endswith("-base.mid")) for f in record["files"]} == {
+        ("adapted", False),
+        ("base", True),
+    }
+    assert [Score(f["path"]).note_num() for f in record["files"]] == [f["notes"] for f in record["files"]]
+    alone = CliRunner().invoke(
+        main,
+        ["generate", "--output", str(tmp_path / "B.mid"), "--model", str(folder / "toy"), *options[:2], "--seed", "1"],
+    )
+    assert alone.exit_code == 0, alone.stderr
+    assert (tmp_path / "B.mid").read_bytes() == (output.parent / "F-001-base.mid").read_bytes()
+    assert (tmp_path / "B.mid").read_bytes() != (output.parent / "F-001.mid").read_bytes()
+
+
+def test_generate_with_strength_zero_is_the_base(folder, tmp_path):
+    for name, option in (("zero", [f"{folder / 'adapter'}:0"]), ("none", [])):
+        adapters = ["--adapter-dir", *option] if option else []
+        command = ["generate", "--output", str(tmp_path / f"{name}.mid"), "--model", str(folder / "toy"), *adapters]
+        assert CliRunner().invoke(main, [*command, "--max-new-tokens", "60"]).exit_code == 0
+    assert (tmp_path / "zero.mid").read_bytes() == (tmp_path / "none.mid").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "x.wav"], "ends in .mid"),
+        (["--output", "x.mid", "--compare"], "--adapter-dir"),
+        (["--output", "x.mid", "--prompt-bars", "2"], "no --prompt"),
+        (["--output", "x.mid", "--top-p", "0"], "top_p is 0"),
+        (["--output", "x.mid", "--seed", "-1"], "--seed is -1"),
+        (["--output", "x.mid", "--prompt", "missing.mid"], "missing.mid"),
+    ],
+    ids=["not midi", "nothing to compare", "no prompt", "top-p", "seed", "prompt"],
+)
+def test_generate_with_bad_options_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["generate", "--model", str(folder / "toy"), *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +166,7 @@ def _read(data: bytes) -> tuple[Any, list[str]]:
     """The first reading that yields notes; else one without notes; else an error with both readers' words."""
     from symusic import Score
 
-    attempts = (
+    attempts: tuple[tuple[Callable[[], Any], list[str]], ...] = (
         (lambda: Score.from_midi(data), []),
         (lambda: Score.from_midi(data, sanitize_data=True), ["bytes over 127 cut to 7 bits"]),
         (lambda: _by_mido(data), ["read by mido, hanging notes closed"]),

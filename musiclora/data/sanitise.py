@@ -100,7 +100,8 @@ def _moved(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray
     moved = times - before[index]
     # An event inside a gap must not come after the note that ends the gap.
     limit = np.concatenate([at - before[1:], [np.iinfo(np.int64).max]])[index]
-    return np.minimum(moved, limit)
+    capped: np.ndarray = np.minimum(moved, limit)
+    return capped
 
 
 def _rebuild(score: Any, parts: list[tuple[Any, _Arrays]], gaps: tuple[np.ndarray, np.ndarray]) -> Any:

@@ -57,14 +57,16 @@ def interval_grams(pitches: np.ndarray) -> np.ndarray:
 
     A tune of fewer than nine notes yields one hash of all its intervals.
     """
-    intervals = np.diff(np.asarray(pitches, np.int64))
+    melody = np.asarray(pitches, np.int64)
+    intervals = melody[1:] - melody[:-1]
     size = min(GRAM, len(intervals))
     if size == 0:
         return np.zeros(0, np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(intervals, size)
     # An odd multiplier makes a wrapping polynomial hash; the size keeps short tunes apart from runs of long ones.
     powers = np.array([pow(0x9E3779B97F4A7C15, k + 1, 2**63) for k in range(size)], np.int64)
-    return np.unique((windows + 1000) @ powers + size)
+    hashes: np.ndarray = np.unique((windows + 1000) @ powers + size)
+    return hashes
 
 
 class _Classes:

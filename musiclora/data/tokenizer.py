@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,22 @@ from musiclora.convert.errors import DataError
 
 TOKENIZER_FILE = "tokenizer.json"
 _PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
+
+
+def load_miditok() -> Any:
+    """The miditok package, imported without its torch data sets.
+
+    Where torch is installed, miditok imports it for data sets that nothing here uses: two seconds in every child
+    process and in every command on MLX. While it is hidden, miditok does without, as where torch is missing.
+    """
+    hidden = "miditok" not in sys.modules and "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("miditok")
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 @dataclass(frozen=True)
@@ -139,9 +157,7 @@ class MusicTokenizer:
         """Ids without merged tokens, int32 [m]: index of `tokens`; the same ids where nothing was merged."""
         if not self.inner.is_trained:
             return np.asarray(ids, np.int32)
-        from miditok import TokSequence
-
-        seq = TokSequence(ids=[int(i) for i in ids], are_ids_encoded=True)
+        seq = load_miditok().TokSequence(ids=[int(i) for i in ids], are_ids_encoded=True)
         self.inner.decode_token_ids(seq)
         return np.array(seq.ids, np.int32)
 
@@ -185,10 +201,8 @@ class MusicTokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of what decides the meaning of an id; the same across versions of MidiTok that agree on it."""
-        from miditok import TokenizerConfig
-
         params = self.inner.to_dict()
-        defaults = _plain(TokenizerConfig().to_dict(serialize=True))
+        defaults = _plain(load_miditok().TokenizerConfig().to_dict(serialize=True))
         config = {k: v for k, v in _plain(params["config"]).items() if defaults.get(k) != v}
         record = {"kind": self.kind, "vocab": self.tokens, "config": config, "model": params.get("_model")}
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from musiclora.convert.errors import DataError
-from musiclora.data.tokenizer import TOKENIZER_FILE, Merged, MusicTokenizer, merge_tracks
+from musiclora.data.tokenizer import TOKENIZER_FILE, Merged, MusicTokenizer, load_miditok, merge_tracks
 
 __all__ = [
     "TOKENIZER_FILE",
@@ -29,11 +29,10 @@ _FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_by
 
 def public_tokenizer() -> MusicTokenizer:
     """The PerTok of the public midi-gpt2 base: 292 tokens."""
-    from miditok import PerTok, TokenizerConfig
-
+    miditok = load_miditok()
     return MusicTokenizer(
-        PerTok(
-            TokenizerConfig(
+        miditok.PerTok(
+            miditok.TokenizerConfig(
                 num_velocities=8,
                 use_velocities=True,
                 use_chords=False,
@@ -62,11 +61,10 @@ def own_tokenizer() -> MusicTokenizer:
     signatures would cost 5 % more tokens and give x/8 metres their own meaning of every position and duration; an
     n-gram model of 3,700 tunes predicted notes no better with them.
     """
-    from miditok import REMI, TokenizerConfig
-
+    miditok = load_miditok()
     return MusicTokenizer(
-        REMI(
-            TokenizerConfig(
+        miditok.REMI(
+            miditok.TokenizerConfig(
                 pitch_range=(21, 109),
                 beat_res={(0, 2): 24, (2, 4): 12, (4, 16): 2},
                 special_tokens=["PAD", "BOS", "EOS"],
@@ -89,8 +87,7 @@ def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> Mu
     Raises:
         DataError: the text is no MidiTok tokenizer, or one with several ids a step.
     """
-    import miditok
-
+    miditok = load_miditok()
     try:
         params = json.loads(text)
         kind = params["tokenization"]

@@ -46,7 +46,8 @@ class _Worker:
         try:
             self._talk(self.setting)
         except (EOFError, OSError) as error:
-            code = self.process.poll()
+            self.process.kill()
+            code = self.process.wait()
             raise DataError(f"the process that reads music files cannot start (exit code {code})") from error
 
     def _talk(self, item: object) -> list[Outcome]:

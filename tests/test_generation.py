@@ -36,17 +36,17 @@ class NumpyModel:
         eos_bias: added to the logit of the end token.
     """
 
-    def __init__(self, tokenizer, n_positions: int = 64, eos_bias: float = -20.0, surplus: int = 0) -> None:
+    def __init__(self, tokenizer, n_positions: int = 64, eos_bias: float = -20.0, surplus: int = 0, bar_bias=3) -> None:
         self.vocab_size = tokenizer.vocab_size + surplus
         self.n_positions = n_positions
         self.eos, self.eos_bias = tokenizer.eos_id, eos_bias
-        self.bars = list(tokenizer.bar_ids)
+        self.bars, self.bar_bias = list(tokenizer.bar_ids), bar_bias
         self.contexts: list[list[int]] = []
 
     def logits(self, ids) -> np.ndarray:
         found = np.random.default_rng([7, *ids[-2:]]).normal(0, 1.5, self.vocab_size).astype(np.float32)
         found[self.eos] += self.eos_bias
-        found[self.bars] += 3
+        found[self.bars] += self.bar_bias
         return found
 
     def generate(self, prompts, spec, draws, grammar=None, on_tokens=None):
@@ -175,9 +175,9 @@ def test_prompt_that_does_not_fit_is_refused(tokenizer):
 
 
 def test_long_piece_goes_on_from_its_last_bars(tokenizer):
-    model = NumpyModel(tokenizer, n_positions=64)
+    model = NumpyModel(tokenizer, n_positions=64, bar_bias=6)  # bars of a few notes each
     progress = []
-    request = GenerationRequest(300, seed=8, count=2)
+    request = GenerationRequest(300, top_k=0, top_p=1.0, seed=8, count=2)
     pieces = generate_pieces(model, tokenizer, request, lambda done, total: progress.append((done, total)))
     info = grammar_for(tokenizer)
     for piece in pieces:

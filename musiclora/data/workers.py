@@ -58,7 +58,11 @@ class _Worker:
         return answer
 
     def answer(self, task: Task, timeout: float) -> list[Outcome]:
-        """Outcome of a task; a death of the child is an outcome too."""
+        """Outcome of a task; a death of the child is an outcome too, if it happens twice or by lateness."""
+        return self._attempt(task, timeout) or self._attempt(task, timeout) or [Outcome(error="crashed the reader")]
+
+    def _attempt(self, task: Task, timeout: float) -> list[Outcome] | None:
+        """Outcome of a task, or None where the child died; the system may have killed it for a neighbour's sake."""
         if self.process is None:
             self.start()
         began = time.monotonic()
@@ -68,7 +72,7 @@ class _Worker:
         except (EOFError, OSError):
             late = time.monotonic() - began >= timeout
             self.kill()
-            return [Outcome(error=f"took longer than {timeout:g} s" if late else "crashed the reader")]
+            return [Outcome(error=f"took longer than {timeout:g} s")] if late else None
         finally:
             self.deadline = float("inf")
 

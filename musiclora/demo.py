@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,14 @@ from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.data.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, write_tunes
 from musiclora.data.pieces import load_pieces
 from musiclora.data.splits import split
-from musiclora.errors import DataError
+from musiclora.demo_music import Sample, make_samples
 from musiclora.evaluation import Gain, Score, gain, score
-from musiclora.generation import GeneratedPiece, GenerationRequest, generate_pieces
 from musiclora.jobs import Reporter, Session, TrainResult
 from musiclora.models import find_adapter, find_model
 from musiclora.planning import Plan
 from musiclora.prepare import Prepared, Songs, add, find_tokenizer, song_batches, song_losses
-from musiclora.render import render_audio
+from musiclora.report import ReportData, ReportSample, write_report
+from musiclora.runs import Run
 from musiclora.training import Epochs, LoopOptions
 
 SONGS, CHOOSING, TEST = 20, 10, 40
@@ -60,17 +58,6 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One piece from one seed by both models, and the files that hold it (no sound where nothing can render it)."""
-
-    name: str
-    base: GeneratedPiece
-    adapted: GeneratedPiece
-    base_wav: Path | None
-    adapted_wav: Path | None
-
-
-@dataclass(frozen=True)
 class DemoResult:
     """What the demo achieved.
 
@@ -100,7 +87,8 @@ class DemoResult:
         return [
             *self.training.lines(),
             f"on {g.songs} test songs that nothing was chosen by: {b.bits_per_note:.2f} bits a note by the base, "
-            f"{a.bits_per_note:.2f} adapted (gain {g.mean:.2f}, 95 % over songs {g.low:.2f} to {g.high:.2f}): {g.verdict}",
+            f"{a.bits_per_note:.2f} adapted (gain {g.mean:.2f}, 95 % over songs {g.low:.2f} to {g.high:.2f}): "
+            f"{g.verdict}",
             f"the same adapter's loss on them by backend: {losses}",
             f"everything is in {self.folder}, open {self.folder / 'report.html'} ({self.seconds:.0f} s in all)",
         ]
@@ -190,8 +178,8 @@ def demo(
     out.say(f"terms: {ESSEN_TERMS}")
     songs, test = choose_songs(tokenizer, o.seed, out)
     config = TrainConfig(
-        data_dir=DATA, output_dir=str(folder / "run"), model="bundled", backend=name, seed=o.seed, lr=o.lr, lora_r=o.rank,
-        lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows, grad_accum_steps=1, max_seq_len=512,
+        data_dir=DATA, output_dir=str(folder / "run"), model="bundled", backend=name, seed=o.seed, lr=o.lr,
+        lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows, grad_accum_steps=1, max_seq_len=512,
         max_steps=o.steps, patience=1000,
     )  # fmt: skip
     session = DemoSession(config, o, out, Prepared(base, tokenizer, shape.n_positions, songs))
@@ -201,11 +189,28 @@ def demo(
     model, (spec, state) = _adapted(name, base.path, training)
     before, after = _both(model, batches, out)
     crossed = {name: add(after).mean, **_elsewhere(name, base.path, spec, state, batches, out)}
-    samples = _samples(model, tokenizer, folder / "music", o, out)
-    return DemoResult(
-        folder, training, score(add(before), sum(notes)), score(add(after), sum(notes)), gain(before, after, notes), crossed,
-        samples, time.monotonic() - started,
-    )  # fmt: skip
+    samples = make_samples(model, tokenizer, folder / "music", o.seed, o.pieces, o.tokens, out)
+    scores = score(add(before), sum(notes)), score(add(after), sum(notes))
+    difference, seconds = gain(before, after, notes), time.monotonic() - started
+    result = DemoResult(folder, training, *scores, difference, crossed, samples, seconds)
+    _report(result, songs, o)
+    return result
+
+
+def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
+    losses = ", ".join(f"{name} {loss:.6f}" for name, loss in result.crossed.items())
+    samples = [ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav) for s in result.samples]
+    write_report(result.folder / "report.html", ReportData(
+        title="Chinese folk songs on a fiddle-tune model",
+        subtitle=f"The bundled base adapted to {len(songs.train)} Han songs with LoRA on {result.training.backend}",
+        before=result.before, after=result.after, gain=result.gain, metrics=Run(result.training.run_dir).read_metrics(),
+        update=result.training.update, samples=samples, health=songs.health, commands=commands(result),
+        settings={"songs to train on": len(songs.train), "songs to choose the best step by": len(songs.held_out),
+                  "test songs": result.gain.songs, "steps": result.training.progress.step, "rank": o.rank,
+                  "alpha": o.alpha, "dropout": o.dropout, "learning rate": o.lr, "rows in a step": o.rows, "seed": o.seed},
+        notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
+               f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
+    ))  # fmt: skip
 
 
 def _adapted(backend: str, base: Path, training: TrainResult) -> tuple[Any, tuple[Any, Any]]:
@@ -237,41 +242,3 @@ def _elsewhere(name: str, base: Path, spec: Any, state: Any, batches: Any, out: 
         with out.task(f"loading the adapter in {other}") as update:
             losses[other] = add(song_losses(model, batches, update)).mean
     return losses
-
-
-def _samples(model: Any, tokenizer: Any, folder: Path, o: DemoOptions, out: Reporter) -> list[Sample]:
-    """Pieces from the same seeds by both models, as MIDI, WAV and PNG."""
-    request = GenerationRequest(
-        max_new_tokens=o.tokens, temperature=1.0, top_k=50, top_p=0.95, seed=o.seed, count=o.pieces
-    )
-    made: dict[str, Sequence[GeneratedPiece]] = {}
-    for kind, on in (("adapted", True), ("base", False)):
-        model.set_adapter(on)
-        with out.task(f"generating, {kind}") as update:
-            made[kind] = generate_pieces(model, tokenizer, request, update)
-    model.set_adapter(True)
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = []
-    for number, (base, adapted) in enumerate(zip(made["base"], made["adapted"], strict=True), 1):
-        wavs = [
-            _write(piece, folder / f"{number:02d}-{kind}", out)
-            for kind, piece in (("base", base), ("adapted", adapted))
-        ]
-        samples.append(Sample(f"seed {o.seed}, piece {number}", base, adapted, *wavs))
-    return samples
-
-
-def _write(piece: GeneratedPiece, stem: Path, out: Reporter) -> Path | None:
-    from musiclora.pianoroll import render_pianoroll
-
-    midi, wav = stem.with_suffix(".mid"), stem.with_suffix(".wav")
-    piece.save(midi)
-    render_pianoroll(piece.score, stem.with_suffix(".png"), stem.name)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            wav.unlink()
-        render_audio(midi, wav)
-    except DataError as error:  # no soundfont or engine: the music is still there to see
-        out.say(f"no sound: {error}")
-        return None
-    return wav

@@ -22,8 +22,9 @@ from musiclora.data.tokens import load_tokenizer, own_tokenizer
 from musiclora.errors import ConfigError
 from musiclora.jobs import Reporter, Session, TrainResult
 from musiclora.models import BaseModel, find_model
+from musiclora.planning import Plan
 from musiclora.prepare import Prepared, batch_plan, find_tokenizer, split_songs
-from musiclora.training import LoopOptions
+from musiclora.training import Epochs, LoopOptions
 
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
 PRESETS: dict[str, tuple[int, int, int, int]] = {
@@ -31,6 +32,9 @@ PRESETS: dict[str, tuple[int, int, int, int]] = {
     "small": (256, 6, 4, 1024),
     "medium": (512, 6, 8, 1024),
 }
+
+
+_ENDLESS = 1_000_000  # epochs, where the clock ends the run
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class PretrainOptions:
     transpose: bool = True
     evaluate_every: int = 250
     max_held_out: int = 120
-    low: int = 48
+    low: int = 40
     high: int = 93
 
     def __post_init__(self) -> None:
@@ -98,11 +102,21 @@ class PretrainSession(Session):
             songs.train, self.prepared.tokenizer, self.length, rows, self.config.seed, o.low, o.high
         )
 
-    def _loop_options(self, plan: Any) -> LoopOptions:
+    def _measured(self, plan: Plan, data: Epochs) -> Plan:
+        """With a time budget, as many steps as the probe says it allows."""
+        plan, budget = super()._measured(plan, data), self.options.minutes * 60
+        if not budget or not plan.seconds:
+            return plan
+        steps = max(1, int(plan.steps * budget / plan.seconds))
+        epochs = -(-steps // plan.steps_per_epoch)
+        return dataclasses.replace(plan, steps=steps, epochs=epochs, warmup=min(100, steps // 10), seconds=budget)
+
+    def _loop_options(self, plan: Plan) -> LoopOptions:
         o = self.options
         every = o.evaluate_every if plan.steps_per_epoch > o.evaluate_every else 0
         return dataclasses.replace(
             super()._loop_options(plan),
+            epochs=_ENDLESS if o.minutes else plan.epochs,
             max_seconds=o.minutes * 60,
             evaluate_every=every,
             patience=self.config.patience or 0,
@@ -133,6 +147,8 @@ def pretrain(
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
         )
+        if options.minutes:
+            config = dataclasses.replace(config, epochs=_ENDLESS)
         return PretrainSession(config, options, out, prepared).train(restart)
 
 

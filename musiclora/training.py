@@ -182,7 +182,7 @@ class Loop:
             step=p.step, epoch=p.epoch, loss=round(loss, 6), lr=lr, grad_norm=round(result.grad_norm, 6),
             tokens_per_second=round(speed, 1), seconds=round(p.seconds, 2),
         )  # fmt: skip
-        self.hooks.on_step(StepNote(p, self.options.total, loss, lr, speed, self._seconds_left()))
+        self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left()))
         if self._stop.is_set():
             self.save()
             raise KeyboardInterrupt

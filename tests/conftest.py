@@ -43,6 +43,14 @@ def any_backend():
 
 
 @pytest.fixture(scope="session")
+def both_backends():
+    """Skips where one of the two is missing, unless it is required."""
+    missing = [name for name in registry.BACKENDS if not usable(name)]
+    if missing:
+        pytest.skip(f"needs both backends; missing: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """A GPT-2 of 100 k parameters with our tokenizer, as an HF folder; it knows nothing."""
     from musiclora.data.tokens import own_tokenizer

@@ -62,8 +62,6 @@ def pretrain(
     from musiclora.pretrain import pretrain as run
 
     choices = PretrainOptions(preset, model, minutes, transpose, evaluate_every)
-    if minutes and not options["epochs"]:
-        options["epochs"] = 10_000
     config = resolve({**options, "trainable": "all"})
     with console() as out:
         result = run(config, choices, out, restart)

@@ -17,7 +17,6 @@ from musiclora.errors import DataError
 # Colours that stay apart for most kinds of colour blindness (after Okabe and Ito), dark enough on white.
 _COLOURS = ("#2563a8", "#c2571a", "#15803d", "#a1388f", "#8a6d00", "#0e7490", "#b42336", "#57534e")
 _BLACK_KEYS = (1, 3, 6, 8, 10)
-_ROW_QUARTERS = 32.0  # eight bars of 4/4 a line
 _MOST_ROWS = 8
 _MOST_QUARTERS = 4096.0  # what begins later is not drawn
 
@@ -104,12 +103,16 @@ def shared_limits(rolls: Sequence[Roll]) -> Limits:
     return Limits(max(0, low - missing // 2), min(127, high + missing - missing // 2), max(r.end for r in rolls))
 
 
-def pianoroll_figure(rolls: Sequence[tuple[str, Roll]], limits: Limits | None = None) -> Any:
+def pianoroll_figure(
+    rolls: Sequence[tuple[str, Roll]], limits: Limits | None = None, line_quarters: float = 32.0, width: float = 13.0
+) -> Any:
     """Draw rolls under one another on the same axes.
 
     Args:
         rolls: title and notes of each.
         limits: axes to use; the rolls' own common ones where None.
+        line_quarters: quarter notes in a line, more where the piece would need too many lines.
+        width: inches of a full line.
 
     Returns:
         A matplotlib Figure; save it with `figure_png`.
@@ -117,16 +120,17 @@ def pianoroll_figure(rolls: Sequence[tuple[str, Roll]], limits: Limits | None = 
     from matplotlib.figure import Figure
 
     limits = limits or shared_limits([roll for _, roll in rolls])
-    span = max(_ROW_QUARTERS, np.ceil(limits.end / _MOST_ROWS / 16) * 16)
+    span = max(line_quarters, np.ceil(limits.end / _MOST_ROWS / 16) * 16)
     lines = max(1, int(np.ceil((limits.end - 1e-6) / span)))
     if lines == 1:
         span = max(8.0, *(_last_bar_line(roll) for _, roll in rolls))
     height = min(4.0, max(1.3, 0.055 * (limits.high - limits.low + 1))) + 0.35
-    width = 6.0 + 7.0 * min(1.0, span / _ROW_QUARTERS)
+    width = max(4.5, width * min(1.0, 0.1 + 0.9 * span / line_quarters))
     figure = Figure(figsize=(width, 0.45 * len(rolls) + 0.45 + height * lines * len(rolls)), layout="constrained")
     parts = figure.subfigures(len(rolls), 1, squeeze=False)[:, 0]
     for part, (title, roll) in zip(parts, rolls, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color="#1c1917")
+        if title:
+            part.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color="#1c1917")
         axes = part.subplots(lines, 1, squeeze=False)[:, 0]
         for line, axis in enumerate(axes):
             _draw_line(axis, roll, limits, line * span, span)

@@ -1,0 +1,48 @@
+"""Sound small enough to stand in a page."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+AUDIO_BYTES = 6_000_000  # of base64 for a whole page
+_RATES = (22050, 14700, 11025)
+
+
+def small_waves(paths: Sequence[Path]) -> list[bytes]:
+    """Small mono versions of WAV files, as good as the space allows; what is still too long fades out earlier."""
+    recordings = [_read_mono(path) for path in paths]
+    seconds = sum(len(audio) / rate for audio, rate in recordings)
+    wanted = next((r for r in _RATES if seconds * r * 2 * 4 / 3 <= AUDIO_BYTES), _RATES[-1])
+    longest = AUDIO_BYTES * 3 / 4 / 2 / wanted / max(1, len(paths))
+    if seconds * wanted * 2 * 4 / 3 <= AUDIO_BYTES:
+        longest = seconds
+    return [_small_wave(audio, rate, wanted, longest) for audio, rate in recordings]
+
+
+def _read_mono(path: Path) -> tuple[np.ndarray, int]:
+    with wave.open(str(path)) as file:
+        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
+        return frames.reshape(-1, file.getnchannels()).mean(axis=1), file.getframerate()
+
+
+def _small_wave(audio: np.ndarray, rate: int, wanted: int, seconds: float) -> bytes:
+    step = max(1, round(rate / wanted))
+    taps = np.sinc(np.arange(-16 * step, 16 * step + 1) / step * 0.92) * np.hanning(32 * step + 1)
+    audio = np.convolve(audio, taps / taps.sum(), "same")[::step]
+    rate = rate // step
+    if len(audio) > seconds * rate:
+        audio = audio[: int(seconds * rate)]
+        fade = min(len(audio), rate)
+        audio[len(audio) - fade :] *= np.linspace(1, 0, fade)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(np.clip(audio, -32767, 32767)).astype("<i2").tobytes())
+    return buffer.getvalue()

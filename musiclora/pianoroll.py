@@ -125,7 +125,7 @@ def pianoroll_figure(
     if lines == 1:
         span = max(8.0, *(_last_bar_line(roll) for _, roll in rolls))
     height = min(4.0, max(1.3, 0.055 * (limits.high - limits.low + 1))) + 0.35
-    width = max(4.5, width * min(1.0, 0.1 + 0.9 * span / line_quarters))
+    width = max(min(width, 6.0), width * min(1.0, span / line_quarters))
     figure = Figure(figsize=(width, 0.45 * len(rolls) + 0.45 + height * lines * len(rolls)), layout="constrained")
     parts = figure.subfigures(len(rolls), 1, squeeze=False)[:, 0]
     for part, (title, roll) in zip(parts, rolls, strict=True):

@@ -11,8 +11,8 @@ from typing import Any
 from musiclora.data.reading import read_music
 from musiclora.errors import ConfigError, DataError
 from musiclora.generation import GeneratedPiece, GenerationRequest, generate_pieces, output_paths
-from musiclora.jobs import Reporter
 from musiclora.loading import Opened, open_model
+from musiclora.results import Reporter
 
 SUFFIXES = (".mid", ".midi")
 BASE_MARK = "-base"

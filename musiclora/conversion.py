@@ -29,33 +29,55 @@ from musiclora.verification import (
 )
 
 
-def convert_model(source: str, destination: Path, to: str, dtype: str | None = None) -> Converted:
-    """Write a GPT-2 folder in another layout.
+def convert_model(
+    source: str,
+    destination: Path,
+    to: str,
+    dtype: str | None = None,
+    *,
+    causal: bool = False,
+    vae: Path | None = None,
+) -> Converted:
+    """Write a model of either family in another layout.
 
     Args:
-        source: bundled, a Hub id or a folder.
+        source: bundled, a Hub id, a folder, or a file of the audio family.
         destination: new folder.
-        to: hf or mlx.
-        dtype: float32, float16 or bfloat16; None keeps the widest of the source.
+        to: hf, mlx or (the audio codec) diffusers.
+        dtype: float32, float16 or bfloat16; None keeps the source's.
+        causal: the audio weights are of the v1.0 line.
+        vae: the audio family's codec, to go into the same folder.
 
     Raises:
-        ConvertError: the source does not fit, or the copy's fingerprint differs though the dtype was kept.
+        ConvertError: the source does not fit, or the copy reads back with other values; nothing is left then.
     """
-    base = find_model(source)
-    checkpoint = read_checkpoint(base.path)
-    before = checkpoint_fingerprint(base.path)
+    path = Path(source).expanduser()
+    path = path if path.exists() else find_model(source).path
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ConfigError(f"{destination} exists already; remove it or choose another name")
+    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    if path.is_file() or config.get("model_type", "oobleck") in ("diffrhythm", "oobleck"):
+        from musiclora.audio_conversion import convert_audio
+
+        return convert_audio(path, destination, to, dtype, causal, vae)
+    if causal or vae or to == "diffusers":
+        raise ConfigError("--causal, --vae and --to diffusers are for the audio family")
+    return _convert_gpt2(path, destination, to, dtype)
+
+
+def _convert_gpt2(path: Path, destination: Path, to: str, dtype: str | None) -> Converted:
+    checkpoint = read_checkpoint(path)
+    before = checkpoint_fingerprint(path)
     kept = dtype or checkpoint.dtype
     notes = [f"left out {name}: {reason}" for name, reason in _grouped(checkpoint.dropped).items()]
-    files = beside(base.path) | {RECORD: _json(_record_of(base.path) | {"source_fingerprint": before})}
+    files = beside(path) | {RECORD: _json(_record_of(path) | {"source_fingerprint": before})}
     with withdrawn_on_failure(destination):
         write_checkpoint(destination, checkpoint.config, checkpoint.tensors(), to, dtype=kept, extra_files=files)
         after = checkpoint_fingerprint(destination)
         if after["weights"] == before["weights"]:
             notes.append(f"every weight is bit for bit the same (fingerprint {after['weights'][:8]})")
         elif kept == checkpoint.dtype:
-            raise ConvertError(
-                f"{destination}: the copy's fingerprint differs from the source's; the copy was withdrawn"
-            )
+            raise ConvertError(f"{destination}: the copy's fingerprint differs from the source's; it was withdrawn")
         else:
             rounding = _largest_rounding(checkpoint, read_checkpoint(destination))
             notes.append(f"rounded from {checkpoint.dtype} to {kept}: the largest change of a weight is {rounding:.3g}")

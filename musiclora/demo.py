@@ -19,12 +19,13 @@ from musiclora.data.pieces import load_pieces
 from musiclora.data.splits import split
 from musiclora.demo_music import Sample, make_samples
 from musiclora.evaluation import Gain, Score, gain, score
-from musiclora.jobs import Reporter, Session, TrainResult
 from musiclora.models import find_adapter, find_model
 from musiclora.planning import Plan
 from musiclora.prepare import Prepared, Songs, add, find_tokenizer, song_batches, song_losses
 from musiclora.report import ReportData, ReportSample, write_report
+from musiclora.results import Reporter, TrainResult
 from musiclora.runs import Run
+from musiclora.session import Session
 from musiclora.training import Epochs, LoopOptions
 
 SONGS, CHOOSING, TEST = 20, 10, 40
@@ -179,8 +180,8 @@ def demo(
     songs, test = choose_songs(tokenizer, o.seed, out)
     config = TrainConfig(
         data_dir=DATA, output_dir=str(folder / "run"), model="bundled", backend=name, seed=o.seed, lr=o.lr,
-        lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows, grad_accum_steps=1, max_seq_len=512,
-        max_steps=o.steps, patience=1000,
+        lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows,
+        grad_accum_steps=1, max_seq_len=512, max_steps=o.steps, patience=1000,
     )  # fmt: skip
     session = DemoSession(config, o, out, Prepared(base, tokenizer, shape.n_positions, songs))
     training = session.train()
@@ -207,7 +208,8 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
         update=result.training.update, samples=samples, health=songs.health, commands=commands(result),
         settings={"songs to train on": len(songs.train), "songs to choose the best step by": len(songs.held_out),
                   "test songs": result.gain.songs, "steps": result.training.progress.step, "rank": o.rank,
-                  "alpha": o.alpha, "dropout": o.dropout, "learning rate": o.lr, "rows in a step": o.rows, "seed": o.seed},
+                  "alpha": o.alpha, "dropout": o.dropout, "learning rate": o.lr,
+                  "rows in a step": o.rows, "seed": o.seed},
         notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
                f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
     ))  # fmt: skip

@@ -9,9 +9,9 @@ from typing import Any
 
 from musiclora.errors import DataError
 from musiclora.generation import GeneratedPiece, GenerationRequest, generate_pieces
-from musiclora.jobs import Reporter
 from musiclora.pianoroll import render_pianoroll
 from musiclora.render import render_audio
+from musiclora.results import Reporter
 
 
 @dataclass(frozen=True)

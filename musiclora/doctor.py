@@ -57,7 +57,8 @@ def model_facts(name: str) -> dict[str, Any]:
     c = checkpoint.config
     return {
         "name": base.name, "path": str(base.path), "licence": base.licence, "layout": checkpoint.layout,
-        "vocab_size": c.vocab_size, "n_positions": c.n_positions, "n_embd": c.n_embd, "n_layer": c.n_layer, "n_head": c.n_head,
+        "vocab_size": c.vocab_size, "n_positions": c.n_positions, "n_embd": c.n_embd, "n_layer": c.n_layer,
+        "n_head": c.n_head,
     }  # fmt: skip
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from musiclora.adapters import combine, parse_adapter
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.data.tokenizer import MusicTokenizer
-from musiclora.adapters import combine, parse_adapter
 from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
 from musiclora.prepare import find_tokenizer
 

@@ -52,7 +52,7 @@ class Plan:
         ]
         if self.seconds is not None and self.memory is not None:
             text.append(
-                f"      at most {clock(self.seconds)} (a probe of two steps says), memory {self.memory / 2**30:.1f} GiB so far"
+                f"      at most {clock(self.seconds)} (by a probe), memory {self.memory / 2**30:.1f} GiB so far"
             )
         return text + [f"      warning: {w}" for w in self.warnings]
 

@@ -20,10 +20,11 @@ from musiclora.data.pieces import Piece, load_pieces
 from musiclora.data.tokenizer import MusicTokenizer
 from musiclora.data.tokens import load_tokenizer, own_tokenizer
 from musiclora.errors import ConfigError
-from musiclora.jobs import Reporter, Session, TrainResult
 from musiclora.models import BaseModel, find_model
 from musiclora.planning import Plan
 from musiclora.prepare import Prepared, batch_plan, find_tokenizer, split_songs
+from musiclora.results import Reporter, TrainResult
+from musiclora.session import Session
 from musiclora.training import Epochs, LoopOptions
 
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.

@@ -13,7 +13,8 @@ def learning_rate(kind: str, peak: float, step: int, total: int, warmup: int) ->
     """Learning rate of one optimiser step.
 
     Args:
-        kind: what follows the warm-up: cosine to 0 (Loshchilov and Hutter 2016, arXiv 1608.03983), linear to 0, constant.
+        kind: what follows the warm-up: cosine to 0 (Loshchilov and Hutter 2016, arXiv 1608.03983), linear
+            to 0, or constant.
         peak: the rate at the end of the warm-up.
         step: 0 for the first step.
         total: steps of the whole run.

@@ -9,9 +9,9 @@ from pathlib import Path
 from musiclora.data.pieces import load_pieces
 from musiclora.errors import DataError
 from musiclora.evaluation import Gain, Score, gain, score
-from musiclora.jobs import Reporter
 from musiclora.loading import open_model
 from musiclora.prepare import add, song_batches, song_losses
+from musiclora.results import Reporter
 
 
 @dataclass(frozen=True)

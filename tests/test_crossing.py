@@ -25,8 +25,8 @@ def runs(both_backends, tiny_base, tunes, tmp_path_factory):
     results = {}
     for name in BACKENDS:
         results[name] = train(TrainConfig(
-            data_dir=str(tunes), output_dir=str(root / name), model=str(tiny_base), backend=name, max_seq_len=128, batch_size=2,
-            grad_accum_steps=2, max_steps=20, lr=5e-3, lora_r=4, lora_dropout=0.0, val_split=0.25, num_workers=1,
+            data_dir=str(tunes), output_dir=str(root / name), model=str(tiny_base), backend=name, max_seq_len=128,
+            batch_size=2, grad_accum_steps=2, max_steps=20, lr=5e-3, lora_r=4, lora_dropout=0.0, val_split=0.25, num_workers=1,
         ))  # fmt: skip
     return results
 
@@ -65,7 +65,9 @@ def logits(name, base, adapter, batch):
 
 
 @pytest.mark.parametrize("trained_on", BACKENDS)
-def test_an_adapter_gives_the_same_logits_in_both_backends_and_in_vanilla_peft(runs, trained_on, tiny_base, batch, tmp_path):
+def test_an_adapter_gives_the_same_logits_in_both_backends_and_in_vanilla_peft(
+    runs, trained_on, tiny_base, batch, tmp_path
+):
     from peft import PeftModel
     from transformers import GPT2LMHeadModel
 

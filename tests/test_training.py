@@ -17,8 +17,9 @@ from musiclora.backends.base import LossSum, StepResult
 from musiclora.config import TrainConfig
 from musiclora.convert.adapter import read_peft
 from musiclora.errors import ConfigError, DataError, TrainingError
-from musiclora.jobs import Session, train
+from musiclora.jobs import train
 from musiclora.runs import Progress, Run
+from musiclora.session import Session
 from musiclora.training import Hooks, Loop, LoopOptions, group
 
 
@@ -50,8 +51,8 @@ def test_a_run_leaves_every_promised_file(config, tmp_path):
     assert names <= {p.name for p in run.iterdir()}
     meta = json.loads((run / "training_meta.json").read_text())
     promised = (
-        "base_model tokenizer max_seq_len epochs batch_size grad_accum_steps lr weight_decay lora_r lora_alpha lora_dropout "
-        "val_split best_val_loss"
+        "base_model tokenizer max_seq_len epochs batch_size grad_accum_steps lr weight_decay lora_r lora_alpha "
+        "lora_dropout val_split best_val_loss"
     )
     assert set(promised.split()) <= set(meta)
     assert meta["best_val_loss"] == pytest.approx(result.after.loss, abs=1e-5)

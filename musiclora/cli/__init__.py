@@ -45,7 +45,7 @@ class _Commands(RootGroup):
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere on the line)."
 )
 def main() -> None:
-    """Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
+    r"""Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
 
     \b
     musiclora demo                                   the whole thing, offline, in three minutes

@@ -21,7 +21,7 @@ def augment(
     input_dir: Path, output_dir: Path, transpose: tuple[int, ...], tempo: tuple[float, ...], num_workers: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Write transposed and re-timed copies, tied to their songs so that a held-out song's copies are never trained on."""
+    """Write transposed and re-timed copies, tied to their songs: a held-out song's copies are never trained on."""
     from musiclora.data.augment import augment as run
     from musiclora.data.health import health_json, health_line
 

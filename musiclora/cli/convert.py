@@ -20,17 +20,22 @@ def convert() -> None:
 @convert.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["hf", "mlx"]), help="hf: transformers; mlx: mlx-lm.")
+@click.option("--to", required=True, type=click.Choice(["hf", "mlx", "diffusers"]), help="diffusers: the codec.")
 @click.option("--dtype", type=DTYPES, help="Of the copy.  [default: the source's]")
+@click.option("--causal", is_flag=True, help="Audio: the weights are of the v1.0 line (DiffRhythm-base, -full).")
+@click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec, to go into the same folder.")
 @json_option
-def model(source: str, destination: Path, to: str, dtype: str | None, as_json: bool) -> None:
-    """Convert the GPT-2 in SOURCE (a folder, a Hub id or `bundled`) into the new folder DESTINATION.
+def model(
+    source: str, destination: Path, to: str, dtype: str | None, causal: bool, vae: Path | None, as_json: bool
+) -> None:
+    """Convert the model SOURCE into the new folder DESTINATION.
 
-    Reads safetensors, shards and pytorch_model.bin, with and without the `transformer.` prefix, and mlx-lm's layout.
+    Symbolic: a GPT-2 folder, a Hub id or `bundled`; safetensors, shards or pytorch_model.bin, with and without the
+    `transformer.` prefix, or mlx-lm's layout. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
     """
     from musiclora.conversion import convert_model
 
-    _report(convert_model(source, destination, to, dtype), as_json)
+    _report(convert_model(source, destination, to, dtype, causal=causal, vae=vae), as_json)
 
 
 @convert.command()

@@ -25,7 +25,7 @@ from musiclora.cli.common import backend_option, json_option, print_json
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
     """Adapt the bundled base to twenty Chinese folk songs: the whole job, offline, in three minutes.
 
-    Leaves the adapter, music by the base and by the adapted model from the same seeds (MIDI, WAV, PNG), and report.html.
+    Leaves the adapter, music by base and adapted model from the same seeds (MIDI, WAV, PNG), and report.html.
     """
     from musiclora.cli.reporting import console
     from musiclora.demo import DemoOptions, commands
@@ -39,7 +39,8 @@ def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json
     if as_json:
         print_json({
             "folder": result.folder, "backend": result.training.backend, "before": dataclasses.asdict(result.before),
-            "after": dataclasses.asdict(result.after), "gain": dataclasses.asdict(result.gain), "loss_by_backend": result.crossed,
+            "after": dataclasses.asdict(result.after), "gain": dataclasses.asdict(result.gain),
+            "loss_by_backend": result.crossed,
             "seconds": result.seconds, "steps": result.training.progress.step,
         })  # fmt: skip
         return

@@ -16,7 +16,7 @@ from musiclora.cli.common import json_option, print_json
 @click.option("--num-workers", type=int, help="Processes that read the folder.")
 @json_option
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
-    """Say what this machine can do and, with DATA_DIR, what is in a folder of music: kept, repaired, skipped and why."""
+    """Say what this machine can do and, with DATA_DIR, what of a folder of music is kept, repaired, skipped and why."""
     from musiclora import doctor as jobs
 
     report: dict[str, Any] = {"machine": jobs.machine()}
@@ -30,13 +30,15 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
     facts = report["machine"]
     memory = f"{facts['memory'] / 2**30:.0f} GiB" if facts["memory"] else "unknown"
     click.echo(
-        f"musiclora {facts['musiclora']}, Python {facts['python']}, {facts['system']}, {facts['cores']} cores, memory {memory}"
+        f"musiclora {facts['musiclora']}, Python {facts['python']}, {facts['system']}, "
+        f"{facts['cores']} cores, memory {memory}"
     )
     for name, found in facts["backends"].items():
         click.echo(jobs.backend_line(name, found))
     click.echo(f"auto takes: {facts['auto'] or 'none, install one of them'}")
     click.echo(
-        f"soundfont: {facts['soundfont'] or 'none (install the audio extra)'}; fluidsynth: {facts['fluidsynth'] or 'none'}"
+        f"soundfont: {facts['soundfont'] or 'none (install the audio extra)'}; "
+        f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
     if model:
         click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))

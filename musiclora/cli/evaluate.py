@@ -37,8 +37,9 @@ def evaluate(
     for text in result.notes:
         note(text)
     if as_json:
-        print_json({**asdict(result.score), "backend": result.backend, "songs": result.songs,
-                    "base": asdict(result.base) if result.base else None, "gain": asdict(result.gain) if result.gain else None})  # fmt: skip
+        base, difference = (asdict(part) if part else None for part in (result.base, result.gain))
+        facts = {"backend": result.backend, "songs": result.songs, "base": base, "gain": difference}
+        print_json({**asdict(result.score), **facts})
         return
     rows = [("base", result.base), ("with adapter", result.score)] if result.base else [("model", result.score)]
     click.echo(f"{result.songs} songs on {result.backend}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from musiclora.display import Bar, clock, say
-from musiclora.jobs import Reporter
+from musiclora.results import Reporter
 
 
 class Console(Reporter):

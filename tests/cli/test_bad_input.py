@@ -26,8 +26,8 @@ def run(tmp_path, monkeypatch):
 def train(run, tiny_base, tunes, any_backend, tmp_path):
     def call(**options):
         settings = {
-            "data_dir": tunes, "output_dir": tmp_path / "run", "model": tiny_base, "backend": any_backend, "max_seq_len": 128,
-            "batch_size": 2, "max_steps": 2, "num_workers": 1, "lora_r": 2,
+            "data_dir": tunes, "output_dir": tmp_path / "run", "model": tiny_base, "backend": any_backend,
+            "max_seq_len": 128, "batch_size": 2, "max_steps": 2, "num_workers": 1, "lora_r": 2,
         }  # fmt: skip
         settings.update(options)
         pairs = [("--" + name.replace("_", "-"), value) for name, value in settings.items()]
@@ -72,7 +72,9 @@ def empty(folder, tunes):
     """Leave it empty."""
 
 
-@pytest.mark.parametrize("fill", [empty, no_music, no_notes, one_song], ids=["empty", "nothing readable", "no notes", "one song"])
+@pytest.mark.parametrize(
+    "fill", [empty, no_music, no_notes, one_song], ids=["empty", "nothing readable", "no notes", "one song"]
+)
 def test_a_folder_that_cannot_be_trained_on_is_refused(train, folder, tunes, tmp_path, fill):
     fill(folder, tunes)
     refused(train(data_dir=folder), str(folder) if fill is not one_song else "song")
@@ -145,28 +147,57 @@ def adapter(train, tmp_path):
     return tmp_path / "run" / "adapter-best"
 
 
-def test_an_adapter_for_another_base_is_refused_and_may_be_allowed(run, adapter, tiny_base, tunes, tmp_path, any_backend):
+def test_an_adapter_for_another_base_is_refused_and_may_be_allowed(
+    run, adapter, tiny_base, tunes, tmp_path, any_backend
+):
     from musiclora.convert.gpt2 import fresh_tensors, read_checkpoint, write_checkpoint
 
     other = tmp_path / "other"
     extra = {"tokenizer.json": (tiny_base / "tokenizer.json").read_bytes()}
     config = read_checkpoint(tiny_base).config
     write_checkpoint(other, config, fresh_tensors(config, 99), "hf", extra_files=extra)
-    options = ["--data-dir", tunes, "--adapter-dir", adapter, "--model", other, "--backend", any_backend, "--num-workers", 1]
+    options = [
+        "--data-dir",
+        tunes,
+        "--adapter-dir",
+        adapter,
+        "--model",
+        other,
+        "--backend",
+        any_backend,
+        "--num-workers",
+        1,
+    ]
     refused(run("evaluate", *options), "another base", "weights", "--allow-base-mismatch")
     assert run("evaluate", *options, "--allow-base-mismatch").exit_code == 0
 
 
 def test_evaluate_prints_exactly_one_object(run, adapter, tunes, any_backend):
-    result = run("evaluate", "--data-dir", tunes, "--adapter-dir", adapter, "--backend", any_backend, "--json", "--num-workers", 1)
+    result = run(
+        "evaluate",
+        "--data-dir",
+        tunes,
+        "--adapter-dir",
+        adapter,
+        "--backend",
+        any_backend,
+        "--json",
+        "--num-workers",
+        1,
+    )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert {"loss", "perplexity", "bits_per_note", "tokens"} <= set(found)
     assert found["tokens"] > 1000
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0{\"a\":1}"], ids=["empty", "lying header", "no offsets"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 64, b'\x08\0\0\0\0\0\0\0{"a":1}'], ids=["empty", "lying header", "no offsets"]
+)
 def test_a_damaged_adapter_is_refused(run, adapter, content, any_backend, tmp_path):
     (adapter / "adapter_model.safetensors").write_bytes(content)
-    refused(run("generate", "--adapter-dir", adapter, "--output", tmp_path / "x.mid", "--backend", any_backend), "adapter_model")
+    refused(
+        run("generate", "--adapter-dir", adapter, "--output", tmp_path / "x.mid", "--backend", any_backend),
+        "adapter_model",
+    )
     assert not (tmp_path / "x.mid").exists()

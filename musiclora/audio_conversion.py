@@ -1,0 +1,135 @@
+"""`convert model` for the audio family: DiffRhythm's transformer and its codec, streamed and checked after writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.convert.diffrhythm import is_diffrhythm, read_diffrhythm, write_diffrhythm
+from musiclora.convert.files import atomic_folder, write_json
+from musiclora.convert.fingerprint import RECORD, Fingerprint, fingerprint_tensors
+from musiclora.convert.oobleck import is_oobleck, read_oobleck, write_oobleck
+from musiclora.convert.sources import open_source
+from musiclora.convert.tensors import cast, dtype_named
+from musiclora.errors import ConfigError, ConvertError, listed
+from musiclora.verification import Converted
+
+
+def convert_audio(
+    source: Path, destination: Path, to: str, dtype: str | None = None, causal: bool = False, vae: Path | None = None
+) -> Converted:
+    """Write DiffRhythm's transformer (with its codec in vae/), or the codec alone, in another layout.
+
+    Args:
+        source: the original's .pt, safetensors, a folder of safetensors, or a folder of ours.
+        destination: new folder.
+        to: hf (the original's names), mlx, or, for the codec, diffusers.
+        dtype: of all weights; None keeps each one's.
+        causal: whether the weights are of the v1.0 line, whose attention is causal; no file says so.
+        vae: the codec's checkpoint; None takes the source folder's own vae/ if there is one.
+
+    Raises:
+        ConvertError: neither model, tensors that do not fit, or a copy that reads back otherwise; nothing is left then.
+    """
+    found = open_source(source)
+    names = found.layout
+    if is_diffrhythm(names):
+        result = _transformer(source, destination, to, dtype, causal or None, vae)
+        if causal or "causal" in found.config:
+            return result
+        note = "taken as v1.2 weights; those of DiffRhythm-base and -full (v1.0) need --causal"
+        return replace(result, notes=(*result.notes, note))
+    if not is_oobleck(names):
+        raise ConvertError(
+            f"{source}: neither DiffRhythm nor its codec (a GPT-2 is a folder with config.json); "
+            f"its tensors: {listed(sorted(names)[:4])}"
+        )
+    if vae or causal:
+        raise ConfigError(f"{source}: is a codec; --vae and --causal go with the transformer")
+    with atomic_folder(destination) as temporary:
+        notes = _codec(source, temporary / "codec", to, dtype)
+        _move_up(temporary / "codec")
+    return Converted(destination, f"codec, {to}", notes=tuple(notes))
+
+
+def _transformer(
+    source: Path, destination: Path, to: str, dtype: str | None, causal: bool | None, vae: Path | None
+) -> Converted:
+    if to == "diffusers":
+        raise ConfigError("--to diffusers is for the codec; diffusers has no DiffRhythm")
+    checkpoint = read_diffrhythm(source, causal=causal)
+    own = source / "vae"
+    codec = vae or (own if own.is_dir() else None)
+    tap = _Tap(dtype)
+    with atomic_folder(destination) as temporary:
+        folder = temporary / "model"
+        write_diffrhythm(folder, checkpoint.config, tap(checkpoint.tensors()), to, dtype or checkpoint.dtypes)
+        tap.compare(read_diffrhythm(folder).tensors(), destination)
+        write_json(folder / RECORD, {"family": "audio", "source_fingerprint": {"weights": tap.source.value()}})
+        _move_up(folder)
+        notes = [*checkpoint.notes, *tap.notes()]
+        notes += [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
+        if codec:
+            notes += [f"codec: {text}" for text in _codec(codec, temporary / "vae", to, dtype)]
+        else:
+            notes.append("no codec: give --vae to have it in the same folder")
+    return Converted(destination, to, notes=tuple(notes))
+
+
+def _codec(source: Path, destination: Path, to: str, dtype: str | None) -> list[str]:
+    checkpoint = read_oobleck(source)
+    folded = not checkpoint.weight_norm or to != "hf"
+    tap = _Tap(dtype)
+    tensors = tap(checkpoint.tensors(folded=folded))
+    dtypes = dtype or checkpoint.dtypes_of(folded=folded)
+    write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=not folded)
+    written = read_oobleck(destination)
+    tap.compare(written.tensors(folded=folded), destination)
+    notes = tap.notes()
+    if checkpoint.weight_norm and folded:
+        notes.append("weight norm folded into the weights, in float32")
+    return notes + [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
+
+
+class _Tap:
+    """Takes fingerprints of tensors as they stream by, before and after rounding to a dtype."""
+
+    def __init__(self, dtype: str | None) -> None:
+        self.source = Fingerprint()
+        self._dtype = dtype_named(dtype) if dtype else None
+        self._written = Fingerprint() if dtype else self.source
+        self._rounding = 0.0
+
+    def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in tensors:
+            self.source.add(name, array)
+            if self._dtype is None:
+                yield name, array
+                continue
+            rounded = cast(name, array, self._dtype)
+            self._written.add(name, rounded)
+            if rounded is not array:
+                change = np.abs(array.astype(np.float32) - rounded.astype(np.float32)).max(initial=0)
+                self._rounding = max(self._rounding, float(change))
+            yield name, rounded
+
+    def compare(self, tensors: Iterable[tuple[str, np.ndarray]], destination: Path) -> None:
+        """Raise ConvertError where what was written reads back otherwise."""
+        if fingerprint_tensors(tensors) != self._written.value():
+            raise ConvertError(f"{destination}: the copy reads back with other values; it was withdrawn")
+
+    def notes(self) -> list[str]:
+        """What became of the values."""
+        if self._rounding:
+            return [f"rounded to {self._dtype}: the largest change of a weight is {self._rounding:.3g}"]
+        return [f"every weight has the same value (fingerprint {self.source.value()[:8]})"]
+
+
+def _move_up(folder: Path) -> None:
+    """Move a folder's content into its parent."""
+    for path in list(folder.iterdir()):
+        path.rename(folder.parent / path.name)
+    folder.rmdir()

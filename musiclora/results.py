@@ -1,0 +1,81 @@
+"""What a job tells while it runs, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musiclora.evaluation import Gain, Score
+from musiclora.runs import Progress
+
+
+class Reporter:
+    """Where a job says what it does; the command line shows it, tests and programs may ignore it."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    @contextlib.contextmanager
+    def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield update(done, total) for one long task."""
+        yield lambda done, total: None
+
+    def step(self, note: Any) -> None:
+        """A training step (musiclora.training.StepNote)."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run achieved.
+
+    Attributes:
+        run_dir: the run folder.
+        backend: what trained it.
+        before, after: held-out scores of the base and of the best adapter; None without held-out songs.
+        gain: the difference in bits a note with its spread over songs.
+        update: ||dW|| / ||W|| by module, empty for full fine-tuning.
+        progress: steps, epochs, seconds, why it ended.
+        already_finished: nothing was left to do.
+    """
+
+    run_dir: Path
+    backend: str
+    before: Score | None
+    after: Score | None
+    gain: Gain | None
+    update: Mapping[str, float]
+    progress: Progress
+    already_finished: bool = False
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        p = self.progress
+        speed = p.tokens / max(p.seconds, 1e-9)
+        lines = [f"{p.step} steps in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} tokens/s overall"]
+        return [*lines, *self._gain_lines(), *self._update_lines()]
+
+    def _gain_lines(self) -> list[str]:
+        b, a, g = self.before, self.after, self.gain
+        if not (b and a and g):
+            return []
+        lines = [
+            f"held-out loss {b.loss:.4f} -> {a.loss:.4f}, bits a note {b.bits_per_note:.3f} -> {a.bits_per_note:.3f} "
+            f"(gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"
+        ]
+        if g.verdict == "nothing gained":
+            lines.append(
+                "nothing gained: on held-out songs the adapter is no better than the base, which knows this style"
+            )
+        elif g.verdict == "lost":
+            lines.append("worse than the base on held-out songs: train for fewer steps, or lower --lr")
+        return lines
+
+    def _update_lines(self) -> list[str]:
+        if not self.update:
+            return []
+        mean, largest = sum(self.update.values()) / len(self.update), max(self.update.values())
+        lines = [f"the update is {mean:.2%} of the weights' size on average (largest {largest:.2%})"]
+        return [*lines, "the adapter did not move: nothing was learnt"] if mean == 0 else lines

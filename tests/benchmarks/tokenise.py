@@ -1,0 +1,55 @@
+"""Time reading and tokenising of 1,000 O'Neill tunes, as MIDI and as ABC: python tests/benchmarks/tokenise.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from musiclora.data.corpora import corpus_tunes
+from musiclora.data.pieces import load_pieces
+from musiclora.data.reading import read_music
+from musiclora.data.tokens import load_tokenizer
+
+
+def write_tunes(folder: Path, count: int) -> dict[str, Path]:
+    """The first tunes as one ABC file and as MIDI files."""
+    texts, midi = folder / "abc", folder / "midi"
+    texts.mkdir()
+    midi.mkdir()
+    tunes = corpus_tunes("oneill")[:count]
+    (texts / "tunes.abc").write_text("\n\n".join(t.text for t in tunes) + "\n", encoding="utf-8")
+    for i, song in enumerate(read_music(texts).songs):
+        song.score.dump_midi(str(midi / f"{i:04d}.mid"))
+    return {"midi": midi, "abc": texts}
+
+
+def timed(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
+    """Wall time, and CPU time of parent and children (what the wall time would be on one idle core)."""
+    before, began = os.times(), time.perf_counter()
+    pieces = load_pieces(folder, load_tokenizer(tokenizer), workers=workers).pieces
+    wall, after = time.perf_counter() - began, os.times()
+    return {"pieces": len(pieces), "wall_s": round(wall, 2), "cpu_s": round(sum(after[:4]) - sum(before[:4]), 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tunes", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = write_tunes(Path(temporary), options.tunes)
+        for kind, folder in folders.items():
+            for tokenizer in ("own", "public"):
+                runs = [timed(folder, tokenizer, options.workers) for _ in range(options.repeats)]
+                best = min(runs, key=lambda run: run["wall_s"])
+                sys.stdout.write(json.dumps({"source": kind, "tokenizer": tokenizer, **best}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

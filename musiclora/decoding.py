@@ -49,11 +49,11 @@ def _bar_line_after_last_onset(score: Any) -> int:
     """Tick of the first bar line after the last note begins."""
     from miditok.utils import get_bars_ticks
 
-    last = max(note.time for track in score.tracks for note in track.notes)
+    last = max(int(note.time) for track in score.tracks for note in track.notes)
     bars = [int(tick) for tick in get_bars_ticks(score)] or [0]
     at = bisect_right(bars, last)
     if at < len(bars):
         return bars[at]
     metre = score.time_signatures[-1]
-    length = score.ticks_per_quarter * 4 * metre.numerator // metre.denominator
+    length = int(score.ticks_per_quarter * 4 * metre.numerator // metre.denominator)
     return bars[-1] + length * ((last - bars[-1]) // length + 1)

@@ -132,10 +132,10 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     config = tokenizer.config
     programs = config.use_programs and config.one_token_stream_for_programs
     present = {t.split("_")[0] for t in tokens}
-    note_types = [t for t in ("Pitch", "PitchDrum") if t in present]
-    chain = [k for k in ("MicroTiming", "Velocity", "Duration") if k in present]
-    begin = {"Program": "Program"} if programs else {t: "Pitch" for t in note_types}
-    shift = {t: t for t in ("TimeShift", "Position") if t in present}
+    pitch: dict[str, str] = {t: "Pitch" for t in ("Pitch", "PitchDrum") if t in present}
+    chain: list[str] = [k for k in ("MicroTiming", "Velocity", "Duration") if k in present]
+    begin = {"Program": "Program"} if programs else pitch
+    shift: dict[str, str] = {t: t for t in ("TimeShift", "Position") if t in present}
     anything = begin | shift | {"Bar": "Bar"} | {t: t for t in ("Tempo",) if t in present}
     successors: dict[str, dict[str, str]] = {
         "start": anything | {t: t for t in ("TimeSig",) if t in present},
@@ -151,7 +151,6 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
         last = kind
     successors[last] = anything
     if programs:
-        pitch = {t: "Pitch" for t in note_types}
         placed = {"MicroTiming": "Placed"}
         successors["Program"] = placed if "MicroTiming" in chain else pitch
         successors["Placed"] = pitch
@@ -165,8 +164,8 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     ops = {"TimeShift": "by", "Position": "to"}
     moves: dict[str, Move] = {"Bar_None": ("bar", 0)}
     for token, n in ticks.items():
-        kind = token.split("_")[0]
-        moves[token] = ("limit", limits.index(n // unit)) if kind == "TimeSig" else (ops[kind], n // unit)
+        op = ops.get(token.split("_")[0])
+        moves[token] = (op, n // unit) if op else ("limit", limits.index(n // unit))
     return Rules(successors, moves, limits, 0, limits.index(common // unit), frozenset({last, "Bar", "Tempo"}))
 
 

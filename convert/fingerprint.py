@@ -8,32 +8,57 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from musiclora.convert.diffrhythm import DiffRhythmCheckpoint, read_diffrhythm
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files import write_json
 from musiclora.convert.folders import read_json
-from musiclora.convert.gpt2 import GELU_TANH, read_checkpoint
+from musiclora.convert.gpt2 import GELU_TANH, Gpt2Checkpoint, read_checkpoint
 
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
+_BLOCK = 1 << 18  # values hashed at a time
 _IDS = ("bos_token_id", "eos_token_id")  # not part of the maths; many writers leave them at transformers' defaults
 _WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
 
 
+class Fingerprint:
+    """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
+
+    def __init__(self) -> None:
+        self._digests: list[bytes] = []
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Take in one tensor under its canonical name and layout."""
+        digest = hashlib.sha256(json.dumps([name, list(array.shape)]).encode())
+        flat = np.ascontiguousarray(array).reshape(-1)
+        for start in range(0, flat.size, _BLOCK):  # the float32 copy stays in the processor's cache
+            values = flat[start : start + _BLOCK].astype("<f4", copy=False)
+            digest.update(values.view(np.uint8).data)
+        self._digests.append(digest.digest())
+
+    def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Pass tensors through, taking them in."""
+        for name, array in tensors:
+            self.add(name, array)
+            yield name, array
+
+    def value(self) -> str:
+        """The fingerprint, hexadecimal."""
+        return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
+
+
 def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
     """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
-    digests = []
+    fingerprint = Fingerprint()
     for name, array in tensors:
-        digest = hashlib.sha256(json.dumps([name, list(array.shape)]).encode())
-        values = np.ascontiguousarray(array, dtype="<f4")
-        digest.update(values.reshape(-1).view(np.uint8).data)
-        digests.append(digest.digest())
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+        fingerprint.add(name, array)
+    return fingerprint.value()
 
 
 def fingerprint_config(config: Any) -> str:
@@ -57,13 +82,13 @@ def fingerprint_file(content: bytes | str) -> str:
 
 
 def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
-    """Fingerprints of a GPT-2 folder: `weights`, `config`, `tokenizer` ("" where there is none).
+    """Fingerprints of a model folder of either family: `weights`, `config`, `tokenizer` ("" where there is none).
 
     `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from. The result is
     cached in the user's cache folder by path, size and time of the files; the model folder is never written to.
 
     Raises:
-        ConvertError: the folder is no readable GPT-2 checkpoint.
+        ConvertError: the folder holds no readable checkpoint.
     """
     folder = Path(folder)
     key = _cache_key(folder)
@@ -73,7 +98,7 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
             values = read_json(cached)
             if {"weights", "config", "tokenizer"} <= set(values) and all(isinstance(v, str) for v in values.values()):
                 return values
-    checkpoint = read_checkpoint(folder)
+    checkpoint = _open(folder)
     tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
     result = {
         "weights": fingerprint_tensors(checkpoint.tensors()),
@@ -88,6 +113,11 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
         with contextlib.suppress(MusicLoraError):  # a read-only home only costs the time to hash again
             write_json(cached, result)
     return result
+
+
+def _open(folder: Path) -> Gpt2Checkpoint | DiffRhythmCheckpoint:
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return read_diffrhythm(folder) if config.get("model_type") == "diffrhythm" else read_checkpoint(folder)
 
 
 def compare_fingerprints(recorded: Mapping[str, str], actual: Mapping[str, str]) -> list[str]:

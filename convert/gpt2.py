@@ -156,9 +156,7 @@ def write_checkpoint(
     stored = dtype_named(dtype)
     shapes = config.tensor_shapes()
     moves = plan_export(LAYOUTS[layout], shapes)
-    plain = {
-        name: (stored, tuple(reversed(shape)) if moves[name].transpose else shape) for name, shape in shapes.items()
-    }
+    plain = {name: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
     moved = (
         (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs

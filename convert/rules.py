@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,27 +20,53 @@ class Rule:
     Attributes:
         source_pattern: name in the container.
         target_pattern: canonical name; None drops the tensor on import and writes none on export.
-        transpose: swap the two axes.
+        transpose: swap the two axes of a matrix.
         reason: why a tensor is dropped.
+        axes: order of the source's axes in the target, for kernels; empty where it is the same.
+        expanded: whether the source keeps a vector [n] as [1, n, 1].
     """
 
     source_pattern: str
     target_pattern: str | None
     transpose: bool = False
     reason: str = ""
+    axes: tuple[int, ...] = ()
+    expanded: bool = False
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Axes by which the source becomes the target; empty where they stay."""
+        return (1, 0) if self.transpose else self.axes
 
 
 @dataclass(frozen=True)
 class Move:
-    """What to do with one tensor."""
+    """What to do with one tensor: permute its axes, or add or drop the two axes round a vector."""
 
     source: str
     target: str
-    transpose: bool
+    order: tuple[int, ...] = ()
+    squeeze: bool = False
+    expand: bool = False
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """The array in the target's layout (a view)."""
-        return array.T if self.transpose else array
+        if self.squeeze or self.expand:
+            return array.reshape(self.shape(array.shape))
+        return array.transpose(self.order) if self.order else array
+
+    def shape(self, shape: Shape) -> Shape:
+        """Shape of the target of a source with this shape; unchanged where the number of axes does not fit."""
+        if self.squeeze and len(shape) == 3 and shape[0] == shape[2] == 1:
+            return shape[1:2]
+        if self.expand and len(shape) == 1:
+            return (1, *shape, 1)
+        return tuple(shape[axis] for axis in self.order) if len(self.order) == len(shape) else tuple(shape)
+
+    def reversed(self) -> Move:
+        """The move that undoes this one."""
+        order = tuple(int(axis) for axis in np.argsort(self.order))
+        return Move(self.target, self.source, order, self.expand, self.squeeze)
 
 
 @dataclass(frozen=True)
@@ -67,16 +93,16 @@ def plan(rules: Sequence[Rule], sources: Mapping[str, Shape], targets: Mapping[s
     filled: dict[str, str] = {}
     for move in moves:
         wanted = targets.get(move.target)
-        found = tuple(reversed(sources[move.source])) if move.transpose else tuple(sources[move.source])
+        found = move.shape(tuple(sources[move.source]))
         if wanted is None:
             problems.append(f"{move.source} is surplus")
         elif move.target in filled:
             problems.append(f"{move.source} is the same tensor as {filled[move.target]}")
         elif found != tuple(wanted):
-            shown = list(reversed(wanted)) if move.transpose else list(wanted)
-            problems.append(f"{move.source} is {list(sources[move.source])}, expected {shown}")
+            expected = list(move.reversed().shape(tuple(wanted)))
+            problems.append(f"{move.source} is {list(sources[move.source])}, expected {expected}")
         filled.setdefault(move.target, move.source)
-    names = {target: source for source, target, _ in _reverse(rules, [t for t in targets if t not in filled])}
+    names = {move.source: move.target for move in _reverse(rules, [t for t in targets if t not in filled])}
     problems += [f"{names.get(target, target)} is missing" for target in targets if target not in filled]
     if problems:
         raise ConvertError(f"{where}: the tensors do not fit the configuration: {listed(problems)}")
@@ -90,10 +116,15 @@ def plan_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, Move]:
         ConvertError: a name that no line of the table yields.
     """
     wanted = list(names)
-    moves = {target: Move(target, source, transpose) for source, target, transpose in _reverse(rules, wanted)}
+    moves = {move.source: move for move in _reverse(rules, wanted)}
     if missing := [name for name in wanted if name not in moves]:
         raise ConvertError(f"no rule writes {listed(missing)}")
     return moves
+
+
+def moves_of(rules: Sequence[Rule], sources: Iterable[str]) -> list[Move]:
+    """Moves of the names that the table knows; nothing is proven (see `plan`)."""
+    return _moves(rules, sources)[0]
 
 
 def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Move], dict[str, str], list[str]]:
@@ -109,16 +140,18 @@ def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Move], d
         elif rule.target_pattern is None:
             dropped[name] = rule.reason
         else:
-            moves.append(Move(name, rule.target_pattern.format(**match.groupdict()), rule.transpose))
+            moves.append(Move(name, rule.target_pattern.format(**match.groupdict()), rule.order, rule.expanded))
     return moves, dropped, problems
 
 
-def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterable[tuple[str, str, bool]]:
+def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[Move]:
+    """Moves from canonical names to the container's; names that no line yields are left out."""
     patterns = [(_compile(rule.target_pattern), rule) for rule in rules if rule.target_pattern is not None]
     for name in targets:
         for pattern, rule in patterns:
             if match := pattern.fullmatch(name):
-                yield rule.source_pattern.format(**match.groupdict()), name, rule.transpose
+                source = rule.source_pattern.format(**match.groupdict())
+                yield Move(source, name, rule.order, rule.expanded).reversed()
                 break
 
 

@@ -52,6 +52,13 @@ def dtype_named(name: str) -> np.dtype[Any]:
     return known[name]
 
 
+def dtypes_for(names: Iterable[str], dtypes: Mapping[str, np.dtype[Any]] | str) -> dict[str, np.dtype[Any]]:
+    """Dtype of every name: one for all by its name, or each one's own."""
+    if isinstance(dtypes, str):
+        return dict.fromkeys(names, dtype_named(dtypes))
+    return {name: dtypes[name] for name in names}
+
+
 def safetensors_header(path: Path) -> tuple[Layout, dict[str, str]]:
     """Names, dtypes and shapes in a file, and its metadata; nothing is allocated for tensors.
 
@@ -142,10 +149,19 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 def non_finite(name: str, array: np.ndarray) -> str | None:
     """Say how many values of a float array are NaN or infinite; None where all are finite."""
-    if array.dtype not in FLOATS or np.isfinite(array).all():
+    if array.dtype not in FLOATS or _all_finite(array):
         return None
     count = int(array.size - np.count_nonzero(np.isfinite(array)))
     return f"{name} has {count} non-finite {'value' if count == 1 else 'values'}"
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; of half-precision values the exponent bits say it, several times faster."""
+    exponent = {"float16": 0x7C00, "bfloat16": 0x7F80}.get(array.dtype.name)
+    if exponent is None:
+        return bool(np.isfinite(array).all())
+    bits = np.bitwise_and(array.view(np.uint16), np.uint16(exponent))
+    return bool(bits.max(initial=0) < exponent)
 
 
 def _opened(path: Path) -> io.BufferedReader:

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from musiclora.convert.errors import ConvertError
-from musiclora.convert.rules import Move, Rule, plan, plan_export
+from musiclora.convert.rules import Rule, plan, plan_export
 
 RULES = (
     Rule("blocks.{i}.w", "h.{i}.weight", transpose=True),
     Rule("blocks.{i}.mask", None, reason="a mask"),
     Rule("end", "final"),
+    Rule("kernel", "conv", axes=(1, 2, 0)),
+    Rule("alpha", "snake", expanded=True),
 )
-SOURCES = {"blocks.0.w": (2, 3), "blocks.1.w": (3, 3), "blocks.0.mask": (9,), "end": (4,)}
-TARGETS = {"h.0.weight": (3, 2), "h.1.weight": (3, 3), "final": (4,)}
+SOURCES = {
+    "blocks.0.w": (2, 3), "blocks.1.w": (3, 3), "blocks.0.mask": (9,), "end": (4,),
+    "kernel": (2, 3, 5), "alpha": (1, 6, 1),
+}  # fmt: skip
+TARGETS = {"h.0.weight": (3, 2), "h.1.weight": (3, 3), "final": (4,), "conv": (3, 5, 2), "snake": (6,)}
 
 
 def test_every_source_is_moved_or_dropped_with_its_reason() -> None:
@@ -21,6 +26,8 @@ def test_every_source_is_moved_or_dropped_with_its_reason() -> None:
         ("blocks.0.w", "h.0.weight"),
         ("blocks.1.w", "h.1.weight"),
         ("end", "final"),
+        ("kernel", "conv"),
+        ("alpha", "snake"),
     }
     assert result.dropped == {"blocks.0.mask": "a mask"}
 
@@ -31,12 +38,14 @@ def test_the_same_table_read_backwards_undoes_the_mapping_in_name_and_value() ->
     for move in forward:
         array = np.random.default_rng(0).random(SOURCES[move.source])
         there = move.apply(array)
-        assert back[move.target] == Move(move.target, move.source, move.transpose)
+        assert there.shape == TARGETS[move.target]
+        assert back[move.target] == move.reversed()
         assert np.array_equal(back[move.target].apply(there), array)
 
 
 def test_all_problems_come_in_one_error_under_the_names_of_the_source() -> None:
-    sources = {"blocks.0.w": (3, 2), "blocks.01.w": (3, 3), "end": (4,), "who": (1,)}
+    sources = {**SOURCES, "blocks.0.w": (3, 2), "blocks.01.w": (3, 3), "who": (1,), "kernel": (3, 5, 2), "alpha": (6,)}
+    del sources["blocks.1.w"]
     with pytest.raises(ConvertError) as error:
         plan(RULES, sources, TARGETS, "the file")
     text = str(error.value)

@@ -1,0 +1,186 @@
+"""The Oobleck VAE's checkpoint in every container, with weight norm and without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files import atomic_folder, atomic_write
+from musiclora.convert.oobleck_config import OobleckConfig
+from musiclora.convert.oobleck_names import EXPORTS, PREFIX, rules
+from musiclora.convert.rules import Plan, Rule, Shape, moves_of, plan, plan_export
+from musiclora.convert.sources import Source, open_source
+from musiclora.convert.tensors import dtypes_for, write_safetensors
+
+
+def fold(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Weight of a weight-normed layer, float32: g v / ||v||, the norm over all axes but the first.
+
+    Source: Salimans and Kingma 2016 (arXiv 1602.07868), eq. 2; the axis as in torch, also for transposed convolutions.
+    """
+    values = direction.astype(np.float32)
+    norms = np.sqrt(np.square(values).sum(axis=(1, 2), dtype=np.float64))[:, None, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = (gain.astype(np.float64).reshape(norms.shape) / norms).astype(np.float32)
+    if not np.isfinite(factor).all():
+        raise ConvertError("a weight norm of zero: g / ||v|| is not finite")
+    folded: np.ndarray = values * factor
+    return folded
+
+
+__all__ = ["OobleckCheckpoint", "OobleckConfig", "fold", "is_oobleck", "read_oobleck", "write_oobleck"]
+
+
+@dataclass(frozen=True)
+class OobleckCheckpoint:
+    """A codec whose names and shapes are proven to fit its configuration.
+
+    Attributes:
+        config: its numbers.
+        layout: hf (stable-audio-tools' names), diffusers or mlx.
+        weight_norm: whether weights are stored as weight_g and weight_v.
+        dtypes: stored dtype of every tensor, by stable-audio-tools' name.
+        dropped: names that are no part of the codec, and why.
+    """
+
+    config: OobleckConfig
+    layout: str
+    weight_norm: bool
+    dtypes: dict[str, np.dtype[Any]]
+    dropped: dict[str, str]
+    _plan: Plan
+    _source: Source
+
+    def tensors(self, *, folded: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (stable-audio-tools' name, array in torch's layout), one at a time, weight norm folded or as stored."""
+        moves = {move.source: move for move in self._plan.moves}
+        stored = ((moves[n].target, moves[n].apply(array)) for n, array in self._source.tensors() if n in moves)
+        return _folded(stored, self._source.path) if folded else stored
+
+    def dtypes_of(self, *, folded: bool = True) -> dict[str, np.dtype[Any]]:
+        """Dtype of every tensor of `tensors`; a folded weight has the wider of its two."""
+        if not folded or not self.weight_norm:
+            return self.dtypes
+        wide = {
+            n[:-2]: np.result_type(d, self.dtypes[f"{n[:-1]}v"]) for n, d in self.dtypes.items() if n.endswith("_g")
+        }
+        return {n: d for n, d in self.dtypes.items() if not n.endswith(("_g", "_v"))} | wide
+
+
+def _folded(tensors: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    halves: dict[str, np.ndarray] = {}
+    for name, array in tensors:
+        if not name.endswith(("weight_g", "weight_v")):
+            yield name, array
+            continue
+        weight, other = name[:-2], f"{name[:-1]}{'v' if name.endswith('g') else 'g'}"
+        if other not in halves:
+            halves[name] = array
+            continue
+        pair = (array, halves.pop(other)) if name.endswith("g") else (halves.pop(other), array)
+        try:
+            yield weight, fold(*pair)
+        except ConvertError as error:
+            raise ConvertError(f"{path}: {weight}: {error}") from error
+
+
+def is_oobleck(layout: Iterable[str]) -> bool:
+    """Whether the names are those of this codec, in any container."""
+    plain = {name.removeprefix(PREFIX) for name in layout}
+    return any(name.startswith(("encoder.layers.", "encoder.block.")) for name in plain)
+
+
+def read_oobleck(path: Path) -> OobleckCheckpoint:
+    """Open a codec: TorchScript archive, .pt, safetensors or folder; of stable-audio-tools, diffusers or ours.
+
+    Raises:
+        ConvertError: another model, or tensors that are missing, surplus or mis-shaped, all at once.
+    """
+    source = open_source(path)
+    if not is_oobleck(source.layout):
+        raise ConvertError(f"{path}: not the Oobleck codec: it has no encoder.layers")
+    shapes = {name: shape for name, (_, shape) in source.layout.items()}
+    if any(name.startswith(PREFIX) for name in shapes):
+        layout = "pretransform"
+    elif any(name.startswith("encoder.block.") for name in shapes):
+        layout = "diffusers"
+    else:
+        layout = "mlx" if source.metadata.get("format") == "mlx" else "hf"
+    normed = any(name.endswith("weight_g") for name in shapes)
+    table = rules(layout, _stages(shapes))
+    config = _config(source, table, shapes)
+    mapping = plan(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
+    dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
+    return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped, mapping, source)
+
+
+def write_oobleck(
+    folder: Path,
+    config: OobleckConfig,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    layout: str,
+    dtypes: Mapping[str, np.dtype[Any]] | str,
+    *,
+    weight_norm: bool = False,
+) -> None:
+    """Write a codec folder, whole or not at all, one tensor in memory at a time.
+
+    Args:
+        folder: destination.
+        config: its numbers.
+        tensors: (stable-audio-tools' name, array in torch's layout), in any order.
+        layout: hf (stable-audio-tools' names), mlx or diffusers.
+        dtypes: of each tensor, or one name for all.
+        weight_norm: whether the tensors hold weight_g and weight_v; only hf can.
+
+    Raises:
+        ConvertError: a layout that cannot hold this codec, or tensors that do not fit.
+        OutputError: the system refuses to write.
+    """
+    if layout not in EXPORTS or (weight_norm and layout != "hf"):
+        raise ConvertError(f"layout {layout!r} cannot hold this codec; known: {', '.join(EXPORTS)} (weight norm: hf)")
+    settings = config.to_json(layout)
+    shapes = config.normed_shapes() if weight_norm else config.tensor_shapes()
+    moves = plan_export(rules(layout, len(config.strides)), shapes)
+    kinds = dtypes_for(shapes, dtypes)
+    stored = {moves[name].target: (kinds[name], moves[name].shape(shape)) for name, shape in shapes.items()}
+    moved = (
+        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in tensors
+    )
+    file = "diffusion_pytorch_model.safetensors" if layout == "diffusers" else "model.safetensors"
+    with atomic_folder(folder) as temporary:
+        write_safetensors(temporary / file, moved, {"format": "mlx" if layout == "mlx" else "pt"}, layout=stored)
+        atomic_write(temporary / "config.json", json.dumps(settings, indent=2) + "\n")
+
+
+def _stages(names: Iterable[str]) -> int:
+    """Stages of the codec, counted by the encoder's changes of rate."""
+    paths = [name.removeprefix(PREFIX).split(".") for name in names]
+    wide = {path[2] for path in paths if path[:2] == ["encoder", "layers"] and path[3:5] == ["layers", "4"]}
+    blocks = {path[2] for path in paths if path[:2] == ["encoder", "block"]}
+    return min(max(len(wide), len(blocks)), 20)
+
+
+def _config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Shape]) -> OobleckConfig:
+    """The configuration beside the weights, or what their shapes imply."""
+    if source.config.get("model_type") == "oobleck" or source.config.get("_class_name") == "AutoencoderOobleck":
+        return OobleckConfig.from_json(source.config)
+    moves = {move.source: move for move in moves_of(tuple(table), shapes)}
+    plain = {move.target.removesuffix("_v"): move.shape(shapes[name]) for name, move in moves.items()}
+    stages = _stages(shapes)
+    needed = ["encoder.layers.0.weight", f"encoder.layers.{stages + 2}.weight", "decoder.layers.0.weight"]
+    needed += [f"encoder.layers.{i}.layers.4.weight" for i in range(1, stages + 1)]
+    if missing := [name for name in needed if len(plain.get(name, ())) != 3 or 0 in plain[name]]:
+        raise ConvertError(f"{source.path}: cannot tell the codec's size without the kernels {listed(missing)}")
+    channels, audio, _ = plain["encoder.layers.0.weight"]
+    changes = [plain[f"encoder.layers.{i}.layers.4.weight"] for i in range(1, stages + 1)]
+    return OobleckConfig(
+        channels, tuple(out // channels for out, _, _ in changes), tuple(kernel // 2 for _, _, kernel in changes),
+        plain["decoder.layers.0.weight"][1], plain[f"encoder.layers.{stages + 2}.weight"][0], audio,
+    )  # fmt: skip

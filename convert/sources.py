@@ -1,0 +1,133 @@
+"""Checkpoints as they are found: one file or a folder, safetensors or torch, with their state dict picked out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.folders import Layout, read_json, weight_files
+from musiclora.convert.tensors import iter_safetensors, non_finite, safetensors_header
+from musiclora.convert.torch_file import TorchFile
+
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_EMA = "ema_model."
+_EMA_COUNTERS = ("initted", "step")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tensors of a checkpoint that have not been read.
+
+    Attributes:
+        path: the file or folder given.
+        layout: dtype and shape of every tensor, by the name it has in its state dict.
+        files: for every file, the name in it of each tensor: {file: {name: name in the file}}.
+        config: content of the config.json beside it, empty where there is none.
+        metadata: header text of the first safetensors file.
+        notes: what was chosen among several, for the user.
+    """
+
+    path: Path
+    layout: Layout
+    files: dict[Path, dict[str, str]]
+    config: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array), one in memory at a time.
+
+        Raises:
+            ConvertError: a damaged file, or a NaN or infinity, with the tensor's name.
+        """
+        for path, names in self.files.items():
+            back = {stored: name for name, stored in names.items()}
+            for stored, array in _read(path, back):
+                if problem := non_finite(back[stored], array):
+                    raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
+                yield back[stored], array
+
+
+def open_source(path: Path) -> Source:
+    """Find the state dict in a file or folder; in a folder all safetensors are one model.
+
+    Raises:
+        ConvertError: nothing there, several torch files, or one tensor in two files.
+    """
+    path = Path(path)
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = _files_in(path)
+    else:
+        raise ConvertError(f"{path}: no such file or folder")
+    layout: Layout = {}
+    names: dict[Path, dict[str, str]] = {}
+    notes: list[str] = []
+    metadata: Mapping[str, str] = {}
+    doubled: list[str] = []
+    for file in files:
+        found, stored, note, text = _open(file)
+        doubled += [f"{name} is in {file.name} and in another file" for name in found if name in layout]
+        layout.update(found)
+        names[file] = stored
+        notes += [note] if note else []
+        metadata = metadata or text
+    if doubled:
+        raise ConvertError(f"{path}: {listed(doubled)}")
+    folder = path if path.is_dir() else path.parent
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return Source(path, layout, names, config, metadata, tuple(notes))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if (folder / "model.safetensors.index.json").is_file() and not (folder / "model.safetensors").is_file():
+        return list(weight_files(folder).files)
+    if found := sorted(folder.glob("*.safetensors")):
+        return found
+    found = sorted(file for file in folder.iterdir() if file.suffix in _TORCH)
+    if len(found) > 1:
+        raise ConvertError(f"{folder}: several checkpoints here ({listed([f.name for f in found])}); name one of them")
+    if not found:
+        raise ConvertError(f"{folder}: no .safetensors, .pt, .pth, .bin or .ckpt file here")
+    return found
+
+
+def _open(file: Path) -> tuple[Layout, dict[str, str], str, Mapping[str, str]]:
+    if file.suffix == ".safetensors":
+        layout, metadata = safetensors_header(file)
+        prefix = _EMA if any(name.startswith(_EMA) for name in layout) else ""
+        kept = {name.removeprefix(prefix): name for name in layout if not prefix or name.startswith(prefix)}
+        return {name: layout[stored] for name, stored in kept.items()}, kept, "", metadata
+    torch_file = TorchFile(file)
+    key, note = _state_dict(torch_file)
+    refs = torch_file.tensors(torch_file.tree[key] if key else None)
+    prefix = _EMA if key.startswith("ema") or any(name.startswith(_EMA) for name in refs) else ""
+    kept = {name.removeprefix(prefix): name for name in refs if name not in _EMA_COUNTERS}
+    layout = {name: (refs[stored].dtype, refs[stored].shape) for name, stored in kept.items()}
+    return layout, kept, note, {}
+
+
+def _state_dict(file: TorchFile) -> tuple[str, str]:
+    """Key of the state dict in a trainer's checkpoint ("" where the file is one itself), and a note."""
+    if not isinstance(file.tree, dict):
+        return "", ""
+    for key in ("model_state_dict", "ema_model_state_dict", "state_dict"):
+        if isinstance(file.tree.get(key), dict):
+            others = key == "model_state_dict" and isinstance(file.tree.get("ema_model_state_dict"), dict)
+            return key, f"{file.path.name}: took {key}; its averaged weights are left out" if others else ""
+    return "", ""
+
+
+def _read(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    if path.suffix == ".safetensors":
+        return iter_safetensors(path, wanted)
+    file = TorchFile(path)
+    key, _ = _state_dict(file)
+    refs = file.tensors(file.tree[key] if key else None)
+    return file.read((name, ref) for name, ref in refs.items() if name in wanted)

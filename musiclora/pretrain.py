@@ -83,7 +83,7 @@ class TransposedEpochs:
         """Batches of one epoch; the same for the same number."""
         if self._last[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch, 7])
-            chosen = [versions[rng.integers(len(versions))] for versions in self._versions]
+            chosen = [versions[int(rng.integers(len(versions)))] for versions in self._versions]
             self._last = (epoch, self._make(chosen, epoch).batches(epoch))
         return self._last[1]
 

@@ -264,3 +264,37 @@ def test_the_time_budget_ends_the_run_and_drives_the_schedule(tmp_path):
     assert fake.lrs[-1] == pytest.approx(0.05, rel=0.01)
     built.progress.seconds = 11.0
     assert built.go().ended == "time"
+
+
+def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
+    train(config("quiet"))
+    train(config("loud", sample_every=1))
+    assert sorted(p.name for p in (tmp_path / "loud" / "samples").glob("*.mid")) == ["epoch-001.mid", "epoch-002.mid"]
+    assert equal(adapter(tmp_path / "quiet"), adapter(tmp_path / "loud"))
+
+
+def test_mixed_in_music_is_trained_on_and_never_held_out(config, tunes, tmp_path):
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for path in sorted(tunes.glob("*.abc"))[4:]:
+        (extra / f"x-{path.name}").write_bytes(path.read_bytes())
+    own = tmp_path / "own"
+    own.mkdir()
+    for path in sorted(tunes.glob("*.abc"))[:4]:
+        (own / path.name).write_bytes(path.read_bytes())
+    plain = Session(config(data_dir=str(own)))
+    mixed = Session(config(data_dir=str(own), mix_dir=str(extra), mix_ratio=0.4))
+    assert [p.name for p in mixed.prepared.songs.held_out] == [p.name for p in plain.prepared.songs.held_out]
+    added = [p for p in mixed.prepared.songs.train if p.name.startswith("x-")]
+    share = sum(len(p.tokens) for p in added) / sum(len(p.tokens) for p in mixed.prepared.songs.train)
+    assert 0.3 < share < 0.8
+
+
+def test_augmented_copies_of_held_out_songs_are_on_neither_side(config, tunes, tmp_path):
+    from musiclora.data.augment import augment
+
+    augment(tunes, tmp_path / "aug", [-2, 2], [], workers=1)
+    songs = Session(config(data_dir=str(tmp_path / "aug"))).prepared.songs
+    assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
+    assert all(p.is_original for p in songs.held_out)
+    assert len(songs.train) == 3 * 6

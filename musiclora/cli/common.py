@@ -23,7 +23,7 @@ class ManyOption(click.Option):
     """An option that takes all values up to the next option: `--transpose -2 -1 1 2`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+        super().__init__(*args, **{**kwargs, "multiple": True})
 
 
 class ManyCommand(click.Command):
@@ -59,7 +59,9 @@ def _is_option(arg: str) -> bool:
 class RootGroup(click.Group):
     """Runs a command and turns what it raises into one line on stderr and an exit code."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
         debug = bool(os.environ.get("MUSICLORA_DEBUG"))
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -67,9 +69,9 @@ class RootGroup(click.Group):
             debug = True
             arguments.remove("--debug")
         if not standalone_mode:
-            return super().main(arguments, *rest, standalone_mode=False, **extra)
+            return super().main(arguments, standalone_mode=False, **extra)
         try:
-            code = super().main(arguments, *rest, standalone_mode=False, **extra)
+            code = super().main(arguments, standalone_mode=False, **extra)
         except (KeyboardInterrupt, click.Abort):
             _fail("stopped", EXIT_INTERRUPTED, debug)
         except click.exceptions.NoArgsIsHelpError as error:

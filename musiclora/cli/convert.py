@@ -41,7 +41,7 @@ def model(
 @convert.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["peft", "mlx-lm"]))
+@click.option("--to", required=True, type=click.Choice(["peft", "mlx-lm", "diffusers", "kohya"]))
 @click.option("--model", "base", help="Its base, to compare logits.  [default: the recorded one if local]")
 @click.option("--allow-base-mismatch", is_flag=True, help="Go on although the recorded base differs.")
 @backend_option
@@ -49,8 +49,11 @@ def model(
 def adapter(
     source: str, destination: Path, to: str, base: str | None, allow_base_mismatch: bool, backend: str, as_json: bool
 ) -> None:
-    """Convert the adapter folder SOURCE (PEFT or mlx-lm, recognised by its files) into the new folder DESTINATION."""
-    from musiclora.conversion import convert_adapter
+    """Convert the adapter SOURCE, recognised by its files, into the new folder (for kohya, file) DESTINATION.
+
+    Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, and from the .pt of the earlier DiffRhythm LoRA scripts.
+    """
+    from musiclora.adapter_conversion import convert_adapter
 
     result = convert_adapter(source, destination, to, base, backend, allow_base_mismatch=allow_base_mismatch)
     _report(result, as_json)

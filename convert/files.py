@@ -67,6 +67,32 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write and flush; it becomes path on success and vanishes on any exception.
+
+    Raises:
+        OutputError: path exists, or the system refuses to write.
+    """
+    path = Path(path)
+    if path.exists():
+        raise OutputError(f"{path} exists already; remove it or choose another name")
+    temporary = _sibling(path, "tmp")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if _is_ours(error, temporary, path):
+                raise write_error(path, error) from error
+            raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write one file so that readers see the old content or the new, never a part; text is UTF-8.
 

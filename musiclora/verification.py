@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,4 +128,6 @@ def withdrawn_on_failure(destination: Path) -> Iterator[None]:
         yield
     except BaseException:
         shutil.rmtree(destination, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            destination.unlink(missing_ok=True)
         raise

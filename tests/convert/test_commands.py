@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from musiclora import conversion, merging
+from musiclora import adapter_conversion, conversion, merging
 from musiclora.cli import main
 from musiclora.convert.adapter import LoraSpec, read_peft, state_shapes, write_peft
 from musiclora.convert.blend import fuse_tensors, update_difference
@@ -121,8 +121,8 @@ def test_an_adapter_that_would_compute_something_else_is_withdrawn(monkeypatch: 
         a, b = state[f"{name}A.weight"], state[f"{name}B.weight"]
         write_mlx_lm(folder, spec, state | {f"{name}A.weight": b.T, f"{name}B.weight": a.T}, **options)
 
-    write_mlx_lm = conversion.write_mlx_lm
-    monkeypatch.setattr(conversion, "write_mlx_lm", wrong)
+    write_mlx_lm = adapter_conversion.write_mlx_lm
+    monkeypatch.setattr(adapter_conversion, "write_mlx_lm", wrong)
     fails("differs from the original", "convert", "adapter", "a1", "out", "--to", "mlx-lm")
 
 
@@ -226,7 +226,7 @@ class TestBadInput:
         fails("LoHa", "convert", "adapter", "a0", "out", "--to", "mlx-lm")
 
     def test_a_single_file(self) -> None:
-        fails("is a file", "convert", "adapter", "a0/adapter_model.safetensors", "out", "--to", "peft")
+        fails("give its folder", "convert", "adapter", "a0/adapter_model.safetensors", "out", "--to", "peft")
 
     def test_a_rank_of_nothing(self) -> None:
         fails("--rank is 0", "blend", "a0", "a1", "out", "--rank", "0")

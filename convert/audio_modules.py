@@ -1,0 +1,50 @@
+"""Which modules of DiffRhythm's transformer an adapter names, and adapters made of parts with their own scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.adapter import PeftAdapter
+from musiclora.convert.diffrhythm import DiffRhythmConfig
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.lora import LoraSpec, check_state, own_shapes, state_keys, state_modules
+from musiclora.convert.tensors import non_finite
+
+
+@cache
+def known_modules() -> frozenset[str]:
+    """Paths of all linear layers of a model larger than any there is; a file's own names cannot be inverted as text."""
+    return frozenset(DiffRhythmConfig(32, 64, 1, conv_layers=16, duration_embedding=True).linear_shapes())
+
+
+def is_audio(modules: Iterable[str]) -> bool:
+    """Whether an adapter is for DiffRhythm's transformer, by the modules it touches."""
+    return set(modules) <= known_modules()
+
+
+def adapter_of(
+    state: Mapping[str, np.ndarray], scales: Mapping[str, float], where: str, base_model: str, record: dict[str, Any]
+) -> PeftAdapter:
+    """The native form of an adapter whose modules each have their own rank (by shape) and scale.
+
+    Raises:
+        ConvertError: modules that DiffRhythm lacks, or arrays that are missing, mis-shaped or non-finite, all at once.
+    """
+    modules = state_modules(state)
+    problems = [f"{module} is no linear layer of DiffRhythm" for module in modules if module not in known_modules()]
+    problems += [text for name, array in state.items() if (text := non_finite(name, array))]
+    problems += [f"{key} is missing" for module in modules for key in state_keys(module) if key not in state]
+    if problems or not modules:
+        raise ConvertError(f"{where}: {listed(problems or ['no LoRA arrays here'])}")
+    ranks = {module: int(state[state_keys(module)[0]].shape[0]) for module in modules}
+    check_state(state, own_shapes(state, ranks), where)
+    rank = max(ranks.values())
+    scale = max((scales[module] for module in modules), key=abs)
+    # Full paths: a short name could hit the duration embedding of a model that has one, unknown to the adapter.
+    spec = LoraSpec(rank, scale * rank, 0.0, tuple(modules))
+    state = {name: np.asarray(array, np.float32) for name, array in state.items()}
+    return PeftAdapter(spec, state, base_model, record, {}, ranks, {module: scales[module] for module in modules})

@@ -1,0 +1,100 @@
+"""LoRA folders in diffusers' form, for the audio family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.adapter import PeftAdapter
+from musiclora.convert.audio_modules import adapter_of, known_modules
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files import atomic_folder, atomic_write
+from musiclora.convert.folders import read_json
+from musiclora.convert.lora import STATE_KEY, LoraSpec, state_keys, state_modules
+from musiclora.convert.peft_config import lora_config, module_scale, refuse_others
+from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
+
+FILE = "pytorch_lora_weights.safetensors"
+_PREFIX = "transformer."
+_CONFIG = "lora_adapter_metadata"
+
+
+def write_diffusers(
+    folder: Path,
+    spec: LoraSpec,
+    state: Mapping[str, np.ndarray],
+    *,
+    base_model: str,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write pytorch_lora_weights.safetensors in a folder, whole or not at all; alpha is in its header.
+
+    Args:
+        folder: destination.
+        spec: one rank and scale for all modules.
+        state: canonical keys, A [rank, in] and B [out, rank].
+        base_model: what the adapter belongs to.
+        record: content of musiclora.json, written beside it.
+
+    Raises:
+        ConvertError: modules that DiffRhythm lacks.
+        OutputError: the system refuses to write.
+    """
+    if unknown := [module for module in state_modules(state) if module not in known_modules()]:
+        raise ConvertError(f"{folder}: not linear layers of DiffRhythm: {listed(unknown)}")
+    config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
+    config["base_model_name_or_path"] = base_model
+    header = {"format": "pt", _CONFIG: json.dumps({_PREFIX + key: config[key] for key in sorted(config)}, indent=2)}
+    arrays = {_PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
+    with atomic_folder(Path(folder)) as temporary:
+        write_safetensors(temporary / FILE, arrays, header)
+        atomic_write(temporary / "musiclora.json", json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_diffusers(path: Path) -> PeftAdapter:
+    """Read such a folder, or its file, into the native form; without settings in the header alpha is the rank.
+
+    Raises:
+        ConvertError: another kind of adapter (named), or arrays that do not fit.
+    """
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    _, metadata = safetensors_header(file)
+    state: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for name, array in read_safetensors(file).items():
+        match = STATE_KEY.fullmatch(name.removeprefix(_PREFIX))
+        if match is None:
+            problems.append(f"{name} is no LoRA array (A and B of plain LoRA are read)")
+            continue
+        keys = state_keys(match["module"])
+        state[keys[match["part"] == "B"]] = array
+    if problems:
+        raise ConvertError(f"{file}: {listed(problems)}")
+    config = _config(metadata, str(file))
+    modules = state_modules(state)
+    scales = {module: module_scale(config, module)[1] if config else 1.0 for module in modules}
+    record = path / "musiclora.json"
+    return adapter_of(
+        state, scales, str(file), str(config.get("base_model_name_or_path") or ""),
+        read_json(record) if path.is_dir() and record.is_file() else {},
+    )  # fmt: skip
+
+
+def _config(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
+    """PEFT's settings from the header, whose keys may carry the component's name; empty where there are none."""
+    if _CONFIG not in metadata:
+        return {}
+    try:
+        found = json.loads(metadata[_CONFIG])
+    except (ValueError, RecursionError) as error:
+        raise ConvertError(f"{where}: its {_CONFIG} is no JSON") from error
+    if not isinstance(found, dict):
+        raise ConvertError(f"{where}: its {_CONFIG} is no JSON object")
+    config = {"peft_type": "LORA"} | {key.removeprefix(_PREFIX): value for key, value in found.items()}
+    refuse_others(config, where)
+    return config

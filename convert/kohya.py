@@ -1,0 +1,118 @@
+"""LoRA files in kohya's form (sd-scripts, ComfyUI), for the audio family."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.adapter import PeftAdapter
+from musiclora.convert.audio_modules import adapter_of, known_modules
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files import atomic_file
+from musiclora.convert.lora import LoraSpec, state_keys, state_modules
+from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
+
+_PREFIX = "lora_unet_"
+_KEY = re.compile(rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)", re.ASCII)
+_OTHER = {
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    "dora_scale": "DoRA",
+    "lora_mid": "Tucker",
+    "lora_te": "text encoder",
+}
+_RECORD, _BASE = "musiclora", "ss_sd_model_name"  # header texts: our record, and kohya's key for the base
+
+
+def is_kohya(names: Mapping[str, Any]) -> bool:
+    """Whether a file's names are kohya's."""
+    return any(name.startswith("lora_unet_") or ".lora_down." in name for name in names)
+
+
+def write_kohya(
+    path: Path,
+    spec: LoraSpec,
+    state: Mapping[str, np.ndarray],
+    *,
+    base_model: str,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one .safetensors file, whole or not at all; alpha is stored for every module.
+
+    Args:
+        path: destination.
+        spec: one rank and scale for all modules.
+        state: canonical keys, A [rank, in] and B [out, rank].
+        base_model: what the adapter belongs to.
+        record: content of musiclora.json, kept in the header.
+
+    Raises:
+        ConvertError: modules that DiffRhythm lacks.
+        OutputError: the system refuses to write.
+    """
+    modules = state_modules(state)
+    if unknown := [module for module in modules if module not in known_modules()]:
+        raise ConvertError(f"{path}: not linear layers of DiffRhythm: {listed(unknown)}")
+    arrays: dict[str, np.ndarray] = {}
+    for module in modules:
+        key_a, key_b = state_keys(module)
+        name = _PREFIX + module.replace(".", "_")
+        arrays[f"{name}.lora_down.weight"] = np.asarray(state[key_a], np.float32)
+        arrays[f"{name}.lora_up.weight"] = np.asarray(state[key_b], np.float32)
+        arrays[f"{name}.alpha"] = np.array(spec.scale * spec.rank, np.float32)
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(spec.rank),
+        "ss_network_alpha": repr(spec.scale * spec.rank),
+        _BASE: base_model,
+        _RECORD: json.dumps(dict(record or {}), ensure_ascii=False),
+    }
+    with atomic_file(path) as temporary:
+        write_safetensors(temporary, arrays, metadata)
+
+
+def read_kohya(path: Path) -> PeftAdapter:
+    """Read a kohya file into the native form; a module without alpha has scale 1.
+
+    Raises:
+        ConvertError: another kind of adapter (named), names that DiffRhythm lacks, or arrays that do not fit.
+    """
+    _, metadata = safetensors_header(path)
+    flat = {module.replace(".", "_"): module for module in known_modules()}
+    state: dict[str, np.ndarray] = {}
+    alphas: dict[str, float] = {}
+    problems: list[str] = []
+    for name, array in read_safetensors(path).items():
+        match = _KEY.fullmatch(name)
+        kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
+        if match is None or kind:
+            problems.append(f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array")
+        elif match["flat"] not in flat:
+            problems.append(f"{name} is no linear layer of DiffRhythm")
+        elif match["part"] == "alpha":
+            if array.size != 1:
+                problems.append(f"{name} is no single number")
+            else:
+                alphas[flat[match["flat"]]] = float(array.reshape(-1)[0])
+        else:
+            key_a, key_b = state_keys(flat[match["flat"]])
+            state[key_a if "down" in match["part"] else key_b] = array
+    if problems:
+        raise ConvertError(f"{path}: {listed(problems)}")
+    ranks = {module: len(state.get(state_keys(module)[0], ())) for module in state_modules(state)}
+    scales = {module: alphas[module] / rank if module in alphas and rank else 1.0 for module, rank in ranks.items()}
+    return adapter_of(state, scales, str(path), metadata.get(_BASE, ""), _record(metadata))
+
+
+def _record(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(_RECORD, "{}"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

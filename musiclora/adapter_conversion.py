@@ -1,0 +1,164 @@
+"""The job behind `musiclora convert adapter`: recognise, write, read back, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.adapter import PeftAdapter, check_state, read_peft, state_shapes, uniform, write_peft
+from musiclora.convert.audio_modules import is_audio
+from musiclora.convert.blend import Part
+from musiclora.convert.diffrhythm import read_diffrhythm
+from musiclora.convert.diffusers import FILE, read_diffusers, write_diffusers
+from musiclora.convert.folders import read_json
+from musiclora.convert.gpt2 import read_checkpoint
+from musiclora.convert.kohya import is_kohya, read_kohya, write_kohya
+from musiclora.convert.lora import LoraSpec, state_keys
+from musiclora.convert.mlx_lm import is_mlx_lm, read_mlx_lm, write_mlx_lm
+from musiclora.convert.seed_adapter import read_seed_adapter
+from musiclora.convert.tensors import safetensors_header
+from musiclora.errors import ConfigError, ConvertError
+from musiclora.models import Adapter, BaseModel, check_base, find_adapter, find_model
+from musiclora.verification import (
+    LOGIT_TOLERANCE,
+    Converted,
+    Logits,
+    beside,
+    compare_logits,
+    same_update,
+    withdrawn_on_failure,
+)
+
+_FORMATS = {"symbolic": ("peft", "mlx-lm"), "audio": ("peft", "diffusers", "kohya")}
+_READERS: dict[str, Callable[[Path], PeftAdapter]] = {
+    "peft": read_peft,
+    "mlx-lm": read_mlx_lm,
+    "diffusers": read_diffusers,
+    "kohya": read_kohya,
+}
+
+
+def convert_adapter(
+    source: str,
+    destination: Path,
+    to: str,
+    model: str | None = None,
+    backend: str = "auto",
+    *,
+    allow_base_mismatch: bool = False,
+) -> Converted:
+    """Write an adapter in another format, recognising the source's from its files.
+
+    Args:
+        source: an adapter of PEFT, mlx-lm, diffusers, kohya or the audio seed, or a run folder.
+        destination: new folder; for kohya one new file.
+        to: peft, mlx-lm (symbolic), diffusers or kohya (audio).
+        model: its base, for the check of shapes, fingerprint and logits; None takes the recorded one where it is local.
+        backend: what computes the logits.
+        allow_base_mismatch: go on although the recorded base differs.
+
+    Raises:
+        ConfigError: a format that the adapter's family has no use for.
+        ConvertError: it does not fit, or the written adapter computes something else; nothing is left behind then.
+    """
+    path, adapter = read_adapter(source)
+    family = "audio" if is_audio(adapter.ranks) else "symbolic"
+    if to not in _FORMATS[family]:
+        raise ConfigError(f"{path}: is for the {family} family; it can become {', '.join(_FORMATS[family])}, not {to}")
+    spec, state = uniform(adapter)
+    base = find_model(model) if model else _local_base(adapter.base_model)
+    notes: list[str] = []
+    if base:
+        checkpoint = read_diffrhythm(base.path) if family == "audio" else read_checkpoint(base.path)
+        check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), str(path))
+        found = Adapter(path, 1.0, spec, state, adapter.base_model, adapter.record)
+        notes += check_base(found, base, allow_base_mismatch)
+    if not adapter.is_uniform:
+        notes.append(f"ranks or scales differed between modules; now rank {spec.rank} for all, padded with zeros")
+    with withdrawn_on_failure(destination):
+        _write(path, adapter, spec, state, destination, to, family)
+        after: Part = (*uniform(_READERS[to](destination)), 1.0)
+        difference = same_update(_parts(adapter), [after])
+        comparable = base is not None and family == "symbolic"
+        logits = compare_logits(base, (spec, state), base, after[:2], backend) if base and comparable else Logits()
+        logits.refuse_above(LOGIT_TOLERANCE, destination)
+    return Converted(destination, to, difference, logits.difference, logits.largest, logits.backend, tuple(notes))
+
+
+def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
+    """Read an adapter, whichever format it is in; a run folder stands for its best adapter.
+
+    Raises:
+        ConvertError: none that is known, or one that does not fit.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path, _read_file(path)
+    if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():
+        path = path / "adapter-best"
+    if not path.is_dir():
+        path = find_adapter(source).path
+    config = path / "adapter_config.json"
+    if not config.is_file() and (path / FILE).is_file():
+        return path, read_diffusers(path)
+    return path, read_mlx_lm(path) if config.is_file() and is_mlx_lm(read_json(config)) else read_peft(path)
+
+
+def _read_file(path: Path) -> PeftAdapter:
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        return read_seed_adapter(path)
+    if path.suffix != ".safetensors":
+        raise ConvertError(
+            f"{path}: no adapter; expected a folder, a .safetensors file of kohya or diffusers, or a .pt"
+        )
+    names, _ = safetensors_header(path)
+    if is_kohya(names):
+        return read_kohya(path)
+    if (path.parent / "adapter_config.json").is_file():
+        raise ConvertError(f"{path}: give its folder, {path.parent}: the settings are in the file beside it")
+    return read_diffusers(path)
+
+
+def _write(
+    path: Path,
+    adapter: PeftAdapter,
+    spec: LoraSpec,
+    state: Mapping[str, np.ndarray],
+    destination: Path,
+    to: str,
+    family: str,
+) -> None:
+    common: dict[str, Any] = {"base_model": adapter.base_model, "record": adapter.record}
+    if to == "mlx-lm":
+        write_mlx_lm(destination, spec, state, **common)
+    elif to == "kohya":
+        write_kohya(destination, spec, state, **common)
+    elif to == "diffusers":
+        write_diffusers(destination, spec, state, **common)
+    else:
+        files = beside(path) if path.is_dir() else {}
+        symbolic = family == "symbolic"
+        write_peft(
+            destination, spec, state, task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
+            readme=files.pop("README.md", b"").decode("utf-8", "replace"), extra_files=files, **common,
+        )  # fmt: skip
+
+
+def _parts(adapter: PeftAdapter) -> list[Part]:
+    """One part for each module, with its own rank and scale."""
+    parts: list[Part] = []
+    for module, rank in adapter.ranks.items():
+        own = {key: adapter.state[key] for key in state_keys(module)}
+        parts.append((LoraSpec(rank, adapter.scales[module] * rank, 0.0, (module,)), own, 1.0))
+    return parts
+
+
+def _local_base(name: str) -> BaseModel | None:
+    """The recorded base where it is at hand without the network."""
+    try:
+        return find_model(name) if name == "bundled" or (name and Path(name).expanduser().is_dir()) else None
+    except ConfigError:
+        return None

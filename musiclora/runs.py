@@ -150,7 +150,7 @@ class Run:
         """Delete a folder in which training failed before its first save."""
         if self.exists or not self.path.is_dir():
             return
-        for name in (".lock", METRICS, CONFIG):
+        for name in (".lock", METRICS, CONFIG, META):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()

@@ -49,6 +49,10 @@ _FREE = {
 }
 
 
+# Settings that config.toml holds as planned where they were not given.
+_PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps"}
+
+
 class Session:
     """One start of a training run: everything loaded, nothing written yet."""
 
@@ -267,7 +271,8 @@ class Session:
         old = tomllib.loads((self.run.path / CONFIG).read_text(encoding="utf-8"))["train"]
         meta = json.loads((self.run.path / META).read_text(encoding="utf-8"))
         new = self.config.as_toml()
-        differing = [f"{k} was {old.get(k)!r}, is {v!r}" for k, v in new.items() if k not in _FREE and old.get(k) != v]
+        names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in _PLANNED)]
+        differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
         if old["backend"] != self.backend_name:
             differing.append(f"backend was {old['backend']}, is {self.backend_name}")
         if meta.get("data") != self.prepared.songs.fingerprint:

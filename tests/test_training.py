@@ -151,6 +151,18 @@ def test_another_setting_in_the_same_folder_is_refused_by_name(config):
         train(config(epochs=1, lora_r=2))
 
 
+def test_a_setting_left_out_the_second_time_is_noticed_too(config):
+    train(config(epochs=1, lora_r=2))
+    with pytest.raises(TrainingError, match=r"lora_r was 2, is None"):
+        train(config(epochs=1, lora_r=None))
+
+
+def test_planned_settings_need_not_be_given_again(config):
+    options = {"batch_size": None, "grad_accum_steps": None, "epochs": 1}
+    first = train(config(**options))
+    assert train(config(**options)).progress.step == first.progress.step
+
+
 def test_restart_keeps_the_old_run_as_a_backup(config, tmp_path):
     train(config(epochs=1))
     old = adapter(tmp_path / "run")

@@ -132,6 +132,7 @@ def test_weights_that_are_not_finite_are_refused(train, tiny_base, tmp_path):
 def test_a_learning_rate_that_blows_up_ends_with_one_line(train, tmp_path):
     result = train(lr=1e30, max_steps=8, warmup_steps=0, max_grad_norm=0, patience=99)
     refused(result, "not finite", "--lr")
+    assert not (tmp_path / "run" / "adapter-best").exists()
 
 
 def test_an_output_folder_that_is_a_file_or_lies_in_one_is_refused(train, tmp_path):

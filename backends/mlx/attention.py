@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -31,8 +31,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.a
     scale = q.shape[-1] ** -0.5
     if device.is_gpu():
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal" if mask is None else mask)
-    out = _blocks(q * scale, k, v, *([] if mask is None else [mask]))
-    return out[0]
+    return cast(list[mx.array], _blocks(q * scale, k, v, *([] if mask is None else [mask])))[0]
 
 
 def _probabilities(q: mx.array, k: mx.array, start: int, mask: mx.array | None) -> mx.array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def describe() -> dict[str, Any]:
     return {
         "device": device.kind(),
         "name": device.name(),
-        "mlx": mx.__version__,
+        "mlx": version("mlx"),
         "blas": loaded.name,
         "blas_path": loaded.path,
         "blas_reason": loaded.reason,

@@ -141,10 +141,10 @@ def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[
     """States after each token, computed ahead of whoever reads them."""
     steps, length = draws.shape[0], prompts.shape[1]
     state = decoding.start(prompts, draws[0], length + steps)
-    mx.async_eval(state)
+    mx.async_eval(state)  # type: ignore[no-untyped-call]
     for i in range(1, steps):
         ahead = decoding.step(state, draws[i], length + i)
-        mx.async_eval(ahead)
+        mx.async_eval(ahead)  # type: ignore[no-untyped-call]
         yield {key: state[key] for key in ("token", "done", "bad")}
         state = ahead
     yield state

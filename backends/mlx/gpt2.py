@@ -117,15 +117,21 @@ class MlxGpt2:
 
     def _states(self, batch: Arrays) -> mx.array:
         batches.check(batch, self.vocab_size, self.n_positions)
+        inputs = batches.inputs(batch)
         return decoder.hidden_states(
-            weights=self.weights, config=self.config, adapter=self.active_adapter(), **batches.inputs(batch)
+            inputs["tokens"],
+            self.weights,
+            self.config,
+            self.active_adapter(),
+            inputs.get("positions"),
+            inputs.get("segments"),
         )
 
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         states, rows = self._states(batch), batches.scored(batch)
         total = head.loss(states[rows["rows"]], self.weights[decoder.EMBEDDING], rows["targets"], rows["weights"])
-        return LossSum(float(total.item()), float(batches.weight(batch)))
+        return LossSum(float(np.array(total)), float(batches.weight(batch)))
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Next-token logits, float32 [B, L, V]."""

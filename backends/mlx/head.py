@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -46,8 +46,10 @@ def loss_for_training(
 ) -> mx.array:
     """As loss, with a gradient with respect to hidden and, with train_head, to head."""
     if train_head:
-        return _trained_head(hidden, head, targets, weights)[0]
-    return _frozen_head(hidden, mx.stop_gradient(head), targets, weights)[0]
+        outputs = _trained_head(hidden, head, targets, weights)
+    else:
+        outputs = _frozen_head(hidden, mx.stop_gradient(head), targets, weights)
+    return cast(list[mx.array], outputs)[0]
 
 
 def _forward(

@@ -94,13 +94,17 @@ def _activation(pair: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Unary:
         value, slope = pair(x.astype(mx.float32))
         return value.astype(x.dtype), slope.astype(x.dtype)
 
-    function = mx.custom_function(both)
+    function: Any = mx.custom_function(both)
 
     @function.vjp
     def _(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
         return cotangents[0] * outputs[1]
 
-    return lambda x: function(x)[0]
+    def value(x: mx.array) -> mx.array:
+        result: mx.array = function(x)[0]
+        return result
+
+    return value
 
 
 ACTIVATIONS: dict[str, Unary] = {name: _activation(pair) for name, pair in _PAIRS.items()}

@@ -47,9 +47,14 @@ class MlxTraining:
         if dropout:
             masks = decoder.Dropout(DropoutPool(dropout["values"]), tuple(model.names), dropout["offsets"])
         adapter = None if model.spec is None else decoder.Adapter(trained, model.spec.scale, masks)
-        inputs = {key: batch[key] for key in ("tokens", "positions", "segments") if key in batch}
         states = decoder.hidden_states(
-            weights=weights, config=config, adapter=adapter, checkpointing=self._optim.checkpointing, **inputs
+            batch["tokens"],
+            weights,
+            config,
+            adapter,
+            batch.get("positions"),
+            batch.get("segments"),
+            self._optim.checkpointing,
         )
         scored = states[batch["rows"]]
         wte = weights[decoder.EMBEDDING]
@@ -103,7 +108,7 @@ class MlxTraining:
         trained, moments, norm = self._update(self._trained(), grads, self._moments, loss, self._scalars(weight, lr))
         del grads
         mx.eval(trained, moments, norm, loss)
-        result = StepResult(float(loss.item()), float(weight), float(norm.item()))
+        result = StepResult(float(np.array(loss)), float(weight), float(np.array(norm)))
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
             self._trained().update(trained)
             self._moments = moments

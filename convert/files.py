@@ -9,12 +9,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from musiclora.convert.errors import OutputError
 
+_FLUSH = 1 << 26  # bytes
 _HINTS = {
     errno.ENOSPC: "free some space or choose another --output-dir",
     errno.EDQUOT: "free some space or choose another --output-dir",
@@ -115,6 +117,31 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+class Flusher:
+    """Flushes a growing file to the disk beside the work: else the system keeps gigabytes back for the last fsync."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pending = 0
+        self._pool = ThreadPoolExecutor(1)
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> Flusher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown()
+
+    def wrote(self, count: int) -> None:
+        """Start a flush where enough has come together and none is under way."""
+        self._pending += count
+        if self._pending < _FLUSH or (self._running and not self._running.done()):
+            return
+        if self._running:
+            self._running.result()
+        self._running, self._pending = self._pool.submit(os.fsync, self._descriptor), 0
 
 
 def write_json(path: Path, obj: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,16 @@ class Fingerprint:
         self._digests.append(digest.digest())
 
     def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        """Pass tensors through, taking them in."""
-        for name, array in tensors:
-            self.add(name, array)
-            yield name, array
+        """Pass tensors through, taking them in on another thread; one more tensor is in memory meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            before: Future[None] | None = None
+            for name, array in tensors:
+                if before:
+                    before.result()
+                before = pool.submit(self.add, name, array)
+                yield name, array
+            if before:
+                before.result()
 
     def value(self) -> str:
         """The fingerprint, hexadecimal."""

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, listed
-from musiclora.convert.files import write_error
+from musiclora.convert.files import Flusher, write_error
 
 Arrays = Mapping[str, np.ndarray]
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -274,17 +274,19 @@ def _write_all(
 ) -> None:
     problems: list[str] = []
     left = dict.fromkeys(layout)
-    for name, array in pairs:
-        if name not in left:
-            problems.append(f"{name} comes twice" if name in layout else f"{name} is surplus")
-            continue
-        del left[name]
-        dtype, shape = layout[name]
-        if array.shape != shape:
-            problems.append(f"{name} is {list(array.shape)}, expected {list(shape)}")
-            continue
-        file.seek(offsets[name])
-        file.write(np.ascontiguousarray(cast(name, array, dtype)).reshape(-1).view(np.uint8).data)
+    with Flusher(file.fileno()) as flusher:
+        for name, array in pairs:
+            if name not in left:
+                problems.append(f"{name} comes twice" if name in layout else f"{name} is surplus")
+                continue
+            del left[name]
+            dtype, shape = layout[name]
+            if array.shape != shape:
+                problems.append(f"{name} is {list(array.shape)}, expected {list(shape)}")
+                continue
+            file.seek(offsets[name])
+            file.write(np.ascontiguousarray(cast(name, array, dtype)).reshape(-1).view(np.uint8).data)
+            flusher.wrote(array.nbytes)
     problems += [f"{name} is missing" for name in left]
     if problems:
         raise ConvertError(f"tensors do not fit: {listed(problems)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,9 @@ class TorchFile:
             archive = None if self._offsets else zipfile.ZipFile(file)
             for name, ref in tensors:
                 try:
-                    data = self._from_zip(archive, ref.storage) if archive else self._from_legacy(file, ref.storage)
+                    data = (
+                        self._from_zip(file, archive, ref.storage) if archive else self._from_legacy(file, ref.storage)
+                    )
                 except (*_ZIP_ERRORS, OSError) as error:
                     raise ConvertError(f"{self.path}: tensor {name} is damaged ({error})") from error
                 yield name, _window(data, ref)
@@ -114,16 +117,22 @@ class TorchFile:
         if order in names and archive.read(order) != b"little":
             raise ConvertError(f"{self.path}: its numbers are not little-endian")
 
-    def _from_zip(self, archive: zipfile.ZipFile, storage: Storage) -> np.ndarray:
+    def _from_zip(self, file: io.BufferedReader, archive: zipfile.ZipFile, storage: Storage) -> np.ndarray:
         info = archive.getinfo(f"{self._root}/data/{storage.key}")
         data = np.empty(storage.count, storage.dtype)
         if info.file_size != data.nbytes:
             raise ValueError(f"{info.file_size} bytes, expected {data.nbytes}")
-        view, filled = data.view(np.uint8).data, 0
-        with archive.open(info) as member:  # verifies the checksum at the end
-            while block := member.read(1 << 22):
-                view[filled : filled + len(block)] = block
-                filled += len(block)
+        view = data.view(np.uint8).data
+        if info.compress_type == zipfile.ZIP_STORED:
+            with archive.open(info):  # checks the local header, which says where the bytes begin
+                file.seek(info.header_offset + 26)
+                lengths = file.read(4)
+                file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
+            filled = file.readinto(view)
+            if filled == data.nbytes and zlib.crc32(view) != info.CRC:
+                raise ValueError("its checksum does not fit")
+        else:
+            filled = _inflate(archive, info, view)
         if filled != data.nbytes:
             raise ValueError(f"{filled} bytes, expected {data.nbytes}")
         return data
@@ -161,6 +170,16 @@ class TorchFile:
             self._offsets[key] = (start, count)
             file.seek(end)
         return tree
+
+
+def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: memoryview) -> int:
+    """Unpack a compressed entry block by block; returns the bytes filled. The checksum is verified at the end."""
+    filled = 0
+    with archive.open(info) as member:
+        while block := member.read(1 << 20):
+            view[filled : filled + len(block)] = block
+            filled += len(block)
+    return filled
 
 
 def _window(data: np.ndarray, ref: TensorRef) -> np.ndarray:

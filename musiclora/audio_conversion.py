@@ -105,8 +105,7 @@ class _Tap:
         self._rounding = 0.0
 
     def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, array in tensors:
-            self.source.add(name, array)
+        for name, array in self.source.tap(tensors):
             rounded = array if self._dtype is None else cast(name, array, self._dtype)
             self._sums[name] = _checksum(rounded)
             if rounded is not array:

@@ -20,7 +20,7 @@ DEFAULT_MODEL = "xingjianll/midi-gpt2"
 PRESETS: dict[str, dict[str, Any]] = {
     "conservative": {"lora_r": 8, "lora_alpha": 16.0, "lora_dropout": 0.1},
     "capacity": {"lora_r": 32, "lora_alpha": 64.0},
-    "bundled": {"lr": 2e-3, "lora_r": 16, "lora_alpha": 32.0},
+    "bundled": {"lr": 1e-3, "transpose": 5},
 }
 
 
@@ -44,6 +44,7 @@ class TrainConfig:
         patience: evaluations (one an epoch) without a better held-out loss before the run stops.
         mix_dir: more music to mix in, so that the style stays a flavour.
         mix_ratio: share of the training tokens that come from mix_dir, in (0, 1).
+        transpose: draw each training song in a key at most so many semitones away, anew every epoch; 0 keeps keys.
         sample_every: write a sample every so many epochs; 0 never.
         num_workers: processes that read and tokenise.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
@@ -74,6 +75,7 @@ class TrainConfig:
     num_workers: int | None = None
     mix_dir: str | None = None
     mix_ratio: float = 0.25
+    transpose: int = 0
     sample_every: int = 0
     allow_base_mismatch: bool = False
     seed: int = 42
@@ -92,8 +94,8 @@ class TrainConfig:
     def _numbers_out_of_range(self) -> list[str]:
         least = {
             "max_seq_len": 8, "batch_size": 1, "grad_accum_steps": 1, "epochs": 1, "warmup_steps": 0, "patience": 1,
-            "lora_r": 1, "num_workers": 0, "sample_every": 0, "seed": 0, "weight_decay": 0, "max_grad_norm": 0,
-            "max_steps": 1,
+            "lora_r": 1, "num_workers": 0, "sample_every": 0, "transpose": 0, "seed": 0, "weight_decay": 0,
+            "max_grad_norm": 0, "max_steps": 1,
         }  # fmt: skip
         problems = []
         for name, low in least.items():

@@ -40,6 +40,7 @@ class DemoOptions:
         steps: optimiser steps; fewer where they would not fit into `seconds`.
         rows: rows of up to 512 tokens in a step.
         lr, rank, alpha, dropout: of the adapter.
+        transpose: songs are learnt in keys up to so many semitones away.
         seconds: longest training.
         pieces: how many are generated, each by the base and by the adapted model.
         tokens: longest piece.
@@ -48,7 +49,8 @@ class DemoOptions:
 
     steps: int = 120
     rows: int = 4
-    lr: float = 2e-3
+    lr: float = 1e-3
+    transpose: int = 5
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.05
@@ -182,6 +184,7 @@ def demo(
         data_dir=DATA, output_dir=str(folder / "run"), model="bundled", backend=name, seed=o.seed, lr=o.lr,
         lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows,
         grad_accum_steps=1, max_seq_len=512, max_steps=o.steps, patience=1000,
+        transpose=o.transpose,
     )  # fmt: skip
     session = DemoSession(config, o, out, Prepared(base, tokenizer, shape.n_positions, songs))
     training = session.train()
@@ -209,7 +212,7 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
         settings={"songs to train on": len(songs.train), "songs to choose the best step by": len(songs.held_out),
                   "test songs": result.gain.songs, "steps": result.training.progress.step, "rank": o.rank,
                   "alpha": o.alpha, "dropout": o.dropout, "learning rate": o.lr,
-                  "rows in a step": o.rows, "seed": o.seed},
+                  "keys": f"within {o.transpose} semitones", "rows in a step": o.rows, "seed": o.seed},
         notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
                f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
     ))  # fmt: skip

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from musiclora.backends.base import Arrays
 from musiclora.config import TrainConfig
 from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.data.augment import transpositions
-from musiclora.data.batches import BatchPlan
-from musiclora.data.pieces import Piece, load_pieces
+from musiclora.data.pieces import load_pieces
 from musiclora.data.tokenizer import MusicTokenizer
 from musiclora.data.tokens import load_tokenizer, own_tokenizer
+from musiclora.epochs import TransposedEpochs
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.planning import Plan
-from musiclora.prepare import Prepared, batch_plan, find_tokenizer, split_songs
+from musiclora.prepare import Prepared, find_tokenizer, split_songs
 from musiclora.results import Reporter, TrainResult
 from musiclora.session import Session
 from musiclora.training import Epochs, LoopOptions
@@ -66,28 +62,6 @@ class PretrainOptions:
             raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
 
 
-class TransposedEpochs:
-    """Batches in which every piece stands in a transposition drawn anew each epoch, keyed by seed, epoch and piece."""
-
-    def __init__(
-        self, pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int, low: int, high: int
-    ) -> None:
-        self._versions = [transpositions(tokenizer, piece, low=low, high=high) or [piece] for piece in pieces]
-        self._make: Callable[[Sequence[Piece], int], BatchPlan] = lambda chosen, epoch: batch_plan(
-            chosen, tokenizer, length, rows, seed + epoch
-        )
-        self._seed, self._last = seed, (-1, [])  # type: tuple[int, tuple[int, Sequence[Arrays]]]
-        self.tokens_per_epoch: int = self._make(pieces, 0).tokens_per_epoch
-
-    def batches(self, epoch: int) -> Sequence[Arrays]:
-        """Batches of one epoch; the same for the same number."""
-        if self._last[0] != epoch:
-            rng = np.random.default_rng([self._seed, epoch, 7])
-            chosen = [versions[int(rng.integers(len(versions)))] for versions in self._versions]
-            self._last = (epoch, self._make(chosen, epoch).batches(epoch))
-        return self._last[1]
-
-
 class PretrainSession(Session):
     """A training session over all parameters, with transpositions and a time budget."""
 
@@ -98,10 +72,9 @@ class PretrainSession(Session):
     def epoch_data(self, rows: int) -> Any:
         if not self.options.transpose:
             return super().epoch_data(rows)
-        o, songs = self.options, self.prepared.songs
-        return TransposedEpochs(
-            songs.train, self.prepared.tokenizer, self.length, rows, self.config.seed, o.low, o.high
-        )
+        o, songs, tokenizer = self.options, self.prepared.songs, self.prepared.tokenizer
+        keys = [transpositions(tokenizer, piece, low=o.low, high=o.high) or [piece] for piece in songs.train]
+        return TransposedEpochs(keys, tokenizer, self.length, rows, self.config.seed)
 
     def _measured(self, plan: Plan, data: Epochs) -> Plan:
         """With a time budget, as many steps as the probe says it allows."""

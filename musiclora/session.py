@@ -18,6 +18,7 @@ from musiclora.convert.adapter import read_peft
 from musiclora.convert.files import atomic_write, write_json
 from musiclora.convert.fingerprint import checkpoint_fingerprint
 from musiclora.convert.gpt2 import read_checkpoint
+from musiclora.epochs import TransposedEpochs, keys_within
 from musiclora.errors import TrainingError
 from musiclora.evaluation import Score, gain, score
 from musiclora.meta import run_meta
@@ -79,7 +80,12 @@ class Session:
 
     def epoch_data(self, rows: int) -> Any:
         """Training batches of so many rows."""
-        return batch_plan(self.prepared.songs.train, self.prepared.tokenizer, self.length, rows, self.config.seed)
+        songs, tokenizer, c = self.prepared.songs.train, self.prepared.tokenizer, self.config
+        if not c.transpose:
+            return batch_plan(songs, tokenizer, self.length, rows, c.seed)
+        return TransposedEpochs(
+            [keys_within(tokenizer, piece, c.transpose) for piece in songs], tokenizer, self.length, rows, c.seed
+        )
 
     def _plans(self) -> tuple[Plan, Epochs, list[Any]]:
         songs, tokenizer = self.prepared.songs, self.prepared.tokenizer

@@ -225,8 +225,8 @@ class Loop:
         self._tick()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the held-out loss is not finite after step {p.step}; the state saved before is kept in {self.run.path}; "
-                "try a lower --lr or --dtype float32"
+                f"the held-out loss is not finite after step {p.step}; the state saved before is kept in "
+                f"{self.run.path}; try a lower --lr or --dtype float32"
             )
         train_loss = p.loss / p.weight if p.weight else None
         self.run.append_metrics(step=p.step, epoch=p.epoch, train_loss=train_loss, val_loss=round(loss, 6))

@@ -10,10 +10,12 @@ import pytest
 from musiclora.config import TrainConfig
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.convert.tensors import read_safetensors
+from musiclora.data.augment import transpositions
 from musiclora.data.pieces import load_pieces
 from musiclora.data.tokens import own_tokenizer
+from musiclora.epochs import TransposedEpochs, keys_within
 from musiclora.errors import ConfigError
-from musiclora.pretrain import PretrainOptions, TransposedEpochs, pretrain
+from musiclora.pretrain import PretrainOptions, pretrain
 from musiclora.runs import Run
 
 
@@ -32,7 +34,7 @@ def config(tunes, output, backend, **changes):
 
 def test_every_epoch_holds_each_piece_once_in_another_transposition(pieces):
     tokenizer = own_tokenizer()
-    data = TransposedEpochs(pieces, tokenizer, 256, 4, 1, 40, 93)
+    data = TransposedEpochs([transpositions(tokenizer, p, low=40, high=93) for p in pieces], tokenizer, 256, 4, 1)
     pitch_of = tokenizer.pitch_of
 
     def pitches(epoch):
@@ -45,6 +47,14 @@ def test_every_epoch_holds_each_piece_once_in_another_transposition(pieces):
     assert first.min() >= 40
     assert first.max() <= 93
     assert all(np.array_equal(a["tokens"], b["tokens"]) for a, b in zip(data.batches(1), data.batches(1), strict=True))
+
+
+def test_keys_stay_within_the_semitones_asked_for(pieces):
+    tokenizer = own_tokenizer()
+    versions = keys_within(tokenizer, pieces[0], 3)
+    own = tokenizer.pitch_of[pieces[0].tokens]
+    shifts = [int((tokenizer.pitch_of[v.tokens] - own)[own >= 0].mean()) for v in versions]
+    assert shifts == [-3, -2, -1, 0, 1, 2, 3]
 
 
 def test_pretraining_leaves_a_base_that_knows_more_than_it_did(tunes, any_backend, tmp_path):

@@ -46,6 +46,9 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--num-workers", type=int, help="Processes that read and tokenise.  [default: the processor's cores]")
 @click.option("--mix-dir", help="More music to mix in, so that the style stays a flavour.")
 @click.option("--mix-ratio", type=float, help="Share of the tokens that come from --mix-dir.  [default: 0.25]")
+@click.option(
+    "--transpose", type=int, help="Draw each song's key up to so many semitones away, every epoch.  [default: 0]"
+)
 @click.option("--sample-every", type=int, help="Write a sample every so many epochs.  [default: 0, never]")
 @click.option("--restart", is_flag=True, help="Begin anew; the old run is kept as a backup.")
 @click.option(

@@ -71,7 +71,7 @@ def attend(qkv: Tensor, n_head: int, plan: Layout) -> Tensor:
     """Causal attention over qkv [B*L, 3d], giving [B*L, d]."""
     rows, width = qkv.shape
     if plan.runs is not None:
-        found: Tensor = _BlockAttention.apply(qkv, n_head, plan)
+        found: Tensor = _BlockAttention.apply(qkv, n_head, plan)  # type: ignore[no-untyped-call]
         return found
     q, k, v = _heads(qkv, n_head, plan).unbind(0)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask, is_causal=plan.mask is None)

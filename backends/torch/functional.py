@@ -114,7 +114,7 @@ def dense(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
         return torch.addmm(layer.bias, x, layer.weight)
     mask = masks(layer.name, x.shape[0], x.shape[1]) if masks else None
     a, b, scale = layer.lora
-    out: Tensor = _LoraLinear.apply(x, a, b, layer.weight, layer.bias, scale, mask)
+    out: Tensor = _LoraLinear.apply(x, a, b, layer.weight, layer.bias, scale, mask)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -195,5 +195,5 @@ class _HeadLoss(torch.autograd.Function):
 
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats summed over rows, float32: hidden [M, d], head [V, d], targets int64 [M]."""
-    total: Tensor = _HeadLoss.apply(hidden, head, targets)
+    total: Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return total

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.torch import adapter as lora
 from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Masks, Norm, decode, head_loss
-from musiclora.convert.adapter import LoraSpec, check_state, match_targets, state_shapes
+from musiclora.convert.adapter import LoraSpec, check_state, match_targets, state_keys, state_shapes
 from musiclora.convert.errors import BackendError, DataError, listed
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint
 
@@ -89,7 +89,7 @@ class TorchGpt2:
         """The adapter's parameters by state key."""
         found = {}
         for name in self._adapted:
-            for key, value in zip(lora.state_keys(name), lora.factors(self.module, name), strict=True):
+            for key, value in zip(state_keys(name), lora.factors(self.module, name), strict=True):
                 found[key] = value
         return found
 
@@ -123,8 +123,8 @@ class TorchGpt2:
         config, blocks = self.config, []
         for i in range(config.n_layer):
             at = f"transformer.h.{i}"
-            linears = [dense(f"{at}.{leaf}") for leaf in _LINEARS]
-            blocks.append(Block(norm(f"{at}.ln_1"), *linears[:2], norm(f"{at}.ln_2"), *linears[2:]))
+            c_attn, attn_proj, c_fc, mlp_proj = (dense(f"{at}.{leaf}") for leaf in _LINEARS)
+            blocks.append(Block(norm(f"{at}.ln_1"), c_attn, attn_proj, norm(f"{at}.ln_2"), c_fc, mlp_proj))
         return Decoder(
             found[_EMBEDDING],
             found["transformer.wpe.weight"],

@@ -36,7 +36,7 @@ class _Flat:
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of an array that is laid out like this one."""
-        parts = flat.split([math.prod(shape) for shape in self.shapes.values()])
+        parts = torch.split(flat, [math.prod(shape) for shape in self.shapes.values()])
         return {k: part.view(shape) for part, (k, shape) in zip(parts, self.shapes.items(), strict=True)}
 
 

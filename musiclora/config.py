@@ -160,7 +160,8 @@ def resolve(options: Mapping[str, Any], preset: str | None = None, config_file: 
     """
     values: dict[str, Any] = {}
     from_file = _read_toml(config_file) if config_file else {}
-    preset = preset or from_file.pop("preset", None)
+    in_file = from_file.pop("preset", None)
+    preset = preset or in_file
     if preset is not None:
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")

@@ -15,7 +15,7 @@ from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_finger
 from musiclora.errors import ConfigError, ConvertError
 
 BUNDLED = {"bundled": "symbolic"}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md"]
 
 
@@ -58,11 +58,18 @@ def _from_hub(name: str, option: str, instead: str) -> Path:
     if not _HUB_ID.fullmatch(name):
         raise ConfigError(f"{option} {name}: there is no such folder, and it is no Hub id (owner/name)")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     hint = f"; offline, use {option} {instead}" if instead else ""
     try:
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+    except HFValidationError as error:
+        raise ConfigError(f"{option} {name}: there is no such folder, and it is no Hub id (owner/name)") from error
     except LocalEntryNotFoundError as error:
         raise ConfigError(f"{option} {name}: not in the local cache, and the Hub cannot be reached{hint}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -185,4 +185,5 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         raise TrainingError(f"{parent}: cannot be written ({error.strerror}); choose another --output-dir") from error
     finally:
-        probe.unlink(missing_ok=True) if os.access(parent, os.W_OK) else None
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -24,6 +24,12 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert (config.lr, config.lora_r, config.lora_alpha, config.seed) == (5e-4, 4, 64.0, 42)
 
 
+def test_a_preset_on_the_command_line_wins_over_the_one_in_the_file(tmp_path):
+    path = write(tmp_path, "preset = 'conservative'\n")
+    assert resolve(FOLDERS, None, path).lora_r == 8
+    assert resolve(FOLDERS, "capacity", path).lora_r == 32
+
+
 def test_the_defaults_are_those_that_the_guide_promises():
     config = resolve(FOLDERS)
     lora = config.lora()

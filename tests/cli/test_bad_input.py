@@ -138,7 +138,7 @@ def test_a_learning_rate_that_blows_up_ends_with_one_line(train, tmp_path):
 def test_an_output_folder_that_is_a_file_or_lies_in_one_is_refused(train, tmp_path):
     (tmp_path / "file").write_text("mine")
     refused(train(output_dir=tmp_path / "file"), "file")
-    refused(train(output_dir=tmp_path / "file" / "run"), "file")
+    refused(train(output_dir=tmp_path / "file" / "run"), "file", "choose another --output-dir")
     assert (tmp_path / "file").read_text() == "mine"
 
 

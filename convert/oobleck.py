@@ -26,15 +26,26 @@ def fold(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """
     values = direction.astype(np.float32)
     norms = np.sqrt(np.square(values).sum(axis=(1, 2), dtype=np.float64))[:, None, None]
+    gains = gain.reshape(norms.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = (gain.astype(np.float64).reshape(norms.shape) / norms).astype(np.float32)
+        factor = (gains.astype(np.float64) / norms).astype(np.float32)
+    factor[gains == norms.astype(np.float32)] = 1  # what `unfold` wrote comes back bit for bit
     if not np.isfinite(factor).all():
         raise ConvertError("a weight norm of zero: g / ||v|| is not finite")
     folded: np.ndarray = values * factor
     return folded
 
 
-__all__ = ["OobleckCheckpoint", "OobleckConfig", "fold", "is_oobleck", "read_oobleck", "write_oobleck"]
+FORMS = {"hf": (False, True), "mlx": (False,), "diffusers": (True,)}  # with weight norm or without
+
+__all__ = ["OobleckCheckpoint", "OobleckConfig", "fold", "is_oobleck", "read_oobleck", "unfold", "write_oobleck"]
+
+
+def unfold(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain (float32) and direction of a weight: the inverse of `fold`, with the weight itself as its direction."""
+    norms = np.sqrt(np.square(weight.astype(np.float32)).sum(axis=(1, 2), dtype=np.float64))[:, None, None]
+    direction = np.where(norms == 0, np.ones((), weight.dtype), weight)  # a kernel of zeros has none: any will do
+    return norms.astype(np.float32), direction
 
 
 @dataclass(frozen=True)
@@ -57,20 +68,35 @@ class OobleckCheckpoint:
     _plan: Plan
     _source: Source
 
-    def tensors(self, *, folded: bool = True) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (stable-audio-tools' name, array in torch's layout), one at a time, weight norm folded or as stored."""
+    def tensors(self, *, weight_norm: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (stable-audio-tools' name, array in torch's layout), one at a time, folded or as gain and direction."""
         moves = {move.source: move for move in self._plan.moves}
         stored = ((moves[n].target, moves[n].apply(array)) for n, array in self._source.tensors() if n in moves)
-        return _folded(stored, self._source.path) if folded else stored
+        if weight_norm == self.weight_norm:
+            return stored
+        return _unfolded(stored) if weight_norm else _folded(stored, self._source.path)
 
-    def dtypes_of(self, *, folded: bool = True) -> dict[str, np.dtype[Any]]:
-        """Dtype of every tensor of `tensors`; a folded weight has the wider of its two."""
-        if not folded or not self.weight_norm:
+    def dtypes_of(self, *, weight_norm: bool = False) -> dict[str, np.dtype[Any]]:
+        """Dtype of every tensor of `tensors`; a folded weight has the wider of its two, a new gain is float32."""
+        if weight_norm == self.weight_norm:
             return self.dtypes
-        wide = {
-            n[:-2]: np.result_type(d, self.dtypes[f"{n[:-1]}v"]) for n, d in self.dtypes.items() if n.endswith("_g")
-        }
-        return {n: d for n, d in self.dtypes.items() if not n.endswith(("_g", "_v"))} | wide
+        rest = {n: d for n, d in self.dtypes.items() if not n.endswith(("weight", "_g", "_v"))}
+        if weight_norm:
+            weights = {n: d for n, d in self.dtypes.items() if n.endswith("weight")}
+            gains = dict.fromkeys((f"{n}_g" for n in weights), np.dtype("float32"))
+            return rest | gains | {f"{n}_v": d for n, d in weights.items()}
+        gains = {n[:-2]: d for n, d in self.dtypes.items() if n.endswith("_g")}
+        return rest | {n: np.result_type(d, self.dtypes[f"{n}_v"]) for n, d in gains.items()}
+
+
+def _unfolded(tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, array in tensors:
+        if not name.endswith(".weight"):
+            yield name, array
+            continue
+        gain, direction = unfold(array)
+        yield f"{name}_g", gain
+        yield f"{name}_v", direction
 
 
 def _folded(tensors: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -137,14 +163,15 @@ def write_oobleck(
         tensors: (stable-audio-tools' name, array in torch's layout), in any order.
         layout: hf (stable-audio-tools' names), mlx or diffusers.
         dtypes: of each tensor, or one name for all.
-        weight_norm: whether the tensors hold weight_g and weight_v; only hf can.
+        weight_norm: whether the tensors hold weight_g and weight_v: never in mlx, always in diffusers, whose class has
+            no other parameters and would start from random ones without a word.
 
     Raises:
         ConvertError: a layout that cannot hold this codec, or tensors that do not fit.
         OutputError: the system refuses to write.
     """
-    if layout not in EXPORTS or (weight_norm and layout != "hf"):
-        raise ConvertError(f"layout {layout!r} cannot hold this codec; known: {', '.join(EXPORTS)} (weight norm: hf)")
+    if layout not in EXPORTS or weight_norm not in FORMS[layout]:
+        raise ConvertError(f"layout {layout!r} cannot hold this codec; known: {', '.join(EXPORTS)}")
     settings = config.to_json(layout)
     shapes = config.normed_shapes() if weight_norm else config.tensor_shapes()
     moves = plan_export(rules(layout, len(config.strides)), shapes)

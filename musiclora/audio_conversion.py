@@ -12,7 +12,7 @@ import numpy as np
 from musiclora.convert.diffrhythm import is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import atomic_folder, write_json
 from musiclora.convert.fingerprint import RECORD, Fingerprint
-from musiclora.convert.oobleck import is_oobleck, read_oobleck, write_oobleck
+from musiclora.convert.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
 from musiclora.convert.sources import open_source
 from musiclora.convert.tensors import cast, dtype_named
 from musiclora.errors import ConfigError, ConvertError, listed
@@ -82,16 +82,17 @@ def _transformer(
 
 def _codec(source: Path, destination: Path, to: str, dtype: str | None) -> list[str]:
     checkpoint = read_oobleck(source)
-    folded = not checkpoint.weight_norm or to != "hf"
+    normed = checkpoint.weight_norm if checkpoint.weight_norm in FORMS[to] else not checkpoint.weight_norm
     tap = _Tap(dtype)
-    tensors = tap(checkpoint.tensors(folded=folded))
-    dtypes = dtype or checkpoint.dtypes_of(folded=folded)
-    write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=not folded)
-    written = read_oobleck(destination)
-    tap.compare(written.tensors(folded=folded), destination)
+    tensors = tap(checkpoint.tensors(weight_norm=normed))
+    dtypes = dtype or checkpoint.dtypes_of(weight_norm=normed)
+    write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=normed)
+    tap.compare(read_oobleck(destination).tensors(weight_norm=normed), destination)
     notes = tap.notes()
-    if checkpoint.weight_norm and folded:
-        notes.append("weight norm folded into the weights, in float32")
+    if normed != checkpoint.weight_norm:
+        notes.append(
+            "weights split into gain and direction" if normed else "weight norm folded into the weights, in float32"
+        )
     return notes + [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
 
 

@@ -67,10 +67,11 @@ def test_every_container_gives_back_every_bit(config: OobleckConfig, layout: str
         checkpoint = read_oobleck(tmp_path / "f.safetensors")
     elif layout == "diffusers" and config != FITS_DIFFUSERS:
         with pytest.raises(ConvertError, match="cannot hold this codec"):
-            write_oobleck(tmp_path / "out", config, tensors.items(), layout, "float32")
+            write_oobleck(tmp_path / "out", config, tensors.items(), layout, "float32", weight_norm=True)
         return
     else:
-        write_oobleck(tmp_path / "out", config, tensors.items(), layout, "float32")
+        write_oobleck(tmp_path / "hf", config, tensors.items(), "hf", "float32")
+        convert_audio(tmp_path / "hf", tmp_path / "out", layout)
         checkpoint = read_oobleck(tmp_path / "out")
     assert (checkpoint.layout, checkpoint.config) == (layout, config)
     assert same(dict(checkpoint.tensors()), tensors)
@@ -83,7 +84,7 @@ def test_a_bare_file_is_read_by_its_shapes(config: OobleckConfig, normed: bool, 
     write_safetensors(tmp_path / "f.safetensors", tensors)
     checkpoint = read_oobleck(tmp_path / "f.safetensors")
     assert (checkpoint.config, checkpoint.weight_norm) == (config, normed)
-    assert same(dict(checkpoint.tensors(folded=False)), tensors)
+    assert same(dict(checkpoint.tensors(weight_norm=normed)), tensors)
     folded = dict(checkpoint.tensors())
     assert {name: array.shape for name, array in folded.items()} == config.tensor_shapes()
     if normed:
@@ -111,13 +112,17 @@ def test_convert_folds_for_mlx_and_keeps_weight_norm_for_the_original(tmp_path: 
     assert np.array_equal(stored[conv], expected.transpose(0, 2, 1))
 
 
-def test_diffusers_names_are_those_of_its_own_class(tmp_path: Path) -> None:
+def test_diffusers_names_are_those_of_its_own_class_which_knows_gain_and_direction_only(tmp_path: Path) -> None:
     tensors = random_tensors(FITS_DIFFUSERS)
-    write_oobleck(tmp_path / "d", FITS_DIFFUSERS, tensors.items(), "diffusers", "float32")
+    dead = "encoder.layers.1.layers.4.weight"
+    tensors[dead][2] = 0  # torch's weight norm would make this kernel NaN if its direction were zero, too
+    write_safetensors(tmp_path / "f.safetensors", tensors)
+    convert_audio(tmp_path / "f.safetensors", tmp_path / "d", "diffusers")
     stored = read_safetensors(tmp_path / "d" / "diffusion_pytorch_model.safetensors")
     pairs = {
         "encoder.conv1.weight": "encoder.layers.0.weight",
         "encoder.block.1.res_unit2.conv1.weight": "encoder.layers.2.layers.1.layers.1.weight",
+        "encoder.block.0.conv1.weight": dead,
         "encoder.block.0.conv1.bias": "encoder.layers.1.layers.4.bias",
         "encoder.snake1.alpha": "encoder.layers.3.alpha",
         "decoder.block.0.snake1.beta": "decoder.layers.1.layers.0.beta",
@@ -126,9 +131,16 @@ def test_diffusers_names_are_those_of_its_own_class(tmp_path: Path) -> None:
         "decoder.conv2.weight": "decoder.layers.4.weight",
     }
     for theirs, ours in pairs.items():
-        expected = tensors[ours][None, :, None] if theirs.endswith(("alpha", "beta")) else tensors[ours]
-        assert np.array_equal(stored[theirs], expected)
-    assert len(stored) == len(tensors)
+        if theirs.endswith(".weight"):
+            gain, direction = stored[f"{theirs}_g"], stored[f"{theirs}_v"]
+            norms = np.sqrt((direction.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True))
+            np.testing.assert_allclose(gain * direction / norms, tensors[ours], rtol=2e-7)  # the gain is rounded once
+        else:
+            expected = tensors[ours][None, :, None] if theirs.endswith(("alpha", "beta")) else tensors[ours]
+            assert np.array_equal(stored[theirs], expected)
+    assert set(stored) >= {"decoder.conv2.weight_g"}
+    assert not any(name.endswith(".weight") for name in stored)
+    assert same(dict(read_oobleck(tmp_path / "d").tensors()), tensors)
     assert json.loads((tmp_path / "d" / "config.json").read_text())["downsampling_ratios"] == [2, 2]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import mido
 import numpy as np
 
-from musiclora.data.augment import augment
 from musiclora.data.corpora import corpus_folder, corpus_tunes, write_tunes
 from musiclora.data.reading import read_music
 from musiclora.data.splits import near_duplicates
@@ -43,16 +42,6 @@ def draw(corpus: str, seed: int, cache: Path, train: int, held_out: int) -> tupl
                 shutil.copy(songs[i], building / part.name)
         building.rename(folder)
     return parts
-
-
-def transposed(songs: Path, reach: int) -> Path:
-    """Folder of the songs in all keys from reach semitones below to reach above; made once, then found again."""
-    if not reach:
-        return songs
-    folder = songs.with_name(f"{songs.name}-transposed-{reach}")
-    if not folder.exists():
-        augment(songs, folder, transpose=range(-reach, reach + 1))
-    return folder
 
 
 def _songs(corpus: str, cache: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).parent))
-from style_data import draw, transposed
+from style_data import draw
 
 from musiclora.config import TrainConfig
 from musiclora.convert.fingerprint import checkpoint_fingerprint
@@ -58,7 +58,7 @@ class Settings:
             data_dir=str(data), output_dir=str(run), model=self.model, backend=column.split("-")[1], seed=seed,
             trainable="all" if whole else "adapter", lr=self.full_lr if whole else self.lr, lora_r=self.rank,
             lora_alpha=self.alpha, lora_dropout=self.dropout, val_split=0.0, max_steps=self.steps,
-            batch_size=self.rows, grad_accum_steps=1, max_seq_len=512,
+            batch_size=self.rows, grad_accum_steps=1, max_seq_len=512, transpose=self.transpose,
         )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
         found = evaluate(held_out, settings.model, max_seq_len=512)
         return {"bits_per_note": found.score.bits_per_note, "notes": found.score.notes, "backend": found.backend}
     run = output_dir / "runs" / f"{corpus}-{seed}-{column}"
-    result = train(settings.config(column, seed, transposed(songs, settings.transpose), run), Reporter())
+    result = train(settings.config(column, seed, songs, run), Reporter())
     seconds = time.monotonic() - started
     if column.startswith("full-"):
         model, adapters = str(run / "model-last"), ()
@@ -139,9 +139,9 @@ def _mean_and_spread(found: list[float | None]) -> str:
 @click.option("--columns", default=",".join(COLUMNS), show_default=True)
 @click.option("--steps", default=120, show_default=True)
 @click.option("--rows", default=4, show_default=True, help="Rows of 512 tokens in a step.")
-@click.option("--transpose", default=5, show_default=True, help="Train in keys up to so many semitones away.")
+@click.option("--transpose", default=5, show_default=True, help="Largest transposition while training.")
 @click.option("--lr", default=1e-3, show_default=True, help="Of the adapters.")
-@click.option("--full-lr", default=3e-4, show_default=True, help="Of full fine-tuning.")
+@click.option("--full-lr", default=1e-4, show_default=True, help="Of full fine-tuning.")
 @click.option("--rank", default=16, show_default=True)
 @click.option("--alpha", default=32.0, show_default=True)
 @click.option("--dropout", default=0.05, show_default=True)

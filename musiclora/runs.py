@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,6 +79,25 @@ class Run:
             yield
         finally:
             handle.close()
+
+    def recover(self) -> None:
+        """Put right what a killed process left: a swap cut in two, temporary files, a start that had saved nothing.
+
+        Raises:
+            TrainingError: another live process trains here.
+        """
+        if not (self.path / ".lock").is_file():
+            return
+        with self.locked():
+            for name in (STATE, BEST, LAST):
+                for old in sorted(self.path.glob(f".{name}.*.old")):
+                    if not (self.path / name).exists():
+                        old.rename(self.path / name)
+            for left in [*self.path.glob(".*.old"), *self.path.glob(".*.tmp"), *self.path.glob("*.part")]:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if not self.exists and {p.name for p in self.path.iterdir()} <= {".lock", METRICS, CONFIG, META}:
+                for name in (METRICS, CONFIG, META):
+                    (self.path / name).unlink(missing_ok=True)
 
     @property
     def exists(self) -> bool:

@@ -155,6 +155,7 @@ class Session:
                 backup = self.run.set_aside()
             self.run = Run(Path(self.config.output_dir))
             self.out.say(f"the old run is kept in {backup}")
+        self.run.recover()
         if not self.run.exists and self.run.path.is_dir() and any(p.name != ".lock" for p in self.run.path.iterdir()):
             raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
         resuming = self.run.exists
@@ -162,12 +163,12 @@ class Session:
         if resuming:
             self._check_same_run()
         self._start()
-        try:
-            with self.run.locked():
+        with self.run.locked():
+            try:
                 return self._train(plan, data, held_out, resuming)
-        except BaseException:
-            self.run.remove_if_nothing_was_saved()
-            raise
+            except BaseException:
+                self.run.remove_if_nothing_was_saved()
+                raise
 
     def _train(self, plan: Plan, data: Epochs, held_out: list[Any], resuming: bool) -> TrainResult:
         progress = self.run.read_progress() if resuming else Progress()

@@ -177,6 +177,44 @@ def test_two_processes_cannot_train_in_one_folder(config, tmp_path):
         train(config())
 
 
+def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path, monkeypatch):
+    session, other = Session(config()), Run(tmp_path / "run")
+    start = session._start
+
+    def meanwhile():  # the other process begins while this one loads its model
+        start()
+        lock.__enter__()
+        (tmp_path / "run" / "config.toml").write_text("its own")
+
+    lock = other.locked()
+    monkeypatch.setattr(session, "_start", meanwhile)
+    with pytest.raises(TrainingError, match="another process"):
+        session.train()
+    assert (tmp_path / "run" / "config.toml").read_text() == "its own"
+    lock.__exit__(None, None, None)
+
+
+def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
+    killed = Run(tmp_path / "run")
+    with killed.locked():
+        killed.append_metrics(step=0, val_loss=9.0)
+        (killed.path / "config.toml").write_text("[train]")
+        (killed.path / ".state.abc.tmp").mkdir()
+    result = train(config(epochs=1))
+    assert result.progress.ended == "epochs"
+    assert killed.read_metrics()[0]["step"] == 0
+    assert 9.0 not in [row.get("val_loss") for row in killed.read_metrics()]
+    assert not list(killed.path.glob(".state*"))
+
+
+def test_a_state_that_was_being_replaced_when_the_power_went_is_found_again(config, tmp_path):
+    first = train(config())
+    (tmp_path / "run" / "state").rename(tmp_path / "run" / ".state.1234abcd.old")
+    again = train(config())
+    assert again.already_finished
+    assert again.progress.step == first.progress.step
+
+
 def test_a_folder_with_other_files_is_not_touched(config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")

@@ -116,20 +116,24 @@ class DemoSession(Session):
         self.options = options
 
     def _measured(self, plan: Plan, data: Epochs) -> Plan:
-        plan = super()._measured(plan, data)
+        return self.shortened(super()._measured(plan, data))
+
+    def shortened(self, plan: Plan) -> Plan:
+        """The plan with as many steps as fit into the budget, at least ten, and a warning where that is fewer."""
         budget = self.options.seconds
         if plan.seconds is None or plan.seconds <= budget:
             return plan
-        steps = max(10, int(plan.steps * budget / plan.seconds))
-        warning = (
-            f"this machine is slow ({plan.seconds / plan.steps:.1f} s a step): {steps} steps instead of {plan.steps}"
-        )
-        epochs = -(-steps // plan.steps_per_epoch)
+        steps, pace = max(10, int(plan.steps * budget / plan.seconds)), plan.seconds / plan.steps
+        warning = f"this machine is slow ({pace:.1f} s a step): {steps} steps instead of {plan.steps}"
         self.config = dataclasses.replace(self.config, max_steps=steps)
         return dataclasses.replace(
-            plan, steps=steps, epochs=epochs, warmup=min(plan.warmup, steps // 10), seconds=budget,
+            plan,
+            steps=steps,
+            epochs=-(-steps // plan.steps_per_epoch),
+            warmup=min(plan.warmup, steps // 10),
+            seconds=min(budget, steps * pace),
             warnings=(*plan.warnings, warning),
-        )  # fmt: skip
+        )
 
     def _loop_options(self, plan: Plan) -> LoopOptions:
         return dataclasses.replace(super()._loop_options(plan), evaluate_epochs=max(1, plan.epochs // 8))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.convert.adapter import LoraSpec, read_peft, uniform
-from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_fingerprints
+from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_fingerprints, matches_by_source
 from musiclora.errors import ConfigError, ConvertError
 
 BUNDLED = {"bundled": "symbolic"}
@@ -138,9 +138,11 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
         return [
             f"{adapter.path.name}: no fingerprint of its base is recorded; cannot tell whether {base.name} is right"
         ]
-    differing = compare_fingerprints(recorded, checkpoint_fingerprint(base.path))
+    actual = checkpoint_fingerprint(base.path)
+    differing = compare_fingerprints(recorded, actual)
     if not differing:
-        return []
+        same = f"{adapter.path.name}: {base.name} is a conversion of the base that it was trained on, or the reverse"
+        return [same] if matches_by_source(recorded, actual) else []
     text = f"{adapter.path}: trained on another base than {base.name}: {', '.join(differing)} differ"
     if not allow_mismatch:
         wanted = f"give --model {adapter.base_model}" if adapter.base_model else "give the right --model"

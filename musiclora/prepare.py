@@ -17,7 +17,7 @@ from musiclora.config import TrainConfig
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.data.batches import BatchPlan
 from musiclora.data.pieces import Piece, PieceSet, load_pieces, write_token_cache
-from musiclora.data.splits import split
+from musiclora.data.splits import near_duplicates, split
 from musiclora.data.tokenizer import MusicTokenizer
 from musiclora.data.tokens import check_fits, infer_tokenizer, load_tokenizer
 from musiclora.errors import ConfigError
@@ -76,7 +76,7 @@ def prepare(config: TrainConfig, on_progress: Callable[[int, int], None] | None 
     songs = split_songs(pieces, config)
     if config.mix_dir:
         extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=on_progress)
-        songs = dataclasses.replace(songs, train=mixed(songs.train, extra.pieces, config.mix_ratio, config.seed))
+        songs = mix_in(songs, extra.pieces, config)
     return Prepared(base, tokenizer, shape.n_positions, songs)
 
 
@@ -121,6 +121,16 @@ def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     found = pieces.pieces
     parts = split(found, config.val_split, config.seed)
     return Songs([found[i] for i in parts.train], [found[i] for i in parts.val], pieces.health, list(parts.notes))
+
+
+def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig) -> Songs:
+    """Songs with music of --mix-dir among those to train on, without near duplicates of held-out songs."""
+    related = {i for i, _ in near_duplicates(extra, against=songs.held_out)} if songs.held_out else set()
+    apart = [piece for i, piece in enumerate(extra) if i not in related]
+    notes = list(songs.notes)
+    if related:
+        notes.append(f"{len(related)} pieces of --mix-dir are left out: near duplicates of held-out songs")
+    return dataclasses.replace(songs, train=mixed(songs.train, apart, config.mix_ratio, config.seed), notes=notes)
 
 
 def mixed(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int) -> list[Piece]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,24 +32,9 @@ from musiclora.prepare import (
     song_losses,
 )  # fmt: skip
 from musiclora.results import Reporter, TrainResult
+from musiclora.resume import check_same_run
 from musiclora.runs import BEST, CONFIG, LAST, META, STATE, Progress, Run, check_writable
 from musiclora.training import Epochs, Hooks, Loop, LoopOptions
-
-# Settings that may change between two starts of one run without making it another run.
-_FREE = {
-    "epochs",
-    "max_steps",
-    "num_workers",
-    "patience",
-    "sample_every",
-    "output_dir",
-    "allow_base_mismatch",
-    "backend",
-}
-
-
-# Settings that config.toml holds as planned where they were not given.
-_PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps"}
 
 
 class Session:
@@ -75,6 +58,7 @@ class Session:
         for text in songs.notes:
             self.out.say(text)
         self.tokenizer_json = prepared.tokenizer.to_json().encode()
+        self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -161,7 +145,8 @@ class Session:
         resuming = self.run.exists
         plan, data, held_out = self._plans()
         if resuming:
-            self._check_same_run()
+            songs = self.prepared.songs.fingerprint
+            self.earlier = check_same_run(self.run, self.config, self.backend_name, songs)
         self._start()
         with self.run.locked():
             try:
@@ -175,7 +160,8 @@ class Session:
         if resuming:
             self._restore()
         done = progress.epoch >= plan.epochs or bool(self.config.max_steps and progress.step >= self.config.max_steps)
-        if resuming and (done or progress.ended == "patience"):
+        out_of_patience = progress.ended == "patience" and not self._goes_on(progress, plan)
+        if resuming and (done or out_of_patience):
             self.out.say(
                 f"{self.run.path}: this run is finished ({progress.ended or 'epochs'}); more --epochs continue it"
             )
@@ -186,9 +172,11 @@ class Session:
         if resuming:
             self.out.say(f"going on after step {progress.step}")
             self.run.trim_metrics(progress.step)
+            self._write_config(plan)
         else:
             progress.base = add(self.before).mean if self.before else None
             self._write_config(plan)
+            self._write_meta(plan, Progress(), None, {})
             self.run.append_metrics(step=0, epoch=0, val_loss=progress.base)
         loop = Loop(
             self.model, self.training, data, held_out, self._loop_options(plan), self.run, progress, self._hooks(plan)
@@ -200,12 +188,22 @@ class Session:
             raise
         return self._finish(progress, plan)
 
+    def _goes_on(self, progress: Progress, plan: Plan) -> bool:
+        """Whether a run that lost its patience is given more: then the waiting begins anew."""
+        more = plan.epochs > self.earlier.get("epochs", plan.epochs) or self._patience > progress.waited
+        progress.waited = 0 if more else progress.waited
+        return more
+
+    @property
+    def _patience(self) -> int:
+        c = self.config
+        return c.patience if c.patience is not None else c.family_record.patience
+
     def _loop_options(self, plan: Plan) -> LoopOptions:
         c = self.config
         lr = c.lr if c.lr is not None else c.family_record.learning_rate
-        patience = c.patience if c.patience is not None else c.family_record.patience
         return LoopOptions(
-            plan.epochs, plan.accumulate, lr, c.lr_schedule, plan.warmup, plan.steps, patience, c.max_steps or 0
+            plan.epochs, plan.accumulate, lr, c.lr_schedule, plan.warmup, plan.steps, self._patience, c.max_steps or 0
         )
 
     def _measured(self, plan: Plan, data: Epochs) -> Plan:
@@ -271,23 +269,6 @@ class Session:
             warmup_steps=plan.warmup, backend=self.backend_name,
         ).as_toml()  # fmt: skip
         atomic_write(self.run.path / CONFIG, tomli_w.dumps({"train": resolved}))
-        self._write_meta(plan, Progress(), None, {})
-
-    def _check_same_run(self) -> None:
-        """Refuse to resume a run with other settings or songs, naming what differs."""
-        old = tomllib.loads((self.run.path / CONFIG).read_text(encoding="utf-8"))["train"]
-        meta = json.loads((self.run.path / META).read_text(encoding="utf-8"))
-        new = self.config.as_toml()
-        names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in _PLANNED)]
-        differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
-        if old["backend"] != self.backend_name:
-            differing.append(f"backend was {old['backend']}, is {self.backend_name}")
-        if meta.get("data") != self.prepared.songs.fingerprint:
-            differing.append("the songs changed")
-        if differing:
-            raise TrainingError(
-                f"{self.run.path}: holds another run ({'; '.join(differing)}); use --restart or another folder"
-            )
 
     def _write_meta(
         self, plan: Plan, progress: Progress, scores: tuple[Score, Score] | None, update: Mapping[str, float]

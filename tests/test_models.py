@@ -119,3 +119,23 @@ def test_a_path_that_leads_nowhere_is_no_hub_id(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no such folder, and it is no Hub id"):
         find_model(name)
+
+
+def test_a_base_that_was_converted_from_the_recorded_one_is_accepted_with_a_note(adapter, tiny_base, tmp_path):
+    from musiclora.conversion import convert_model
+
+    convert_model(str(tiny_base), tmp_path / "half", "hf", "float16")
+    (text,) = check_base(find_adapter(str(adapter)), find_model(str(tmp_path / "half")))
+    assert "conversion" in text
+
+
+def test_the_tokenizer_that_an_adapter_was_trained_with_wins_over_the_bases(adapter, tiny_base, any_backend):
+    from musiclora.data.tokenizer import MusicTokenizer, load_miditok
+    from musiclora.loading import open_model
+
+    miditok = load_miditok()
+    config = miditok.TokenizerConfig(use_velocities=False, pitch_range=(40, 90), special_tokens=["PAD", "BOS", "EOS"])
+    other = MusicTokenizer(miditok.TSD(config))
+    assert open_model(None, [str(adapter)], any_backend).tokenizer.kind == "REMI"
+    (adapter / "tokenizer.json").write_text(other.to_json())
+    assert open_model(None, [str(adapter)], any_backend).tokenizer.kind == "TSD"

@@ -135,6 +135,14 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
     assert equal(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"))
 
 
+def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
+    session = Session(config(mix_dir=str(tunes), mix_ratio=0.6))
+    held_out = {tuple(p.tokens) for p in session.prepared.songs.held_out}
+    assert held_out
+    assert not held_out & {tuple(p.tokens) for p in session.prepared.songs.train}
+    assert any("--mix-dir" in text for text in session.prepared.songs.notes)
+
+
 def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
     first = train(config())
     again = train(config())
@@ -143,6 +151,14 @@ def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
     longer = train(config(epochs=3))
     assert longer.progress.epoch == 3
     assert longer.progress.step > first.progress.step
+
+
+def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
+    options = {"lr": 1e-9, "patience": 1, "lora_dropout": 0.0}
+    first = train(config(epochs=3, **options))
+    assert first.progress.ended == "patience"
+    assert train(config(epochs=3, **options)).already_finished
+    assert train(config(epochs=9, **options)).progress.step > first.progress.step
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(config):

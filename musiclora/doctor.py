@@ -66,8 +66,11 @@ def backend_line(name: str, facts: dict[str, Any]) -> str:
     """One backend in words."""
     if "error" in facts:
         return f"{name}: cannot start: {facts['error']} (pip install 'musiclora[{name}]')"
-    rest = ", ".join(f"{key} {value}" for key, value in facts.items() if key not in ("device", "name"))
-    return f"{name}: {facts['device']} ({facts.get('name', '')}); {rest}"
+    known = {key: value for key, value in facts.items() if key not in ("device", "name") and value is not None}
+    rest = ", ".join(f"{key} {value}" for key, value in known.items())
+    slow = facts["device"] == "cpu" and "blas" in facts and "blas" not in known and platform.system() == "Linux"
+    warning = "; warning: without a fast BLAS it is 25 to 60 times slower" if slow else ""
+    return f"{name}: {facts['device']} ({facts.get('name', '')}); {rest}{warning}"
 
 
 def default_cache(path: Path) -> str:

@@ -52,9 +52,8 @@ class Session:
         self.spec = config.lora()
         self.length = row_length(config, prepared.n_positions)
         songs = prepared.songs
-        self.out.say(
-            f"{len(songs.train)} pieces to train on, {len(songs.held_out)} held out; backend {self.backend_name}"
-        )
+        where = f"{self.backend_name} on {get_backend(self.backend_name).device()}"
+        self.out.say(f"{len(songs.train)} pieces to train on, {len(songs.held_out)} held out; backend {where}")
         for text in songs.notes:
             self.out.say(text)
         self.tokenizer_json = prepared.tokenizer.to_json().encode()

@@ -12,16 +12,14 @@ from musiclora.cli.common import json_option, print_json
 
 @click.command()
 @click.argument("data_dir", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="Also look at this base: bundled, a Hub id, or a model folder.")
+@click.option("--model", help="Base to look at: bundled, a Hub id, or a model folder.  [default: bundled]")
 @click.option("--num-workers", type=int, help="Processes that read the folder.")
 @json_option
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
     """Say what this machine can do and, with DATA_DIR, what of a folder of music is kept, repaired, skipped and why."""
     from musiclora import doctor as jobs
 
-    report: dict[str, Any] = {"machine": jobs.machine()}
-    if model:
-        report["model"] = jobs.model_facts(model)
+    report: dict[str, Any] = {"machine": jobs.machine(), "model": jobs.model_facts(model or "bundled")}
     if data_dir:
         report["data"] = _data(data_dir, num_workers)
     if as_json:
@@ -40,8 +38,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
         f"soundfont: {facts['soundfont'] or 'none (install the audio extra)'}; "
         f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
-    if model:
-        click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
+    click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
     if data_dir:
         _show(report["data"])
 

@@ -120,3 +120,13 @@ def test_the_module_runs_as_the_command_does(tmp_path):
         [sys.executable, "-m", "musiclora", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert done.stdout.startswith("musiclora, version ")
+
+
+def test_doctor_warns_where_the_processor_build_has_no_fast_blas(monkeypatch):
+    from musiclora import doctor
+
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    facts = {"device": "cpu", "name": "x86_64", "mlx": "0.32.4", "blas": None, "blas_reason": "MUSICLORA_BLAS=off"}
+    assert "warning: without a fast BLAS" in doctor.backend_line("mlx", facts)
+    assert "warning" not in doctor.backend_line("mlx", {**facts, "blas": "openblas", "blas_reason": None})
+    assert "warning" not in doctor.backend_line("torch", {"device": "cpu", "name": "x86_64", "torch": "2.13.0"})

@@ -55,13 +55,19 @@ class Provenance:
     tokenizer: bytes
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def base_name(self) -> str:
+        """What the base is called where strangers read it: of a folder, its name only."""
+        path = Path(self.base.name).expanduser()
+        return path.resolve().name if path.is_dir() else self.base.name
+
     def record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Content of musiclora.json."""
         return {
             "format": 1,
             "musiclora": __version__,
             "family": self.family,
-            "base_model": Path(self.base.name).name if Path(self.base.name).is_absolute() else self.base.name,
+            "base_model": self.base_name,
             "backend": self.backend,
             "fingerprints": dict(self.fingerprints),
             "songs": self.songs,
@@ -74,7 +80,7 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
     """Write the model's adapter as a PEFT folder, replacing an older one as a whole."""
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     card = _CARD.format(
-        base=origin.base.name, version=__version__, songs=origin.songs, licence=origin.base.licence, scores=scores
+        base=origin.base_name, version=__version__, songs=origin.songs, licence=origin.base.licence, scores=scores
     )
     write_peft(
         path, spec, model.read_adapter(), base_model=origin.base.name, record=origin.record(metrics), readme=card,

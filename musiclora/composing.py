@@ -69,7 +69,7 @@ def compose(
     """Generate pieces into MIDI files; nothing is written unless all of them succeed.
 
     Args:
-        output: `F.mid`; several pieces become `F-001.mid` and so on, the base's versions `F-base.mid`.
+        output: `F.mid` or `F`; several pieces become `F-001.mid` and so on, the base's versions `F-base.mid`.
         request: what to make; its prompt is read from the file below.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
@@ -83,6 +83,8 @@ def compose(
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
+    if not output.suffix and output.name and not output.is_dir():
+        output = output.with_suffix(".mid")
     if output.suffix.lower() not in SUFFIXES or output.is_dir():
         raise ConfigError(f"--output {output}: expected a file name that ends in .mid")
     if compare and not adapters:

@@ -63,7 +63,9 @@ def test_a_run_leaves_every_promised_file(config, tmp_path):
     assert {"epoch", "loss", "tokens_per_second"} <= set(steps[0])
     record = json.loads((run / "adapter-best" / "musiclora.json").read_text())
     assert record["fingerprints"]
+    assert record["base_model"] == "tiny"
     assert str(tmp_path) not in json.dumps(record)
+    assert str(Path(config().model).parent) not in (run / "adapter-best" / "README.md").read_text()
 
 
 def test_the_update_is_measured_against_the_weights(config, tiny_base):

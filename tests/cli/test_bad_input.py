@@ -202,3 +202,11 @@ def test_a_damaged_adapter_is_refused(run, adapter, content, any_backend, tmp_pa
         "adapter_model",
     )
     assert not (tmp_path / "x.mid").exists()
+
+
+def test_an_output_without_an_ending_becomes_midi_and_another_ending_is_refused(run, tiny_base, any_backend, tmp_path):
+    common = ["generate", "--model", tiny_base, "--backend", any_backend, "--max-new-tokens", 48]
+    refused(run(*common, "--output", tmp_path / "new.wav"), "new.wav", ".mid")
+    result = run(*common, "--output", tmp_path / "new", "--count", 2)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(p.name for p in tmp_path.glob("new*")) == ["new-001.mid", "new-002.mid"]

@@ -49,6 +49,7 @@ class Settings:
     alpha: float
     dropout: float
     rows: int
+    length: int
     transpose: int
 
     def config(self, column: str, seed: int, data: Path, run: Path) -> TrainConfig:
@@ -58,7 +59,7 @@ class Settings:
             data_dir=str(data), output_dir=str(run), model=self.model, backend=column.split("-")[1], seed=seed,
             trainable="all" if whole else "adapter", lr=self.full_lr if whole else self.lr, lora_r=self.rank,
             lora_alpha=self.alpha, lora_dropout=self.dropout, val_split=0.0, max_steps=self.steps,
-            batch_size=self.rows, grad_accum_steps=1, max_seq_len=512, transpose=self.transpose,
+            batch_size=self.rows, grad_accum_steps=1, max_seq_len=self.length, transpose=self.transpose,
         )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
     songs, held_out = draw(corpus, seed, output_dir / "songs", TRAIN, HELD_OUT)
     started = time.monotonic()
     if column == "base":
-        found = evaluate(held_out, settings.model, max_seq_len=512)
+        found = evaluate(held_out, settings.model, max_seq_len=settings.length)
         return {"bits_per_note": found.score.bits_per_note, "notes": found.score.notes, "backend": found.backend}
     run = output_dir / "runs" / f"{corpus}-{seed}-{column}"
     result = train(settings.config(column, seed, songs, run), Reporter())
@@ -106,7 +107,7 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
         model, adapters = str(run / "model-last"), ()
     else:
         model, adapters = settings.model, (str(run / "adapter-last"),)
-    found = evaluate(held_out, model, adapters, result.backend, max_seq_len=512)
+    found = evaluate(held_out, model, adapters, result.backend, max_seq_len=settings.length)
     shutil.rmtree(run)
     return {
         "bits_per_note": found.score.bits_per_note, "notes": found.score.notes, "backend": result.backend,
@@ -137,8 +138,9 @@ def _mean_and_spread(found: list[float | None]) -> str:
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--corpora", default="han,bach", show_default=True, help=f"Of {', '.join(CORPORA)}.")
 @click.option("--columns", default=",".join(COLUMNS), show_default=True)
-@click.option("--steps", default=120, show_default=True)
-@click.option("--rows", default=4, show_default=True, help="Rows of 512 tokens in a step.")
+@click.option("--steps", default=60, show_default=True)
+@click.option("--rows", default=2, show_default=True, help="Rows in a step.")
+@click.option("--length", default=1024, show_default=True, help="Tokens in a row, at most.")
 @click.option("--transpose", default=5, show_default=True, help="Largest transposition while training.")
 @click.option("--lr", default=1e-3, show_default=True, help="Of the adapters.")
 @click.option("--full-lr", default=1e-4, show_default=True, help="Of full fine-tuning.")

@@ -89,7 +89,7 @@ class Run:
         if not (self.path / ".lock").is_file():
             return
         with self.locked():
-            for name in (STATE, BEST, LAST):
+            for name in (STATE, BEST, LAST, "model-best", "model-last"):
                 for old in sorted(self.path.glob(f".{name}.*.old")):
                     if not (self.path / name).exists():
                         old.rename(self.path / name)

@@ -44,6 +44,9 @@ def _repeat(args: Sequence[str], greedy: set[str]) -> list[str]:
             current = arg
             if position + 1 == len(args) or _is_option(args[position + 1]):
                 out.append(arg)  # no value follows: click says so
+        elif arg.partition("=")[0] in greedy:  # `--transpose=-2 -1`
+            current = arg.partition("=")[0]
+            out.append(arg)
         elif current is not None and not _is_option(arg):
             out.append(f"{current}={arg}")
         else:

@@ -23,6 +23,7 @@ class Console(Reporter):
     @contextmanager
     def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
         """Show a bar for one long task."""
+        self.close()  # two live bars would write over one another
         with Bar(title) as bar:
             yield bar.update
 

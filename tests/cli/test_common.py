@@ -81,9 +81,10 @@ def test_help_and_version_go_to_stdout():
         ("--transpose -2 -1 1 2 --name x", ([-2, -1, 1, 2], "x")),
         ("--name x --transpose 5", ([5], "x")),
         ("--transpose=-3 --transpose 4 --name -", ([-3, 4], "-")),
+        ("--transpose=-3 -1 4 --name z", ([-3, -1, 4], "z")),
         ("", ([], None)),
     ],
-    ids=["negative numbers", "last", "repeated", "absent"],
+    ids=["negative numbers", "last", "repeated", "equals sign", "absent"],
 )
 def test_an_option_takes_all_values_up_to_the_next(line, expected):
     seen = []
@@ -130,3 +131,27 @@ def test_doctor_warns_where_the_processor_build_has_no_fast_blas(monkeypatch):
     assert "warning: without a fast BLAS" in doctor.backend_line("mlx", facts)
     assert "warning" not in doctor.backend_line("mlx", {**facts, "blas": "openblas", "blas_reason": None})
     assert "warning" not in doctor.backend_line("torch", {"device": "cpu", "name": "x86_64", "torch": "2.13.0"})
+
+
+def test_the_training_bar_is_taken_away_before_another_task_shows_its_own(monkeypatch):
+    from types import SimpleNamespace
+
+    from musiclora.cli import reporting
+
+    shown = []
+
+    class Bar(reporting.Bar):
+        def __enter__(self):
+            shown.append(self.title)
+            return self
+
+        def __exit__(self, *error):
+            shown.append(f"end of {self.title}")
+
+    monkeypatch.setattr(reporting, "Bar", Bar)
+    with reporting.console() as out:
+        progress = SimpleNamespace(step=1)
+        out.step(SimpleNamespace(loss=1.0, tokens_per_second=2.0, seconds_left=3.0, progress=progress, steps=4))
+        with out.task("scoring") as update:
+            update(1, 2)
+    assert shown == ["training", "end of training", "scoring", "end of scoring"]

@@ -1,10 +1,13 @@
 """The music that comes with the package."""
 
 import json
+import math
 import re
 
 from musiclora.bundled import BUNDLED, bundled_tunes
+from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.data import corpora
+from musiclora.data.tokens import load_tokenizer, own_tokenizer
 
 
 def test_bundled_tunes_are_at_least_24_and_each_has_source_and_terms():
@@ -30,6 +33,24 @@ def test_bundled_tunes_are_what_the_music21_wheel_holds():
     for path in bundled_tunes():
         number = sources["tunes"][path.name]["number_in_source"]
         assert known[number].startswith(without_number(path.read_text(encoding="utf-8"))), path.name
+
+
+def test_bundled_base_has_the_promised_size_and_the_tokenizer_it_was_trained_with():
+    folder = BUNDLED / "symbolic"
+
+    base = read_checkpoint(folder)
+
+    assert (folder / "model.safetensors").stat().st_size <= 12e6
+    assert 4.5e6 < sum(math.prod(shape) for shape in base.config.tensor_shapes().values()) < 5.5e6
+    assert load_tokenizer(folder).to_json() == own_tokenizer().to_json()
+    assert base.config.vocab_size == own_tokenizer().vocab_size
+
+
+def test_bundled_base_has_a_card_with_data_terms_loss_and_copying():
+    card = (BUNDLED / "symbolic" / "README.md").read_text(encoding="utf-8")
+
+    for said in ("license: apache-2.0", "public domain", "Northumbrian", "bits a note", "How much it copies"):
+        assert said in card
 
 
 def without_number(text):

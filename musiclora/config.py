@@ -20,7 +20,7 @@ DEFAULT_MODEL = "xingjianll/midi-gpt2"
 PRESETS: dict[str, dict[str, Any]] = {
     "conservative": {"lora_r": 8, "lora_alpha": 16.0, "lora_dropout": 0.1},
     "capacity": {"lora_r": 32, "lora_alpha": 64.0},
-    "bundled": {"lr": 1e-3, "transpose": 5},
+    "bundled": {"lr": 5e-4, "transpose": 5},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from musiclora.planning import Plan
 from musiclora.prepare import Prepared, Songs, add, find_tokenizer, song_batches, song_losses
 from musiclora.report import ReportData, ReportSample, write_report
 from musiclora.results import Reporter, TrainResult
-from musiclora.runs import Run
+from musiclora.runs import CONFIG, Run
 from musiclora.session import Session
 from musiclora.training import Epochs, LoopOptions
 
@@ -47,9 +48,9 @@ class DemoOptions:
         seed: of everything drawn.
     """
 
-    steps: int = 120
+    steps: int = 80
     rows: int = 4
-    lr: float = 1e-3
+    lr: float = 5e-4
     transpose: int = 5
     rank: int = 16
     alpha: float = 32.0
@@ -191,7 +192,7 @@ def demo(
         transpose=o.transpose,
     )  # fmt: skip
     session = DemoSession(config, o, out, Prepared(base, tokenizer, shape.n_positions, songs))
-    training = session.train()
+    training = session.train(restart=_is_another_demo(session.run, config))
     batches = song_batches(test, tokenizer, session.length)
     notes = [piece.notes for piece in test]
     model, (spec, state) = _adapted(name, base.path, training)
@@ -220,6 +221,15 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
         notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
                f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
     ))  # fmt: skip
+
+
+def _is_another_demo(run: Run, config: TrainConfig) -> bool:
+    """Whether the folder holds a demo that is over, or one with another backend or number of steps."""
+    if not run.exists:
+        return False
+    earlier = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
+    same = (earlier.get("backend"), earlier.get("max_steps")) == (config.backend, config.max_steps)
+    return bool(run.read_progress().ended) or not same
 
 
 def _adapted(backend: str, base: Path, training: TrainResult) -> tuple[Any, tuple[Any, Any]]:

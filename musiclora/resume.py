@@ -22,7 +22,7 @@ _FREE = {
     "backend",
 }
 # Settings that config.toml holds as planned where they were not given.
-_PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps"}
+PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps"}
 
 
 def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
             f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
         ) from error
     new = config.as_toml()
-    names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in _PLANNED)]
+    names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in PLANNED)]
     differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
     if old.get("backend") != backend:
         differing.append(f"backend was {old.get('backend')}, is {backend}")

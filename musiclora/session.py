@@ -32,7 +32,7 @@ from musiclora.prepare import (
     song_losses,
 )  # fmt: skip
 from musiclora.results import Reporter, TrainResult
-from musiclora.resume import check_same_run
+from musiclora.resume import PLANNED, check_same_run
 from musiclora.runs import BEST, CONFIG, LAST, META, STATE, Progress, Run, check_writable
 from musiclora.training import Epochs, Hooks, Loop, LoopOptions
 
@@ -142,10 +142,12 @@ class Session:
         if not self.run.exists and self.run.path.is_dir() and any(p.name != ".lock" for p in self.run.path.iterdir()):
             raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
         resuming = self.run.exists
-        plan, data, held_out = self._plans()
         if resuming:
             songs = self.prepared.songs.fingerprint
             self.earlier = check_same_run(self.run, self.config, self.backend_name, songs)
+            left_out = {k: self.earlier[k] for k in PLANNED if getattr(self.config, k) is None}
+            self.config = dataclasses.replace(self.config, **left_out)  # as planned or given the first time
+        plan, data, held_out = self._plans()
         self._start()
         with self.run.locked():
             try:

@@ -37,13 +37,17 @@ def test_the_demo_adapts_generates_renders_reports_and_crosses_backends(backend_
     assert {f"01-{kind}.{end}" for kind in ("base", "adapted") for end in ("mid", "png", "wav")} <= music
     assert read_peft(folder / "run" / "adapter-best").spec.rank == 16
     assert any("non-commercial" in line for line in out.said)
+    first = (folder / "report.html").read_text(encoding="utf-8")
     assert result.gain.songs == TEST
     assert result.after.loss < result.before.loss
     usable = [name for name in BACKENDS if not why_not(name)]
     assert sorted(result.crossed) == sorted(usable)
     # The same adapter and songs: float32 sums in another order.
     assert max(result.crossed.values()) - min(result.crossed.values()) < 1e-4
-    page = (folder / "report.html").read_text(encoding="utf-8")
+    again = demo(folder, backend_name, DemoOptions(steps=2, pieces=1, tokens=40), out)
+    assert again.training.progress.step == 2
+    assert list(folder.glob("run.backup-*"))
+    page = first
     assert page.count("data:audio/wav") == 2
     assert f"{result.after.bits_per_note:.2f}" in page
     assert "non-commercial" in page

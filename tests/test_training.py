@@ -181,6 +181,17 @@ def test_planned_settings_need_not_be_given_again(config):
     assert train(config(**options)).progress.step == first.progress.step
 
 
+def test_settings_given_once_hold_for_the_rest_of_the_run(config):
+    train(config(epochs=1, batch_size=3, grad_accum_steps=1))
+    train(config(epochs=2, batch_size=None, grad_accum_steps=None))
+    train(config("whole", epochs=2, batch_size=3, grad_accum_steps=1))
+    broken, whole = (
+        json.loads((Path(config(n).output_dir) / "training_meta.json").read_text()) for n in ("run", "whole")
+    )
+    assert broken["batch_size"] == whole["batch_size"] == 3
+    assert broken["steps"] == whole["steps"]
+
+
 def test_restart_keeps_the_old_run_as_a_backup(config, tmp_path):
     train(config(epochs=1))
     old = adapter(tmp_path / "run")

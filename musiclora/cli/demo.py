@@ -19,7 +19,7 @@ from musiclora.cli.common import backend_option, json_option, print_json
     show_default=True,
     help="Where it all goes.",
 )
-@click.option("--steps", type=int, default=None, help="Optimiser steps.  [default: 120, fewer on a slow machine]")
+@click.option("--steps", type=int, default=None, help="Optimiser steps.  [default: 80, fewer on a slow machine]")
 @backend_option
 @json_option
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:

@@ -143,10 +143,12 @@ def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[
     state = decoding.start(prompts, draws[0], length + steps)
     mx.async_eval(state)  # type: ignore[no-untyped-call]
     for i in range(1, steps):
-        ahead = decoding.step(state, draws[i], length + i)
-        mx.async_eval(ahead)  # type: ignore[no-untyped-call]
-        yield {key: state[key] for key in ("token", "done", "bad")}
-        state = ahead
+        shown = {key: state[key] for key in ("token", "done", "bad")}
+        # The old caches are let go before they are evaluated into new ones: MLX then writes in place; held, they
+        # would be copied whole for every token.
+        state = decoding.step(state, draws[i], length + i)
+        mx.async_eval(state)  # type: ignore[no-untyped-call]
+        yield shown
     yield state
 
 

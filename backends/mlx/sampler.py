@@ -55,12 +55,13 @@ def sample(scores: mx.array, u: mx.array, spec: SamplingSpec) -> mx.array:
     if spec.top_p < 1:
         mass = mass / (mx.exp(scores - kept[:, :1]) if count < scores.shape[-1] else mass).sum(axis=-1, keepdims=True)
     sums = mx.cumsum(mass, axis=-1)
-    inside = mx.full((1, 1), count, mx.int32)
+    # A draw near 1 may round up to the total: it must not pass the last token that has any probability.
+    inside = (mass > 0).sum(axis=-1, keepdims=True)
     total = sums[:, -1:]
     if spec.top_p < 1:
-        inside = mx.maximum((sums - mass < spec.top_p).sum(axis=-1, keepdims=True), 1)
+        inside = mx.minimum(mx.maximum((sums - mass < spec.top_p).sum(axis=-1, keepdims=True), 1), inside)
         total = mx.take_along_axis(sums, inside - 1, axis=-1)
-    # sums never falls, so counting is searching; a token of no probability is never reached.
+    # sums never falls, so counting is searching.
     index = mx.minimum((sums <= u[:, None] * total).sum(axis=-1, keepdims=True), inside - 1)
     return mx.take_along_axis(ids, index, axis=-1)[:, 0]
 

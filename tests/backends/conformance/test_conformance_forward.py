@@ -76,7 +76,9 @@ def test_packed_row_equals_separate_rows(toy, lengths):
         packed["segments"][window], packed["positions"][window] = number + 1, np.arange(n)
         start += n
     separate = np.concatenate([model.logits(p) for p in pieces], axis=1)
-    np.testing.assert_allclose(model.logits(packed)[:, :used], separate, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        model.logits(packed)[:, :used], separate, rtol=0, atol=1e-5 * max(1, np.abs(separate).max())
+    )
     expected = [model.loss(p) for p in pieces]
     found = model.loss(packed)
     assert found.weight == sum(p.weight for p in expected)
@@ -89,7 +91,11 @@ def test_segment_that_comes_back_sees_its_earlier_part(square):
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 4, 5]], np.int32)
     mixed = {**batch, "segments": np.array([[1, 1, 1, 2, 2, 2, 1, 1, 1]], np.int32), "positions": positions}
     alone = {"tokens": batch["tokens"][:, order]}
-    np.testing.assert_allclose(model.logits(mixed)[:, order], model.logits(alone), rtol=0, atol=1e-5)
+    expected = model.logits(alone)
+    # Rows of other lengths: a BLAS sums them in another order.
+    np.testing.assert_allclose(
+        model.logits(mixed)[:, order], expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max())
+    )
 
 
 def test_positions_count_from_zero_where_they_are_not_given(toy):

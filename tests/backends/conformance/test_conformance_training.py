@@ -99,7 +99,8 @@ def test_accumulation_equals_one_batch(toy, split):
     assert results[0].weight == results[1].weight == 8
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
     assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-5)
-    assert_close(*adapters, 1e-6)
+    # A step of size 1 times gradients of order 1; products of other shapes are summed in another order by the BLAS.
+    assert_close(*adapters, 1e-5)
 
 
 def test_loss_falls_on_a_batch_learnt_by_heart(toy):

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Grammar, SamplingSpec
-from musiclora.backends.mlx import attention, decoder, device, ops
+from musiclora.backends.mlx import attention, decoder, device, ops, products
 from musiclora.backends.mlx.lora import Weights
 from musiclora.backends.mlx.sampler import Automaton, sample
 from musiclora.convert.errors import BackendError, DataError, listed
@@ -94,20 +94,20 @@ class Decoding:
         x = x.reshape(batch * length, width)
         for i in range(config.n_layer):
             at = f"transformer.h.{i}"
-            qkv = decoder.linear(decoder.norm(x, f"{at}.ln_1", weights, eps), f"{at}.attn.c_attn", weights, None)
+            qkv = _linear(decoder.norm(x, f"{at}.ln_1", weights, eps), f"{at}.attn.c_attn", weights)
             qkv = qkv.reshape(batch, length, 3, config.n_head, -1).transpose(2, 0, 3, 1, 4)
             cache = mx.slice_update(state[f"cache.{i}"], qkv[1:], state["offset"].reshape(1), (3,))
             state[f"cache.{i}"] = cache
             seen = attend(qkv[0], qkv[1], qkv[2], cache).transpose(0, 2, 1, 3).reshape(x.shape)
-            x = x + decoder.linear(seen, f"{at}.attn.c_proj", weights, None)
-            inner = decoder.linear(decoder.norm(x, f"{at}.ln_2", weights, eps), f"{at}.mlp.c_fc", weights, None)
+            x = x + _linear(seen, f"{at}.attn.c_proj", weights)
+            inner = _linear(decoder.norm(x, f"{at}.ln_2", weights, eps), f"{at}.mlp.c_fc", weights)
             inner = ops.ACTIVATIONS[config.activation_function](inner)
-            x = x + decoder.linear(inner, f"{at}.mlp.c_proj", weights, None)
+            x = x + _linear(inner, f"{at}.mlp.c_proj", weights)
         return decoder.norm(x, "transformer.ln_f", weights, eps).reshape(batch, length, width)
 
     def _draw(self, weights: Weights, hidden: mx.array, state: _State, u: mx.array) -> _State:
         """Draw a token a row from the states [B, d]; rows that have ended yield pad_id."""
-        scores = (hidden @ weights[decoder.EMBEDDING].T).astype(mx.float32)
+        scores = products.head(hidden, weights[decoder.EMBEDDING]).astype(mx.float32)
         if self._automaton:
             scores = self._automaton.restrict(scores, state["automaton"])
         token, done = sample(scores, u, self._spec), state["done"]
@@ -120,6 +120,10 @@ class Decoding:
             state["done"] = done | (token == self._spec.eos_id)
         state["token"] = token
         return state
+
+
+def _linear(x: mx.array, name: str, weights: Weights) -> mx.array:
+    return products.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
 def _check(model: MlxGpt2, prompts: np.ndarray, uniforms: np.ndarray) -> None:

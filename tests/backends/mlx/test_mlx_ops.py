@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from musiclora.backends.mlx import attention, head, ops
+from musiclora.backends.mlx import attention, head, ops, products
 
 POINTS = np.linspace(-9, 9, 241, dtype=np.float32)
 
@@ -114,3 +114,22 @@ def test_head_loss_and_its_gradient_equal_the_plain_form(monkeypatch, chunk, tra
         # float32 sums of at most 23 terms of size 5
         np.testing.assert_allclose(np.array(mine), np.array(theirs), rtol=0, atol=2e-5)
     assert (np.abs(np.array(found[1][1])).max() > 0) == train_head
+
+
+# --- products of few rows ---
+
+
+@pytest.mark.parametrize("rows", [1, 3, products.FEW + 1], ids=["one", "few", "many"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(48, 20), (32, 32), (18, 5)], ids=["rectangular", "square", "ragged"])
+def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, outputs):
+    monkeypatch.setattr(products, "_HEAD_ROWS", 2)
+    rng = np.random.default_rng(rows)
+    x, weight, bias = (
+        rng.normal(size=size).astype(np.float32) for size in ((rows, inputs), (inputs, outputs), outputs)
+    )
+    found = products.linear(mx.array(x), mx.array(weight), mx.array(bias))
+    scores = products.head(mx.array(x), mx.array(np.ascontiguousarray(weight.T)))
+    expected = x.astype(np.float64) @ weight.astype(np.float64)
+    # float32 sums of 48 terms of size 1
+    np.testing.assert_allclose(np.array(found), expected + bias, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.array(scores), expected, rtol=0, atol=1e-5)

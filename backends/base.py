@@ -25,8 +25,14 @@ class Family:
     patience: int
 
 
+# Attention, the embeddings of time, start and duration, and the output: 70 modules, 72 with the duration embedding.
+AUDIO_TARGETS = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "time_mlp.0", "time_mlp.2", "norm_out.linear", "proj_out",
+)  # fmt: skip
+
 FAMILIES: dict[str, Family] = {
     "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10),
+    "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200),
 }
 
 
@@ -132,6 +138,9 @@ class Training(Protocol):
 class Model(Protocol):
     """A loaded checkpoint, with or without one adapter."""
 
+    def weight(self, batch: Arrays) -> float:
+        """How many targets of the batch are scored: tokens, or latent values inside the valid frames."""
+
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of every module that can carry LoRA, by its canonical path, in model order."""
 
@@ -196,23 +205,85 @@ class TokenModel(Model, Protocol):
 
 
 class FlowModel(Model, Protocol):
-    """A velocity field over latents (flow matching)."""
+    """A velocity field over latents (flow matching), and one style vector that may be trained with its adapter.
+
+    A flow batch holds `latents`, `noise` float32 [B, T, C], `time` float32 [B] in [0, 1], `valid` bool [B, T],
+    `start_time` float32 [B] and, where the model has it, `duration` float32 [B]; optionally `cond` [B, T, C] (zeros),
+    `text` int32 [B, T] (zeros), `style` [B, 512] (the model's own style vector where it has one, else zeros), and the
+    scalars `drop_audio`, `drop_text`, `drop_style` (False), each for the whole batch. The loss is the squared error of
+    the velocity at (1 - time) noise + time latents against latents - noise, summed over all values of valid frames.
+
+    Attributes:
+        latent_channels: C.
+        max_frames: longest T.
+        has_duration: whether `duration` is a condition.
+    """
+
+    latent_channels: int
+    max_frames: int
+    has_duration: bool
+
+    def set_style(self, style: np.ndarray | None) -> None:
+        """Give the model a style vector [512] of its own, or take it away.
+
+        It stands in for `style` in batches and conditionings that name none. A training of the adapter that is started
+        afterwards trains it too; its moments are `exp_avg.style` and `exp_avg_sq.style` of the training's state.
+        """
+
+    def read_style(self) -> np.ndarray | None:
+        """The model's own style vector, a float32 copy [512]; None without one."""
 
     def prepare(self, conditioning: Arrays) -> Any:
-        """Everything that does not depend on time, computed once."""
+        """Everything that does not depend on time, computed once.
+
+        Args:
+            conditioning: a flow batch without latents, noise and time, plus `negative_style` [B, 512] (zeros).
+        """
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray:
-        """Velocity [B, T, C] at time (scalar or [B])."""
+        """Velocity of x at a time, guided as v = p + guidance (p - q).
+
+        P is computed as the conditioning says; q without audio and text conditions and with the negative style, in the
+        same pass. Guidance below 1e-5 computes p alone.
+
+        Args:
+            x: float32 [B, T, C].
+            time: in [0, 1], a scalar or [B].
+            prepared: what prepare returned.
+            guidance: strength; the usual guidance scale minus one.
+
+        Returns:
+            float32 [B, T, C].
+        """
 
 
 class Codec(Protocol):
-    """The audio family's variational auto-encoder."""
+    """The audio family's variational auto-encoder.
+
+    Attributes:
+        sample_rate: in Hz.
+        hop: samples a latent frame.
+        latent_channels: C.
+        audio_channels: 2 for stereo.
+    """
+
+    sample_rate: int
+    hop: int
+    latent_channels: int
+    audio_channels: int
 
     def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale, each [B, T, C], of float32 audio [B, 2, N]."""
+        """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; T = floor(N / hop).
+
+        The posterior's standard deviation is softplus(scale) + 1e-4.
+        """
 
     def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
-        """Audio [B, 2, 2048 T] of latents [B, T, C]; chunk and overlap count frames."""
+        """Audio float32 [B, 2, hop T] of latents [B, T, C]; chunk and overlap count frames.
+
+        Without chunk everything is decoded at once. With it, chunks of that many frames advance by chunk - overlap, the
+        last one ends with the latents, and each gives up half the overlap at its inner edges.
+        """
 
 
 class Backend(Protocol):
@@ -224,7 +295,7 @@ class Backend(Protocol):
         """Load a checkpoint folder (hf or mlx layout); every tensor name is proven used and filled."""
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
-        """Load the audio family's codec."""
+        """Load the audio family's codec: its folder, the audio model's folder that holds it as `vae`, or a file."""
 
     def device(self) -> str:
         """What it computes on, in words, such as `Metal (Apple M1 Pro)`, `cuda (NVIDIA GeForce RTX 4090)` or `cpu`."""

@@ -127,6 +127,10 @@ class MlxGpt2:
             inputs.get("segments"),
         )
 
+    def weight(self, batch: Arrays) -> float:
+        """How many tokens of the batch are scored."""
+        return float(np.count_nonzero(batch["loss_mask"]))
+
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         states, rows = self._states(batch), batches.scored(batch)

@@ -232,6 +232,10 @@ class TorchGpt2:
         # The hidden state before a scored token predicts it.
         return head_loss(hidden.index_select(0, where - 1), model.wte, tokens.view(-1).index_select(0, where).long())
 
+    def weight(self, batch: Arrays) -> float:
+        """How many tokens of the batch are scored."""
+        return float(np.count_nonzero(batch["loss_mask"]))
+
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         with torch.inference_mode():

@@ -14,6 +14,14 @@ from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import WeightFiles, read_json, weight_files
 from musiclora.convert.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
+from musiclora.convert.quantise import (
+    Packed,
+    QuantisedFiles,
+    packed_layout,
+    packed_stream,
+    quantised_files,
+    settings,
+)
 from musiclora.convert.rules import Plan, Rule, plan, plan_export
 from musiclora.convert.tensors import FLOATS, dtype_named, write_safetensors
 
@@ -72,8 +80,13 @@ class Gpt2Checkpoint:
     _files: WeightFiles
 
     @property
+    def bits(self) -> int | None:
+        """Bits an element of the quantised matrices; None where there are none."""
+        return max(self._files.bits.values(), default=None) if isinstance(self._files, QuantisedFiles) else None
+
+    @property
     def dtype(self) -> str:
-        """The widest dtype among the stored weights, such as `float32`."""
+        """The widest dtype among the stored weights (of quantised ones, the scales), such as `float32`."""
         dtypes = [self._files.layout[_stored(move.source, self._files)][0] for move in self._plan.moves]
         return str(np.result_type(*set(dtypes)).name)
 
@@ -96,13 +109,23 @@ class Gpt2Checkpoint:
             if move:
                 yield move.target, move.apply(array)
 
+    def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
+        """As tensors, but quantised matrices stay packed: [out, in] of a linear layer, [rows, width] of a table."""
+        if not isinstance(self._files, QuantisedFiles):
+            yield from self.tensors()
+            return
+        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        for name, value in self._files.stored():
+            if move := moves.get(name):
+                yield move.target, value if isinstance(value, Packed) else move.apply(value)
+
     def load(self, dtype: Any = np.float32) -> dict[str, np.ndarray]:
         """All tensors in one dtype under canonical names."""
         return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
 
 
 def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
-    """Open a GPT-2 folder; weights are read when asked for.
+    """Open a GPT-2 folder; weights are read when asked for. Those that MLX quantised read as float32.
 
     Raises:
         ConvertError: not a GPT-2, or tensors that are missing, surplus or mis-shaped, all at once.
@@ -112,12 +135,18 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
         raise ConvertError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise ConvertError(f"{folder}: no config.json here, so this is no model folder")
+    content = read_json(folder / "config.json")
+    quantised = _take_quantisation(content)
     try:
-        config = Gpt2Config.from_json(read_json(folder / "config.json"))
+        config = Gpt2Config.from_json(content)
     except ConvertError as error:
         raise ConvertError(f"{folder}: {error}") from error
     files = weight_files(folder)
+    if quantised:
+        files = quantised_files(files, quantised, str(folder))
     layout: Literal["hf", "mlx"] = "mlx" if any(name.startswith("model.") for name in files.layout) else "hf"
+    if quantised and layout == "hf":
+        raise ConvertError(f"{folder}: quantised, but not in mlx-lm's layout (names begin with 'model.')")
     masks = (".attn.bias", ".attn.masked_bias")
     if integers := [n for n, (dtype, _) in files.layout.items() if dtype not in FLOATS and not n.endswith(masks)]:
         raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {listed(integers)}")
@@ -133,6 +162,7 @@ def write_checkpoint(
     layout: str,
     *,
     dtype: str = "float32",
+    bits: int | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -143,7 +173,8 @@ def write_checkpoint(
         config: its numbers.
         tensors: canonical names and layouts, in any order.
         layout: "hf" or "mlx".
-        dtype: float32, float16 or bfloat16; every tensor is cast to it.
+        dtype: float32, float16 or bfloat16; every tensor is cast to it, of quantised ones the scales and biases.
+        bits: quantise the matrices to 4 or 8 bits an element (mlx only); see `quantise`.
         extra_files: more files by plain name, such as the tokenizer.
         overwrite: replace an existing folder.
 
@@ -153,25 +184,42 @@ def write_checkpoint(
     """
     if layout not in LAYOUTS:
         raise ConvertError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    if bits and layout != "mlx":
+        raise ConvertError("only the mlx layout holds quantised weights")
     stored = dtype_named(dtype)
     shapes = config.tensor_shapes()
     moves = plan_export(LAYOUTS[layout], shapes)
-    plain = {name: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
+    plain = {moves[name].target: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    moved = (
+    moved: Iterator[tuple[str, np.ndarray]] = (
         (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs
     )
+    content: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
+    if bits:
+        # mlx-lm writes both keys; transformers' tools look at the second.
+        content |= dict.fromkeys(("quantization", "quantization_config"), settings(plain, bits))
+        plain, moved = packed_layout(plain, bits), packed_stream(moved, bits)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_safetensors(
             temporary / "model.safetensors",
             moved,
             {"format": "pt" if layout == "hf" else "mlx"},
-            layout={moves[name].target: entry for name, entry in plain.items()},
+            layout=plain,
         )
-        settings = {**config.to_json(layout), "torch_dtype": dtype}
-        atomic_write(temporary / "config.json", json.dumps(settings, indent=2) + "\n")
+        atomic_write(temporary / "config.json", json.dumps(content, indent=2) + "\n")
         for name, content in (extra_files or {}).items():
             atomic_write(temporary / Path(name).name, content)
+
+
+def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
+    """Take MLX's settings out of a config.json; those of other tools stay, to be refused."""
+    found = content.get("quantization")
+    if not isinstance(found, dict) or "bits" not in found or "quant_method" in found:
+        return {}
+    del content["quantization"]
+    if content.get("quantization_config") == found:
+        del content["quantization_config"]
+    return found
 
 
 def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:

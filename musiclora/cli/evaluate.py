@@ -10,7 +10,11 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 
 
 @click.command(cls=ManyCommand)
-@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Folder of music, or a token cache.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music, or a token cache.")
+@click.option("--generated-dir", type=click.Path(path_type=Path), help="Recordings to compare with --reference-dir.")
+@click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
+@click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG file: the mean spectra of both folders.")
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option("--tokenizer", help="tokenizer.json or its folder.  [default: the model's own]")
@@ -20,10 +24,19 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @backend_option
 @json_option
 def evaluate(
-    data_dir: Path, model: str | None, adapters: tuple[str, ...], tokenizer: str | None, max_seq_len: int | None,
+    data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, paired: bool, picture: Path | None,
+    model: str | None, adapters: tuple[str, ...], tokenizer: str | None, max_seq_len: int | None,
     num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Score music: loss, perplexity and bits a note, with an adapter also against the base alone."""
+    """Score music: loss, perplexity and bits a note, with an adapter also against the base alone.
+
+    With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
+    """
+    if generated_dir or reference_dir or paired or picture:
+        _compare(generated_dir, reference_dir, data_dir, paired, picture, as_json)
+        return
+    if data_dir is None:
+        raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
     from dataclasses import asdict
 
     from musiclora.cli.reporting import console
@@ -50,3 +63,23 @@ def evaluate(
     if result.gain:
         g = result.gain
         click.echo(f"gain {g.mean:.3f} bits a note (95 % over songs {g.low:.3f} to {g.high:.3f}): {g.verdict}")
+
+
+def _compare(
+    generated_dir: Path | None, reference_dir: Path | None, data_dir: Path | None, paired: bool, picture: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from musiclora.audio_comparison import compare_folders
+    from musiclora.cli.reporting import console
+
+    if generated_dir is None or reference_dir is None or data_dir is not None:
+        raise click.UsageError("Distances take --generated-dir and --reference-dir, both of them, and no --data-dir.")
+    with console() as out:
+        result = compare_folders(generated_dir, reference_dir, paired=paired, picture=picture, reporter=out)
+    for text in result.notes:
+        note(text)
+    if as_json:
+        print_json(result.as_json())
+        return
+    for line in result.lines():
+        click.echo(line)

@@ -1,0 +1,166 @@
+"""What a recording sounds like, in numbers: 45 features averaged over time, and its mean log-mel spectrum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.errors import DataError
+
+RATE = 22050  # Hz; what librosa's features are usually computed at, so that figures of other papers are comparable
+WINDOW, HOP, MELS, MFCCS = 2048, 512, 128, 20  # samples, samples, bands, coefficients
+FLOOR_DB = 80.0  # below a recording's loudest mel value nothing is told apart
+LEVEL = 0.1  # root mean square that every recording is brought to before it is analysed
+SHORTEST, LONGEST = 0.5, 300.0  # seconds
+_SILENT = 1e-4  # root mean square, -80 dB of full scale: four steps of 16 bits
+_CHROMA, _CONTRAST = 12, 7
+
+FEATURE_NAMES: tuple[str, ...] = (
+    *(f"mfcc_{i}" for i in range(MFCCS)),
+    *(f"chroma_{name}" for name in ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")),
+    *(f"contrast_{i}" for i in range(_CONTRAST)),
+    "centroid", "bandwidth", "rolloff", "zero_crossings", "onset_strength", "tempo",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The features of several recordings.
+
+    Attributes:
+        names: their files' names.
+        vectors: float64 [N, 45], columns as FEATURE_NAMES.
+        spectra: float64 [N, 128], mean log-mel spectra in dB.
+        left_out: lines that say which files were not measured, or not whole, and why.
+    """
+
+    names: tuple[str, ...]
+    vectors: np.ndarray
+    spectra: np.ndarray
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def resampled(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Mix to one channel at 22,050 Hz, without its mean: a constant offset is not heard.
+
+    Args:
+        audio: float [channels, N] or [N].
+        rate: its sample rate in Hz.
+
+    Returns:
+        float32 [N * 22050 / rate].
+
+    Raises:
+        DataError: it holds NaN or infinity, or is shorter than half a second.
+    """
+    mono = audio.mean(axis=0) if audio.ndim == 2 else audio
+    if not np.isfinite(mono).all():
+        raise DataError("holds samples that are not numbers")
+    if mono.size < SHORTEST * rate:
+        raise DataError(f"is {mono.size / rate:.2f} s long; at least {SHORTEST} s can be measured")
+    if rate != RATE:
+        import soxr
+
+        mono = soxr.resample(mono.astype(np.float32), rate, RATE)
+    centred: np.ndarray = (mono - mono.mean(dtype=np.float64)).astype(np.float32)
+    return centred
+
+
+def level_gain(samples: np.ndarray) -> np.float32:
+    """What samples [N] are multiplied with to have a root mean square of 0.1.
+
+    Raises:
+        DataError: they are silent.
+    """
+    level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    if level < _SILENT:
+        raise DataError("is silent (its channels mixed to one are below -80 dB of full scale)")
+    return np.float32(LEVEL / level)
+
+
+def log_mel(power: np.ndarray) -> np.ndarray:
+    """Log-mel spectrogram in dB of a power spectrogram at 22,050 Hz; 80 dB below its loudest value is the floor.
+
+    Args:
+        power: float32 [1025, T], squared magnitudes of a Hann-windowed transform of 2048 samples.
+
+    Returns:
+        float32 [128, T]; Slaney's mel filters of equal area, 0 to 11,025 Hz.
+    """
+    import librosa
+
+    mel = librosa.feature.melspectrogram(S=power, sr=RATE, n_mels=MELS)
+    decibels: np.ndarray = librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=FLOOR_DB)
+    return decibels
+
+
+def magnitudes(samples: np.ndarray) -> np.ndarray:
+    """Magnitudes of the short-time Fourier transform, float32 [1025, 1 + N // 512], of samples [N]."""
+    import librosa
+
+    result: np.ndarray = np.abs(librosa.stft(samples, n_fft=WINDOW, hop_length=HOP))
+    return result
+
+
+def analyse(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Measure one recording.
+
+    Args:
+        audio: float [channels, N] or [N].
+        rate: its sample rate in Hz.
+
+    Returns:
+        The feature vector, float64 [45]: each feature's mean over the frames, and one tempo in beats a minute. The
+        mean log-mel spectrum, float64 [128], in dB.
+
+    Raises:
+        DataError: it holds NaN or infinity, is shorter than half a second, or silent.
+
+    Source: the features are librosa's (McFee et al. 2015) with its default parameters, except that chroma assumes
+        A = 440 Hz (an estimated tuning would hide what may be a trait of the music) and contrast has the floor, too.
+    """
+    samples = resampled(audio, rate)
+    samples = level_gain(samples) * samples  # features do not depend on how loud a recording was made
+    magnitude = magnitudes(samples)
+    power = magnitude**2
+    mel = log_mel(power)
+    frames = [*_timbre(mel, magnitude, power), *_shape(magnitude, samples)]
+    onsets, tempo = _rhythm(mel)
+    means = [np.atleast_2d(part).mean(axis=1, dtype=np.float64) for part in (*frames, onsets)]
+    return np.concatenate([*means, [tempo]]), mel.mean(axis=1, dtype=np.float64)
+
+
+def _timbre(mel: np.ndarray, magnitude: np.ndarray, power: np.ndarray) -> list[np.ndarray]:
+    from librosa import feature
+
+    # Valleys reach down to rounding errors; those would tell files by how they were stored.
+    floored = np.maximum(magnitude, magnitude.max() * np.float32(10 ** (-FLOOR_DB / 20)))
+    return [
+        feature.mfcc(S=mel, n_mfcc=MFCCS),
+        feature.chroma_stft(S=power, sr=RATE, tuning=0.0),
+        feature.spectral_contrast(S=floored, sr=RATE),
+    ]
+
+
+def _shape(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
+    from librosa import feature
+
+    centroid = feature.spectral_centroid(S=magnitude, sr=RATE)
+    return [
+        centroid,
+        feature.spectral_bandwidth(S=magnitude, sr=RATE, centroid=centroid),
+        feature.spectral_rolloff(S=magnitude, sr=RATE),
+        feature.zero_crossing_rate(samples, frame_length=WINDOW, hop_length=HOP),
+    ]
+
+
+def _rhythm(mel: np.ndarray) -> tuple[np.ndarray, float]:
+    from librosa import feature, onset
+
+    strength = onset.onset_strength(S=mel, sr=RATE, hop_length=HOP)
+    tempo = feature.tempo(onset_envelope=strength, sr=RATE, hop_length=HOP)
+    return strength, float(np.atleast_1d(tempo)[0])

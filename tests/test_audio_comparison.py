@@ -1,0 +1,175 @@
+"""`evaluate --generated-dir --reference-dir`: figures of folders of recordings, and folders it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from musiclora.audio_comparison import compare_folders
+from musiclora.cli import main
+from musiclora.errors import DataError
+
+pytest.importorskip("librosa")
+soundfile = pytest.importorskip("soundfile")
+RATE = 22050
+
+
+def plucked(seed, seconds=2.0, brightness=0.5):
+    """Struck tones of random pitches, three a second, with overtones that fall off by brightness."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * RATE)) / RATE
+    beat = (time * 3).astype(int)
+    pitch = 220 * 2 ** (rng.integers(0, 24, beat.max() + 1) / 12)
+    phase = np.cumsum(pitch[beat]) / RATE
+    sound = sum(brightness**k * np.sin(2 * np.pi * (k + 1) * phase) for k in range(6))
+    return 0.1 * sound * np.exp(-5 * ((time * 3) % 1)) + 1e-4 * rng.normal(size=len(time))
+
+
+def noisy(seed, seconds=2.0):
+    return 0.1 * np.random.default_rng(seed).normal(size=int(seconds * RATE))
+
+
+def fill(folder, sounds, suffix=".wav"):
+    folder.mkdir()
+    for i, sound in enumerate(sounds):
+        soundfile.write(folder / f"{i:02d}{suffix}", np.clip(sound, -1, 1), RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sounds")
+    return {
+        "reference": fill(root / "reference", [plucked(i) for i in range(6)]),
+        "alike": fill(root / "alike", [plucked(i) for i in range(10, 16)], ".flac"),
+        "brighter": fill(root / "brighter", [plucked(i, brightness=0.95) for i in range(20, 26)]),
+        "noise": fill(root / "noise", [noisy(i) for i in range(6)]),
+    }
+
+
+def evaluate(*arguments):
+    return CliRunner().invoke(main, ["evaluate", *(str(a) for a in arguments)])
+
+
+def refused(result, *words):
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 2, result.stderr
+    assert last.startswith("musiclora: ")
+    for word in words:
+        assert word in last
+
+
+def test_a_folder_is_at_no_feature_distance_from_itself(folders):
+    found = compare_folders(folders["reference"], folders["reference"]).distances
+    assert found.afd.value == pytest.approx(0, abs=1e-12)
+
+
+def test_what_sounds_more_alike_is_nearer(folders):
+    kinds = [compare_folders(folders[name], folders["reference"]).distances for name in ("alike", "brighter", "noise")]
+    alike, brighter, noise = kinds
+    assert alike.afd.value < brighter.afd.value < noise.afd.value
+    assert alike.spectral.value < brighter.spectral.value < noise.spectral.value
+    assert noise.afd.low > noise.real_afd.high
+    assert noise.spectral.low > noise.real_spectral.high
+
+
+def test_json_has_the_promised_keys_and_nothing_else_is_on_stdout(folders):
+    done = evaluate("--generated-dir", folders["alike"], "--reference-dir", folders["reference"], "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["afd_interval"][0] <= found["afd"] <= found["afd_interval"][1]
+    low, high = found["spectral_distance_interval"]
+    assert low <= found["spectral_distance"] <= high
+    assert set(found["real_vs_real"]) == {
+        "afd", "spectral_distance", "afd_interval", "spectral_distance_interval",
+    }  # fmt: skip
+    assert (found["generated"], found["reference"], found["notes"]) == (6, 6, [])
+    assert "framewise" not in found
+
+
+def test_the_table_for_people_shows_the_same_figures(folders):
+    pair = ("--generated-dir", folders["alike"], "--reference-dir", folders["reference"])
+    found, table = json.loads(evaluate(*pair, "--json").stdout), evaluate(*pair).stdout
+    assert f"{found['afd']:.4f}" in table
+    assert f"{found['spectral_distance']:.2f}" in table
+
+
+def test_paired_recordings_are_compared_frame_by_frame(folders, tmp_path):
+    halved = fill(tmp_path / "halved", [0.5 * plucked(i) for i in range(6)], ".flac")
+    pair = ("--generated-dir", halved, "--reference-dir", folders["reference"], "--paired", "--json")
+    done = evaluate(*pair)
+    # 6.02 dB everywhere but near the floor, which stands still; 16 bits add little.
+    assert 5 < json.loads(done.stdout)["framewise"] < 37
+
+
+def test_paired_folders_whose_names_differ_are_refused(folders, tmp_path):
+    other = fill(tmp_path / "other", [plucked(i) for i in range(7)])
+    refused(evaluate("--generated-dir", other, "--reference-dir", folders["reference"], "--paired"), "06", "partner")
+
+
+def test_a_picture_of_the_spectra_is_drawn(folders, tmp_path):
+    picture = tmp_path / "spectra.png"
+    done = evaluate(
+        "--generated-dir", folders["noise"], "--reference-dir", folders["reference"], "--picture", picture
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_measured_is_left_out_and_named(folders, tmp_path):
+    mixed = fill(tmp_path / "mixed", [plucked(0), np.zeros(RATE), plucked(1, 0.2), plucked(2, 1.0)])
+    (mixed / "broken.wav").write_bytes(b"<html>404 Not Found</html>")
+    (mixed / "empty.flac").write_bytes(b"")
+    soundfile.write(mixed / "nan.wav", np.append(plucked(3), np.nan), RATE, subtype="FLOAT")
+    found = compare_folders(mixed, folders["reference"])
+    assert found.distances.generated == 2
+    assert len(found.notes) == 5
+    for name in ("01.wav", "02.wav", "broken.wav", "empty.flac", "nan.wav"):
+        assert sum(f"{mixed / name}: " in line for line in found.notes) == 1
+    assert np.isfinite([found.distances.afd.value, found.distances.spectral.value]).all()
+
+
+def test_folders_that_cannot_be_compared_are_refused(folders, tunes, tmp_path):
+    silent, single = fill(tmp_path / "silent", [np.zeros(RATE)]), fill(tmp_path / "single", [plucked(1)])
+    (tmp_path / "empty").mkdir()
+    reference = folders["reference"]
+    for generated, real, words in (
+        (tmp_path / "empty", reference, ["empty", "no recordings"]),
+        (tmp_path / "missing", reference, ["missing", "no such folder"]),
+        (tunes, reference, ["no recordings", "render"]),
+        (silent, reference, ["00.wav", "silent"]),
+        (reference, silent, ["00.wav", "silent"]),
+        (reference, single, ["at least two"]),
+    ):
+        refused(evaluate("--generated-dir", generated, "--reference-dir", real), *words)
+
+
+def test_one_generated_recording_is_enough(folders, tmp_path):
+    single = fill(tmp_path / "single", [plucked(1)])
+    found = compare_folders(single, folders["reference"]).distances
+    assert found.generated == 1
+    assert found.afd.low <= found.afd.value <= found.afd.high
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--generated-dir", "a"], ["--reference-dir", "a"], ["--paired"], [],
+     ["--generated-dir", "a", "--reference-dir", "b", "--data-dir", "c"]],
+)  # fmt: skip
+def test_incomplete_options_are_refused(arguments):
+    refused(evaluate(*arguments), "--generated-dir")
+
+
+def test_only_the_first_five_minutes_are_measured_and_it_is_said(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("musiclora.audio_comparison.LONGEST", 1.0)
+    found = compare_folders(folders["alike"], folders["reference"])
+    assert sum("first 1 s" in line for line in found.notes) == 12
+
+
+def test_reference_recordings_that_are_one_and_the_same_are_refused(folders, tmp_path):
+    copies = fill(tmp_path / "copies", [plucked(1)] * 3)
+    with pytest.raises(DataError, match="all alike"):
+        compare_folders(folders["alike"], copies)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from musiclora.backends.mlx import attention, lora, ops
+from musiclora.backends.mlx import attention, lora, ops, quantised
 from musiclora.backends.mlx.lora import DropoutPool, Weights
 from musiclora.convert.adapter import state_keys
 from musiclora.convert.gpt2 import Gpt2Config
 
 EMBEDDING = "transformer.wte.weight"  # also the output head
 POSITIONS = "transformer.wpe.weight"
+LAST_NORM = "transformer.ln_f.weight"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Adapter:
 
 def linear(x: mx.array, name: str, weights: Weights, adapter: Adapter | None) -> mx.array:
     """One Conv1D with its adapter, where it has one, on x [N, in]."""
-    y = mx.addmm(weights[f"{name}.bias"], x, weights[f"{name}.weight"])
+    parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
+    y = quantised.product(x, parts) + bias if parts else mx.addmm(bias, x, weights[f"{name}.weight"])
     key_a, key_b = state_keys(name)
     if adapter is None or key_a not in adapter.factors:
         return y
@@ -50,10 +52,28 @@ def norm(x: mx.array, name: str, weights: Weights, eps: float) -> mx.array:
     return mx.fast.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
 
-def embed(tokens: mx.array, positions: mx.array | None, weights: Weights) -> mx.array:
+def embed(tokens: mx.array, positions: mx.array | slice | None, weights: Weights) -> mx.array:
     """Token and position embeddings [B, L, d]; without positions each row counts from 0."""
-    at = weights[POSITIONS]
-    return weights[EMBEDDING][tokens] + (at[: tokens.shape[1]] if positions is None else at[positions])
+    if positions is None:
+        positions = slice(tokens.shape[1])
+    return lookup(tokens, EMBEDDING, weights) + lookup(positions, POSITIONS, weights)
+
+
+def lookup(index: mx.array | slice, name: str, weights: Weights) -> mx.array:
+    """Rows of a table, [..., d] for an index [...] or a slice."""
+    parts = quantised.find(weights, name.removesuffix(".weight"))
+    return quantised.rows(parts, index, width(weights)) if parts else weights[name][index]
+
+
+def table(weights: Weights) -> mx.array:
+    """The token embedding [V, d], which is the output head, too."""
+    parts = quantised.find(weights, EMBEDDING.removesuffix(".weight"))
+    return quantised.dense(parts, width(weights)) if parts else weights[EMBEDDING]
+
+
+def width(weights: Weights) -> int:
+    """Channels of a state."""
+    return weights[LAST_NORM].shape[0]
 
 
 def split_heads(qkv: mx.array, batch: int, n_head: int) -> tuple[mx.array, mx.array, mx.array]:

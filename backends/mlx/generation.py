@@ -10,9 +10,10 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Grammar, SamplingSpec
-from musiclora.backends.mlx import attention, decoder, device, ops, products
+from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
 from musiclora.backends.mlx.lora import Weights
 from musiclora.backends.mlx.sampler import Automaton, sample
+from musiclora.convert.adapter import state_keys
 from musiclora.convert.errors import BackendError, DataError, listed
 from musiclora.convert.gpt2 import Gpt2Config
 
@@ -55,7 +56,7 @@ class Decoding:
         config = self._config
         capacity = -(-capacity // self._pace.bucket) * self._pace.bucket
         shape = (2, batch, config.n_head, capacity, config.n_embd // config.n_head)
-        dtype = self._weights[decoder.EMBEDDING].dtype
+        dtype = self._weights[decoder.LAST_NORM].dtype
         state = {f"cache.{i}": mx.zeros(shape, dtype) for i in range(config.n_layer)}
         state |= {"offset": mx.array(0, mx.int32), "done": mx.zeros((batch,), mx.bool_), "bad": mx.array(False)}
         if self._automaton:
@@ -80,7 +81,8 @@ class Decoding:
         def run(weights: Weights, state: _State, u: mx.array) -> _State:
             state = dict(state)
             self._seen = mx.arange(visible) <= state["offset"] if self._pace.bucket > 1 else None
-            x = weights[decoder.EMBEDDING][state["token"]] + weights[decoder.POSITIONS][state["offset"]]
+            x = decoder.lookup(state["token"], decoder.EMBEDDING, weights)
+            x = x + decoder.lookup(state["offset"], decoder.POSITIONS, weights)
             x = self._layers(weights, x[:, None], state, attend)
             state["offset"] = state["offset"] + 1
             return self._draw(weights, x[:, 0], state, u)
@@ -107,7 +109,9 @@ class Decoding:
 
     def _draw(self, weights: Weights, hidden: mx.array, state: _State, u: mx.array) -> _State:
         """Draw a token a row from the states [B, d]; rows that have ended yield pad_id."""
-        scores = products.head(hidden, weights[decoder.EMBEDDING]).astype(mx.float32)
+        parts = quantised.find(weights, decoder.EMBEDDING.removesuffix(".weight"))
+        scores = quantised.product(hidden, parts) if parts else products.head(hidden, weights[decoder.EMBEDDING])
+        scores = scores.astype(mx.float32)
         if self._automaton:
             scores = self._automaton.restrict(scores, state["automaton"])
         token, done = sample(scores, u, self._spec), state["done"]
@@ -123,7 +127,12 @@ class Decoding:
 
 
 def _linear(x: mx.array, name: str, weights: Weights) -> mx.array:
-    return products.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
+    if parts is None:
+        return products.linear(x, weights[f"{name}.weight"], bias)
+    y, (key_a, key_b) = quantised.product(x, parts) + bias, state_keys(name)
+    # Nothing is fused into a quantised weight: the adapter computes beside it, its scale already in B.
+    return lora.adapted(x, y, weights[key_a], weights[key_b], 1.0, None) if key_a in weights else y
 
 
 def _check(model: MlxGpt2, prompts: np.ndarray, uniforms: np.ndarray) -> None:

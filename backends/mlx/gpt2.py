@@ -10,10 +10,11 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
-from musiclora.backends.mlx import batches, decoder, head, lora
-from musiclora.convert.adapter import LoraSpec, match_targets
+from musiclora.backends.mlx import batches, decoder, head, lora, quantised
+from musiclora.convert.adapter import LoraSpec, match_targets, state_keys
 from musiclora.convert.errors import BackendError
 from musiclora.convert.gpt2 import read_checkpoint
+from musiclora.convert.quantise import Packed
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining
@@ -26,7 +27,7 @@ class MlxGpt2:
     holds the old ones keeps them bit for bit.
 
     Attributes:
-        weights: base arrays under canonical names.
+        weights: base arrays under canonical names; a quantised one with its scales and biases, see `quantised`.
         factors: the adapter's arrays under their state keys, float32; empty without one.
     """
 
@@ -36,11 +37,11 @@ class MlxGpt2:
         self.vocab_size: int = checkpoint.config.vocab_size
         self.n_positions: int = checkpoint.config.n_positions
         self.weights: dict[str, mx.array] = {}
-        found = {}
-        for name, value in checkpoint.tensors():
-            found[name] = value
-            self.weights[name] = mx.array(np.ascontiguousarray(value, np.float32)).astype(dtype)
-        lora.check_state(found, self.config.tensor_shapes(), f"checkpoint {folder}")
+        for name, value in checkpoint.stored():  # names and shapes are proven to be those of the configuration
+            if isinstance(value, Packed):
+                self.weights |= quantised.load(name, value, dtype)
+            else:
+                self.weights[name] = mx.array(np.ascontiguousarray(value, np.float32)).astype(dtype)
         mx.eval(self.weights)
         self.factors: dict[str, mx.array] = {}
         self.spec: LoraSpec | None = None
@@ -97,21 +98,33 @@ class MlxGpt2:
         return decoder.Adapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
 
     def merged_weights(self) -> dict[str, mx.array]:
-        """Weights with the active adapter added; the model's own are not touched."""
+        """Weights with the active adapter added, or beside those that are quantised; the model's own stay."""
         if not self.spec or not self._enabled:
             return self.weights
-        return lora.fused(self.weights, self.factors, self.names, self.spec.scale)
+        scale, beside = self.spec.scale, [n for n in self.names if quantised.find(self.weights, n)]
+        merged = lora.fused(self.weights, self.factors, [n for n in self.names if n not in beside], scale)
+        for key_a, key_b in map(state_keys, beside):
+            merged |= {key_a: self.factors[key_a], key_b: self.factors[key_b] * scale}
+        return merged
 
     def fuse(self) -> None:
-        """Add the update to the weights and drop the adapter."""
+        """Add the update to the weights and drop the adapter; adapted weights are not quantised any more."""
         spec = self.need_adapter("fuse")
         self.weights = lora.fused(self.weights, self.factors, self.names, spec.scale)
         self.spec, self.names, self.factors = None, [], {}
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Base weights one by one, float32, under transformers' names and layouts."""
-        for name, value in self.weights.items():
-            yield name, np.array(value.astype(mx.float32))
+        shapes = self.linear_shapes()
+        for name in self.config.tensor_shapes():
+            module = name.removesuffix(".weight")
+            parts = quantised.find(self.weights, module)
+            if parts is None:
+                yield name, np.array(self.weights[name].astype(mx.float32))
+                continue
+            linear = shapes.get(module)
+            value = np.array(quantised.dense(parts, linear[1] if linear else self.config.n_embd).astype(mx.float32))
+            yield name, value.T if linear else value
 
     # --- computing ---
 
@@ -134,12 +147,12 @@ class MlxGpt2:
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         states, rows = self._states(batch), batches.scored(batch)
-        total = head.loss(states[rows["rows"]], self.weights[decoder.EMBEDDING], rows["targets"], rows["weights"])
+        total = head.loss(states[rows["rows"]], decoder.table(self.weights), rows["targets"], rows["weights"])
         return LossSum(float(np.array(total)), float(batches.weight(batch)))
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Next-token logits, float32 [B, L, V]."""
-        found = (self._states(batch) @ self.weights[decoder.EMBEDDING].T).astype(mx.float32)
+        found = (self._states(batch) @ decoder.table(self.weights).T).astype(mx.float32)
         return np.array(found.reshape(*np.shape(batch["tokens"]), self.vocab_size))
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
@@ -156,6 +169,8 @@ class MlxGpt2:
             raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
         elif self.dtype != mx.float32:
             raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+        elif quantised.find(self.weights, decoder.EMBEDDING.removesuffix(".weight")):
+            raise BackendError("start_training('all'): this base is quantised; train the float base instead")
         return MlxTraining(self, optim, trainable)
 
     def generate(

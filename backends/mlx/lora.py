@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends.mlx import quantised
 from musiclora.convert.adapter import LoraSpec, state_keys
 from musiclora.convert.errors import ConvertError, listed
 
@@ -104,6 +105,10 @@ def fused(weights: Weights, adapter: Weights, names: Iterable[str], scale: float
     merged = dict(weights)
     for name in names:
         key_a, key_b = state_keys(name)
-        merged[f"{name}.weight"] = fused_weight(weights[f"{name}.weight"], adapter[key_a], adapter[key_b], scale)
+        weight = merged[f"{name}.weight"]
+        if parts := quantised.find(weights, name):
+            weight = quantised.dense(parts, adapter[key_a].shape[1]).T
+            del merged[f"{name}.scales"], merged[f"{name}.biases"]
+        merged[f"{name}.weight"] = fused_weight(weight, adapter[key_a], adapter[key_b], scale)
     mx.eval(merged)
     return merged

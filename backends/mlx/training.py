@@ -57,7 +57,7 @@ class MlxTraining:
             self._optim.checkpointing,
         )
         scored = states[batch["rows"]]
-        wte = weights[decoder.EMBEDDING]
+        wte = decoder.table(weights)
         return head.loss_for_training(scored, wte, batch["targets"], batch["weights"], self._all)
 
     def _dropout(self, rows: int, index: int) -> _Named:

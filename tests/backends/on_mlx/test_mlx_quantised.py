@@ -1,0 +1,138 @@
+"""Quantised bases on MLX: the same numbers as their de-quantised form, and LoRA on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from toys import Toy, assert_close, formula_tensors, token_batch
+
+from musiclora.backends.base import OptimSpec, SamplingSpec
+from musiclora.backends.mlx import quantised
+from musiclora.backends.mlx.generation import Pace, generate
+from musiclora.backends.registry import get_backend
+from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.errors import BackendError
+from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
+from musiclora.convert.quantise import dequantise, quantise
+
+CONFIG = Gpt2Config(vocab_size=29, n_positions=20, n_embd=32, n_layer=2, n_head=2, n_inner=128)
+# Norms of 1 and gains of 0.35 make sums of 128 terms: rounding in another order, relative 1e-5.
+TOLERANCE = 1e-4
+SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=("c_attn", "c_proj", "c_fc"))
+
+
+@pytest.fixture(scope="module", params=[4, 8], ids=["4 bits", "8 bits"])
+def pair(request, tmp_path_factory) -> tuple[Toy, Toy]:
+    """A quantised folder, and the float folder of its very values."""
+    root: Path = tmp_path_factory.mktemp("quantised")
+    tensors = {name: 0.3 * array if array.ndim == 2 else array for name, array in formula_tensors(CONFIG).items()}
+    write_checkpoint(root / "q", CONFIG, tensors, "mlx", bits=request.param)
+    write_checkpoint(root / "f", CONFIG, read_checkpoint(root / "q").tensors(), "mlx")
+    return Toy(get_backend("mlx"), root / "q", CONFIG), Toy(get_backend("mlx"), root / "f", CONFIG)
+
+
+def logits_of(toy: Toy, spec: LoraSpec | None = SPEC) -> np.ndarray:
+    return (toy.adapted(spec) if spec else toy.load()).logits(toy.batch())
+
+
+@pytest.mark.parametrize("spec", [None, SPEC], ids=["base", "adapted"])
+def test_logits_are_those_of_the_dequantised_base(pair, spec):
+    quantised_logits, float_logits = (logits_of(toy, spec) for toy in pair)
+    limit = 1e-5 * max(1, np.abs(float_logits).max())
+    np.testing.assert_allclose(quantised_logits, float_logits, atol=limit, rtol=0)
+
+
+def test_the_matrices_stay_quantised_in_memory(pair):
+    packed, plain = (sum(a.nbytes for a in toy.load().weights.values()) for toy in pair)
+    assert packed < 0.5 * plain
+
+
+@pytest.mark.parametrize("rows", [1, quantised.FEW, quantised.FEW + 1, 50], ids=str)
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_product_and_its_gradient_are_those_of_the_dequantised_matrix(rows, kind, rng, monkeypatch):
+    monkeypatch.setattr(quantised.device, "is_gpu", lambda: kind == "gpu")
+    packed = quantise(rng.standard_normal((24, 64)).astype(np.float32), 4, 32)
+    matrix = dequantise(packed)
+    arrays = quantised.load("m.weight", packed, mx.float32)
+    x, out = rng.standard_normal((rows, 64)).astype(np.float32), rng.standard_normal((rows, 24)).astype(np.float32)
+
+    def total(x: mx.array) -> mx.array:
+        return (quantised.product(x, quantised.find(arrays, "m")) * mx.array(out)).sum()
+
+    np.testing.assert_allclose(quantised.product(mx.array(x), quantised.find(arrays, "m")), x @ matrix.T, atol=1e-4)
+    np.testing.assert_allclose(mx.grad(total)(mx.array(x)), out @ matrix, atol=1e-4)
+
+
+def test_gradients_are_those_of_the_dequantised_base(pair):
+    found = [toy.gradient(toy.state(SPEC), [toy.batch()]) for toy in pair]
+    assert min(np.abs(value).max() for value in found[1].values()) > 100 * TOLERANCE
+    assert_close(*found, tolerance=TOLERANCE)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+def test_training_falls_as_on_the_dequantised_base_and_moves_no_base_array(pair, checkpointing):
+    runs = []
+    for toy in pair:
+        model = toy.adapted()
+        before = dict(model.read_weights())
+        training = model.start_training(OptimSpec(checkpointing=checkpointing, weight_decay=0.0))
+        runs.append([training.step([toy.batch()], 1e-2).loss for _ in range(8)])
+        after = dict(model.read_weights())
+        assert all(np.array_equal(after[name], value) for name, value in before.items())
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)  # eight steps of AdamW enlarge the rounding of one
+    assert runs[0][-1] < 0.9 * runs[0][0]
+
+
+def test_switched_off_it_is_the_base_bit_for_bit(pair):
+    model = pair[0].adapted()
+    model.set_adapter(False)
+    assert np.array_equal(model.logits(pair[0].batch()), logits_of(pair[0], None))
+
+
+def test_fusing_dequantises_adds_in_float32_and_keeps_the_rest_packed(pair):
+    toy, plain = pair
+    spec = LoraSpec(2, 4.0, 0.0, ("attn.c_proj",))
+    fused, expected = toy.adapted(spec), plain.adapted(spec)
+    before = fused.logits(toy.batch())
+    fused.fuse()
+    expected.fuse()
+    np.testing.assert_allclose(fused.logits(toy.batch()), before, atol=TOLERANCE)
+    assert_close(dict(fused.read_weights()), dict(expected.read_weights()), 1e-6)
+    assert quantised.find(fused.weights, "transformer.h.0.attn.c_proj") is None
+    assert quantised.find(fused.weights, "transformer.h.0.attn.c_attn") is not None
+
+
+@pytest.mark.parametrize("spec", [None, SPEC], ids=["base", "adapted"])
+@pytest.mark.parametrize("pace", [Pace(1, False), Pace(8, True)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("rows", [1, 6], ids=str)
+def test_generation_draws_the_tokens_of_the_dequantised_base(pair, spec, pace, rows):
+    uniforms = np.random.default_rng(3).random((12, rows), np.float32)
+    prompts = token_batch(CONFIG, rows, 4)["tokens"]
+    drawn = []
+    for toy in pair:
+        model = toy.adapted(spec) if spec else toy.load()
+        drawn.append(generate(model, prompts, SamplingSpec(), uniforms, pace=pace))
+    assert np.array_equal(*drawn)
+    assert len(np.unique(drawn[0])) > 3
+
+
+def test_training_all_weights_of_a_quantised_base_is_refused(pair):
+    with pytest.raises(BackendError, match="quantised"):
+        pair[0].load().start_training(OptimSpec(), "all")
+
+
+def test_half_precision_keeps_the_adapter_in_float32_and_the_logits_near(pair):
+    model = get_backend("mlx").load(_family(), pair[0].folder, dtype="bfloat16")
+    model.inject_adapter(SPEC, pair[0].state(SPEC))
+    assert {a.dtype for a in model.factors.values()} == {mx.float32}
+    expected = logits_of(pair[1])
+    assert np.abs(model.logits(pair[0].batch()) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def _family():
+    from musiclora.backends.base import FAMILIES
+
+    return FAMILIES["symbolic"]

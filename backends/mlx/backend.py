@@ -16,6 +16,12 @@ from musiclora.convert.errors import BackendError
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
+def _dtype(name: str) -> mx.Dtype:
+    if name not in _DTYPES:
+        raise BackendError(f"mlx: dtype {name!r} is not offered; there are {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
 def describe() -> dict[str, Any]:
     """Where this backend computes here, as JSON: device, name, mlx, blas (None where none was loaded), blas_reason."""
     loaded = blas.status()
@@ -47,22 +53,31 @@ class MlxBackend:
             BackendError: a dtype or family that this backend does not offer.
             ConvertError: a folder that does not fit.
         """
-        if dtype not in _DTYPES:
-            raise BackendError(f"mlx: dtype {dtype!r} is not offered; there are {', '.join(_DTYPES)}")
+        kind = _dtype(dtype)
         if family.name != "symbolic":
             raise BackendError(f"mlx: the family {family.name!r} is not known; known: {', '.join(FAMILIES)}")
         from musiclora.backends.mlx.gpt2 import MlxGpt2
 
         device.configure()
-        return MlxGpt2(Path(checkpoint), _DTYPES[dtype])
+        return MlxGpt2(Path(checkpoint), kind)
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec.
 
+        Args:
+            checkpoint: its folder or file, or the audio model's folder that holds it as `vae`.
+            dtype: of its weights; float32 is what it was made for.
+
         Raises:
-            BackendError: always; the audio family is not part of this backend yet.
+            BackendError: a dtype that this backend does not offer.
+            ConvertError: no codec, or one that does not fit.
         """
-        raise BackendError(f"mlx: no codec can be loaded from {checkpoint}; this backend has the symbolic family only")
+        kind = _dtype(dtype)
+        from musiclora.backends.mlx.oobleck import MlxOobleck
+
+        device.configure()
+        inner = Path(checkpoint) / "vae"
+        return MlxOobleck(inner if inner.is_dir() else Path(checkpoint), kind)
 
     def device(self) -> str:
         """What it computes on, in words, with the BLAS where that is the processor."""

@@ -18,20 +18,38 @@ from musiclora.models import BaseModel
 _CARD = """---
 base_model: {base}
 library_name: peft
-tags: [music, lora, midi]
+tags: [music, lora, {form.tag}]
 ---
 
 # A LoRA adapter for {base}
 
-Trained with musiclora {version} on {songs} pieces of music. The base model's licence: {licence}. Whoever shares this
+Trained with musiclora {version} on {songs} {form.pieces}. The base model's licence: {licence}. Whoever shares this
 adapter answers for the rights in the music it was trained on.
 
 {scores}
 
-    musiclora generate --adapter-dir THIS_FOLDER --model {base} --output new.mid
+    musiclora generate --adapter-dir THIS_FOLDER --model {base} --output {form.output}
 
-It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads it as well.
+It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads it as well{form.how}.
 """
+
+
+@dataclass(frozen=True)
+class AdapterForm:
+    """What sets the adapter folders of a family apart.
+
+    Attributes:
+        tag, pieces, output, how: words for the card: a tag, what was learnt from, a file to make, how PEFT's base is
+            loaded.
+        task_type, fan_in_fan_out: PEFT's settings.
+    """
+
+    tag: str = "midi"
+    pieces: str = "pieces of music"
+    output: str = "new.mid"
+    how: str = ""
+    task_type: str | None = "CAUSAL_LM"
+    fan_in_fan_out: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +62,8 @@ class Provenance:
         backend: what trained it.
         fingerprints: of the base, by part.
         songs: training songs.
-        tokenizer: tokenizer.json, as bytes.
+        files: what lies beside the arrays, such as tokenizer.json.
+        form: how the family's folders are written.
     """
 
     base: BaseModel
@@ -52,7 +71,8 @@ class Provenance:
     backend: str
     fingerprints: Mapping[str, str]
     songs: int
-    tokenizer: bytes
+    files: Mapping[str, bytes]
+    form: AdapterForm = AdapterForm()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,13 +98,15 @@ class Provenance:
 
 def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, metrics: Mapping[str, Any]) -> None:
     """Write the model's adapter as a PEFT folder, replacing an older one as a whole."""
+    form = origin.form
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     card = _CARD.format(
-        base=origin.base_name, version=__version__, songs=origin.songs, licence=origin.base.licence, scores=scores
-    )
+        base=origin.base_name, version=__version__, songs=origin.songs, licence=origin.base.licence, scores=scores,
+        form=form,
+    )  # fmt: skip
     write_peft(
         path, spec, model.read_adapter(), base_model=origin.base.name, record=origin.record(metrics), readme=card,
-        extra_files={"tokenizer.json": origin.tokenizer}, overwrite=True,
+        task_type=form.task_type, fan_in_fan_out=form.fan_in_fan_out, extra_files=origin.files, overwrite=True,
     )  # fmt: skip
 
 

@@ -47,6 +47,10 @@ class TrainConfig:
         transpose: draw each training song in a key at most so many semitones away, anew every epoch; 0 keeps keys.
         sample_every: write a sample every so many epochs; 0 never.
         num_workers: processes that read and tokenise.
+        dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
+        style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
+            trains one vector with the adapter.
+        vae: audio only: the codec that encodes recordings; None takes the one beside the model.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
         max_steps: stop after so many optimiser steps whatever the epochs.
     """
@@ -70,7 +74,7 @@ class TrainConfig:
     lora_alpha: float | None = None
     lora_dropout: float | None = None
     target_modules: tuple[str, ...] | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     grad_checkpointing: bool | None = None
     num_workers: int | None = None
     mix_dir: str | None = None
@@ -82,6 +86,8 @@ class TrainConfig:
     backend: str = "auto"
     family: str = "symbolic"
     trainable: str = "adapter"
+    style: str | None = None
+    vae: str | None = None
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +129,7 @@ class TrainConfig:
         return [
             f"{_option(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
             for name, known in choices.items()
-            if getattr(self, name) not in known
+            if getattr(self, name) not in known and (name, getattr(self, name)) != ("dtype", None)
         ]
 
     @property

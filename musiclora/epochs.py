@@ -1,4 +1,4 @@
-"""Training data that changes its key from epoch to epoch."""
+"""Rows of tokens for training and scoring, and training data that changes its key from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import numpy as np
 
 from musiclora.backends.base import Arrays
 from musiclora.data.augment import transpositions
+from musiclora.data.batches import BatchPlan
 from musiclora.data.pieces import Piece
 from musiclora.data.tokenizer import MusicTokenizer
-from musiclora.prepare import batch_plan
+
+
+def batch_plan(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int) -> BatchPlan:
+    """Rows and batches of some pieces."""
+    return BatchPlan(list(pieces), length, rows, seed, bos=tokenizer.bos_id, eos=tokenizer.eos_id, pad=tokenizer.pad_id)
+
+
+def song_batches(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int) -> list[list[Arrays]]:
+    """Batches of each song on its own, for scores by song."""
+    return [list(batch_plan([p], tokenizer, length, 4, 0).batches(0)) for p in pieces]
 
 
 class TransposedEpochs:

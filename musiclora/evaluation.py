@@ -1,4 +1,4 @@
-"""Held-out scores: loss, perplexity and bits a note, one definition everywhere."""
+"""Held-out scores, one definition everywhere: loss, perplexity and bits a note of tokens; loss of latents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from musiclora.backends.base import LossSum
+
+# What a single song must gain to be believed, where there are no others to judge the spread by.
+_LEAST = {"bits a note": 0.05, "loss": 0.005}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,35 @@ class Score:
     tokens: int
     notes: int
 
+    def to(self, after: Score) -> str:
+        """The way from this score to a later one, in words."""
+        return (
+            f"held-out loss {self.loss:.4f} -> {after.loss:.4f}, "
+            f"bits a note {self.bits_per_note:.3f} -> {after.bits_per_note:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class FlowScore:
+    """How well a model predicts the way from noise to some recordings.
+
+    Attributes:
+        loss: squared error of the velocity, averaged over all latent values of all scored windows and times.
+        frames: latent frames scored, each as often as it was.
+    """
+
+    loss: float
+    frames: int
+
+    def to(self, after: FlowScore) -> str:
+        """The way from this score to a later one, in words."""
+        return f"held-out loss {self.loss:.4f} -> {after.loss:.4f}"
+
+
+def flow_score(total: LossSum, channels: int) -> FlowScore:
+    """Score of a summed loss over latents of so many channels."""
+    return FlowScore(total.mean, round(total.weight / channels))
+
 
 def score(total: LossSum, notes: int) -> Score:
     """Score of a summed loss over songs that hold so many notes."""
@@ -39,24 +71,26 @@ def score(total: LossSum, notes: int) -> Score:
 
 @dataclass(frozen=True)
 class Gain:
-    """Bits a note gained per song, base minus adapted.
+    """What was gained per song, base minus adapted: bits a note, or loss a latent value.
 
     Attributes:
-        mean: weighted by notes, so that it equals the difference of the two scores.
+        mean: weighted by notes, or by latent values, so that it equals the difference of the two scores.
         low, high: 95 % interval of the mean by bootstrap over songs (2,000 resamples, percentile).
         songs: how many there were.
+        unit: `bits a note` or `loss`.
     """
 
     mean: float
     low: float
     high: float
     songs: int
+    unit: str = "bits a note"
 
     @property
     def verdict(self) -> str:
         """`gained`, `nothing gained` or `lost`, by whether the interval excludes zero."""
         if self.songs < 2:
-            return "gained" if self.mean > 0.05 else "nothing gained"
+            return "gained" if self.mean > _LEAST[self.unit] else "nothing gained"
         if self.low > 0:
             return "gained"
         return "lost" if self.high < 0 else "nothing gained"
@@ -71,9 +105,17 @@ def gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[in
         seed: of the bootstrap.
     """
     bits = np.array([(b.total - a.total) / math.log(2) for b, a in zip(before, after, strict=True)])
-    counts = np.array(notes, float)
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, len(bits), (2000, len(bits)))
-    means = bits[chosen].sum(1) / np.maximum(counts[chosen].sum(1), 1)
+    return _bootstrap(bits, np.array(notes, float), seed, "bits a note")
+
+
+def flow_gain(before: Sequence[LossSum], after: Sequence[LossSum], seed: int = 0) -> Gain:
+    """Gain in loss over the same recordings, with its spread over recordings."""
+    errors = np.array([b.total - a.total for b, a in zip(before, after, strict=True)])
+    return _bootstrap(errors, np.array([b.weight for b in before]), seed, "loss")
+
+
+def _bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:
+    chosen = np.random.default_rng(seed).integers(0, len(sums), (2000, len(sums)))
+    means = sums[chosen].sum(1) / np.maximum(counts[chosen].sum(1), 1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Gain(float(bits.sum() / max(counts.sum(), 1)), float(low), float(high), len(bits))
+    return Gain(float(sums.sum() / max(counts.sum(), 1)), float(low), float(high), len(sums), unit)

@@ -9,11 +9,11 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.config import TrainConfig
-from musiclora.evaluation import Score
+from musiclora.material import Scores
 from musiclora.planning import Plan
 from musiclora.runs import Progress
 
-_FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "dtype", "max_grad_norm")
+_FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "max_grad_norm")
 
 
 def run_meta(
@@ -21,7 +21,7 @@ def run_meta(
     plan: Plan,
     progress: Progress,
     facts: Mapping[str, Any],
-    scores: tuple[Score, Score] | None,
+    scores: Scores | None,
     update: Mapping[str, float],
 ) -> dict[str, Any]:
     """Content of training_meta.json.
@@ -35,7 +35,6 @@ def run_meta(
         update: ||dW|| / ||W|| by module.
     """
     spec = config.lora()
-    before, after = scores or (None, None)
     return {
         "musiclora": __version__,
         **facts,
@@ -55,8 +54,8 @@ def run_meta(
         "base_val_loss": progress.base,
         "best_val_loss": progress.best,
         "best_step": progress.best_step,
-        "before": dataclasses.asdict(before) if before else None,
-        "after": dataclasses.asdict(after) if after else None,
+        "before": dataclasses.asdict(scores.before) if scores else None,
+        "after": dataclasses.asdict(scores.after) if scores else None,
         "update_size": {name: round(ratio, 6) for name, ratio in update.items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if progress.ended else None,
     }

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from musiclora.backends.base import Arrays, Training
 from musiclora.config import TrainConfig
 from musiclora.display import clock
-
-# Enough updates for the learning rate to act and for B to leave zero; early stopping ends earlier where fewer do.
-_TARGET_STEPS = 200
-_TOKENS_A_STEP = (1024, 8192)
-_EPOCHS = (4, 40)
+from musiclora.material import Pace
 
 
 @dataclass(frozen=True)
@@ -27,10 +23,11 @@ class Plan:
         epochs: passes over the data.
         steps_per_epoch, steps: optimiser steps.
         warmup: of these, steps of linear rise.
-        tokens_per_epoch: scored targets.
+        units_per_epoch: tokens, or frames.
         seconds: estimate from the probe for all epochs, None without one.
         memory: peak bytes after the probe, None without one.
         warnings: what the user should know.
+        unit: what data are counted in.
     """
 
     batch_size: int
@@ -39,16 +36,18 @@ class Plan:
     steps_per_epoch: int
     steps: int
     warmup: int
-    tokens_per_epoch: int
+    units_per_epoch: int
     seconds: float | None = None
     memory: int | None = None
     warnings: tuple[str, ...] = ()
+    unit: str = "tokens"
 
     def lines(self) -> list[str]:
         """The plan in words."""
         text = [
             f"plan: {self.epochs} epochs of {self.steps_per_epoch} steps = {self.steps} steps, warm-up {self.warmup}; "
-            f"{self.batch_size} rows x {self.accumulate} accumulated a step; {self.tokens_per_epoch:,} tokens an epoch"
+            f"{self.batch_size} rows x {self.accumulate} accumulated a step; "
+            f"{self.units_per_epoch:,} {self.unit} an epoch"
         ]
         if self.seconds is not None and self.memory is not None:
             text.append(
@@ -57,30 +56,36 @@ class Plan:
         return text + [f"      warning: {w}" for w in self.warnings]
 
 
-def batch_shape(config: TrainConfig, tokens_per_epoch: int, row_length: int) -> tuple[int, int]:
+def batch_shape(
+    config: TrainConfig, units_per_epoch: int, row_length: int, pace: Pace | None = None
+) -> tuple[int, int]:
     """Rows in a forward pass and passes in a step, from the data where they are not given.
 
-    About an eighth of an epoch goes into one step, between 1,024 and 8,192 tokens; one pass holds about 4,096 tokens,
-    which is where a laptop's arithmetic units are busy and its memory is not yet full.
+    About an eighth of an epoch goes into one step, for tokens between 1,024 and 8,192; one pass holds about 4,096
+    tokens, which is where a laptop's arithmetic units are busy and its memory is not yet full.
     """
-    low, high = _TOKENS_A_STEP
-    tokens = min(high, max(low, tokens_per_epoch // 8))
-    rows = max(1, round(tokens / max(row_length, 1)))
+    pace = pace or Pace()
+    low, high = pace.a_step
+    units = min(high, max(low, units_per_epoch // 8))
+    rows = max(1, round(units / max(row_length, 1)))
     if config.batch_size and config.grad_accum_steps:
         return config.batch_size, config.grad_accum_steps
     if config.batch_size:
         return config.batch_size, max(1, rows // config.batch_size)
     if config.grad_accum_steps:
         return max(1, rows // config.grad_accum_steps), config.grad_accum_steps
-    in_pass = max(1, min(rows, 4096 // max(row_length, 1)))
+    in_pass = max(1, min(rows, pace.in_pass // max(row_length, 1)))
     return in_pass, math.ceil(rows / in_pass)
 
 
-def make_plan(config: TrainConfig, batch_size: int, accumulate: int, batches: int, tokens_per_epoch: int) -> Plan:
+def make_plan(
+    config: TrainConfig, batch_size: int, accumulate: int, batches: int, units_per_epoch: int, pace: Pace | None = None
+) -> Plan:
     """Epochs, steps and warm-up for so many batches an epoch."""
+    pace = pace or Pace()
     per_epoch = max(1, math.ceil(batches / accumulate))
-    low, high = _EPOCHS
-    epochs = config.epochs or min(high, max(low, math.ceil(_TARGET_STEPS / per_epoch)))
+    low, high = pace.epochs
+    epochs = config.epochs or min(high, max(low, math.ceil(pace.steps / per_epoch)))
     if config.max_steps and not config.epochs:
         epochs = math.ceil(config.max_steps / per_epoch)
     steps = min(epochs * per_epoch, config.max_steps or epochs * per_epoch)
@@ -93,7 +98,17 @@ def make_plan(config: TrainConfig, batch_size: int, accumulate: int, batches: in
             f"only {steps} optimiser steps: the model will hardly change; give more --epochs, or a smaller "
             "--grad-accum-steps or --batch-size"
         )
-    return Plan(batch_size, accumulate, epochs, per_epoch, steps, warmup, tokens_per_epoch, warnings=tuple(warnings))
+    return Plan(
+        batch_size,
+        accumulate,
+        epochs,
+        per_epoch,
+        steps,
+        warmup,
+        units_per_epoch,
+        warnings=tuple(warnings),
+        unit=pace.unit,
+    )
 
 
 def probe_seconds(training: Training, micro_batches: Sequence[Arrays]) -> float:

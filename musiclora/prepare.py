@@ -1,66 +1,48 @@
-"""From a folder of music and a base model to what the training loop takes."""
+"""From a folder of music and a symbolic base to what the training loop takes."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.config import TrainConfig
 from musiclora.convert.gpt2 import read_checkpoint
-from musiclora.data.batches import BatchPlan
 from musiclora.data.pieces import Piece, PieceSet, load_pieces, write_token_cache
 from musiclora.data.splits import near_duplicates, split
 from musiclora.data.tokenizer import MusicTokenizer
 from musiclora.data.tokens import check_fits, infer_tokenizer, load_tokenizer
-from musiclora.errors import ConfigError
+from musiclora.epochs import batch_plan, song_batches
+from musiclora.losses import add, song_losses
 from musiclora.models import BaseModel, find_model
+from musiclora.results import Reporter
+from musiclora.symbolic import Prepared, Songs, check_base_loss
 
-# A model that guesses evenly has ln V; this close to it, it has not seen these tokens before.
-_GUESSING = 0.95
-
-
-@dataclass(frozen=True)
-class Songs:
-    """Tokenised songs, split; held-out songs have no relative among the training songs.
-
-    Attributes:
-        train, held_out: pieces.
-        health: one row a file or tune.
-        notes: what the user should know about the split.
-    """
-
-    train: list[Piece]
-    held_out: list[Piece]
-    health: Sequence[Any]
-    notes: list[str]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all names and tokens, to tell whether a resumed run still has the same data."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.held_out):
-            for piece in part:
-                digest.update(piece.name.encode() + b"\0" + np.ascontiguousarray(piece.tokens, np.int32).tobytes())
-            digest.update(b"|")
-        return digest.hexdigest()
+__all__ = [
+    "Prepared",
+    "Songs",
+    "add",
+    "batch_plan",
+    "check_base_loss",
+    "find_tokenizer",
+    "material",
+    "mix_in",
+    "mixed",
+    "prepare",
+    "song_batches",
+    "song_losses",
+    "split_songs",
+    "tokenizer_for",
+    "write_cache",
+]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A base, its tokenizer and the songs."""
-
-    base: BaseModel
-    tokenizer: MusicTokenizer
-    n_positions: int
-    songs: Songs
+def material(config: TrainConfig, reporter: Reporter, backend: str) -> Prepared:
+    """What Session asks of every family: read, check and split the data; needs no backend here."""
+    with reporter.task("reading songs") as update:
+        return prepare(config, update)
 
 
 def prepare(config: TrainConfig, on_progress: Callable[[int, int], None] | None = None) -> Prepared:
@@ -144,55 +126,3 @@ def mixed(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: in
         taken.append(extra[index])
         held += len(extra[index].tokens)
     return [*train, *taken]
-
-
-def row_length(config: TrainConfig, n_positions: int) -> int:
-    """Longest row: --max-seq-len, at most what the model can hold."""
-    return min(config.max_seq_len, n_positions)
-
-
-def batch_plan(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int) -> BatchPlan:
-    """Rows and batches of some pieces."""
-    return BatchPlan(list(pieces), length, rows, seed, bos=tokenizer.bos_id, eos=tokenizer.eos_id, pad=tokenizer.pad_id)
-
-
-def song_batches(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int) -> list[list[Arrays]]:
-    """Batches of each song on its own, for scores by song."""
-    return [list(batch_plan([p], tokenizer, length, 4, 0).batches(0)) for p in pieces]
-
-
-def song_losses(
-    model: Model, batches: Sequence[Sequence[Arrays]], on_song: Callable[[int, int], None] | None = None
-) -> list[LossSum]:
-    """Summed loss of each song."""
-    sums = []
-    for number, song in enumerate(batches, 1):
-        parts = [model.loss(batch) for batch in song]
-        sums.append(LossSum(sum(p.total for p in parts), sum(p.weight for p in parts)))
-        if on_song is not None:
-            on_song(number, len(batches))
-    return sums
-
-
-def add(parts: Sequence[LossSum]) -> LossSum:
-    """Sum of sums."""
-    return LossSum(sum(p.total for p in parts), sum(p.weight for p in parts))
-
-
-def check_base_loss(loss: float, vocab_size: int, prepared: Prepared, allow: bool) -> str | None:
-    """Notice a base that does not know these tokens.
-
-    Returns:
-        A warning, or None.
-
-    Raises:
-        ConfigError: the tokenizer was inferred, the base does no better than guessing, and this was not allowed.
-    """
-    guessing = math.log(vocab_size)
-    if not loss >= _GUESSING * guessing:
-        return None
-    text = f"{prepared.base.name} predicts these songs no better than chance (loss {loss:.2f}, guessing {guessing:.2f})"
-    if prepared.tokenizer.inferred and not allow:
-        raise ConfigError(f"{text}: its tokenizer, inferred from the vocabulary size, is probably not this one; "
-                          "give --tokenizer, or --allow-base-mismatch to go on")  # fmt: skip
-    return f"{text}: it may be the wrong base or tokenizer"

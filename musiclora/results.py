@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musiclora.evaluation import Gain, Score
+from musiclora.evaluation import Gain
 from musiclora.runs import Progress
 
 
@@ -34,37 +34,37 @@ class TrainResult:
     Attributes:
         run_dir: the run folder.
         backend: what trained it.
-        before, after: held-out scores of the base and of the best adapter; None without held-out songs.
-        gain: the difference in bits a note with its spread over songs.
+        before, after: held-out scores (Score or FlowScore) of the base and of the best adapter; None without
+            held-out songs.
+        gain: their difference with its spread over songs.
         update: ||dW|| / ||W|| by module, empty for full fine-tuning.
         progress: steps, epochs, seconds, why it ended.
         already_finished: nothing was left to do.
+        unit: what data are counted in.
     """
 
     run_dir: Path
     backend: str
-    before: Score | None
-    after: Score | None
+    before: Any
+    after: Any
     gain: Gain | None
     update: Mapping[str, float]
     progress: Progress
     already_finished: bool = False
+    unit: str = "tokens"
 
     def lines(self) -> list[str]:
         """The result in words."""
         p = self.progress
         speed = p.tokens / max(p.seconds, 1e-9)
-        lines = [f"{p.step} steps in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} tokens/s overall"]
+        lines = [f"{p.step} steps in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
         return [*lines, *self._gain_lines(), *self._update_lines()]
 
     def _gain_lines(self) -> list[str]:
         b, a, g = self.before, self.after, self.gain
         if not (b and a and g):
             return []
-        lines = [
-            f"held-out loss {b.loss:.4f} -> {a.loss:.4f}, bits a note {b.bits_per_note:.3f} -> {a.bits_per_note:.3f} "
-            f"(gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"
-        ]
+        lines = [f"{b.to(a)} (gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"]
         if g.verdict == "nothing gained":
             lines.append(
                 "nothing gained: on held-out songs the adapter is no better than the base, which knows this style"

@@ -22,7 +22,7 @@ _FREE = {
     "backend",
 }
 # Settings that config.toml holds as planned where they were not given.
-PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps"}
+PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
 
 
 def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> dict[str, Any]:

@@ -30,13 +30,13 @@ class Progress:
         step: optimiser steps done.
         epoch: the epoch that comes next or is under way, from 0.
         index: optimiser steps done in that epoch.
-        best: lowest held-out loss so far (nats a token), None before the first evaluation.
+        best: lowest held-out loss so far (nats a token, or squared error a latent value), None before the first evaluation.
         best_step: the step it was reached at.
         base: held-out loss before training.
         waited: evaluations since the best.
         seconds: time spent in earlier sessions and this one.
         loss, weight: sums over the epoch under way.
-        tokens: scored targets trained on so far.
+        tokens: tokens, or frames of audio, trained on so far.
         ended: why the run ended, empty while it has not.
     """
 

@@ -7,30 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from musiclora.artifacts import Provenance, save_adapter, save_model, update_size, weight_norms
+from musiclora.artifacts import Provenance, save_adapter, update_size, weight_norms
 from musiclora.backends import lora_init
 from musiclora.backends.base import OptimSpec
-from musiclora.backends.registry import choose, get_backend
+from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.config import TrainConfig
-from musiclora.convert.adapter import read_peft
 from musiclora.convert.files import atomic_write, write_json
-from musiclora.convert.fingerprint import checkpoint_fingerprint
-from musiclora.convert.gpt2 import read_checkpoint
-from musiclora.epochs import TransposedEpochs, keys_within
 from musiclora.errors import TrainingError
-from musiclora.evaluation import Score, gain, score
+from musiclora.families import family_of, job
+from musiclora.losses import add, song_losses
+from musiclora.material import Material, Scores
 from musiclora.meta import run_meta
+from musiclora.models import find_model
 from musiclora.planning import Plan, batch_shape, make_plan, probe_seconds
-from musiclora.prepare import (
-    Prepared,
-    add,
-    batch_plan,
-    check_base_loss,
-    prepare,
-    row_length,
-    song_batches,
-    song_losses,
-)  # fmt: skip
 from musiclora.results import Reporter, TrainResult
 from musiclora.resume import PLANNED, check_same_run
 from musiclora.runs import BEST, CONFIG, LAST, META, STATE, Progress, Run, check_writable
@@ -40,90 +29,78 @@ from musiclora.training import Epochs, Hooks, Loop, LoopOptions
 class Session:
     """One start of a training run: everything loaded, nothing written yet."""
 
-    def __init__(self, config: TrainConfig, reporter: Reporter | None = None, prepared: Prepared | None = None) -> None:
-        self.config, self.out = config, reporter or Reporter()
+    def __init__(self, config: TrainConfig, reporter: Reporter | None = None, prepared: Any = None) -> None:
+        """Read the data and check everything that can be checked before the model is loaded.
+
+        Args:
+            config: the options; its family is taken from the model.
+            reporter: told what happens.
+            prepared: data and base, of the type that the family's `material` returns; None reads them.
+        """
+        self.out = reporter or Reporter()
         check_writable(Path(config.output_dir))
         self.backend_name = choose(config.backend)
+        family = prepared.family if prepared is not None else family_of(find_model(config.model).path)
+        self.config = config = dataclasses.replace(config, family=family)
         if prepared is None:
-            with self.out.task("reading songs") as update:
-                prepared = prepare(config, update)
+            prepared = job(family, "train").material(config, self.out, self.backend_name)
         self.prepared = prepared
+        self.material: Material = prepared
         self.run = Run(Path(config.output_dir))
         self.spec = config.lora()
-        self.length = row_length(config, prepared.n_positions)
-        songs = prepared.songs
+        self.length = self.material.row_length(config)
+        self.dtype = self.material.dtype(config, probe(self.backend_name)["device"])
+        counts, *notes = self.material.lines()
         where = f"{self.backend_name} on {get_backend(self.backend_name).device()}"
-        self.out.say(f"{len(songs.train)} pieces to train on, {len(songs.held_out)} held out; backend {where}")
-        for text in songs.notes:
+        self.out.say(f"{counts}; backend {where}")
+        for text in notes:
             self.out.say(text)
-        self.tokenizer_json = prepared.tokenizer.to_json().encode()
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
 
     # -- data -------------------------------------------------------------------------------------------------------
 
     def epoch_data(self, rows: int) -> Any:
         """Training batches of so many rows."""
-        songs, tokenizer, c = self.prepared.songs.train, self.prepared.tokenizer, self.config
-        if not c.transpose:
-            return batch_plan(songs, tokenizer, self.length, rows, c.seed)
-        return TransposedEpochs(
-            [keys_within(tokenizer, piece, c.transpose) for piece in songs], tokenizer, self.length, rows, c.seed
-        )
+        return self.material.epochs(self.config, rows)
 
-    def _plans(self) -> tuple[Plan, Epochs, list[Any]]:
-        songs, tokenizer = self.prepared.songs, self.prepared.tokenizer
-        single = self.epoch_data(1)
-        widest = max(batch["tokens"].shape[1] for batch in single.batches(0))
-        batch_size, accumulate = batch_shape(self.config, single.tokens_per_epoch, widest)
+    def _plans(self) -> tuple[Plan, Epochs, Any]:
+        pace, (units, longest) = self.material.pace, self.material.widest(self.config)
+        batch_size, accumulate = batch_shape(self.config, units, longest, pace)
         data = self.epoch_data(batch_size)
-        plan = make_plan(self.config, batch_size, accumulate, len(data.batches(0)), data.tokens_per_epoch)
-        held_out = (
-            list(batch_plan(songs.held_out, tokenizer, self.length, batch_size, 0).batches(0)) if songs.held_out else []
-        )
-        return plan, data, held_out
+        plan = make_plan(self.config, batch_size, accumulate, len(data.batches(0)), units, pace)
+        return plan, data, self.material.held_out(self.config, batch_size)
 
     # -- model ------------------------------------------------------------------------------------------------------
 
     def _load(self, path: Path) -> Any:
-        backend = get_backend(self.backend_name)
-        return backend.load(self.config.family_record, path, dtype=self.config.dtype)
+        return get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
 
     def _start(self) -> None:
         c, resuming = self.config, self.run.exists
         whole = c.trainable == "all"
-        base = self.run.path / STATE / "model" if whole and resuming else self.prepared.base.path
-        self.model = self._load(base)
+        self.model = self._load(self.run.path / STATE / "model" if whole and resuming else self.material.base.path)
         self.before = self._song_losses("scoring the base") if not (whole and resuming) else []
-        self._check_base()
+        if self.before:
+            warning = self.material.check_base(self.model, add(self.before).mean, c)
+            if warning:
+                self.out.say(f"warning: {warning}")
         self.norms: dict[str, float] = {}
         if not whole:
-            shapes = self.model.linear_shapes()
-            first = lora_init.initial(self.spec, shapes, c.seed)
-            self.norms = weight_norms(
-                self.model, [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
-            )
+            first = lora_init.initial(self.spec, self.model.linear_shapes(), c.seed)
+            modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
+            self.norms = weight_norms(self.model, modules)
             self.model.inject_adapter(self.spec, first)
+            self.material.begin(self.model)
         optim = OptimSpec(
-            weight_decay=c.weight_decay,
-            max_grad_norm=c.max_grad_norm,
-            seed=c.seed,
-            checkpointing=bool(c.grad_checkpointing),
-        )
+            weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm, seed=c.seed,
+            checkpointing=self.material.checkpointing(c),
+        )  # fmt: skip
         self.training = self.model.start_training(optim, "all" if whole else "adapter")
 
     def _song_losses(self, title: str) -> list[Any]:
-        songs = self.prepared.songs.held_out
-        batches = song_batches(songs, self.prepared.tokenizer, self.length)
+        batches = self.material.song_batches(self.config)
         with self.out.task(title) as update:
             return song_losses(self.model, batches, update)
-
-    def _check_base(self) -> None:
-        if not self.before:
-            return
-        loss = add(self.before).mean
-        warning = check_base_loss(loss, self.model.vocab_size, self.prepared, self.config.allow_base_mismatch)
-        if warning:
-            self.out.say(f"warning: {warning}")
 
     # -- run --------------------------------------------------------------------------------------------------------
 
@@ -143,10 +120,7 @@ class Session:
             raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
         resuming = self.run.exists
         if resuming:
-            songs = self.prepared.songs.fingerprint
-            self.earlier = check_same_run(self.run, self.config, self.backend_name, songs)
-            left_out = {k: self.earlier[k] for k in PLANNED if getattr(self.config, k) is None}
-            self.config = dataclasses.replace(self.config, **left_out)  # as planned or given the first time
+            self._take_over()
         plan, data, held_out = self._plans()
         self._start()
         with self.run.locked():
@@ -156,7 +130,14 @@ class Session:
                 self.run.remove_if_nothing_was_saved()
                 raise
 
-    def _train(self, plan: Plan, data: Epochs, held_out: list[Any], resuming: bool) -> TrainResult:
+    def _take_over(self) -> None:
+        """Check that the folder holds this very run, and take what was planned or given the first time."""
+        self.earlier = check_same_run(self.run, self.config, self.backend_name, self.material.fingerprint())
+        left_out = {k: self.earlier.get(k) for k in PLANNED if getattr(self.config, k) is None}
+        self.config = dataclasses.replace(self.config, **left_out)
+        self.dtype = self.config.dtype or self.dtype
+
+    def _train(self, plan: Plan, data: Epochs, held_out: Any, resuming: bool) -> TrainResult:
         progress = self.run.read_progress() if resuming else Progress()
         if resuming:
             self._restore()
@@ -201,14 +182,15 @@ class Session:
         return c.patience if c.patience is not None else c.family_record.patience
 
     def _loop_options(self, plan: Plan) -> LoopOptions:
-        c = self.config
+        c, pace = self.config, self.material.pace
         lr = c.lr if c.lr is not None else c.family_record.learning_rate
         return LoopOptions(
-            plan.epochs, plan.accumulate, lr, c.lr_schedule, plan.warmup, plan.steps, self._patience, c.max_steps or 0
-        )
+            plan.epochs, plan.accumulate, lr, c.lr_schedule, plan.warmup, plan.steps, self._patience, c.max_steps or 0,
+            unit=pace.unit, values=pace.values,
+        )  # fmt: skip
 
     def _measured(self, plan: Plan, data: Epochs) -> Plan:
-        batches = list(data.batches(0))[: plan.accumulate]
+        batches = list(data.batches(0)[: plan.accumulate])
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
@@ -216,16 +198,16 @@ class Session:
 
     def _restore(self) -> None:
         if self.config.trainable == "adapter":
-            self.model.write_adapter(self.run.read_arrays("adapter"))
+            self.material.restore(self.model, self.run.read_arrays("adapter"))
         self.training.write_state(self.run.read_arrays("optimizer"))
 
     def _hooks(self, plan: Plan) -> Hooks:
         whole = self.config.trainable == "all"
         return Hooks(
-            save_best=lambda: self._save("model-best" if whole else BEST, plan),
-            save_last=lambda: self._save("model-last" if whole else LAST, plan),
-            arrays=dict if whole else self.model.read_adapter,
-            fill_state=(lambda folder: self._save_model(folder / "model")) if whole else None,
+            save_best=lambda: self._save("model-best" if whole else BEST),
+            save_last=lambda: self._save("model-last" if whole else LAST),
+            arrays=dict if whole else lambda: self.material.arrays(self.model),
+            fill_state=(lambda folder: self.material.save_model(folder / "model", self.model)) if whole else None,
             on_step=self.out.step,
             on_evaluation=self._say_evaluation,
             after_epoch=self._sample,
@@ -238,27 +220,19 @@ class Session:
     def _sample(self, epoch: int) -> None:
         every = self.config.sample_every
         if every and epoch % every == 0:
-            from musiclora.generation import sample_to_folder
-
-            sample_to_folder(
-                self.model, self.prepared.tokenizer, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed
-            )
+            self.material.sample(self.model, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _save_model(self, path: Path) -> None:
-        save_model(path, self.model, read_checkpoint(self.prepared.base.path).config, self.tokenizer_json)
-
-    def _save(self, name: str, plan: Plan) -> None:
+    def _save(self, name: str) -> None:
         if self.config.trainable == "all":
-            self._save_model(self.run.path / name)
+            self.material.save_model(self.run.path / name, self.model)
             return
-        held_out = self.run.read_metrics()
-        losses = [row["val_loss"] for row in held_out if "val_loss" in row]
+        losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
         metrics = {"held_out_loss": losses[-1], "held_out_loss_of_base": losses[0]} if losses else {}
         origin = Provenance(
-            self.prepared.base, self.config.family, self.backend_name, checkpoint_fingerprint(self.prepared.base.path),
-            len(self.prepared.songs.train), self.tokenizer_json,
+            self.material.base, self.config.family, self.backend_name, self.material.fingerprints(),
+            self.material.counts()[0], self.material.files(self.model), self.material.form,
         )  # fmt: skip
         save_adapter(self.run.path / name, self.model, self.spec, origin, metrics)
 
@@ -267,21 +241,22 @@ class Session:
 
         resolved = dataclasses.replace(
             self.config, batch_size=plan.batch_size, grad_accum_steps=plan.accumulate, epochs=plan.epochs,
-            warmup_steps=plan.warmup, backend=self.backend_name,
+            warmup_steps=plan.warmup, backend=self.backend_name, dtype=self.dtype,
         ).as_toml()  # fmt: skip
         atomic_write(self.run.path / CONFIG, tomli_w.dumps({"train": resolved}))
 
-    def _write_meta(
-        self, plan: Plan, progress: Progress, scores: tuple[Score, Score] | None, update: Mapping[str, float]
-    ) -> None:
+    def _write_meta(self, plan: Plan, progress: Progress, scores: Scores | None, update: Mapping[str, float]) -> None:
+        train, held_out = self.material.counts()
         facts = {
             "base_model": self.config.model,
-            "tokenizer": self.config.tokenizer or self.prepared.tokenizer.kind,
+            "family": self.config.family,
             "max_seq_len": self.length,
             "backend": self.backend_name,
-            "songs": len(self.prepared.songs.train),
-            "songs_held_out": len(self.prepared.songs.held_out),
-            "data": self.prepared.songs.fingerprint,
+            "dtype": self.dtype,
+            "songs": train,
+            "songs_held_out": held_out,
+            "data": self.material.fingerprint(),
+            **self.material.facts(self.config),
         }
         write_json(self.run.path / META, run_meta(self.config, plan, progress, facts, scores, update))
 
@@ -289,22 +264,16 @@ class Session:
         """Score the best arrays against the base and write what the run is remembered by."""
         update: dict[str, float] = {}
         if self.config.trainable == "adapter":
-            best = read_peft(self.run.path / BEST).state
-            self.model.write_adapter(best)
+            best = self.material.restore_best(self.model, self.run.path / BEST)
             update = update_size(self.norms, self.spec, best)
-        elif self.prepared.songs.held_out:
+        elif self.material.counts()[1]:
             self.model = self._load(self.run.path / "model-best")
-        scores: tuple[Score, Score] | None = None
-        difference = None
-        if self.before:
-            notes = [p.notes for p in self.prepared.songs.held_out]
-            sums = self._song_losses("scoring the result")
-            scores = score(add(self.before), sum(notes)), score(add(sums), sum(notes))
-            difference = gain(self.before, sums, notes)
+        scores = self.material.scores(self.before, self._song_losses("scoring the result")) if self.before else None
         self._write_meta(plan, progress, scores, update)
         self._plot()
-        before, after = scores or (None, None)
-        return TrainResult(self.run.path, self.backend_name, before, after, difference, update, progress, already)
+        parts = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
+        unit = self.material.pace.unit
+        return TrainResult(self.run.path, self.backend_name, *parts, update, progress, already, unit)
 
     def _plot(self) -> None:
         from musiclora.report import loss_plot

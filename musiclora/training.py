@@ -44,6 +44,8 @@ class LoopOptions:
         save_seconds: longest time between two saves of the state.
         evaluate_every: optimiser steps between evaluations inside an epoch; 0 evaluates at its end only.
         evaluate_epochs: evaluate at the end of every so manieth epoch, and at the very end.
+        unit: what speed is counted in.
+        values: scored targets in one unit.
     """
 
     epochs: int
@@ -58,6 +60,8 @@ class LoopOptions:
     save_seconds: float = 120.0
     evaluate_every: int = 0
     evaluate_epochs: int = 1
+    unit: str = "tokens"
+    values: int = 1
 
 
 @dataclass
@@ -90,8 +94,9 @@ class StepNote:
     steps: int
     loss: float
     lr: float
-    tokens_per_second: float
+    speed: float
     seconds_left: float
+    unit: str = "tokens"
 
 
 def evaluate_batches(
@@ -168,21 +173,22 @@ class Loop:
             self.hooks.after_epoch(p.epoch)
 
     def _step(self, micro_batches: Sequence[Arrays]) -> None:
-        p, started = self.progress, time.monotonic()
+        p, started, unit = self.progress, time.monotonic(), self.options.unit
         lr = self._learning_rate()
-        result = self.training.step(micro_batches, lr)
+        result = self.training.step(list(micro_batches), lr)
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             self._refuse_step(lr)
         p.step, p.index = p.step + 1, p.index + 1
-        p.loss, p.weight, p.tokens = p.loss + result.loss, p.weight + result.weight, p.tokens + result.weight
+        units = result.weight / self.options.values
+        p.loss, p.weight, p.tokens = p.loss + result.loss, p.weight + result.weight, p.tokens + units
         seconds = max(time.monotonic() - started, 1e-9)
         self._tick()
-        loss, speed = result.loss / max(result.weight, 1.0), result.weight / seconds
+        loss, speed = result.loss / max(result.weight, 1.0), units / seconds
         self.run.append_metrics(
             step=p.step, epoch=p.epoch, loss=round(loss, 6), lr=lr, grad_norm=round(result.grad_norm, 6),
-            tokens_per_second=round(speed, 1), seconds=round(p.seconds, 2),
+            **{f"{unit}_per_second": round(speed, 1)}, seconds=round(p.seconds, 2),
         )  # fmt: skip
-        self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left()))
+        self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left(), unit))
         if self._stop.is_set():
             self.save()
             raise KeyboardInterrupt

@@ -23,14 +23,14 @@ def config(**options):
 
 def test_fifteen_songs_get_enough_steps_and_a_short_warm_up():
     # The twin took 8 steps with 100 steps of warm-up here and never reached its learning rate.
-    plan = make_plan(config(), 4, 1, batches=16, tokens_per_epoch=60_000)
+    plan = make_plan(config(), 4, 1, batches=16, units_per_epoch=60_000)
     assert plan.steps >= 100
     assert 0 < plan.warmup <= plan.steps / 10
     assert not plan.warnings
 
 
 def test_few_steps_and_a_long_warm_up_are_warned_of():
-    plan = make_plan(config(epochs=2, warmup_steps=9), 16, 1, batches=5, tokens_per_epoch=60_000)
+    plan = make_plan(config(epochs=2, warmup_steps=9), 16, 1, batches=5, units_per_epoch=60_000)
     assert (plan.steps, plan.warmup) == (10, 9)
     assert ["only 10 optimiser steps" in w or "more than a tenth" in w for w in plan.warnings] == [True, True]
 
@@ -46,11 +46,11 @@ def test_few_steps_and_a_long_warm_up_are_warned_of():
     ids=["planned", "rows given", "passes given", "both given"],
 )
 def test_a_step_holds_about_an_eighth_of_an_epoch(options, expected):
-    assert batch_shape(config(**options), tokens_per_epoch=70_000, row_length=1024) == expected
+    assert batch_shape(config(**options), units_per_epoch=70_000, row_length=1024) == expected
 
 
 def test_max_steps_ends_the_schedule():
-    plan = make_plan(config(max_steps=25), 4, 1, batches=10, tokens_per_epoch=10_000)
+    plan = make_plan(config(max_steps=25), 4, 1, batches=10, units_per_epoch=10_000)
     assert (plan.steps, plan.epochs) == (25, 3)
 
 

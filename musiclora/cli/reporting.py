@@ -32,7 +32,7 @@ class Console(Reporter):
         if self._bar is None:
             self._bar = Bar("training")
             self._bar.__enter__()
-        text = f"loss {note.loss:.3f}, {note.tokens_per_second:,.0f} tokens/s, {clock(note.seconds_left)} left"
+        text = f"loss {note.loss:.3f}, {note.speed:,.0f} {note.unit}/s, {clock(note.seconds_left)} left"
         self._bar.update(note.progress.step, note.steps, text)
 
     def close(self) -> None:

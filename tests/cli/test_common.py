@@ -151,7 +151,7 @@ def test_the_training_bar_is_taken_away_before_another_task_shows_its_own(monkey
     monkeypatch.setattr(reporting, "Bar", Bar)
     with reporting.console() as out:
         progress = SimpleNamespace(step=1)
-        out.step(SimpleNamespace(loss=1.0, tokens_per_second=2.0, seconds_left=3.0, progress=progress, steps=4))
+        out.step(SimpleNamespace(loss=1.0, speed=2.0, unit="tokens", seconds_left=3.0, progress=progress, steps=4))
         with out.task("scoring") as update:
             update(1, 2)
     assert shown == ["training", "end of training", "scoring", "end of scoring"]

@@ -58,7 +58,7 @@ class Comparison:
         rows = [
             f"{d.generated} generated recordings against {d.reference} reference recordings; smaller is nearer",
             f"{'':24}{'distance':>10}{'95 % interval':>22}{'real against real':>20}{'range':>22}",
-            _row("Audio Feature Distance", d.afd, d.real_afd, ".4f"),
+            _row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
             _row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
         ]
         if self.framewise is not None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from musiclora.adapters import combine, parse_adapter
-from musiclora.convert.adapter import check_state, read_peft, state_shapes, write_peft
+from musiclora.audio_merging import STYLE, blended_style, fuse_audio
+from musiclora.convert.adapter import check_state, read_peft, state_modules, state_shapes, write_peft
+from musiclora.convert.audio_modules import is_audio
 from musiclora.convert.blend import Part, compress, fuse_tensors
 from musiclora.convert.fingerprint import compare_fingerprints
 from musiclora.convert.gpt2 import read_checkpoint, write_checkpoint
 from musiclora.convert.lora import LoraSpec
+from musiclora.convert.tensors import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
 from musiclora.verification import LOGIT_TOLERANCE, Converted, beside, compare_logits, same_update, withdrawn_on_failure
@@ -39,6 +43,9 @@ def fuse(
     found, spec, state = _combined(adapters)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    if is_audio(state_modules(state)):
+        result = fuse_audio(base, found, (spec, state), destination, to, dtype, backend)
+        return replace(result, notes=(*notes, *result.notes))
     checkpoint = read_checkpoint(base.path)
     check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), "the adapters")
     kept = dtype or checkpoint.dtype
@@ -77,18 +84,29 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
         key: value for key, value in found[0].record.items() if key in {"format", "musiclora", "family", "fingerprints"}
     }
     record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
+    extra = {name: data for name, data in beside(found[0].path).items() if name != "README.md"}
+    symbolic = not is_audio(state_modules(state))
+    notes: tuple[str, ...] = ()
+    if (style := blended_style(found)) is not None:
+        notes = ("the style vectors were added up, each times its adapter's strength",) if len(found) > 1 else ()
     with withdrawn_on_failure(destination):
-        extra = {name: data for name, data in beside(found[0].path).items() if name != "README.md"}
-        write_peft(destination, small_spec, small, base_model=found[0].base_model, record=record, extra_files=extra)
+        write_peft(
+            destination, small_spec, small, base_model=found[0].base_model, record=record, extra_files=extra,
+            task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
+        )  # fmt: skip
+        if style is not None:
+            write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
         written = read_peft(destination)
         wanted: list[Part] = [(a.spec, a.state, a.strength) for a in found]
         target: list[Part] = [(small_spec, small, 1.0)] if compressed else wanted
         difference = same_update(target, [(written.spec, written.state, 1.0)])
-    return Converted(destination, "peft", difference), small_spec, error
+    return Converted(destination, "peft", difference, notes=notes), small_spec, error
 
 
 def _combined(texts: Sequence[str]) -> tuple[list[Adapter], LoraSpec, dict[str, np.ndarray]]:
     found = [find_adapter(*parse_adapter(text)) for text in texts]
+    if len({is_audio(state_modules(adapter.state)) for adapter in found}) > 1:
+        raise ConvertError("these adapters are for different families: some for the audio model, some for the symbolic")
     spec, state = combine([(a.spec, a.state, a.strength) for a in found])
     return found, spec, state
 

@@ -37,6 +37,7 @@ class Converted:
         update_difference: largest difference between the updates before and after, relative; None for plain weights.
         logit_difference: largest absolute difference of logits on one batch; None where no backend or model is at hand.
         largest_logit: what that is to be compared with.
+        velocity_difference, largest_velocity: the same for the audio family's model, whose output is a velocity.
         backend: what computed the logits, "" where nothing did.
         notes: what the user should know.
     """
@@ -48,6 +49,8 @@ class Converted:
     largest_logit: float | None = None
     backend: str = ""
     notes: tuple[str, ...] = field(default=())
+    velocity_difference: float | None = None
+    largest_velocity: float | None = None
 
 
 @dataclass(frozen=True)

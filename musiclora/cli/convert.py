@@ -42,7 +42,7 @@ def model(
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Choice(["peft", "mlx-lm", "diffusers", "kohya"]))
-@click.option("--model", "base", help="Its base, to compare logits.  [default: the recorded one if local]")
+@click.option("--model", "base", help="Its base, to compare outputs.  [default: the recorded one if local]")
 @click.option("--allow-base-mismatch", is_flag=True, help="Go on although the recorded base differs.")
 @backend_option
 @json_option
@@ -69,6 +69,11 @@ def report_check(result: Any) -> None:
         click.echo(
             f"largest difference of the logits on {result.backend}: {result.logit_difference:.2g} "
             f"(largest logit {result.largest_logit:.3g})"
+        )
+    if result.velocity_difference is not None:
+        click.echo(
+            f"largest difference of the velocity on {result.backend}: {result.velocity_difference:.2g} "
+            f"(largest value {result.largest_velocity:.3g})"
         )
 
 

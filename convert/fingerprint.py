@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files import write_json
 from musiclora.convert.folders import read_json
 from musiclora.convert.gpt2 import GELU_TANH, Gpt2Checkpoint, read_checkpoint
+
+Tensors = Iterable[tuple[str, np.ndarray]]
+Watch = Callable[[Tensors], Tensors]
 
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
@@ -88,11 +91,15 @@ def fingerprint_file(content: bytes | str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
+def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str, str]:
     """Fingerprints of a model folder of either family: `weights`, `config`, `tokenizer` ("" where there is none).
 
     `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from. The result is
     cached in the user's cache folder by path, size and time of the files; the model folder is never written to.
+
+    Args:
+        folder: the model's.
+        watch: passes the tensors through on their way, to show how far it is.
 
     Raises:
         ConvertError: the folder holds no readable checkpoint.
@@ -108,7 +115,7 @@ def checkpoint_fingerprint(folder: Path) -> dict[str, str]:
     checkpoint = _open(folder)
     tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
     result = {
-        "weights": fingerprint_tensors(checkpoint.tensors()),
+        "weights": fingerprint_tensors(watch(checkpoint.tensors()) if watch else checkpoint.tensors()),
         "config": fingerprint_config(checkpoint.config),
         "tokenizer": fingerprint_file(tokenizer.read_bytes()) if tokenizer else "",
     }

@@ -33,6 +33,7 @@ __all__ = [
     "Gpt2Config",
     "fresh_tensors",
     "read_checkpoint",
+    "rows_of",
     "write_checkpoint",
 ]
 
@@ -86,7 +87,7 @@ class Gpt2Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """The widest dtype among the stored weights (of quantised ones, the scales), such as `float32`."""
+        """The widest dtype among the weights as they read, such as `float32`."""
         dtypes = [self._files.layout[_stored(move.source, self._files)][0] for move in self._plan.moves]
         return str(np.result_type(*set(dtypes)).name)
 
@@ -209,6 +210,11 @@ def write_checkpoint(
         atomic_write(temporary / "config.json", json.dumps(content, indent=2) + "\n")
         for name, content in (extra_files or {}).items():
             atomic_write(temporary / Path(name).name, content)
+
+
+def rows_of(name: str, array: np.ndarray, layout: str) -> np.ndarray:
+    """A tensor by its canonical name as the layout keeps it, or the reverse (a swap of axes undoes itself)."""
+    return plan_export(LAYOUTS[layout], [name])[name].apply(array)
 
 
 def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,18 @@ class Gpt2Config:
         }
         if layout == "hf":
             config["n_inner"] = None if self.n_inner == 4 * self.n_embd else self.n_inner
+        elif self.mlx_lm_differs():
+            del config["n_ctx"]  # mlx-lm asks for it, and so stops where it would compute something else
         return config
+
+    def mlx_lm_differs(self) -> list[str]:
+        """What this model has and mlx-lm's GPT-2 (0.32) lacks; it would ignore it without a word."""
+        problems = []
+        if self.activation_function not in GELU_TANH:
+            problems.append(f"activation_function {self.activation_function!r} (it always takes the tanh form of GELU)")
+        if self.n_inner != 4 * self.n_embd:
+            problems.append(f"n_inner {self.n_inner} (it always takes 4 n_embd)")
+        return problems
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of every module that can carry LoRA, by canonical path, in model order."""

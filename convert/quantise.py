@@ -78,12 +78,17 @@ def dequantise(packed: Packed) -> np.ndarray:
     return (grouped * scales + biases).reshape(rows, -1)
 
 
-def rounding(weight: np.ndarray, bits: int) -> float:
-    """Largest change of a value of a matrix [rows, width] that quantising makes; 0 where it cannot be quantised."""
+def rounded(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """A matrix [rows, width] after quantising, with scales and biases in dtype, in float32.
+
+    Raises:
+        ConvertError: the width is no multiple of any group size.
+    """
     group = group_size(weight.shape)
     if group is None:
-        return 0.0
-    return float(np.abs(dequantise(quantise(weight, bits, group)) - weight.astype(np.float32)).max())
+        raise ConvertError(f"a matrix {list(weight.shape)} cannot be quantised: no group size divides its rows")
+    packed = quantise(weight, bits, group)
+    return dequantise(packed._replace(scales=packed.scales.astype(dtype), biases=packed.biases.astype(dtype)))
 
 
 def _shifts(bits: int) -> np.ndarray:
@@ -197,7 +202,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
             for part in _PARTS:
                 del layout[stem + part]
             (_, (rows, words)) = files.layout[f"{stem}.weight"]
-            layout[f"{stem}.weight"] = (files.layout[f"{stem}.scales"][0], (rows, words * 32 // int(count)))
+            layout[f"{stem}.weight"] = (np.dtype(np.float32), (rows, words * 32 // int(count)))
             bits[f"{stem}.weight"] = int(count)
     if problems:
         raise ConvertError(f"{where}: its quantised tensors do not fit: {listed(problems)}")

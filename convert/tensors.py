@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,6 +146,11 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
             f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
         )
     return result
+
+
+def checksum(array: np.ndarray) -> int:
+    """CRC-32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def non_finite(name: str, array: np.ndarray) -> str | None:

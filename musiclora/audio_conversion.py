@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from musiclora.conversion import record_with_source
 from musiclora.convert.diffrhythm import is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import atomic_folder, write_json
 from musiclora.convert.fingerprint import RECORD, Fingerprint
 from musiclora.convert.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
 from musiclora.convert.sources import open_source
-from musiclora.convert.tensors import cast, dtype_named
+from musiclora.convert.tensors import cast, checksum, dtype_named
 from musiclora.errors import ConfigError, ConvertError, listed
+from musiclora.results import Reporter
 from musiclora.verification import Converted
+from musiclora.watching import shown
 
 
 def convert_audio(
-    source: Path, destination: Path, to: str, dtype: str | None = None, causal: bool = False, vae: Path | None = None
-) -> Converted:
+    source: Path, destination: Path, to: str, dtype: str | None = None, causal: bool = False, vae: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Converted:  # fmt: skip
     """Write DiffRhythm's transformer (with its codec in vae/), or the codec alone, in another layout.
 
     Args:
@@ -31,14 +34,16 @@ def convert_audio(
         dtype: of all weights; None keeps each one's.
         causal: whether the weights are of the v1.0 line, whose attention is causal; no file says so.
         vae: the codec's checkpoint; None takes the source folder's own vae/ if there is one.
+        reporter: shows how far it is.
 
     Raises:
         ConvertError: neither model, tensors that do not fit, or a copy that reads back otherwise; nothing is left then.
     """
+    out = reporter or Reporter()
     found = open_source(source)
     names = found.layout
     if is_diffrhythm(names):
-        result = _transformer(source, destination, to, dtype, causal or None, vae)
+        result = _transformer(source, destination, to, dtype, causal or None, vae, out)
         if causal or "causal" in found.config:
             return result
         note = "taken as v1.2 weights; those of DiffRhythm-base and -full (v1.0) need --causal"
@@ -51,13 +56,13 @@ def convert_audio(
     if vae or causal:
         raise ConfigError(f"{source}: is a codec; --vae and --causal go with the transformer")
     with atomic_folder(destination) as temporary:
-        notes = _codec(source, temporary / "codec", to, dtype)
+        notes = _codec(source, temporary / "codec", to, dtype, out)
         _move_up(temporary / "codec")
     return Converted(destination, f"codec, {to}", notes=tuple(notes))
 
 
 def _transformer(
-    source: Path, destination: Path, to: str, dtype: str | None, causal: bool | None, vae: Path | None
+    source: Path, destination: Path, to: str, dtype: str | None, causal: bool | None, vae: Path | None, out: Reporter
 ) -> Converted:
     if to == "diffusers":
         raise ConfigError("--to diffusers is for the codec; diffusers has no DiffRhythm")
@@ -67,27 +72,35 @@ def _transformer(
     tap = _Tap(dtype)
     with atomic_folder(destination) as temporary:
         folder = temporary / "model"
-        write_diffrhythm(folder, checkpoint.config, tap(checkpoint.tensors()), to, dtype or checkpoint.dtypes)
-        tap.compare(read_diffrhythm(folder).tensors(), destination)
-        write_json(folder / RECORD, {"family": "audio", "source_fingerprint": {"weights": tap.source.value()}})
+        shapes = checkpoint.config.tensor_shapes()
+        with shown(out, "writing", shapes) as watch:
+            kinds = dtype or checkpoint.dtypes
+            write_diffrhythm(folder, checkpoint.config, tap(watch(checkpoint.tensors())), to, kinds)
+        with shown(out, "checking", shapes) as watch:
+            tap.compare(watch(read_diffrhythm(folder).tensors()), destination)
+        record = record_with_source(source if source.is_dir() else source.parent, {"weights": tap.source.value()})
+        write_json(folder / RECORD, record | {"family": "audio"})
         _move_up(folder)
         notes = [*checkpoint.notes, *tap.notes()]
         notes += [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
         if codec:
-            notes += [f"codec: {text}" for text in _codec(codec, temporary / "vae", to, dtype)]
+            notes += [f"codec: {text}" for text in _codec(codec, temporary / "vae", to, dtype, out)]
         else:
             notes.append("no codec: give --vae to have it in the same folder")
     return Converted(destination, to, notes=tuple(notes))
 
 
-def _codec(source: Path, destination: Path, to: str, dtype: str | None) -> list[str]:
+def _codec(source: Path, destination: Path, to: str, dtype: str | None, out: Reporter) -> list[str]:
     checkpoint = read_oobleck(source)
     normed = checkpoint.weight_norm if checkpoint.weight_norm in FORMS[to] else not checkpoint.weight_norm
     tap = _Tap(dtype)
-    tensors = tap(checkpoint.tensors(weight_norm=normed))
+    shapes = checkpoint.config.normed_shapes() if normed else checkpoint.config.tensor_shapes()
     dtypes = dtype or checkpoint.dtypes_of(weight_norm=normed)
-    write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=normed)
-    tap.compare(read_oobleck(destination).tensors(weight_norm=normed), destination)
+    with shown(out, "codec, writing", shapes) as watch:
+        tensors = tap(watch(checkpoint.tensors(weight_norm=normed)))
+        write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=normed)
+    with shown(out, "codec, checking", shapes) as watch:
+        tap.compare(watch(read_oobleck(destination).tensors(weight_norm=normed)), destination)
     notes = tap.notes()
     if normed != checkpoint.weight_norm:
         notes.append(
@@ -108,7 +121,7 @@ class _Tap:
     def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in self.source.tap(tensors):
             rounded = array if self._dtype is None else cast(name, array, self._dtype)
-            self._sums[name] = _checksum(rounded)
+            self._sums[name] = checksum(rounded)
             if rounded is not array:
                 change = np.abs(array.astype(np.float32) - rounded.astype(np.float32)).max(initial=0)
                 self._rounding = max(self._rounding, float(change))
@@ -116,7 +129,7 @@ class _Tap:
 
     def compare(self, tensors: Iterable[tuple[str, np.ndarray]], destination: Path) -> None:
         """Raise ConvertError where what was written reads back otherwise."""
-        found = {name: _checksum(array) for name, array in tensors}
+        found = {name: checksum(array) for name, array in tensors}
         if differing := sorted(name for name in {**found, **self._sums} if found.get(name) != self._sums.get(name)):
             raise ConvertError(f"{destination}: reads back with other values ({listed(differing)}); it was withdrawn")
 
@@ -125,10 +138,6 @@ class _Tap:
         if self._rounding:
             return [f"rounded to {self._dtype}: the largest change of a weight is {self._rounding:.3g}"]
         return [f"every weight has the same value (fingerprint {self.source.value()[:8]})"]
-
-
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _move_up(folder: Path) -> None:

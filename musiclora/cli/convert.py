@@ -23,19 +23,25 @@ def convert() -> None:
 @click.option("--to", required=True, type=click.Choice(["hf", "mlx", "diffusers"]), help="diffusers: the codec.")
 @click.option("--dtype", type=DTYPES, help="Of the copy.  [default: the source's]")
 @click.option("--causal", is_flag=True, help="Audio: the weights are of the v1.0 line (DiffRhythm-base, -full).")
+@click.option("--quantize", type=click.Choice(["4", "8"]), help="Bits an element; symbolic, with --to mlx.")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec, to go into the same folder.")
 @json_option
 def model(
-    source: str, destination: Path, to: str, dtype: str | None, causal: bool, vae: Path | None, as_json: bool
-) -> None:
+    source: str, destination: Path, to: str, dtype: str | None, causal: bool, quantize: str | None, vae: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Convert the model SOURCE into the new folder DESTINATION.
 
     Symbolic: a GPT-2 folder, a Hub id or `bundled`; safetensors, shards or pytorch_model.bin, with and without the
     `transformer.` prefix, or mlx-lm's layout. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
     """
+    from musiclora.cli.reporting import console
     from musiclora.conversion import convert_model
 
-    _report(convert_model(source, destination, to, dtype, causal=causal, vae=vae), as_json)
+    with console() as out:
+        bits = int(quantize) if quantize else None
+        result = convert_model(source, destination, to, dtype, causal=causal, vae=vae, bits=bits, reporter=out)
+    _report(result, as_json)
 
 
 @convert.command()

@@ -118,6 +118,7 @@ def measure_folder(folder: Path, on_progress: Callable[[int, int], None] | None 
     names: list[str] = []
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     left_out: list[str] = []
+    long: list[str] = []
     for done, path in enumerate(files, 1):
         try:
             audio, rate, cut = _read(path)
@@ -126,11 +127,13 @@ def measure_folder(folder: Path, on_progress: Callable[[int, int], None] | None 
             left_out.append(f"left out {_said(path, error)}")
         else:
             names.append(path.relative_to(folder).as_posix())
-            left_out += [f"{path}: only its first {LONGEST:.0f} s were measured"] if cut else []
+            long += [path.name] if cut else []
         if on_progress:
             on_progress(done, len(files))
     if not rows:
         raise DataError(f"{folder}: no recording can be measured: {listed(left_out)}")
+    if long:
+        left_out.append(f"{folder}: only the first {LONGEST:.0f} s were measured of {', '.join(long)}")
     vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
     return Recordings(tuple(names), vectors, spectra, tuple(left_out))
 

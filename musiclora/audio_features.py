@@ -159,8 +159,9 @@ def _shape(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
 
 
 def _rhythm(mel: np.ndarray) -> tuple[np.ndarray, float]:
-    from librosa import feature, onset
+    from librosa import feature
+    from librosa.onset import onset_strength
 
-    strength = onset.onset_strength(S=mel, sr=RATE, hop_length=HOP)
+    strength = onset_strength(S=mel, sr=RATE, hop_length=HOP)
     tempo = feature.tempo(onset_envelope=strength, sr=RATE, hop_length=HOP)
     return strength, float(np.atleast_1d(tempo)[0])

@@ -169,7 +169,10 @@ def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
     known = [(style, strength) for style, strength in styles if style is not None]
     if not known:
         return None
-    return np.sum([np.float32(strength) * style for style, strength in known], axis=0, dtype=np.float32)
+    total = np.zeros(CONDITION, np.float32)
+    for style, strength in known:
+        total = total + np.float32(strength) * style
+    return total
 
 
 def read_style(path: Path) -> np.ndarray | None:

@@ -169,7 +169,7 @@ def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
     known = [(style, strength) for style, strength in styles if style is not None]
     if not known:
         return None
-    total = np.zeros(CONDITION, np.float32)
+    total: np.ndarray = np.zeros(CONDITION, np.float32)
     for style, strength in known:
         total = total + np.float32(strength) * style
     return total

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio_distances import Distances, Spread, distances, framewise_distance
+from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
 from musiclora.audio_features import LONGEST, Recordings, analyse
 from musiclora.data.reading import SUFFIXES as SYMBOLIC_SUFFIXES
 from musiclora.errors import DataError, listed
@@ -25,11 +25,13 @@ class Comparison:
         distances: both distances, with intervals and scale.
         framewise: mean squared error of log-mel spectra frame by frame over files of the same name, dB squared; None
             where the folders are not paired.
+        reduction: by what share both distances are smaller than a baseline's; None without one.
         notes: what the user should know: files left out, features without a scale.
     """
 
     distances: Distances
     framewise: float | None
+    reduction: tuple[Spread, Spread] | None
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -50,7 +52,12 @@ class Comparison:
             "reference": d.reference,
             "notes": list(self.notes),
         }
-        return found if self.framewise is None else {**found, "framewise": self.framewise}
+        if self.framewise is not None:
+            found["framewise"] = self.framewise
+        for key, part in zip(("afd", "spectral_distance"), self.reduction or (), strict=False):
+            found[f"{key}_reduction"] = part.value
+            found[f"{key}_reduction_interval"] = [part.low, part.high]
+        return found
 
     def lines(self) -> list[str]:
         """The result in words."""
@@ -63,6 +70,9 @@ class Comparison:
         ]
         if self.framewise is not None:
             rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
+        for name, part in zip(("Audio Feature Distance", "Spectral Distance"), self.reduction or (), strict=False):
+            interval = f"95 % interval {part.low:.1%} to {part.high:.1%}"
+            rows.append(f"{name}: {part.value:.1%} smaller than the baseline's ({interval})")
         return rows
 
 
@@ -72,13 +82,14 @@ def _row(name: str, found: Spread, real: Spread, form: str) -> str:
 
 
 def compare_folders(
-    generated_dir: Path, reference_dir: Path, *, paired: bool = False, picture: Path | None = None,
-    reporter: Reporter | None = None,
+    generated_dir: Path, reference_dir: Path, *, baseline_dir: Path | None = None, paired: bool = False,
+    picture: Path | None = None, reporter: Reporter | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare two folders of recordings; definitions in docs/audio-evaluation.md.
 
     Args:
         generated_dir, reference_dir: searched with their subfolders.
+        baseline_dir: recordings that the generated ones should be nearer than, such as the base model's.
         paired: also compare files of the same name frame by frame.
         picture: PNG file to draw the mean spectra of both folders into.
         reporter: told about progress.
@@ -88,24 +99,27 @@ def compare_folders(
             partner.
     """
     out = reporter or Reporter()
-    sets = []
-    for what, folder in (("generated", generated_dir), ("reference", reference_dir)):
-        with out.task(f"listening to the {what} recordings") as update:
-            sets.append(measure_folder(folder, update))
-    generated, reference = sets
+    folders = {"generated": generated_dir, "reference": reference_dir, "baseline": baseline_dir}
+    sets: dict[str, Recordings] = {}
+    for what, folder in folders.items():
+        if folder:
+            with out.task(f"listening to the {what} recordings") as update:
+                sets[what] = measure_folder(folder, update)
+    generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = distances(generated, reference)
+    reduction = reductions(baseline, generated, reference) if baseline else None
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:
             framewise = _framewise(generated_dir, reference_dir, update)
     if picture:
         spectra_picture(picture, generated.spectra, reference.spectra)
-    notes = [*generated.left_out, *reference.left_out]
+    notes = [line for recordings in sets.values() for line in recordings.left_out]
     if found.constant:
         notes.append(
             f"left out of the distance, since all reference recordings share them: {listed(list(found.constant))}"
         )
-    return Comparison(found, framewise, tuple(notes))
+    return Comparison(found, framewise, reduction, tuple(notes))
 
 
 def measure_folder(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> Recordings:

@@ -172,6 +172,45 @@ def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spr
     )
 
 
+def reductions(
+    baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0
+) -> tuple[Spread, Spread]:
+    """By what share both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 is farther away.
+
+    Args:
+        baseline: recordings by the model without what is judged, such as the base without its adapter.
+        generated, reference: as for `distances`.
+        seed: of the bootstrap over the files of all three sets; a resample's reference is the same for both distances.
+
+    Raises:
+        DataError: fewer than two reference recordings, or alike ones; a baseline at no distance.
+    """
+    scale = feature_scale(reference.vectors)
+    rng = np.random.default_rng([seed, 2])
+    sizes = len(baseline), len(generated), len(reference)
+    whole = tuple(np.arange(n) for n in sizes)
+    picks = [whole, *(tuple(rng.integers(0, n, n) for n in sizes) for _ in range(RESAMPLES))]
+    errors = [pair_errors(part.spectra, reference.spectra) for part in (baseline, generated)]
+
+    def afd(recordings: Recordings, chosen: np.ndarray, r: np.ndarray) -> float:
+        return audio_feature_distance(recordings.vectors[chosen], reference.vectors[r], scale)
+
+    return (
+        _reduction([(afd(baseline, b, r), afd(generated, g, r)) for b, g, r in picks]),
+        _reduction(
+            [tuple(float(e[np.ix_(c, r)].mean()) for e, c in zip(errors, (b, g), strict=True)) for b, g, r in picks]
+        ),
+    )
+
+
+def _reduction(pairs: list[tuple[float, float]]) -> Spread:
+    """Share by which the second is smaller, of the first pair, with the range over the others."""
+    if not pairs[0][0]:
+        raise DataError("the baseline is at no distance from the reference, so that nothing can be nearer")
+    shares = [1 - after / before for before, after in pairs if before]
+    return _interval(shares[0], shares[1:])
+
+
 def framewise_distance(audio: np.ndarray, rate: int, original: np.ndarray, original_rate: int) -> float:
     """Mean squared error of log-mel spectrograms frame by frame, of a recording and what was made of it.
 

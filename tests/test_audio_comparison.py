@@ -175,3 +175,13 @@ def test_reference_recordings_that_are_one_and_the_same_are_refused(folders, tmp
     copies = fill(tmp_path / "copies", [plucked(1)] * 3)
     with pytest.raises(DataError, match="all alike"):
         compare_folders(folders["alike"], copies)
+
+
+def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folders):
+    pair = ("--generated-dir", folders["brighter"], "--reference-dir", folders["reference"])
+    done = evaluate(*pair, "--baseline-dir", folders["noise"], "--json")
+    found = json.loads(done.stdout)
+    for key in ("afd", "spectral_distance"):
+        low, high = found[f"{key}_reduction_interval"]
+        assert 0.5 < low <= found[f"{key}_reduction"] <= high < 1
+    assert "smaller than the baseline's" in evaluate(*pair, "--baseline-dir", folders["noise"]).stdout

@@ -10,6 +10,7 @@ from musiclora.audio_distances import (
     distances,
     feature_scale,
     real_against_real,
+    reductions,
     spectral_distance,
 )
 from musiclora.audio_features import FEATURE_NAMES, MELS, Recordings
@@ -124,3 +125,25 @@ def test_the_same_seed_gives_the_same_intervals():
     sets = recordings(5, 15, 1.0), recordings(7, 16)
     assert distances(*sets, seed=3) == distances(*sets, seed=3)
     assert distances(*sets, seed=3).afd != distances(*sets, seed=4).afd
+
+
+def test_a_reduction_is_the_share_by_which_a_distance_is_smaller_than_the_baselines():
+    baseline, generated, reference = recordings(20, 17, 8.0), recordings(20, 18, 4.0), recordings(20, 19)
+    before, after = distances(baseline, reference), distances(generated, reference)
+    afd, spectral = reductions(baseline, generated, reference)
+    assert afd.value == pytest.approx(1 - after.afd.value / before.afd.value)
+    assert spectral.value == pytest.approx(1 - after.spectral.value / before.spectral.value)
+    assert 0 < afd.low < afd.value < afd.high < 1
+    assert 0 < spectral.low < spectral.value < spectral.high < 1
+
+
+def test_a_change_by_chance_alone_has_zero_within_its_interval():
+    afd, spectral = reductions(recordings(20, 20, 8.0), recordings(20, 21, 8.0), recordings(20, 22))
+    assert afd.low < 0 < afd.high
+    assert spectral.low < 0 < spectral.high
+
+
+def test_a_baseline_at_no_distance_is_refused():
+    reference = recordings(3, 23)
+    with pytest.raises(DataError, match="nothing can be nearer"):
+        reductions(reference, recordings(3, 24), reference)

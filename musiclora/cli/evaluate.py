@@ -13,6 +13,7 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music, or a token cache.")
 @click.option("--generated-dir", type=click.Path(path_type=Path), help="Recordings to compare with --reference-dir.")
 @click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
+@click.option("--baseline-dir", type=click.Path(path_type=Path), help="Recordings that these should be nearer than.")
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG file: the mean spectra of both folders.")
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
@@ -24,7 +25,8 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @backend_option
 @json_option
 def evaluate(
-    data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, paired: bool, picture: Path | None,
+    data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None,
+    paired: bool, picture: Path | None,
     model: str | None, adapters: tuple[str, ...], tokenizer: str | None, max_seq_len: int | None,
     num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
 ) -> None:  # fmt: skip
@@ -32,8 +34,8 @@ def evaluate(
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
-    if generated_dir or reference_dir or paired or picture:
-        _compare(generated_dir, reference_dir, data_dir, paired, picture, as_json)
+    if generated_dir or reference_dir or baseline_dir or paired or picture:
+        _compare(generated_dir, reference_dir, baseline_dir, data_dir, paired, picture, as_json)
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
@@ -66,8 +68,8 @@ def evaluate(
 
 
 def _compare(
-    generated_dir: Path | None, reference_dir: Path | None, data_dir: Path | None, paired: bool, picture: Path | None,
-    as_json: bool,
+    generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None, data_dir: Path | None,
+    paired: bool, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     from musiclora.audio_comparison import compare_folders
     from musiclora.cli.reporting import console
@@ -75,7 +77,9 @@ def _compare(
     if generated_dir is None or reference_dir is None or data_dir is not None:
         raise click.UsageError("Distances take --generated-dir and --reference-dir, both of them, and no --data-dir.")
     with console() as out:
-        result = compare_folders(generated_dir, reference_dir, paired=paired, picture=picture, reporter=out)
+        result = compare_folders(
+            generated_dir, reference_dir, baseline_dir=baseline_dir, paired=paired, picture=picture, reporter=out
+        )  # fmt: skip
     for text in result.notes:
         note(text)
     if as_json:

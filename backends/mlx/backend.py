@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from musiclora.backends.base import FAMILIES, Codec, Family
+from musiclora.backends.base import Codec, Family
 from musiclora.backends.mlx import blas, device
 from musiclora.convert.errors import BackendError
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+_MODELS = {"symbolic": ("gpt2", "MlxGpt2"), "audio": ("diffrhythm", "MlxFlow")}  # imported when they are asked for
 
 
 def _dtype(name: str) -> mx.Dtype:
@@ -44,8 +46,8 @@ class MlxBackend:
         """Load a checkpoint folder.
 
         Args:
-            family: the symbolic one.
-            checkpoint: a folder in the hf or mlx layout.
+            family: which kind of model.
+            checkpoint: a folder in the hf or mlx layout; of the audio family also a file.
             dtype: of the base weights; the adapter is always float32. bfloat16 and float16 are meant for GPUs: on the
                 CPU build they are right, but about 50 times slower than float32.
 
@@ -54,12 +56,11 @@ class MlxBackend:
             ConvertError: a folder that does not fit.
         """
         kind = _dtype(dtype)
-        if family.name != "symbolic":
-            raise BackendError(f"mlx: the family {family.name!r} is not known; known: {', '.join(FAMILIES)}")
-        from musiclora.backends.mlx.gpt2 import MlxGpt2
-
+        if family.name not in _MODELS:
+            raise BackendError(f"mlx: the family {family.name!r} is not known; known: {', '.join(_MODELS)}")
+        module, name = _MODELS[family.name]
         device.configure()
-        return MlxGpt2(Path(checkpoint), kind)
+        return getattr(import_module(f"musiclora.backends.mlx.{module}"), name)(Path(checkpoint), kind)
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec.

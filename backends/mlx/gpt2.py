@@ -161,6 +161,7 @@ class MlxGpt2:
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
         """
+        from musiclora.backends.mlx.objectives import TokenObjective
         from musiclora.backends.mlx.training import MlxTraining
 
         if trainable == "adapter":
@@ -171,7 +172,7 @@ class MlxGpt2:
             raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
         elif quantised.find(self.weights, decoder.EMBEDDING.removesuffix(".weight")):
             raise BackendError("start_training('all'): this base is quantised; train the float base instead")
-        return MlxTraining(self, optim, trainable)
+        return MlxTraining(TokenObjective(self, trainable == "all"), optim)
 
     def generate(
         self,

@@ -74,6 +74,14 @@ def _tanh(x: mx.array) -> tuple[mx.array, mx.array]:
     return y, 1.0 - y * y
 
 
+def _mish(x: mx.array) -> tuple[mx.array, mx.array]:
+    """X tanh(ln(1 + e)), e = exp(x) (Misra 2019, arXiv 1908.08681), and its derivative; the tanh has no logarithm."""
+    e = exp(mx.minimum(x, 20.0))  # beyond 20 the tanh is 1 in float32, and e squared would grow for nothing
+    product = e * (e + 2.0)
+    t = product / (product + 2.0)
+    return x * t, t + x * (1.0 - t * t) * e / (1.0 + e)
+
+
 _PAIRS: dict[str, Callable[[mx.array], tuple[mx.array, mx.array]]] = {
     "gelu_new": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
@@ -83,6 +91,7 @@ _PAIRS: dict[str, Callable[[mx.array], tuple[mx.array, mx.array]]] = {
     "silu": _silu,
     "swish": _silu,
     "tanh": _tanh,
+    "mish": _mish,
 }
 
 

@@ -1,88 +1,122 @@
-"""Training on MLX: gradients of token-weighted sums, clipping and AdamW, each one compiled function."""
+"""Training on MLX: gradients of weighted sums, clipping and AdamW, each one compiled function."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult
-from musiclora.backends.mlx import batches, decoder, head
+from musiclora.backends.mlx.decoder import Dropout
 from musiclora.backends.mlx.lora import DropoutPool, check_state
+from musiclora.convert.adapter import LoraSpec
 from musiclora.convert.errors import BackendError
-
-if TYPE_CHECKING:
-    from musiclora.backends.mlx.gpt2 import MlxGpt2
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _Named = dict[str, mx.array]
 
 
-class MlxTraining:
-    """AdamW on a model's adapter, or on all its base weights (implements `backends.base.Training`)."""
+class Adapted(Protocol):
+    """A model that may carry an adapter."""
 
-    def __init__(self, model: MlxGpt2, optim: OptimSpec, trainable: Literal["adapter", "all"]) -> None:
-        self._model, self._optim, self._all = model, optim, trainable == "all"
+    spec: LoraSpec | None
+    names: list[str]
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]: ...
+
+
+class Objective(Protocol):
+    """What is trained on a model, and what is minimised.
+
+    Attributes:
+        model: whose adapter's dropout is applied.
+        everything: whether base weights are trained in place of the adapter.
+    """
+
+    everything: bool
+
+    @property
+    def model(self) -> Adapted: ...
+
+    def trained(self) -> _Named:
+        """The arrays that are trained, as they are now; float32."""
+
+    def frozen(self) -> _Named:
+        """The other arrays that the loss reads."""
+
+    def replace(self, trained: _Named) -> None:
+        """Put new arrays in the place of the trained ones."""
+
+    def check(self, batch: Arrays) -> None:
+        """Raise DataError where a batch does not fit the model."""
+
+    def weight(self, batch: Arrays) -> float:
+        """How many targets are scored."""
+
+    def rows(self, batch: Arrays) -> int:
+        """Rows of the largest input of a linear layer, which a dropout mask must cover."""
+
+    def arrays(self, batch: Arrays) -> _Named:
+        """What the loss reads of a batch."""
+
+    def loss(
+        self, trained: _Named, frozen: _Named, arrays: _Named, dropout: Dropout | None, checkpointing: bool
+    ) -> mx.array:
+        """The loss summed over scored targets, a float32 scalar."""
+
+
+class MlxTraining:
+    """AdamW on what an objective trains (implements `backends.base.Training`)."""
+
+    def __init__(self, objective: Objective, optim: OptimSpec) -> None:
+        self._objective, self._optim = objective, optim
         self._step = 0
-        self._shapes = {key: tuple(value.shape) for key, value in self._trained().items()}
+        self._shapes = self._trained_shapes()
         self._pool: DropoutPool | None = None
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self._moments = [mx.zeros((size,), mx.float32) for _ in _MOMENTS]
         self._gradient = mx.compile(mx.value_and_grad(self._loss))
         self._update = mx.compile(self._adamw)
 
-    def _trained(self) -> _Named:
-        return self._model.weights if self._all else self._model.factors
+    def _trained_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: tuple(value.shape) for key, value in self._objective.trained().items()}
 
     # --- gradient ---
 
-    def _loss(self, trained: _Named, frozen: _Named, batch: _Named, dropout: _Named) -> mx.array:
-        """Summed loss over a micro-batch's scored rows."""
-        model, config = self._model, self._model.config
-        weights = trained if self._all else frozen
+    def _loss(self, trained: _Named, frozen: _Named, arrays: _Named, dropout: _Named) -> mx.array:
+        """Summed loss over a micro-batch's scored targets."""
         masks = None
         if dropout:
-            masks = decoder.Dropout(DropoutPool(dropout["values"]), tuple(model.names), dropout["offsets"])
-        adapter = None if model.spec is None else decoder.Adapter(trained, model.spec.scale, masks)
-        states = decoder.hidden_states(
-            batch["tokens"],
-            weights,
-            config,
-            adapter,
-            batch.get("positions"),
-            batch.get("segments"),
-            self._optim.checkpointing,
-        )
-        scored = states[batch["rows"]]
-        wte = decoder.table(weights)
-        return head.loss_for_training(scored, wte, batch["targets"], batch["weights"], self._all)
+            masks = Dropout(DropoutPool(dropout["values"]), tuple(self._objective.model.names), dropout["offsets"])
+        return self._objective.loss(trained, frozen, arrays, masks, self._optim.checkpointing)
 
     def _dropout(self, rows: int, index: int) -> _Named:
         """The pool and the masks' places for one micro-batch; empty without dropout."""
-        spec = self._model.spec
-        if self._all or spec is None or not spec.dropout:
+        model = self._objective.model
+        if self._objective.everything or model.spec is None or not model.spec.dropout:
             return {}
-        largest = rows * max(self._model.linear_shapes()[name][1] for name in self._model.names)
+        shapes = model.linear_shapes()
+        largest = rows * max(shapes[name][1] for name in model.names)
         if self._pool is None or len(self._pool.values) < largest + DropoutPool.SLACK:
-            self._pool = DropoutPool.draw(self._optim.seed, spec.dropout, largest)
+            self._pool = DropoutPool.draw(self._optim.seed, model.spec.dropout, largest)
         return {
             "values": self._pool.values,
-            "offsets": DropoutPool.offsets(self._model.names, self._step, index),
+            "offsets": DropoutPool.offsets(model.names, self._step, index),
         }
 
     def _accumulated(self, micro_batches: Sequence[Arrays]) -> tuple[mx.array, _Named]:
         """Sums of the losses and of their gradients; each micro-batch is computed before the next begins."""
         loss, total = mx.zeros((), mx.float32), None
-        frozen = {} if self._all else self._model.weights
+        objective = self._objective
+        trained, frozen = objective.trained(), objective.frozen()
         for index, batch in enumerate(micro_batches):
-            if not batches.weight(batch):
+            if not objective.weight(batch):
                 continue
-            arrays = {**batches.inputs(batch), **batches.scored(batch)}
-            dropout = self._dropout(int(np.size(batch["tokens"])), index)
-            part, grads = self._gradient(self._trained(), frozen, arrays, dropout)
+            dropout = self._dropout(objective.rows(batch), index)
+            part, grads = self._gradient(trained, frozen, objective.arrays(batch), dropout)
             loss = loss + part
             total = grads if total is None else {key: total[key] + grads[key] for key in grads}
             if index + 1 < len(micro_batches):
@@ -97,25 +131,28 @@ class MlxTraining:
         A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is; so does a step
         without any scored target, with loss, weight and norm 0.
         """
-        if {key: tuple(value.shape) for key, value in self._trained().items()} != self._shapes:
+        objective = self._objective
+        if self._trained_shapes() != self._shapes:
             raise BackendError("step: the adapter was fused or replaced since start_training; call that again")
         for batch in micro_batches:
-            batches.check(batch, self._model.vocab_size, self._model.n_positions)
-        weight = sum(batches.weight(batch) for batch in micro_batches)
+            objective.check(batch)
+        weight = sum(objective.weight(batch) for batch in micro_batches)
         if not weight:
             return StepResult(0.0, 0.0, 0.0)
         loss, grads = self._accumulated(micro_batches)
-        trained, moments, norm = self._update(self._trained(), grads, self._moments, loss, self._scalars(weight, lr))
+        trained, moments, norm = self._update(
+            objective.trained(), grads, self._moments, loss, self._scalars(weight, lr)
+        )
         del grads
         mx.eval(trained, moments, norm, loss)
         result = StepResult(float(np.array(loss)), float(weight), float(np.array(norm)))
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
-            self._trained().update(trained)
+            objective.replace(trained)
             self._moments = moments
             self._step += 1
         return result
 
-    def _scalars(self, weight: int, lr: float) -> mx.array:
+    def _scalars(self, weight: float, lr: float) -> mx.array:
         """What changes from step to step, float32 [4]: 1/weight, decay, step size, 1/sqrt of the second correction."""
         first, second = (1 - beta ** (self._step + 1) for beta in self._optim.betas)
         values = [1 / weight, 1 - lr * self._optim.weight_decay, lr / first, second**-0.5]

@@ -1,0 +1,163 @@
+"""DiffRhythm on MLX: a checkpoint's arrays, its adapter and style vector, and what is computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import mlx.core as mx
+import numpy as np
+
+from musiclora.backends.base import Arrays, LossSum, OptimSpec
+from musiclora.backends.mlx import device, dit, flow_batches
+from musiclora.backends.mlx.adapted import AdaptedWeights
+from musiclora.backends.mlx.objectives import FlowObjective, flow_loss
+from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
+from musiclora.convert.errors import BackendError, DataError
+
+if TYPE_CHECKING:
+    from musiclora.backends.mlx.training import MlxTraining
+
+_UNGUIDED = 1e-5  # guidance below this computes the conditional velocity alone, as the original does
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What does not depend on time, of one conditioning: made of the adapter and style as they were then.
+
+    Attributes:
+        rows: B.
+        made: what `dit.conditions` made, for 2 B rows: as the conditioning says, then without conditions.
+        weights: with the adapter added.
+    """
+
+    rows: int
+    made: dict[str, mx.array]
+    weights: dict[str, mx.array]
+
+
+class MlxFlow(AdaptedWeights):
+    """A DiffRhythm checkpoint (implements `backends.base.FlowModel`).
+
+    Attributes:
+        style: the model's own style vector, float32 [512], or None.
+    """
+
+    def __init__(self, path: Path, dtype: mx.Dtype) -> None:
+        checkpoint = read_diffrhythm(path)
+        self.config: DiffRhythmConfig = checkpoint.config
+        self.dtype = dtype
+        self.latent_channels, self.max_frames = self.config.mel_dim, self.config.max_frames
+        self.has_duration = self.config.duration_embedding
+        super().__init__(self.config.linear_shapes())
+        for name, value in checkpoint.tensors():
+            array = mx.array(dit.stored(name, np.asarray(value, np.float32))).astype(dtype)
+            mx.eval(array)  # one by one, so that nothing is held twice
+            self.weights[name] = array
+        self.style: mx.array | None = None
+        # On the CPU build compiling a whole pass takes seconds and saves few: products are nearly all of it.
+        self._velocity = mx.compile(self._guided) if device.is_gpu() else self._guided
+
+    # --- style ---
+
+    def set_style(self, style: np.ndarray | None) -> None:
+        """Give the model a style vector [512] of its own, or take it away; see `backends.base.FlowModel`.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        if style is None:
+            self.style = None
+            return
+        value = np.array(style, np.float32)
+        if value.shape != (CONDITION,) or not np.isfinite(value).all():
+            raise DataError(f"a style vector has {CONDITION} finite values; this one has shape {list(value.shape)}")
+        self.style = mx.array(value)
+
+    def read_style(self) -> np.ndarray | None:
+        """The model's own style vector, a float32 copy [512]; None without one."""
+        return None if self.style is None else np.array(self.style)
+
+    # --- weights ---
+
+    def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Base weights one by one, float32, under their paths in the DiT and in torch's layouts."""
+        for name, value in self.weights.items():
+            yield name, dit.canonical(name, np.array(value.astype(mx.float32)))
+
+    # --- training ---
+
+    def weight(self, batch: Arrays) -> float:
+        """How many latent values are scored: all channels of the valid frames."""
+        return float(flow_batches.weight(batch))
+
+    def loss(self, batch: Arrays) -> LossSum:
+        """Loss without gradient or dropout; repeatable."""
+        flow_batches.check(batch, self.config)
+        arrays = flow_batches.inputs(batch, self.style is not None)
+        total = flow_loss(arrays, self.style, self.weights, self.active_adapter(), self.config)
+        return LossSum(float(np.array(total)), self.weight(batch))
+
+    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
+        """A trainer of the adapter, and the style vector where there is one, or of all base weights.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        from musiclora.backends.mlx.training import MlxTraining
+
+        if trainable == "adapter":
+            self.need_adapter("start_training")
+        elif self.spec is not None:
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+        elif self.dtype != mx.float32:
+            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+        return MlxTraining(FlowObjective(self, trainable == "all"), optim)
+
+    # --- sampling ---
+
+    def prepare(self, conditioning: Arrays) -> Prepared:
+        """Everything that does not depend on time, computed once; see `backends.base.FlowModel`.
+
+        It keeps the adapter and the style as they are now: what is changed afterwards needs another call.
+
+        Raises:
+            DataError: a conditioning without a length, or arrays that do not fit.
+        """
+        rows, given = flow_batches.conditioning(conditioning, self.config, self.read_style())
+        weights = self.merged_weights()
+        made = dit.conditions(given, weights, None, self.config)
+        mx.eval(made)
+        return Prepared(rows, made, weights)
+
+    def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, guidance: float) -> np.ndarray:
+        """Velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
+
+        Raises:
+            DataError: x does not fit what was prepared.
+        """
+        x = np.asarray(x, np.float32)
+        expected = (prepared.rows, prepared.made["static"].shape[1], self.latent_channels)
+        if x.shape != expected:
+            raise DataError(f"x has shape {list(x.shape)}; this conditioning was prepared for {list(expected)}")
+        times = mx.array(np.broadcast_to(np.asarray(time, np.float32), (len(x),)))
+        made = prepared.made
+        if guidance < _UNGUIDED:
+            made = {key: value[: prepared.rows] for key, value in made.items()}
+        strength = mx.array(guidance, mx.float32)
+        return np.array(self._velocity(mx.array(x), times, made, prepared.weights, strength))
+
+    def _guided(
+        self, x: mx.array, time: mx.array, made: dict[str, mx.array], weights: dict[str, mx.array], guidance: mx.array
+    ) -> mx.array:
+        """Velocity of x [B, T, C]; made is for B rows, or for 2 B where there is guidance."""
+        guided = made["static"].shape[0] > x.shape[0]
+        if guided:
+            x, time = mx.concatenate([x, x]), mx.concatenate([time, time])
+        v = dit.velocity(x, time, made, weights, None, self.config).astype(mx.float32)
+        if not guided:
+            return v
+        p, q = mx.split(v, 2)
+        return p + guidance * (p - q)

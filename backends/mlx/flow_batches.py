@@ -1,0 +1,136 @@
+"""Flow batches and conditionings: checked in numpy, then the arrays that a pass over them reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from musiclora.backends.base import Arrays
+from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig
+from musiclora.convert.errors import DataError, listed
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: DiffRhythmConfig) -> list[str]:
+    """What is missing, mis-shaped or out of range."""
+    problems = [f"{key} is missing" for key in needed if key not in batch]
+    problems += [
+        f"{key} has shape {list(np.shape(batch[key]))}, expected {list(shape)}"
+        for key, shape in {**needed, **optional}.items()
+        if key in batch and np.shape(batch[key]) != shape
+    ]
+    if "text" in batch and np.size(batch["text"]):
+        low, high = int(np.min(batch["text"])), int(np.max(batch["text"]))
+        if low < 0 or high > config.text_num_embeds:
+            problems.append(f"text goes from {low} to {high}; allowed are 0 to {config.text_num_embeds}")
+    return problems
+
+
+def _conditions(
+    batch: Arrays, rows: int, length: int, config: DiffRhythmConfig
+) -> tuple[dict[str, tuple[int, ...]], Shapes]:
+    """Shapes of the conditions that must be there, and of those that may."""
+    needed: dict[str, tuple[int, ...]] = {"start_time": (rows,)}
+    if config.duration_embedding:
+        needed["duration"] = (rows,)
+    style = (rows, CONDITION)
+    optional = {
+        "cond": (rows, length, config.mel_dim),
+        "text": (rows, length),
+        "style": style,
+        "negative_style": style,
+    }
+    return needed, optional
+
+
+def check(batch: Arrays, config: DiffRhythmConfig) -> None:
+    """Compare a flow batch with the model.
+
+    Raises:
+        DataError: rows that are too long, ids out of range, missing arrays or shapes that differ; all at once.
+    """
+    shape = np.shape(batch.get("latents", ()))
+    if len(shape) != 3 or 0 in shape:
+        raise DataError(f"a flow batch needs latents [B, T, {config.mel_dim}]; it has shape {list(shape)}")
+    rows, length, _ = shape
+    whole = (rows, length, config.mel_dim)
+    needed, optional = _conditions(batch, rows, length, config)
+    needed |= {"latents": whole, "noise": whole, "time": (rows,), "valid": (rows, length)}
+    problems = _problems(batch, needed, optional, config) + _too_long(length, config)
+    if "time" in batch and not (np.min(batch["time"]) >= 0 and np.max(batch["time"]) <= 1):
+        problems.append(f"time goes from {np.min(batch['time']):g} to {np.max(batch['time']):g}; it lies in [0, 1]")
+    if problems:
+        raise DataError(f"flow batch: {listed(problems)}")
+
+
+def _too_long(length: int, config: DiffRhythmConfig) -> list[str]:
+    if length <= config.max_frames:
+        return []
+    return [f"rows have {length} frames; this model takes at most {config.max_frames}"]
+
+
+def weight(batch: Arrays) -> int:
+    """How many latent values are scored: all channels of the valid frames."""
+    return int(np.count_nonzero(batch["valid"])) * int(np.shape(batch["latents"])[2])
+
+
+def _flag(batch: Arrays, key: str) -> bool:
+    return bool(np.asarray(batch.get(key, False)).all())
+
+
+def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, mx.array]:
+    """The conditions, drops applied; `own` says how much of the model's own style is added to `style`."""
+    text = np.zeros((rows, length), np.int32)
+    if "text" in batch and not _flag(batch, "drop_text"):
+        text = np.asarray(batch["text"], np.int32)
+    style, dropped = np.zeros((rows, CONDITION), np.float32), _flag(batch, "drop_style")
+    if "style" in batch and not dropped:
+        style = np.asarray(batch["style"], np.float32)
+    given = {"text": text, "style": style, "start_time": np.asarray(batch["start_time"], np.float32)}
+    if own_style:
+        given["own"] = np.asarray(not dropped and "style" not in batch, np.float32)
+    if "duration" in batch:
+        given["duration"] = np.asarray(batch["duration"], np.float32)
+    if "cond" in batch:
+        known = np.asarray(batch["cond"], np.float32)
+        given["cond"] = np.zeros_like(known) if _flag(batch, "drop_audio") else known
+    return {key: mx.array(value) for key, value in given.items()}
+
+
+def inputs(batch: Arrays, own_style: bool) -> dict[str, mx.array]:
+    """A batch's arrays, drops applied: latents, noise, time, valid (float32, 1 or 0) and the conditions.
+
+    The same batch always gives the same names, whatever is dropped: a compiled step would be compiled anew otherwise.
+    """
+    rows, length, _ = np.shape(batch["latents"])
+    main = {key: mx.array(np.asarray(batch[key], np.float32)) for key in ("latents", "noise", "time", "valid")}
+    return main | _given(batch, rows, length, own_style)
+
+
+def conditioning(
+    batch: Arrays, config: DiffRhythmConfig, own_style: np.ndarray | None
+) -> tuple[int, dict[str, mx.array]]:
+    """The rows B of a conditioning, and its arrays for 2 B rows: as it says, then without conditions.
+
+    Where nothing in it has a length ([B, T] text or [B, T, C] cond), `valid` gives it.
+
+    Raises:
+        DataError: no length, or arrays that do not fit; all at once.
+    """
+    sized = next((np.shape(batch[key]) for key in ("valid", "text", "cond") if key in batch), ())
+    if len(sized) < 2 or 0 in sized:
+        raise DataError("a conditioning needs valid or text [B, T], or cond [B, T, C], which say how long it is")
+    rows, length = sized[:2]
+    needed, optional = _conditions(batch, rows, length, config)
+    problems = _problems(batch, needed, {**optional, "valid": (rows, length)}, config) + _too_long(length, config)
+    if problems:
+        raise DataError(f"conditioning: {listed(problems)}")
+    if own_style is not None and "style" not in batch:
+        batch = {**batch, "style": np.repeat(own_style[None], rows, axis=0)}
+    without = {k: v for k, v in batch.items() if k not in ("text", "drop_style", "style")} | {"drop_audio": np.True_}
+    without["style"] = batch.get("negative_style", np.zeros((rows, CONDITION), np.float32))
+    parts = (_given(batch, rows, length, False), _given(without, rows, length, False))
+    return rows, {key: mx.concatenate([part[key] for part in parts]) for key in parts[0]}

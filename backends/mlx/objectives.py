@@ -1,0 +1,146 @@
+"""What is trained and what is minimised: one class for each kind of model, all that `training` needs to know of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+
+from musiclora.backends.base import Arrays
+from musiclora.backends.mlx import batches, decoder, dit, flow_batches, head
+from musiclora.backends.mlx.decoder import Adapter, Dropout
+from musiclora.convert.diffrhythm import DiffRhythmConfig
+
+if TYPE_CHECKING:
+    from musiclora.backends.mlx.diffrhythm import MlxFlow
+    from musiclora.backends.mlx.gpt2 import MlxGpt2
+
+Named = dict[str, mx.array]
+STYLE = "style"
+
+
+class TokenObjective:
+    """Cross-entropy of a decoder's scored tokens (implements `training.Objective`)."""
+
+    def __init__(self, model: MlxGpt2, everything: bool) -> None:
+        self.model, self.everything = model, everything
+
+    def trained(self) -> Named:
+        return self.model.weights if self.everything else self.model.factors
+
+    def frozen(self) -> Named:
+        return {} if self.everything else self.model.weights
+
+    def replace(self, trained: Named) -> None:
+        self.trained().update(trained)
+
+    def check(self, batch: Arrays) -> None:
+        batches.check(batch, self.model.vocab_size, self.model.n_positions)
+
+    def weight(self, batch: Arrays) -> float:
+        return self.model.weight(batch)
+
+    def rows(self, batch: Arrays) -> int:
+        return int(np.size(batch["tokens"]))
+
+    def arrays(self, batch: Arrays) -> Named:
+        return {**batches.inputs(batch), **batches.scored(batch)}
+
+    def loss(
+        self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
+    ) -> mx.array:
+        """Summed over scored tokens, nats."""
+        model = self.model
+        weights = trained if self.everything else frozen
+        adapter = None if model.spec is None else Adapter(trained, model.spec.scale, dropout)
+        states = decoder.hidden_states(
+            arrays["tokens"],
+            weights,
+            model.config,
+            adapter,
+            arrays.get("positions"),
+            arrays.get("segments"),
+            checkpointing,
+        )
+        scored, wte = states[arrays["rows"]], decoder.table(weights)
+        return head.loss_for_training(scored, wte, arrays["targets"], arrays["weights"], self.everything)
+
+
+class FlowObjective:
+    """Squared error of a flow model's velocity (implements `training.Objective`).
+
+    With the adapter the model's own style vector is trained, where it has one.
+    """
+
+    def __init__(self, model: MlxFlow, everything: bool) -> None:
+        self.model, self.everything = model, everything
+
+    def _style(self) -> Named:
+        return {} if self.model.style is None else {STYLE: self.model.style}
+
+    def trained(self) -> Named:
+        return self.model.weights if self.everything else self.model.factors | self._style()
+
+    def frozen(self) -> Named:
+        return self._style() if self.everything else self.model.weights
+
+    def replace(self, trained: Named) -> None:
+        if self.everything:
+            self.model.weights.update(trained)
+            return
+        self.model.factors.update({key: value for key, value in trained.items() if key != STYLE})
+        self.model.style = trained.get(STYLE)
+
+    def check(self, batch: Arrays) -> None:
+        flow_batches.check(batch, self.model.config)
+
+    def weight(self, batch: Arrays) -> float:
+        return self.model.weight(batch)
+
+    def rows(self, batch: Arrays) -> int:
+        return int(np.size(batch["valid"]))
+
+    def arrays(self, batch: Arrays) -> Named:
+        return flow_batches.inputs(batch, self.model.style is not None)
+
+    def loss(
+        self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
+    ) -> mx.array:
+        """Summed over all values of valid frames."""
+        model = self.model
+        weights = trained if self.everything else frozen
+        adapter = None if model.spec is None else Adapter(trained, model.spec.scale, dropout)
+        style = (frozen if self.everything else trained).get(STYLE)
+        return flow_loss(arrays, style, weights, adapter, model.config, checkpointing)
+
+
+def flow_loss(
+    arrays: Named,
+    style: mx.array | None,
+    weights: Named,
+    adapter: Adapter | None,
+    config: DiffRhythmConfig,
+    checkpointing: bool = False,
+) -> mx.array:
+    """Squared error of the velocity at (1 - t) noise + t latents against latents - noise, a float32 sum.
+
+    Args:
+        arrays: what `flow_batches.inputs` made.
+        style: the model's own style vector float32 [512], or None.
+        weights: of the model.
+        adapter: LoRA, or None.
+        config: the model's numbers.
+        checkpointing: keep only the blocks' inputs for the backward pass.
+
+    Source: Liu et al. 2022 (arXiv 2209.03003), eq. 1.
+    """
+    if style is not None:
+        arrays = arrays | {"style": arrays["style"] + arrays["own"] * style}
+    time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
+    made = dit.conditions(arrays, weights, adapter, config)
+    found = dit.velocity(
+        (1 - time) * noise + time * latents, arrays["time"], made, weights, adapter, config, checkpointing
+    )
+    error = mx.square(found.astype(mx.float32) - (latents - noise))
+    return (error.sum(axis=-1) * arrays["valid"]).sum()

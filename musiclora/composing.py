@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Written:
             "tokens": len(p.ids), "seconds": round(self.seconds, 2), "ended_by_model": p.ended,
         }  # fmt: skip
 
+    def line(self) -> str:
+        """For people."""
+        ending = "ended by the model" if self.piece.ended else "cut at a bar line"
+        return f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -51,6 +56,13 @@ class Composition:
     base: str
     files: list[Written]
     notes: tuple[str, ...]
+
+
+def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> Composition:
+    """The command's part: options that were given, by parameter name."""
+    apart = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
+    request = GenerationRequest(**{name: value for name, value in options.items() if name not in apart})
+    return compose(output, request, **apart, **common)
 
 
 def compose(

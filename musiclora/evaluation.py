@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,15 @@ class Score:
     tokens: int
     notes: int
 
+    @staticmethod
+    def heading() -> str:
+        """Names of the columns of row."""
+        return f"{'loss':>9}{'perplexity':>12}{'bits a note':>13}{'tokens':>10}"
+
+    def row(self) -> str:
+        """The score as a line of a table."""
+        return f"{self.loss:9.4f}{self.perplexity:12.2f}{self.bits_per_note:13.3f}{self.tokens:10d}"
+
     def to(self, after: Score) -> str:
         """The way from this score to a later one, in words."""
         return (
@@ -51,6 +61,15 @@ class FlowScore:
 
     loss: float
     frames: int
+
+    @staticmethod
+    def heading() -> str:
+        """Names of the columns of row."""
+        return f"{'loss':>9}{'frames':>10}"
+
+    def row(self) -> str:
+        """The score as a line of a table."""
+        return f"{self.loss:9.4f}{self.frames:10d}"
 
     def to(self, after: FlowScore) -> str:
         """The way from this score to a later one, in words."""
@@ -94,6 +113,42 @@ class Gain:
         if self.low > 0:
             return "gained"
         return "lost" if self.high < 0 else "nothing gained"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a folder.
+
+    Attributes:
+        backend: what computed them.
+        score: with the adapters, or of the base where none is given.
+        base: of the base alone, None where no adapter is given.
+        gain: base minus adapted, with its spread over songs.
+        songs: pieces scored.
+        notes: what the user should know.
+    """
+
+    backend: str
+    score: Score | FlowScore
+    base: Score | FlowScore | None
+    gain: Gain | None
+    songs: int
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        base, difference = (asdict(part) if part else None for part in (self.base, self.gain))
+        facts = {"backend": self.backend, "songs": self.songs, "base": base, "gain": difference}
+        return {**asdict(self.score), **facts}
+
+    def lines(self) -> list[str]:
+        """The scores as a table."""
+        rows = [("base", self.base), ("with adapter", self.score)] if self.base else [("model", self.score)]
+        lines = [f"{self.songs} songs on {self.backend}", f"{'':14}{self.score.heading()}"]
+        lines += [f"{name:14}{part.row()}" for name, part in rows if part]
+        if g := self.gain:
+            lines.append(f"gain {g.mean:.3f} {g.unit} (95 % over songs {g.low:.3f} to {g.high:.3f}): {g.verdict}")
+        return lines
 
 
 def gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:

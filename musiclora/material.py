@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,21 +103,27 @@ class Material(Protocol):
     def checkpointing(self, config: TrainConfig) -> bool:
         """Whether activations are recomputed in the backward pass."""
 
-    def check_base(self, model: Any, loss: float, config: TrainConfig) -> str | None:
+    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Callable[[Path], Any]) -> str | None:
         """A warning where the base does no better on held-out songs than a guess.
+
+        Args:
+            model: the base.
+            loss: its loss on all held-out songs.
+            config: the options.
+            load: loads a model folder as the base was.
 
         Raises:
             ConfigError: so little better that the wrong thing would be trained.
         """
 
-    def begin(self, model: Any) -> None:
-        """Give the model what is trained beside its adapter; called before its training starts."""
+    def begin(self, model: Any, saved: Arrays | None) -> None:
+        """Give the model what is trained beside its adapter, as the state folder has it; before its training starts."""
 
     def arrays(self, model: Any) -> Arrays:
         """Everything trained beside the base, under the names of the state folder."""
 
     def restore(self, model: Any, arrays: Arrays) -> None:
-        """Inverse of arrays."""
+        """Put the adapter's part of the state folder's arrays into the model."""
 
     def restore_best(self, model: Any, folder: Path) -> Arrays:
         """Put an adapter folder's content into the model.

@@ -30,7 +30,7 @@ class Progress:
         step: optimiser steps done.
         epoch: the epoch that comes next or is under way, from 0.
         index: optimiser steps done in that epoch.
-        best: lowest held-out loss so far (nats a token, or squared error a latent value), None before the first evaluation.
+        best: lowest held-out loss so far (nats a token, squared error a latent value), None before the first one.
         best_step: the step it was reached at.
         base: held-out loss before training.
         waited: evaluations since the best.

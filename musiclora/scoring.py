@@ -1,38 +1,16 @@
-"""The job behind `musiclora evaluate`: loss, perplexity and bits a note over a folder of music."""
+"""The symbolic job behind `musiclora evaluate`: loss, perplexity and bits a note over a folder of music."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from musiclora.data.pieces import load_pieces
 from musiclora.errors import DataError
-from musiclora.evaluation import Gain, Score, gain, score
+from musiclora.evaluation import Evaluation, gain, score
 from musiclora.loading import open_model
 from musiclora.prepare import add, song_batches, song_losses
 from musiclora.results import Reporter
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a folder.
-
-    Attributes:
-        backend: what computed them.
-        score: with the adapters, or of the base where none is given.
-        base: of the base alone, None where no adapter is given.
-        gain: base minus adapted in bits a note, with its spread over songs.
-        songs: pieces scored.
-        notes: what the user should know.
-    """
-
-    backend: str
-    score: Score
-    base: Score | None
-    gain: Gain | None
-    songs: int
-    notes: tuple[str, ...]
 
 
 def evaluate(

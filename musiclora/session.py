@@ -81,7 +81,7 @@ class Session:
         self.model = self._load(self.run.path / STATE / "model" if whole and resuming else self.material.base.path)
         self.before = self._song_losses("scoring the base") if not (whole and resuming) else []
         if self.before:
-            warning = self.material.check_base(self.model, add(self.before).mean, c)
+            warning = self.material.check_base(self.model, add(self.before).mean, c, self._load)
             if warning:
                 self.out.say(f"warning: {warning}")
         self.norms: dict[str, float] = {}
@@ -90,7 +90,7 @@ class Session:
             modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
             self.norms = weight_norms(self.model, modules)
             self.model.inject_adapter(self.spec, first)
-            self.material.begin(self.model)
+            self.material.begin(self.model, self.run.read_arrays("adapter") if resuming else None)
         optim = OptimSpec(
             weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm, seed=c.seed,
             checkpointing=self.material.checkpointing(c),

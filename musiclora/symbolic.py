@@ -107,10 +107,10 @@ class Prepared:
     def checkpointing(self, config: TrainConfig) -> bool:
         return bool(config.grad_checkpointing)
 
-    def check_base(self, model: Any, loss: float, config: TrainConfig) -> str | None:
+    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Any) -> str | None:
         return check_base_loss(loss, model.vocab_size, self, config.allow_base_mismatch)
 
-    def begin(self, model: Any) -> None:
+    def begin(self, model: Any, saved: Arrays | None) -> None:
         """Nothing is trained beside the adapter."""
 
     def arrays(self, model: Any) -> Arrays:

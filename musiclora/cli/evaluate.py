@@ -10,7 +10,7 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 
 
 @click.command(cls=ManyCommand)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music, or a token cache.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music or recordings, or a cache of them.")
 @click.option("--generated-dir", type=click.Path(path_type=Path), help="Recordings to compare with --reference-dir.")
 @click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
 @click.option("--baseline-dir", type=click.Path(path_type=Path), help="Recordings that these should be nearer than.")
@@ -18,8 +18,11 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG file: the mean spectra of both folders.")
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
-@click.option("--tokenizer", help="tokenizer.json or its folder.  [default: the model's own]")
-@click.option("--max-seq-len", type=int, help="Longest row in tokens.  [default: what the model holds]")
+@click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
+@click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
+@click.option(
+    "--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: what the model holds; audio: 1024]"
+)
 @click.option("--num-workers", type=int, help="Processes that read and tokenise.")
 @click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter although its base differs.")
 @backend_option
@@ -27,10 +30,10 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 def evaluate(
     data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None,
     paired: bool, picture: Path | None,
-    model: str | None, adapters: tuple[str, ...], tokenizer: str | None, max_seq_len: int | None,
+    model: str | None, adapters: tuple[str, ...], tokenizer: str | None, vae: Path | None, max_seq_len: int | None,
     num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Score music: loss, perplexity and bits a note, with an adapter also against the base alone.
+    """Score music: loss, for tokens perplexity and bits a note; with an adapter also against the base alone.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
@@ -39,32 +42,21 @@ def evaluate(
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
-    from dataclasses import asdict
-
     from musiclora.cli.reporting import console
-    from musiclora.scoring import evaluate as run
+    from musiclora.evaluating import evaluate as run
 
     with console() as out:
         result = run(
-            data_dir, model, adapters, backend, tokenizer=tokenizer, max_seq_len=max_seq_len,
-            allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
+            data_dir, {"tokenizer": tokenizer, "vae": vae}, model=model, adapters=adapters, backend=backend,
+            max_seq_len=max_seq_len, allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
         )  # fmt: skip
     for text in result.notes:
         note(text)
     if as_json:
-        base, difference = (asdict(part) if part else None for part in (result.base, result.gain))
-        facts = {"backend": result.backend, "songs": result.songs, "base": base, "gain": difference}
-        print_json({**asdict(result.score), **facts})
+        print_json(result.as_json())
         return
-    rows = [("base", result.base), ("with adapter", result.score)] if result.base else [("model", result.score)]
-    click.echo(f"{result.songs} songs on {result.backend}")
-    click.echo(f"{'':14}{'loss':>9}{'perplexity':>12}{'bits a note':>13}{'tokens':>10}")
-    for name, s in rows:
-        if s:
-            click.echo(f"{name:14}{s.loss:9.4f}{s.perplexity:12.2f}{s.bits_per_note:13.3f}{s.tokens:10d}")
-    if result.gain:
-        g = result.gain
-        click.echo(f"gain {g.mean:.3f} bits a note (95 % over songs {g.low:.3f} to {g.high:.3f}): {g.verdict}")
+    for line in result.lines():
+        click.echo(line)
 
 
 def _compare(

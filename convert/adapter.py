@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from musiclora.convert.folders import read_json
 from musiclora.convert.lora import (
     STATE_KEY,
     LoraSpec,
+    check_magnitudes,
     check_state,
     match_targets,
     own_shapes,
@@ -57,6 +59,7 @@ class PeftAdapter:
         config: content of adapter_config.json.
         ranks: rank of every module.
         scales: multiplier of B @ A of every module.
+        magnitudes: of a DoRA adapter (Liu et al. 2024, arXiv 2402.09353), one vector [out] a module; else empty.
     """
 
     spec: LoraSpec
@@ -66,6 +69,7 @@ class PeftAdapter:
     config: dict[str, Any]
     ranks: dict[str, int]
     scales: dict[str, float]
+    magnitudes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_uniform(self) -> bool:
@@ -79,6 +83,7 @@ def write_peft(
     state: Arrays,
     *,
     base_model: str,
+    magnitudes: Arrays | None = None,
     task_type: str | None = "CAUSAL_LM",
     fan_in_fan_out: bool = True,
     record: Mapping[str, Any] | None = None,
@@ -93,6 +98,7 @@ def write_peft(
         spec: the adapter's settings.
         state: canonical keys; kept as float32.
         base_model: what the adapter belongs to (a Hub id or a name, never a private path).
+        magnitudes: of a DoRA adapter, one vector [out] a module.
         task_type: CAUSAL_LM for GPT-2, None for a model that PEFT knows no task of.
         fan_in_fan_out: True for GPT-2, whose layers are Conv1D.
         record: content of musiclora.json.
@@ -108,9 +114,13 @@ def write_peft(
     check_state(state, own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {listed(unused)}")
-    config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
+    if magnitudes:
+        check_magnitudes(magnitudes, state, str(folder))
+    config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora, bool(magnitudes))
     config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
+    vectors = (magnitudes or {}).items()
+    arrays |= {f"{PREFIX}{module}.{_MAGNITUDE}": np.asarray(vector, np.float32) for module, vector in vectors}
     files: dict[str, str | bytes] = {
         "adapter_config.json": json.dumps(config, indent=2, sort_keys=True) + "\n",
         "musiclora.json": json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n",
@@ -124,7 +134,7 @@ def write_peft(
 
 
 def read_peft(folder: Path) -> PeftAdapter:
-    """Read a PEFT LoRA folder; a missing `base_model.model.` and a `.default` infix are accepted.
+    """Read a PEFT LoRA or DoRA folder; a missing `base_model.model.` and a `.default` infix are accepted.
 
     Raises:
         ConvertError: not such a folder, another kind of adapter (named), or arrays that are missing, surplus,
@@ -134,8 +144,8 @@ def read_peft(folder: Path) -> PeftAdapter:
     if not (folder / "adapter_config.json").is_file():
         raise ConvertError(f"{folder}: no adapter_config.json here, so this is no PEFT adapter folder")
     config = read_json(folder / "adapter_config.json")
-    refuse_others(config, str(folder))
-    state = _read_state(folder)
+    refuse_others(config, str(folder), dora=True)
+    state, magnitudes = _read_state(folder)
     modules = state_modules(state)
     if not modules:
         raise ConvertError(f"{folder}: there is no LoRA array in its adapter_model file")
@@ -143,10 +153,14 @@ def read_peft(folder: Path) -> PeftAdapter:
     resolved = {module: module_scale(config, module) for module in modules}
     ranks = {module: rank for module, (rank, _) in resolved.items()}
     check_state(state, own_shapes(state, ranks), str(folder))
+    if magnitudes or config.get("use_dora"):
+        check_magnitudes(magnitudes, state, str(folder))
     _check_targets(spec, modules, str(folder))
     record = read_json(folder / "musiclora.json") if (folder / "musiclora.json").is_file() else {}
     scales = {module: scale for module, (_, scale) in resolved.items()}
-    return PeftAdapter(spec, state, str(config.get("base_model_name_or_path") or ""), record, config, ranks, scales)
+    return PeftAdapter(
+        spec, state, str(config.get("base_model_name_or_path") or ""), record, config, ranks, scales, magnitudes
+    )
 
 
 def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
@@ -168,12 +182,16 @@ _OTHER = {
     "lokr_": "LoKr",
     "hada_": "LoHa",
     "oft_": "OFT",
-    "lora_magnitude_vector": "DoRA",
     "lora_embedding_": "embedding",
 }
 
 
-def _read_state(folder: Path) -> dict[str, np.ndarray]:
+_MAGNITUDE = "lora_magnitude_vector"
+_MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{_MAGNITUDE}(?:\.default)?(?:\.weight)?")
+
+
+def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A and B by state key, and DoRA's magnitudes by module."""
     path, old = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
     if path.is_file():
         arrays = iter_safetensors(path)
@@ -183,8 +201,12 @@ def _read_state(folder: Path) -> dict[str, np.ndarray]:
     else:
         raise ConvertError(f"{folder}: no adapter_model.safetensors here")
     state: dict[str, np.ndarray] = {}
+    magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in arrays:
+        if vector := _MAGNITUDE_KEY.fullmatch(name.removeprefix(PREFIX)):
+            magnitudes[vector["module"]] = np.asarray(array, np.float32)
+            continue
         match = STATE_KEY.fullmatch(name.removeprefix(PREFIX))
         kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
         if match is None:
@@ -196,7 +218,7 @@ def _read_state(folder: Path) -> dict[str, np.ndarray]:
         state[key] = np.asarray(array, np.float32)
     if problems:
         raise ConvertError(f"{path}: {listed(problems)}")
-    return state
+    return state, magnitudes
 
 
 def _spec(config: Mapping[str, Any], modules: list[str], where: str) -> LoraSpec:

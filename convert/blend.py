@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,35 @@ from musiclora.convert.lora import LoraSpec, state_keys, state_modules
 
 Arrays = Mapping[str, np.ndarray]
 Part = tuple[LoraSpec, Arrays, float]
+
+
+@dataclass(frozen=True)
+class Dora:
+    """A weight-decomposed adapter: the updated weight's rows are brought to lengths of their own.
+
+    Attributes:
+        spec, state: as of LoRA.
+        magnitudes: length of every row [out] of each module.
+        strength: multiplier of what it changes: 0 leaves the base, 1 is the adapter.
+
+    Source: Liu et al. 2024 (arXiv 2402.09353), eq. 5.
+    """
+
+    spec: LoraSpec
+    state: Arrays
+    magnitudes: Arrays
+    strength: float = 1.0
+
+    def change(self, module: str, weight: np.ndarray) -> np.ndarray:
+        """What is added to a weight [out, in], float32; zeros where the module is not adapted."""
+        if module not in self.magnitudes:
+            return np.zeros(weight.shape, np.float32)
+        moved = weight.astype(np.float32) + _update(self.spec, self.state, module)
+        lengths = np.linalg.norm(moved.astype(np.float64), axis=1, keepdims=True)
+        # A row of zeros has no direction; it stays zero, where the formula divides by zero.
+        scale = self.magnitudes[module][:, None] / np.where(lengths, lengths, 1.0)
+        change: np.ndarray = np.float32(self.strength) * ((scale * moved).astype(np.float32) - weight)
+        return change
 
 
 def compress(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
@@ -40,20 +70,22 @@ def compress(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[s
 
 
 def fuse_tensors(
-    tensors: Iterable[tuple[str, np.ndarray]], spec: LoraSpec, state: Arrays, *, conv1d: bool
-) -> Iterator[tuple[str, np.ndarray]]:
+    tensors: Iterable[tuple[str, np.ndarray]], spec: LoraSpec | None, state: Arrays, *, conv1d: bool,
+    dora: Sequence[Dora] = (),
+) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
     """Add the update to a checkpoint's tensors as they stream by; adapted ones come out in float32.
 
     Args:
         tensors: (canonical name, array).
-        spec: gives the scale.
+        spec: gives the scale; None where there are DoRA adapters only.
         state: adapter arrays, one rank and scale for all modules.
         conv1d: whether linear weights are [in, out] (GPT-2) and not [out, in].
+        dora: more adapters; what each changes of the base is added, too.
 
     Raises:
         ConvertError: adapted modules that the checkpoint lacks, or whose sizes differ, all named at the end.
     """
-    left = dict.fromkeys(state_modules(state))
+    left = dict.fromkeys(m for s in (state, *(part.state for part in dora)) for m in state_modules(s))
     problems: list[str] = []
     for name, array in tensors:
         module = name.removesuffix(".weight")
@@ -61,16 +93,34 @@ def fuse_tensors(
             yield name, array
             continue
         del left[module]
-        key_a, key_b = state_keys(module)
-        update = np.float32(spec.scale) * (state[key_b].astype(np.float32) @ state[key_a].astype(np.float32))
-        update = update.T if conv1d else update
-        if update.shape != array.shape:
-            problems.append(f"{module} is {list(array.shape)} in the base and {list(update.shape)} in the adapter")
+        weight = array.T if conv1d else array
+        sizes = {_size(s, module) for s in (state, *(part.state for part in dora)) if state_keys(module)[0] in s}
+        if sizes != {weight.shape}:
+            own = " and ".join(str(list(size[::-1] if conv1d else size)) for size in sorted(sizes))
+            problems.append(f"{module} is {list(array.shape)} in the base and {own} in the adapter")
             continue
-        yield name, array.astype(np.float32) + update
+        update = _update(spec, state, module)
+        for part in dora:
+            update = update + part.change(module, weight)
+        yield name, array.astype(np.float32) + (update.T if conv1d else update)
     problems += [f"{module} is not in the base" for module in left]
     if problems:
         raise ConvertError(f"the adapter does not fit this base: {listed(problems)}")
+
+
+def _size(state: Arrays, module: str) -> tuple[int, int]:
+    """(out, in) of a module by its arrays."""
+    key_a, key_b = state_keys(module)
+    return state[key_b].shape[0], state[key_a].shape[1]
+
+
+def _update(spec: LoraSpec | None, state: Arrays, module: str) -> np.ndarray:
+    """What LoRA adds to a weight [out, in], float32; 0 where the module is not adapted."""
+    key_a, key_b = state_keys(module)
+    if spec is None or key_a not in state:
+        return np.zeros((), np.float32)
+    product: np.ndarray = state[key_b].astype(np.float32) @ state[key_a].astype(np.float32)
+    return np.float32(spec.scale) * product
 
 
 def update_difference(before: Sequence[Part], after: Sequence[Part]) -> float:

@@ -71,6 +71,26 @@ def state_keys(module: str) -> tuple[str, str]:
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
 
 
+def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
+    """Compare DoRA's magnitudes with the modules that an adapter touches; each needs one vector [out].
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite vectors, all at once.
+    """
+    modules = state_modules(state)
+    problems = [f"{module} has no magnitude vector" for module in modules if module not in magnitudes]
+    for module, vector in magnitudes.items():
+        outputs = state[state_keys(module)[1]].shape[:1] if module in modules else None
+        if outputs is None:
+            problems.append(f"{module} has a magnitude vector, but no LoRA arrays")
+        elif vector.shape != outputs:
+            problems.append(f"the magnitude vector of {module} is {list(vector.shape)}, expected {list(outputs)}")
+        elif problem := non_finite(f"the magnitude vector of {module}", vector):
+            problems.append(problem)
+    if problems:
+        raise ConvertError(f"{where}: not a whole DoRA adapter: {listed(problems)}")
+
+
 def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """Shape of every adapter array that spec needs on a model.
 

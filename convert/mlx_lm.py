@@ -15,11 +15,12 @@ from musiclora.convert.adapter import LoraSpec, PeftAdapter, check_state, own_sh
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
+from musiclora.convert.lora import check_magnitudes
 from musiclora.convert.tensors import non_finite, read_safetensors, write_safetensors
 
 Arrays = Mapping[str, np.ndarray]
 
-_KEY = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.lora_(?P<part>[ab])", re.ASCII)
+_KEY = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
 _BLOCK = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
 _EMBEDDINGS = ("model.wte.", "model.wpe.")
 
@@ -30,8 +31,9 @@ def is_mlx_lm(config: Mapping[str, Any]) -> bool:
 
 
 def write_mlx_lm(
-    folder: Path, spec: LoraSpec, state: Arrays, *, base_model: str, record: Mapping[str, Any] | None = None
-) -> None:
+    folder: Path, spec: LoraSpec, state: Arrays, *, base_model: str, magnitudes: Arrays | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write a folder that mlx-lm's `load_adapters` accepts on its GPT-2, whole or not at all.
 
     Args:
@@ -39,6 +41,7 @@ def write_mlx_lm(
         spec: one rank and one scale for all modules (see `uniform`).
         state: canonical keys, A [rank, in] and B [out, rank].
         base_model: what the adapter belongs to.
+        magnitudes: of a DoRA adapter, one vector [out] a module.
         record: content of musiclora.json, which mlx-lm ignores.
 
     Raises:
@@ -47,6 +50,8 @@ def write_mlx_lm(
     """
     modules = state_modules(state)
     check_state(state, own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
+    if magnitudes:
+        check_magnitudes(magnitudes, state, str(folder))
     if others := [module for module in modules if not _BLOCK.fullmatch(module)]:
         raise ConvertError(f"mlx-lm adapters are for GPT-2's blocks; it cannot hold {listed(others)}")
     arrays: dict[str, np.ndarray] = {}
@@ -55,9 +60,11 @@ def write_mlx_lm(
         name = "model." + module.removeprefix("transformer.")
         arrays[f"{name}.lora_a"] = np.ascontiguousarray(state[key_a].T, np.float32)
         arrays[f"{name}.lora_b"] = np.ascontiguousarray(state[key_b].T, np.float32)
+        if magnitudes:
+            arrays[f"{name}.m"] = np.asarray(magnitudes[module], np.float32)
     keys, layers = _keys(spec, modules)
     config = {
-        "fine_tune_type": "lora",
+        "fine_tune_type": "dora" if magnitudes else "lora",
         "model": base_model,
         "num_layers": layers,
         "lora_parameters": {"rank": spec.rank, "scale": spec.scale, "dropout": spec.dropout, "keys": keys},
@@ -72,13 +79,13 @@ def read_mlx_lm(folder: Path) -> PeftAdapter:
     """Read mlx-lm's folder into the native form.
 
     Raises:
-        ConvertError: DoRA or full fine-tuning (named), embeddings, or arrays that are missing, surplus, mis-shaped or
+        ConvertError: full fine-tuning (named), embeddings, or arrays that are missing, surplus, mis-shaped or
             non-finite, all at once.
     """
     folder = Path(folder)
     config = read_json(folder / "adapter_config.json")
     rank, scale, dropout = _parameters(config, folder)
-    state, problems = _state(folder)
+    state, magnitudes, problems = _state(folder)
     modules = state_modules(state)
     if problems or not modules:
         raise ConvertError(f"{folder}: {listed(problems or ['no LoRA arrays here'])}")
@@ -86,10 +93,12 @@ def read_mlx_lm(folder: Path) -> PeftAdapter:
     if problems:
         raise ConvertError(f"{folder}: {listed(problems)}")
     check_state(state, own_shapes(state, dict.fromkeys(modules, rank)), str(folder))
+    if magnitudes or config.get("fine_tune_type") == "dora":
+        check_magnitudes(magnitudes, state, str(folder))
     spec = LoraSpec(rank, alpha_for(scale, rank), dropout, _targets(config, modules))
     record = read_json(folder / "musiclora.json") if (folder / "musiclora.json").is_file() else {}
     same = dict.fromkeys(modules, rank), dict.fromkeys(modules, spec.scale)
-    return PeftAdapter(spec, state, str(config.get("model") or ""), record, config, *same)
+    return PeftAdapter(spec, state, str(config.get("model") or ""), record, config, *same, magnitudes)
 
 
 def alpha_for(scale: float, rank: int) -> float:
@@ -109,8 +118,8 @@ def alpha_for(scale: float, rank: int) -> float:
 
 def _parameters(config: Mapping[str, Any], folder: Path) -> tuple[int, float, float]:
     kind = config.get("fine_tune_type", "lora")
-    if kind != "lora":
-        raise ConvertError(f"{folder}: fine_tune_type {kind!r} is not supported, only 'lora' is")
+    if kind not in ("lora", "dora"):
+        raise ConvertError(f"{folder}: fine_tune_type {kind!r} is not supported, only 'lora' and 'dora' are")
     parameters = config.get("lora_parameters")
     values = parameters if isinstance(parameters, dict) else {}
     rank, scale, dropout = values.get("rank"), _number(values.get("scale")), _number(values.get("dropout", 0.0))
@@ -123,11 +132,13 @@ def _number(value: Any) -> float | None:
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
-def _state(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def _state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
+    """A and B by state key, DoRA's magnitudes by module, and what is wrong with names and values."""
     path = folder / "adapters.safetensors"
     if not path.is_file():
         raise ConvertError(f"{folder}: no adapters.safetensors here")
     state: dict[str, np.ndarray] = {}
+    magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in read_safetensors(path).items():
         match = _KEY.fullmatch(name)
@@ -136,11 +147,13 @@ def _state(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             problems.append(f"{name} ({kind})" if name.startswith(_EMBEDDINGS) else f"{name} is no LoRA array of GPT-2")
         elif problem := non_finite(name, array):
             problems.append(problem)
+        elif match["part"] == "m":
+            magnitudes["transformer." + match["module"]] = np.asarray(array, np.float32)
         else:
             key_a, key_b = state_keys("transformer." + match["module"])
             # mlx-lm keeps A as [in, rank] and B as [rank, out]; where rank == in the wrong one would load too.
-            state[key_a if match["part"] == "a" else key_b] = np.ascontiguousarray(array.T, np.float32)
-    return state, problems
+            state[key_a if match["part"] == "lora_a" else key_b] = np.ascontiguousarray(array.T, np.float32)
+    return state, magnitudes, problems
 
 
 def _unfilled(config: Mapping[str, Any], modules: list[str]) -> list[str]:

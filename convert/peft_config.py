@@ -31,8 +31,10 @@ _SLOW = re.compile(r"\)[*+{?]|([*+{].*){5}")
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def lora_config(rank: int, alpha: float, dropout: float, targets: Iterable[str], rslora: bool) -> dict[str, Any]:
-    """The keys of adapter_config.json that describe a plain LoRA."""
+def lora_config(
+    rank: int, alpha: float, dropout: float, targets: Iterable[str], rslora: bool, dora: bool = False
+) -> dict[str, Any]:
+    """The keys of adapter_config.json that describe a LoRA, plain or weight-decomposed."""
     return {
         "peft_type": "LORA",
         "r": rank,
@@ -40,7 +42,7 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: Iterable[str],
         "lora_dropout": dropout,
         "target_modules": sorted(targets),
         "use_rslora": rslora,
-        "use_dora": False,
+        "use_dora": dora,
         "bias": "none",
         "init_lora_weights": True,
         "inference_mode": True,
@@ -50,8 +52,8 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: Iterable[str],
     }
 
 
-def refuse_others(config: Mapping[str, Any], where: str) -> None:
-    """Refuse, by name, what is not plain LoRA.
+def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) -> None:
+    """Refuse, by name, what is not plain LoRA, nor, with dora, DoRA.
 
     Raises:
         ConvertError: another adapter type, or options that change its maths or carry more tensors.
@@ -62,7 +64,7 @@ def refuse_others(config: Mapping[str, Any], where: str) -> None:
         raise ConvertError(
             f"{where}: adapter type {str(config.get('peft_type'))[:40]!r} is not supported, only LORA is"
         )
-    problems = [name for key, name in _REFUSED.items() if config.get(key)]
+    problems = [name for key, name in _REFUSED.items() if config.get(key) and not (dora and key == "use_dora")]
     if config.get("bias", "none") != "none":
         problems.append(f"bias {config['bias']!r}")
     initial = config.get("init_lora_weights")

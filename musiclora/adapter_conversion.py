@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.audio_merging import SAME_TOLERANCE, carry_style, compare_velocities
 from musiclora.convert.adapter import PeftAdapter, check_state, read_peft, state_shapes, uniform, write_peft
 from musiclora.convert.audio_modules import is_audio
-from musiclora.convert.blend import Part
+from musiclora.convert.blend import Dora, Part
 from musiclora.convert.diffrhythm import read_diffrhythm
 from musiclora.convert.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.folders import read_json
@@ -20,12 +21,12 @@ from musiclora.convert.lora import LoraSpec, state_keys
 from musiclora.convert.mlx_lm import is_mlx_lm, read_mlx_lm, write_mlx_lm
 from musiclora.convert.seed_adapter import read_seed_adapter
 from musiclora.convert.tensors import safetensors_header
-from musiclora.errors import ConfigError, ConvertError
+from musiclora.errors import ConfigError, ConvertError, listed
+from musiclora.fusing import Merged, compare_fused
 from musiclora.models import Adapter, BaseModel, check_base, find_adapter, find_model
 from musiclora.verification import (
     LOGIT_TOLERANCE,
     Converted,
-    Logits,
     beside,
     compare_logits,
     same_update,
@@ -33,6 +34,7 @@ from musiclora.verification import (
 )
 
 _FORMATS = {"symbolic": ("peft", "mlx-lm"), "audio": ("peft", "diffusers", "kohya")}
+_DORA = ("peft", "mlx-lm")  # formats that hold magnitude vectors as their own tools write them
 _READERS: dict[str, Callable[[Path], PeftAdapter]] = {
     "peft": read_peft,
     "mlx-lm": read_mlx_lm,
@@ -68,6 +70,8 @@ def convert_adapter(
     family = "audio" if is_audio(adapter.ranks) else "symbolic"
     if to not in _FORMATS[family]:
         raise ConfigError(f"{path}: is for the {family} family; it can become {', '.join(_FORMATS[family])}, not {to}")
+    if adapter.magnitudes and to not in _DORA:
+        raise ConfigError(f"{path}: a DoRA adapter; it can become {' or '.join(_DORA)}, the form {to} cannot hold it")
     spec, state = uniform(adapter)
     base = find_model(model) if model else _local_base(adapter.base_model)
     notes: list[str] = []
@@ -80,12 +84,54 @@ def convert_adapter(
         notes.append(f"ranks or scales differed between modules; now rank {spec.rank} for all, padded with zeros")
     with withdrawn_on_failure(destination):
         _write(path, adapter, spec, state, destination, to, family)
-        after: Part = (*uniform(_READERS[to](destination)), 1.0)
+        notes += carry_style(path, destination)
+        written = _READERS[to](destination)
+        after: Part = (*uniform(written), 1.0)
         difference = same_update(_parts(adapter), [after])
-        comparable = base is not None and family == "symbolic"
-        logits = compare_logits(base, (spec, state), base, after[:2], backend) if base and comparable else Logits()
-        logits.refuse_above(LOGIT_TOLERANCE, destination)
-    return Converted(destination, to, difference, logits.difference, logits.largest, logits.backend, tuple(notes))
+        if adapter.magnitudes:
+            _same_magnitudes(adapter, written, destination)
+            notes.append("DoRA: the magnitude vectors are bit for bit the same")
+        sides = (_side(adapter), _side(written))
+        checked = _OUTPUTS[family](base, *sides, backend, destination) if base else {}
+    return Converted(destination, to, difference, notes=tuple(notes), **checked)
+
+
+def _same_magnitudes(before: PeftAdapter, after: PeftAdapter, path: Path) -> None:
+    """Refuse a difference between what two DoRA adapters say of the lengths of rows."""
+    names = {*before.magnitudes, *after.magnitudes}
+    found, wanted = after.magnitudes, before.magnitudes
+    if wrong := [n for n in sorted(names) if not np.array_equal(found.get(n, np.nan), wanted.get(n, np.nan))]:
+        raise ConvertError(f"{path}: the magnitude vectors of {listed(wrong)} differ; it was withdrawn")
+
+
+def _side(adapter: PeftAdapter) -> Merged:
+    """An adapter as what it adds to a base."""
+    spec, state = uniform(adapter)
+    if adapter.magnitudes:
+        return Merged(None, {}, (Dora(spec, state, adapter.magnitudes),))
+    return Merged(spec, state)
+
+
+def _same_logits(base: BaseModel, before: Merged, after: Merged, backend: str, path: Path) -> dict[str, Any]:
+    """What to report of the logits with both adapters; refuses a difference."""
+    if before.dora:
+        found = compare_fused(base, before, after, backend)
+    else:
+        found = compare_logits(base, (before.spec, before.state), base, (after.spec, after.state), backend)
+    found.refuse_above(LOGIT_TOLERANCE, path)
+    return {"logit_difference": found.difference, "largest_logit": found.largest, "backend": found.backend}
+
+
+def _same_velocity(base: BaseModel, before: Merged, after: Merged, backend: str, path: Path) -> dict[str, Any]:
+    """What to report of the velocity with both adapters; refuses a difference. A DoRA one has none before fusing."""
+    if before.spec is None or after.spec is None:
+        return {}
+    found = compare_velocities(base.path, (before.spec, before.state), base.path, (after.spec, after.state), backend)
+    found.refuse_above(SAME_TOLERANCE, path)
+    return {"velocity_difference": found.difference, "largest_velocity": found.largest, "backend": found.backend}
+
+
+_OUTPUTS = {"symbolic": _same_logits, "audio": _same_velocity}
 
 
 def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
@@ -100,7 +146,7 @@ def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
     if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():
         path = path / "adapter-best"
     if not path.is_dir():
-        path = find_adapter(source).path
+        path = find_adapter(source, dora=True).path
     config = path / "adapter_config.json"
     if not config.is_file() and (path / FILE).is_file():
         return path, read_diffusers(path)
@@ -133,7 +179,7 @@ def _write(
 ) -> None:
     common: dict[str, Any] = {"base_model": adapter.base_model, "record": adapter.record}
     if to == "mlx-lm":
-        write_mlx_lm(destination, spec, state, **common)
+        write_mlx_lm(destination, spec, state, magnitudes=adapter.magnitudes, **common)
     elif to == "kohya":
         write_kohya(destination, spec, state, **common)
     elif to == "diffusers":
@@ -143,7 +189,8 @@ def _write(
         symbolic = family == "symbolic"
         write_peft(
             destination, spec, state, task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
-            readme=files.pop("README.md", b"").decode("utf-8", "replace"), extra_files=files, **common,
+            magnitudes=adapter.magnitudes, readme=files.pop("README.md", b"").decode("utf-8", "replace"),
+            extra_files=files, **common,
         )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapter import check_state, state_shapes
 from musiclora.convert.blend import fuse_tensors
 from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import write_json
@@ -18,6 +17,7 @@ from musiclora.convert.fingerprint import RECORD
 from musiclora.convert.lora import LoraSpec
 from musiclora.convert.tensors import read_safetensors, write_safetensors
 from musiclora.errors import BackendError, ConvertError
+from musiclora.fusing import UNCOMPARED, Merged
 from musiclora.models import Adapter, BaseModel
 from musiclora.verification import Converted, beside, withdrawn_on_failure
 
@@ -101,7 +101,7 @@ def _batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, dict[str, 
 
 
 def fuse_audio(
-    base: BaseModel, adapters: Sequence[Adapter], merged: AdapterParts, destination: Path, to: str, dtype: str | None,
+    base: BaseModel, adapters: Sequence[Adapter], merged: Merged, destination: Path, to: str, dtype: str | None,
     backend: str,
 ) -> Converted:  # fmt: skip
     """Add adapters to DiffRhythm and write one model folder, with the base's codec and the adapters' style beside it.
@@ -119,15 +119,18 @@ def fuse_audio(
         ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
     """
     checkpoint = read_diffrhythm(base.path)
-    spec, state = merged
-    check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), "the adapters")
+    merged.check(checkpoint.config.linear_shapes())
     rounded = sorted({str(kind) for kind in ([dtype] if dtype else checkpoint.dtypes.values())} - {"float32"})
     notes = []
     with withdrawn_on_failure(destination):
-        tensors = fuse_tensors(checkpoint.tensors(), spec, state, conv1d=False)
+        tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
         write_diffrhythm(destination, checkpoint.config, tensors, to, dtype or checkpoint.dtypes)
         notes += _copy_beside(base, adapters, destination)
-        found = compare_velocities(base.path, merged, destination, None, backend)
+        found = Velocities()
+        if merged.dora:
+            notes.append(UNCOMPARED)
+        elif merged.spec:
+            found = compare_velocities(base.path, (merged.spec, merged.state), destination, None, backend)
         if rounded:
             notes.append(f"the fused weights are rounded to {rounded[0]}; --dtype float32 keeps the whole update")
         else:
@@ -151,11 +154,10 @@ def _copy_beside(base: BaseModel, adapters: Sequence[Adapter], destination: Path
         notes.append(f"{base.name} has no codec to copy; generate from the fused model with --vae")
     style = blended_style(adapters)
     if style is not None:
-        write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
-        notes.append(
-            f"the style vector is no weight of the model and cannot be fused; it is beside it: "
-            f"generate with --style {destination / STYLE}"
-        )
+        own = destination / "style" / STYLE  # not beside the weights: the safetensors of a model folder are one model
+        own.parent.mkdir()
+        write_safetensors(own, {"style": style}, {"format": "pt"})
+        notes.append(f"the style vector is no weight and cannot be fused: generate with --style {own}")
     return notes
 
 

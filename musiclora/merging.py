@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from musiclora.adapters import combine, parse_adapter
 from musiclora.audio_merging import STYLE, blended_style, fuse_audio
-from musiclora.convert.adapter import check_state, read_peft, state_modules, state_shapes, write_peft
+from musiclora.convert.adapter import read_peft, state_modules, write_peft
 from musiclora.convert.audio_modules import is_audio
-from musiclora.convert.blend import Part, compress, fuse_tensors
+from musiclora.convert.blend import Part, compress
 from musiclora.convert.fingerprint import compare_fingerprints
-from musiclora.convert.gpt2 import read_checkpoint, write_checkpoint
 from musiclora.convert.lora import LoraSpec
 from musiclora.convert.tensors import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
-from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
-from musiclora.verification import LOGIT_TOLERANCE, Converted, beside, compare_logits, same_update, withdrawn_on_failure
+from musiclora.fusing import Merged, fuse_symbolic
+from musiclora.models import Adapter, base_of, check_base, find_adapter
+from musiclora.results import Reporter
+from musiclora.verification import Converted, beside, same_update, withdrawn_on_failure
 
 
 def fuse(
     adapters: Sequence[str], destination: Path, model: str | None = None, to: str = "hf", dtype: str | None = None,
-    backend: str = "auto", *, allow_base_mismatch: bool = False,
+    backend: str = "auto", *, allow_base_mismatch: bool = False, reporter: Reporter | None = None,
 ) -> Converted:  # fmt: skip
     """Add adapters to their base and write one checkpoint; summed in float32, cast once.
 
@@ -36,30 +35,22 @@ def fuse(
         dtype: float32, float16 or bfloat16; None keeps the base's.
         backend: what computes the logits before and after.
         allow_base_mismatch: go on although the recorded base differs.
+        reporter: shows how far it is.
 
     Raises:
         ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
     """
-    found, spec, state = _combined(adapters)
+    found = _found(adapters, dora=True)
+    merged = Merged.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    if is_audio(state_modules(state)):
-        result = fuse_audio(base, found, (spec, state), destination, to, dtype, backend)
-        return replace(result, notes=(*notes, *result.notes))
-    checkpoint = read_checkpoint(base.path)
-    check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), "the adapters")
-    kept = dtype or checkpoint.dtype
-    with withdrawn_on_failure(destination):
-        tensors = fuse_tensors(checkpoint.tensors(), spec, state, conv1d=True)
-        write_checkpoint(destination, checkpoint.config, tensors, to, dtype=kept, extra_files=beside(base.path))
-        fused = BaseModel(destination.name, destination, base.licence)
-        logits = compare_logits(base, (spec, state), fused, None, backend)
-        if kept == "float32":
-            # The fused product sums in another order; a wrong or missing update is off by whole units.
-            logits.refuse_above(10 * LOGIT_TOLERANCE, destination)
-        else:
-            notes.append(f"the fused weights are rounded to {kept}; --dtype float32 keeps the whole update")
-    return Converted(destination, to, None, logits.difference, logits.largest, logits.backend, tuple(notes))
+    if is_audio(state_modules(found[0].state)):
+        result = fuse_audio(base, found, merged, destination, to, dtype, backend)
+    else:
+        result = fuse_symbolic(
+            base, found, merged, destination, to, dtype, backend, allow_base_mismatch, reporter or Reporter()
+        )
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -> tuple[Converted, LoraSpec, float]:
@@ -74,7 +65,8 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
     """
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank is {rank}; it must be at least 1")
-    found, spec, state = _combined(adapters)
+    found = _found(adapters)
+    spec, state = combine([(a.spec, a.state, a.strength) for a in found])
     _same_base(found)
     error, compressed = 0.0, rank is not None and rank < spec.rank
     small_spec, small = spec, state
@@ -103,12 +95,12 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
     return Converted(destination, "peft", difference, notes=notes), small_spec, error
 
 
-def _combined(texts: Sequence[str]) -> tuple[list[Adapter], LoraSpec, dict[str, np.ndarray]]:
-    found = [find_adapter(*parse_adapter(text)) for text in texts]
+def _found(texts: Sequence[str], *, dora: bool = False) -> list[Adapter]:
+    """The adapters, each with its strength, all of one family."""
+    found = [find_adapter(*parse_adapter(text), dora=dora) for text in texts]
     if len({is_audio(state_modules(adapter.state)) for adapter in found}) > 1:
         raise ConvertError("these adapters are for different families: some for the audio model, some for the symbolic")
-    spec, state = combine([(a.spec, a.state, a.strength) for a in found])
-    return found, spec, state
+    return found
 
 
 def _same_base(found: Sequence[Adapter]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from musiclora.convert.adapter import LoraSpec, read_peft, uniform
 from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_fingerprints, matches_by_source
 from musiclora.errors import ConfigError, ConvertError
 
-BUNDLED = {"bundled": "symbolic"}
+BUNDLED = {"bundled": "symbolic", "bundled-audio": "audio"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md"]
 
@@ -95,6 +95,7 @@ class Adapter:
         spec, state: settings and arrays; ranks made uniform.
         base_model: the base it names.
         record: musiclora.json, empty for adapters of other tools.
+        magnitudes: of a DoRA adapter, one vector a module; else empty.
     """
 
     path: Path
@@ -103,10 +104,11 @@ class Adapter:
     state: dict[str, Any]
     base_model: str
     record: dict[str, Any]
+    magnitudes: dict[str, Any] = field(default_factory=dict)
 
 
-def find_adapter(name: str, strength: float = 1.0) -> Adapter:
-    """Read an adapter folder or Hub id.
+def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False) -> Adapter:
+    """Read an adapter folder or Hub id; a DoRA one only where dora says that it can be used.
 
     Raises:
         ConfigError: it cannot be found.
@@ -120,8 +122,13 @@ def find_adapter(name: str, strength: float = 1.0) -> Adapter:
             raise ConfigError(f"--adapter-dir {name}: is a file; give the adapter's folder")
         path = _from_hub(name, "--adapter-dir", "")
     adapter = read_peft(path)
+    if adapter.magnitudes and not dora:
+        raise ConvertError(
+            f"{path}: a DoRA adapter can be fused and converted only; make a model with "
+            f"`musiclora fuse --adapter-dir {name} --output-dir NEW` and give that as --model"
+        )
     spec, state = uniform(adapter)
-    return Adapter(path, strength, spec, state, adapter.base_model or "", adapter.record)
+    return Adapter(path, strength, spec, state, adapter.base_model or "", adapter.record, adapter.magnitudes)
 
 
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:

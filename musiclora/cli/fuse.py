@@ -26,9 +26,13 @@ def fuse(
     from dataclasses import asdict
 
     from musiclora.cli.convert import report_check
+    from musiclora.cli.reporting import console
     from musiclora.merging import fuse as run
 
-    result = run(adapters, output_dir, model, to, dtype, backend, allow_base_mismatch=allow_base_mismatch)
+    with console() as out:
+        result = run(
+            adapters, output_dir, model, to, dtype, backend, allow_base_mismatch=allow_base_mismatch, reporter=out
+        )
     if as_json:
         print_json(asdict(result))
         return

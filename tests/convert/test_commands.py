@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from musiclora import adapter_conversion, conversion, merging
+from musiclora import adapter_conversion, conversion, fusing
 from musiclora.cli import main
 from musiclora.convert.adapter import LoraSpec, read_peft, state_shapes, write_peft
 from musiclora.convert.blend import fuse_tensors, update_difference
@@ -151,7 +151,7 @@ def test_a_fused_model_with_a_missing_update_is_withdrawn(monkeypatch: pytest.Mo
     def forgetful(tensors: Any, spec: LoraSpec, state: Any, **options: Any) -> Any:
         return fuse_tensors(tensors, spec, {n: a for n, a in state.items() if "c_attn" not in n}, **options)
 
-    monkeypatch.setattr(merging, "fuse_tensors", forgetful)
+    monkeypatch.setattr(fusing, "fuse_tensors", forgetful)
     fails("the logits differ", "fuse", "--adapter-dir", "a0", "--output-dir", "out")
 
 

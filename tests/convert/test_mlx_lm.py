@@ -122,7 +122,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"fine_tune_type": "dora"}, "dora"),
+        ({"fine_tune_type": "dora"}, "no magnitude vector"),
         ({"fine_tune_type": "full"}, "full"),
         ({"lora_parameters": {"rank": 4, "alpha": 8}}, "scale"),
         ({"lora_parameters": {"rank": 5, "scale": 1.0}}, "expected"),

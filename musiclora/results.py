@@ -41,6 +41,7 @@ class TrainResult:
         progress: steps, epochs, seconds, why it ended.
         already_finished: nothing was left to do.
         unit: what data are counted in.
+        example: a file that `generate` may write.
     """
 
     run_dir: Path
@@ -52,6 +53,7 @@ class TrainResult:
     progress: Progress
     already_finished: bool = False
     unit: str = "tokens"
+    example: str = "new.mid"
 
     def lines(self) -> list[str]:
         """The result in words."""

@@ -272,8 +272,8 @@ class Session:
         self._write_meta(plan, progress, scores, update)
         self._plot()
         parts = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
-        unit = self.material.pace.unit
-        return TrainResult(self.run.path, self.backend_name, *parts, update, progress, already, unit)
+        words = self.material.pace.unit, self.material.form.output
+        return TrainResult(self.run.path, self.backend_name, *parts, update, progress, already, *words)
 
     def _plot(self) -> None:
         from musiclora.report import loss_plot

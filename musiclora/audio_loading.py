@@ -1,0 +1,167 @@
+"""What audio jobs open: recordings as latents, a base with its adapters and codec, style vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.adapters import combine, parse_adapter
+from musiclora.audio_merging import blended_style
+from musiclora.audio_windows import Recording
+from musiclora.backends.base import FAMILIES, Codec
+from musiclora.backends.registry import choose, get_backend
+from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
+from musiclora.convert.oobleck import read_oobleck
+from musiclora.convert.tensors import read_safetensors
+from musiclora.errors import ConfigError, ConvertError, DataError, listed
+from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
+from musiclora.results import Reporter
+
+LEAST = 16  # frames; a recording shorter than three quarters of a second is left out
+
+
+@dataclass(frozen=True)
+class Found:
+    """Recordings of a folder.
+
+    Attributes:
+        recordings: as latents.
+        codec: fingerprint of the codec that made them.
+        notes: what the user should know.
+    """
+
+    recordings: list[Recording]
+    codec: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class OpenedFlow:
+    """A loaded audio model.
+
+    Attributes:
+        model: a FlowModel of the backend, the adapters injected as one.
+        codec: its codec, or None where none was asked for.
+        base: where the weights came from.
+        backend: what computes.
+        adapters: what was injected.
+        style: of the adapters, float32 [512], each times its strength; None where none has one.
+        notes: what the user should know.
+    """
+
+    model: Any
+    codec: Any
+    base: BaseModel
+    backend: str
+    adapters: tuple[Adapter, ...]
+    style: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def codec_folder(base: BaseModel, vae: str | Path | None) -> Path:
+    """Where the codec is: what --vae says, else the model folder's own.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if vae is not None:
+        path = Path(vae).expanduser()
+        if not path.exists():
+            raise ConfigError(f"--vae {vae}: there is no such file or folder")
+        return path
+    path = base.path / "vae"
+    if not path.is_dir():
+        raise ConfigError(f"{base.name}: has no codec beside it (vae/); give --vae")
+    return path
+
+
+def codec_fingerprint(path: Path) -> str:
+    """Hash of a codec's weights."""
+    return fingerprint_tensors(read_oobleck(path).tensors())
+
+
+def audio_fingerprints(base: Path, codec: str) -> dict[str, str]:
+    """Fingerprints of a base by part, with the codec that its adapter's latents come from."""
+    return {**checkpoint_fingerprint(base), "codec": codec}
+
+
+def given_style(text: str, backend: str) -> np.ndarray:
+    """The style vector of a file, or of words, float32 [512]."""
+    raise ConfigError(f"--style {text}")
+
+
+def recordings_in(
+    folder: Path, base: BaseModel, vae: str | Path | None, backend: str, cache: Path, reporter: Reporter,
+    workers: int | None = None,
+) -> Found:  # fmt: skip
+    """Latents of a folder: read where it is a latents folder, else its recordings are encoded into the cache.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    index = json.loads((folder / "index.json").read_text())
+    recordings = []
+    for item in index["items"]:
+        arrays = read_safetensors(folder / f"{item['sha256']}.safetensors")
+        recordings.append(Recording(
+            item["source"], item["source"], item["sha256"], arrays["latents"], arrays.get("style"), arrays.get("text")
+        ))  # fmt: skip
+    return Found(recordings, index["codec"], [])
+
+
+def open_flow(
+    model: str | None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    vae: str | Path | None = None,
+    with_codec: bool = True,
+    dtype: str = "float32",
+    allow_base_mismatch: bool = False,
+) -> OpenedFlow:
+    """Load an audio base, inject adapters given as `PATH` or `PATH:STRENGTH`, and load the codec.
+
+    Raises:
+        ConfigError, ConvertError, DataError, BackendError: whatever does not fit, in one line.
+    """
+    found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
+    base = base_of(model, found)
+    notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    where = codec_folder(base, vae) if with_codec else None
+    name = choose(backend)
+    loaded: Any = get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype)
+    if found:
+        spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+        loaded.inject_adapter(spec, state)
+    codec = None
+    if where is not None:
+        notes += _check_codec(found, codec_fingerprint(where), allow_base_mismatch)
+        codec = get_backend(name).load_codec(where)
+        if codec.latent_channels != loaded.latent_channels:
+            raise ConfigError(
+                f"{where}: its latents have {codec.latent_channels} channels, those of {base.name} "
+                f"{loaded.latent_channels}; give another --vae"
+            )
+    return OpenedFlow(loaded, codec, base, name, found, blended_style(found), tuple(notes))
+
+
+def _check_codec(adapters: Sequence[Adapter], actual: str, allow: bool) -> list[str]:
+    """Notes on adapters whose latents came from another codec than the one at hand.
+
+    Raises:
+        ConvertError: there is such a one, and that was not allowed.
+    """
+    notes = []
+    for adapter in adapters:
+        recorded = (adapter.record.get("fingerprints") or {}).get("codec")
+        if recorded and recorded != actual:
+            text = f"{adapter.path}: trained on latents of another codec (recorded {recorded[:8]}, found {actual[:8]})"
+            if not allow:
+                raise ConvertError(f"{text}; give its --vae, or --allow-base-mismatch to use it all the same")
+            notes.append(text)
+    return notes

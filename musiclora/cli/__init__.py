@@ -45,11 +45,11 @@ class _Commands(RootGroup):
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere on the line)."
 )
 def main() -> None:
-    r"""Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
+    """Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
 
     \b
     musiclora demo                                   the whole thing, offline, in three minutes
     musiclora doctor ~/my_midi                       what is in the folder, what this machine can do
     musiclora train --data-dir ~/my_midi --output-dir runs/mine
     musiclora generate --adapter-dir runs/mine/adapter-best --output mine.mid
-    """
+    """  # noqa: D301 - click looks for the character itself, which a raw string would not hold

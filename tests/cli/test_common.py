@@ -155,3 +155,9 @@ def test_the_training_bar_is_taken_away_before_another_task_shows_its_own(monkey
         with out.task("scoring") as update:
             update(1, 2)
     assert shown == ["training", "end of training", "scoring", "end of scoring"]
+
+
+def test_the_help_shows_its_examples_line_by_line():
+    text = run("--help").output
+    assert "\\b" not in text
+    assert any(line.strip().startswith("musiclora train --data-dir") for line in text.splitlines())

@@ -13,12 +13,12 @@ import numpy as np
 from musiclora.adapters import combine, parse_adapter
 from musiclora.audio_merging import blended_style
 from musiclora.audio_windows import Recording
-from musiclora.backends.base import FAMILIES, Codec
+from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
 from musiclora.convert.oobleck import read_oobleck
 from musiclora.convert.tensors import read_safetensors
-from musiclora.errors import ConfigError, ConvertError, DataError, listed
+from musiclora.errors import ConfigError, ConvertError
 from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
 from musiclora.results import Reporter
 

@@ -51,7 +51,9 @@ class AudioMaterial:
         train, held_out: recordings, split.
         notes: what the user should know.
         codec: fingerprint of the codec that made the latents.
+        backend: what computes; samples are decoded with it.
         style: float32 [512] that all recordings are learnt with, None for their own or a trained one.
+        vae: the codec, None for the one beside the base.
     """
 
     family: ClassVar[str] = "audio"
@@ -63,7 +65,9 @@ class AudioMaterial:
     held_out_recordings: Sequence[Recording]
     notes: Sequence[str]
     codec: str
+    backend: str
     style: np.ndarray | None = None
+    vae: str | None = None
 
     @property
     def pace(self) -> Pace:
@@ -88,7 +92,11 @@ class AudioMaterial:
 
     def lines(self) -> Sequence[str]:
         train, held_out = self.counts()
-        style = "one style vector is trained with the adapter" if self.trains_style else "styles are given"
+        style = {
+            "trained": "one style vector is trained with the adapter",
+            "given": "all recordings are learnt with the style that is given",
+            "recordings": "every recording is learnt with the style beside it",
+        }[self.style_from]
         return [f"{train} recordings to train on, {held_out} held out", *self.notes, style]
 
     def row_length(self, config: TrainConfig) -> int:
@@ -162,6 +170,14 @@ class AudioMaterial:
         size = float(np.linalg.norm(mean))
         return mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size) if size else mean
 
+    @property
+    def style_from(self) -> str:
+        """Where the style comes from: `trained`, `given` (an option) or `recordings`."""
+        return "trained" if self.trains_style else ("given" if self.style is not None else "recordings")
+
+    def record(self) -> dict[str, Any]:
+        return {"style": self.style_from}
+
     def save_model(self, path: Path, model: Model) -> None:
         with atomic_folder(path, overwrite=True) as folder:
             write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
@@ -169,14 +185,17 @@ class AudioMaterial:
                 shutil.copytree(self.base.path / "vae", folder / "vae")
 
     def facts(self, config: TrainConfig) -> dict[str, Any]:
-        style = "trained" if self.trains_style else ("file" if self.style is not None else "recordings")
         frames = sum(r.frames for r in self.train)
-        return {"max_frames": self.shape.max_frames, "style": style, "codec": self.codec, "frames": frames}
+        return {"max_frames": self.shape.max_frames, "style": self.style_from, "codec": self.codec, "frames": frames}
 
     def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
+        from musiclora.audio_loading import codec_folder
         from musiclora.audio_making import sample_to_folder
+        from musiclora.backends.registry import get_backend
 
-        sample_to_folder(model, self.base, folder, name, seed)
+        codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
+        style = model.read_style() if self.trains_style else self._known_style()
+        sample_to_folder(model, codec, folder, name, seed, style)
 
 
 def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMaterial:
@@ -204,4 +223,4 @@ def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMate
         config.num_workers,
     )  # fmt: skip
     train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
-    return AudioMaterial(base, shape, train, held_out, [*found.notes, *notes], found.codec, style)
+    return AudioMaterial(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

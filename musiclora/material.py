@@ -141,6 +141,9 @@ class Material(Protocol):
     def files(self, model: Any) -> Mapping[str, bytes]:
         """What lies in an adapter folder beside the arrays."""
 
+    def record(self) -> dict[str, Any]:
+        """What musiclora.json says of this family."""
+
     def save_model(self, path: Path, model: Model) -> None:
         """Write the model's weights as a model folder, replacing an older one."""
 

@@ -233,6 +233,7 @@ class Session:
         origin = Provenance(
             self.material.base, self.config.family, self.backend_name, self.material.fingerprints(),
             self.material.counts()[0], self.material.files(self.model), self.material.form,
+            self.material.record(),
         )  # fmt: skip
         save_adapter(self.run.path / name, self.model, self.spec, origin, metrics)
 

@@ -136,6 +136,9 @@ class Prepared:
     def files(self, model: Any) -> Mapping[str, bytes]:
         return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
 
+    def record(self) -> dict[str, Any]:
+        return {}
+
     def save_model(self, path: Path, model: Model) -> None:
         save_model(path, model, read_checkpoint(self.base.path).config, self.tokenizer.to_json().encode())
 

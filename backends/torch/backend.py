@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from musiclora.backends.base import FAMILIES, Codec, Family
+from musiclora.backends.base import Codec, Family
 from musiclora.convert.errors import BackendError
 
+_MODELS = {"symbolic": ("gpt2", "TorchGpt2"), "audio": ("diffrhythm", "TorchFlow")}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -46,6 +48,19 @@ def describe() -> dict[str, Any]:
     }
 
 
+def _dtype(name: str, where: torch.device) -> torch.dtype:
+    """The dtype of that name.
+
+    Raises:
+        BackendError: this backend, or this device, does not offer it.
+    """
+    if name not in _DTYPES:
+        raise BackendError(f"torch: dtype {name!r} is not offered; there are {', '.join(_DTYPES)}")
+    if where.type == "mps" and name != "float32":
+        raise BackendError("torch: on MPS only float32 is offered (half precision gives NaN there)")
+    return _DTYPES[name]
+
+
 class TorchBackend:
     """PyTorch with PEFT's injection (implements `backends.base.Backend`)."""
 
@@ -58,26 +73,30 @@ class TorchBackend:
             BackendError: a dtype or family that this backend does not offer.
             ConvertError: a folder that does not fit.
         """
-        if dtype not in _DTYPES:
-            raise BackendError(f"torch: dtype {dtype!r} is not offered; there are {', '.join(_DTYPES)}")
         where = device()
-        if where.type == "mps" and dtype != "float32":
-            raise BackendError("torch: on MPS only float32 is offered (half precision gives NaN there)")
-        if family.name != "symbolic":
-            raise BackendError(f"torch: the family {family.name!r} is not known; known: {', '.join(FAMILIES)}")
-        from musiclora.backends.torch.gpt2 import TorchGpt2
-
-        return TorchGpt2(Path(checkpoint), _DTYPES[dtype], where)
+        kind = _dtype(dtype, where)
+        if family.name not in _MODELS:
+            raise BackendError(f"torch: the family {family.name!r} is not known; known: {', '.join(_MODELS)}")
+        module, name = _MODELS[family.name]
+        return getattr(import_module(f"musiclora.backends.torch.{module}"), name)(Path(checkpoint), kind, where)
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec.
 
+        Args:
+            checkpoint: its folder or file, or the audio model's folder that holds it as `vae`.
+            dtype: of its weights; float32 is what it was made for.
+
         Raises:
-            BackendError: always; the audio family is not part of this backend yet.
+            BackendError: a dtype that this backend does not offer.
+            ConvertError: no codec, or one that does not fit.
         """
-        raise BackendError(
-            f"torch: no codec can be loaded from {checkpoint}; this backend has the symbolic family only"
-        )
+        where = device()
+        kind = _dtype(dtype, where)
+        from musiclora.backends.torch.oobleck import TorchOobleck
+
+        inner = Path(checkpoint) / "vae"
+        return TorchOobleck(inner if inner.is_dir() else Path(checkpoint), kind, where)
 
     def device(self) -> str:
         """What it computes on, in words."""

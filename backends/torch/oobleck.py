@@ -1,0 +1,138 @@
+"""The Oobleck codec on torch: modules with stable-audio-tools' names, and the codec that numpy arrays go through."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from musiclora.backends import codec_chunks
+from musiclora.convert.oobleck import OobleckConfig, read_oobleck
+
+_FLOOR = 1e-9  # added to exp(beta), as the original does
+
+
+class Snake(nn.Module):
+    """X + sin(exp(alpha) x)^2 / (exp(beta) + 1e-9), alpha and beta by channel (Ziyin et al. 2020, arXiv 2006.08195)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X is [B, channels, N]."""
+        frequency, amplitude = self.alpha.exp()[:, None], 1 / (self.beta.exp() + _FLOOR)[:, None]
+        return torch.addcmul(x, (x * frequency).sin().square(), amplitude)
+
+
+class _Layers(nn.Module):
+    """Modules one after the other, under the name `layers`."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ResidualUnit(_Layers):
+    """X plus a wide dilated convolution and one of a single tap, a Snake before each."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__(
+            Snake(width),
+            nn.Conv1d(width, width, 7, dilation=dilation, padding=3 * dilation),
+            Snake(width),
+            nn.Conv1d(width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _units(width: int) -> list[nn.Module]:
+    return [ResidualUnit(width, dilation) for dilation in codec_chunks.DILATIONS]
+
+
+def _encoder(config: OobleckConfig) -> _Layers:
+    widths = [config.channels * m for m in (1, *config.c_mults)]
+    parts: list[nn.Module] = [nn.Conv1d(config.audio_channels, widths[0], 7, padding=3)]
+    for i, stride in enumerate(config.strides):
+        down = nn.Conv1d(widths[i], widths[i + 1], 2 * stride, stride, padding=-(-stride // 2))
+        parts.append(_Layers(*_units(widths[i]), Snake(widths[i]), down))
+    parts += [Snake(widths[-1]), nn.Conv1d(widths[-1], config.encoder_latent_dim, 3, padding=1)]
+    return _Layers(*parts)
+
+
+def _decoder(config: OobleckConfig) -> _Layers:
+    widths = [config.channels * m for m in (1, *config.c_mults)]
+    parts: list[nn.Module] = [nn.Conv1d(config.latent_dim, widths[-1], 7, padding=3)]
+    for i in reversed(range(len(config.strides))):
+        stride = config.strides[i]
+        up = nn.ConvTranspose1d(widths[i + 1], widths[i], 2 * stride, stride, padding=-(-stride // 2))
+        parts.append(_Layers(Snake(widths[i + 1]), up, *_units(widths[i])))
+    parts += [Snake(widths[0]), nn.Conv1d(widths[0], config.audio_channels, 7, padding=3, bias=False)]
+    return _Layers(*parts)
+
+
+class Oobleck(nn.Module):
+    """Encoder and decoder with weights folded (Evans et al. 2024, arXiv 2402.04825; names of stable-audio-tools)."""
+
+    def __init__(self, config: OobleckConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = _encoder(config), _decoder(config)
+
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and scale, each [B, C, T], of audio [B, channels, N]; T = floor(N / hop)."""
+        mean, scale = self.encoder(audio).split(self.config.latent_dim, dim=1)
+        return mean, scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Audio [B, channels, hop T] of latents [B, C, T]."""
+        return self.decoder(latents)
+
+
+class TorchOobleck:
+    """A codec for numpy arrays (implements `backends.base.Codec`)."""
+
+    def __init__(self, checkpoint: Path, dtype: torch.dtype, device: torch.device) -> None:
+        found = read_oobleck(checkpoint)
+        config = found.config
+        codec_chunks.check_config(config, str(checkpoint))
+        self.config, self.dtype, self.device = config, dtype, device
+        self.sample_rate, self.hop = config.sample_rate, config.hop
+        self.latent_channels, self.audio_channels = config.latent_dim, config.audio_channels
+        with torch.device("meta"):
+            self.module = Oobleck(config)
+        state = OrderedDict()
+        for name, value in found.tensors():  # one by one, so that nothing is held twice
+            # Copied: what safetensors gives may be read-only memory.
+            state[name] = torch.from_numpy(np.array(value, np.float32)).to(device, dtype)
+        self.module.load_state_dict(state, strict=True, assign=True)
+        self.module.requires_grad_(False).eval()
+
+    def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; see `codec_chunks.encode`."""
+        return codec_chunks.encode(audio, self.config, self._encode)
+
+    def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
+        """Audio float32 [B, 2, hop T] of latents [B, T, C]; see `codec_chunks.decode`."""
+        return codec_chunks.decode(latents, self.config, self._decode, chunk, overlap)
+
+    def _encode(self, audio: np.ndarray) -> np.ndarray:
+        return self._run(self.module.encoder, audio).transpose(0, 2, 1)
+
+    def _decode(self, latents: np.ndarray) -> np.ndarray:
+        return self._run(self.module.decoder, latents.transpose(0, 2, 1))
+
+    def _run(self, module: nn.Module, values: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
+            found: np.ndarray = module(x).float().cpu().numpy()
+        return found

@@ -232,3 +232,23 @@ def test_a_wrongly_converted_adapter_is_withdrawn(base, adapters, any_backend, t
 def test_people_are_told_the_difference(base, adapters, any_backend):
     done = call("fuse", "--adapter-dir", adapters[0], "--model", base, "--output-dir", "x", "--backend", any_backend)
     assert "largest difference of the velocity on" in done.stdout
+
+
+def test_the_first_model_is_let_go_before_the_second_is_loaded(base, any_backend, monkeypatch):
+    """Models of full size are gigabytes each."""
+    import weakref
+
+    from musiclora.backends import registry
+
+    real, alive, seen = registry.get_backend(any_backend), [], []
+
+    class Watched:
+        def load(self, *arguments):
+            seen.append(sum(ref() is not None for ref in alive))
+            model = real.load(*arguments)
+            alive.append(weakref.ref(model))
+            return model
+
+    monkeypatch.setattr(registry, "get_backend", lambda name: Watched())
+    compare_velocities(base, None, base, None, any_backend)
+    assert seen == [0, 0]

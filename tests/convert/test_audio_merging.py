@@ -47,6 +47,9 @@ def make_base(folder, config=CONFIG, layout="hf", codec=True):
     tensors = {
         name: (0.1 * rng.standard_normal(shape)).astype(np.float32) for name, shape in config.tensor_shapes().items()
     }
+    for name, array in tensors.items():
+        if "layernorm" in name:
+            array += 1  # as trained ones are; far smaller, attention would be uniform and a wrong query unseen
     write_diffrhythm(folder, config, tensors.items(), layout, "float32")
     if codec:
         (folder / "vae").mkdir()

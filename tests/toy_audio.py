@@ -56,3 +56,25 @@ def write_recordings(folder, count=5, seconds=2.5):
     for i in range(count):
         soundfile.write(folder / f"tone-{i}.wav", tone(seconds + 0.3 * i, i), 44100)
     return folder
+
+
+def write_latents(folder, base, count=6, frames=50, **arrays):
+    """Latents of random walks about common levels, of different lengths; arrays: functions of the number."""
+    import hashlib
+    import json
+
+    from musiclora.audio_loading import codec_fingerprint
+    from musiclora.convert.tensors import write_safetensors
+
+    folder.mkdir(parents=True)
+    items = []
+    for i in range(count):
+        walk = np.random.default_rng(i).standard_normal((frames + 7 * i, CODEC.latent_dim)).cumsum(0)
+        # What all have in common can be learnt from few: the level of each channel.
+        latents = (0.5 * walk / walk.std() + 2 * np.sin(np.arange(CODEC.latent_dim))).astype(np.float32)
+        key = hashlib.sha256(latents.tobytes()).hexdigest()
+        write_safetensors(folder / f"{key}.safetensors", {"latents": latents, **{k: f(i) for k, f in arrays.items()}})
+        items.append({"source": f"walk-{i}.wav", "sha256": key})
+    content = {"codec": codec_fingerprint(base / "vae"), "items": items}
+    (folder / "index.json").write_text(json.dumps(content))
+    return folder

@@ -150,6 +150,17 @@ def test_a_prepared_conditioning_keeps_the_adapter_of_its_time(folder):
     np.testing.assert_array_equal(model.velocity(x, 0.5, model.prepare(given), 2.0), expected)
 
 
+def test_the_forms_that_a_gpu_takes_compute_the_same(folder, monkeypatch):
+    """MLX's own attention, exponential and sine; they run on a CPU, too."""
+    model, given, x = toys.adapted(folder), conditioning(), toys.batch()["noise"]
+    expected = model.velocity(x, 0.5, model.prepare(given), 2.0), model.loss(toys.batch()).total
+    monkeypatch.setattr(device, "is_gpu", lambda: True)
+    other = toys.adapted(folder)
+    assert other._velocity != other._guided  # compiled, were compiling not off
+    np.testing.assert_allclose(other.velocity(x, 0.5, other.prepare(given), 2.0), expected[0], rtol=0, atol=5e-5)
+    assert other.loss(toys.batch()).total == pytest.approx(expected[1], rel=1e-5)
+
+
 def test_half_precision_stays_near_float32(folder):
     x, given = toys.batch()["noise"], conditioning()
     whole = toys.load(folder)

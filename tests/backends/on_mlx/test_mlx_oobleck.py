@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from musiclora.backends import codec_chunks
 from musiclora.backends.mlx import device, oobleck
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.convert.errors import BackendError, ConfigError, ConvertError, DataError
@@ -51,7 +52,7 @@ def test_audio_encoded_in_pieces_equals_audio_encoded_at_once(codec, monkeypatch
     audio = normal(2, 2, 90 * HOP + 5)
     whole = codec.encode(audio)
     assert whole[0].shape == whole[1].shape == (2, 90, 3)
-    monkeypatch.setattr(oobleck, "_PIECE", 7)
+    monkeypatch.setattr(codec_chunks, "PIECE", 7)
     for left, right in zip(codec.encode(audio), whole, strict=True):
         # other shapes of products add in another order
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-5 * np.abs(right).max())
@@ -62,11 +63,11 @@ def test_reach_covers_every_frame_that_a_sample_touches(codec):
     changed = audio.copy()
     changed[..., at * HOP : (at + 1) * HOP] += 1
     differs = np.abs(codec.encode(audio)[0] - codec.encode(changed)[0]).max(axis=(0, 2)) > 0
-    reach = oobleck.reach(CONFIG)
+    reach = codec_chunks.reach(CONFIG)
     assert differs[at]
     assert not differs[: at - reach].any()
     assert not differs[at + reach + 1 :].any()
-    assert oobleck.reach(OobleckConfig(128, (1, 2, 4, 8, 16), (2, 4, 4, 8, 8))) == 9
+    assert codec_chunks.reach(OobleckConfig(128, (1, 2, 4, 8, 16), (2, 4, 4, 8, 8))) == 9
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_reach_covers_every_frame_that_a_sample_touches(codec):
     [(100, [0]), (128, [0]), (129, [0, 1]), (224, [0, 96]), (300, [0, 96, 172]), (320, [0, 96, 192])],
 )
 def test_chunks_begin_every_advance_and_the_last_ends_with_the_latents(frames, expected):
-    assert oobleck.starts(frames, 128, 32) == expected
+    assert codec_chunks.starts(frames, 128, 32) == expected
 
 
 def test_chunks_give_up_half_their_overlap_at_inner_edges_only(codec):

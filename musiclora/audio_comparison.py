@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
-from musiclora.audio_features import LONGEST, Recordings, analyse
-from musiclora.data.reading import SUFFIXES as SYMBOLIC_SUFFIXES
+from musiclora.audio_features import Recordings
+from musiclora.audio_measuring import BASE_MARK, apart, measure, read, recording_files, said
 from musiclora.errors import DataError, listed
 from musiclora.results import Reporter
 from musiclora.spectra import spectra_picture
@@ -89,7 +89,8 @@ def compare_folders(
 
     Args:
         generated_dir, reference_dir: searched with their subfolders.
-        baseline_dir: recordings that the generated ones should be nearer than, such as the base model's.
+        baseline_dir: recordings that the generated ones should be nearer than, such as the base model's; None takes
+            what `generate --compare` wrote beside the generated ones, if there is anything.
         paired: also compare files of the same name frame by frame.
         picture: PNG file to draw the mean spectra of both folders into.
         reporter: told about progress.
@@ -99,22 +100,27 @@ def compare_folders(
             partner.
     """
     out = reporter or Reporter()
-    folders = {"generated": generated_dir, "reference": reference_dir, "baseline": baseline_dir}
+    made, bases = apart(recording_files(generated_dir))
+    files = {"generated": made, "reference": recording_files(reference_dir)}
+    if baseline_dir or bases:
+        files["baseline"] = recording_files(baseline_dir) if baseline_dir else bases
     sets: dict[str, Recordings] = {}
-    for what, folder in folders.items():
-        if folder:
-            with out.task(f"listening to the {what} recordings") as update:
-                sets[what] = measure_folder(folder, update)
+    for what, paths in files.items():
+        with out.task(f"listening to the {what} recordings") as update:
+            sets[what] = measure(paths, update)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = distances(generated, reference)
     reduction = reductions(baseline, generated, reference) if baseline else None
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:
-            framewise = _framewise(generated_dir, reference_dir, update)
+            framewise = _framewise({generated_dir: made, reference_dir: files["reference"]}, update)
     if picture:
         spectra_picture(picture, generated.spectra, reference.spectra)
     notes = [line for recordings in sets.values() for line in recordings.left_out]
+    if bases:
+        taken = "left out" if baseline_dir else "taken as the baseline"
+        notes.append(f"{len(bases)} files whose names end in {BASE_MARK} are by the base alone: {taken}")
     if found.constant:
         notes.append(
             f"left out of the distance, since all reference recordings share them: {listed(list(found.constant))}"
@@ -122,83 +128,19 @@ def compare_folders(
     return Comparison(found, framewise, reduction, tuple(notes))
 
 
-def measure_folder(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> Recordings:
-    """Measure the recordings of a folder; what cannot be measured is left out and named.
-
-    Raises:
-        DataError: no recordings, or none that can be measured.
-    """
-    files = _files(folder)
-    names: list[str] = []
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
-    left_out: list[str] = []
-    long: list[str] = []
-    for done, path in enumerate(files, 1):
-        try:
-            audio, rate, cut = _read(path)
-            rows.append(analyse(audio, rate))
-        except DataError as error:
-            left_out.append(f"left out {_said(path, error)}")
-        else:
-            names.append(path.relative_to(folder).as_posix())
-            long += [path.name] if cut else []
-        if on_progress:
-            on_progress(done, len(files))
-    if not rows:
-        raise DataError(f"{folder}: no recording can be measured: {listed(left_out)}")
-    if long:
-        left_out.append(f"{folder}: only the first {LONGEST:.0f} s were measured of {', '.join(long)}")
-    vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
-    return Recordings(tuple(names), vectors, spectra, tuple(left_out))
-
-
-def _said(path: Path, error: DataError) -> str:
-    """An error with the file's name in front, if it is not there already."""
-    text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
-
-
-def _framewise(generated_dir: Path, reference_dir: Path, update: Callable[[int, int], None]) -> float:
+def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int], None]) -> float:
     """Mean of the framewise distance over files of the same name, whatever their ending."""
-    generated, reference = ({p.relative_to(d).with_suffix("").as_posix(): p for p in _files(d)}
-                            for d in (generated_dir, reference_dir))  # fmt: skip
+    generated, reference = (
+        {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths} for folder, paths in files.items()
+    )
     if lonely := sorted(set(generated) ^ set(reference)):
         raise DataError(f"--paired needs files of the same names in both folders; without a partner: {listed(lonely)}")
     values = []
     for done, (name, path) in enumerate(sorted(generated.items()), 1):
-        (audio, rate, _), (original, original_rate, _) = _read(path), _read(reference[name])
+        (audio, rate, _), (original, original_rate, _) = read(path), read(reference[name])
         try:
             values.append(framewise_distance(audio, rate, original, original_rate))
         except DataError as error:
-            raise DataError(_said(path, error)) from None
+            raise DataError(said(path, error)) from None
         update(done, len(generated))
     return float(np.mean(values))
-
-
-def _files(folder: Path) -> list[Path]:
-    import soundfile
-
-    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    if found := [p for p in every if p.suffix.lower() in endings]:
-        return found
-    if any(p.suffix.lower() in SYMBOLIC_SUFFIXES for p in every):
-        raise DataError(
-            f"{folder}: holds notes and no recordings; these distances compare sound (see: musiclora render)"
-        )
-    raise DataError(f"{folder}: no recordings in this folder")
-
-
-def _read(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Samples [channels, N] of at most the longest time, the rate in Hz, and whether there was more."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            most = int(LONGEST * file.samplerate)
-            audio = file.read(most, dtype="float32", always_2d=True).T
-            return audio, file.samplerate, file.frames > most
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as sound ({error})") from None

@@ -61,7 +61,7 @@ def resampled(audio: np.ndarray, rate: int) -> np.ndarray:
     if not np.isfinite(mono).all():
         raise DataError("holds samples that are not numbers")
     if mono.size < SHORTEST * rate:
-        raise DataError(f"is {mono.size / rate:.2f} s long; at least {SHORTEST} s can be measured")
+        raise DataError(f"is {mono.size / rate:.4g} s long; at least {SHORTEST} s can be measured")
     if rate != RATE:
         import soxr
 

@@ -164,11 +164,10 @@ def test_incomplete_options_are_refused(arguments):
 
 
 def test_only_the_first_five_minutes_are_measured_and_it_is_said(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("musiclora.audio_comparison.LONGEST", 1.0)
+    monkeypatch.setattr("musiclora.audio_measuring.LONGEST", 1.0)
     found = compare_folders(folders["alike"], folders["reference"])
     lines = [line for line in found.notes if "first 1 s" in line]
-    assert [line.split(":")[0] for line in lines] == [str(folders["alike"]), str(folders["reference"])]
-    assert "03.flac" in lines[0]
+    assert ["03.flac" in lines[0], "03.wav" in lines[1], len(lines)] == [True, True, 2]
 
 
 def test_reference_recordings_that_are_one_and_the_same_are_refused(folders, tmp_path):
@@ -185,3 +184,17 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
         low, high = found[f"{key}_reduction_interval"]
         assert 0.5 < low <= found[f"{key}_reduction"] <= high < 1
     assert "smaller than the baseline's" in evaluate(*pair, "--baseline-dir", folders["noise"]).stdout
+
+
+def test_what_generate_compare_wrote_beside_them_is_the_baseline_and_not_generated_music(folders, tmp_path):
+    both = fill(tmp_path / "both", [plucked(i, brightness=0.95) for i in range(20, 26)])
+    for i in range(6):
+        soundfile.write(both / f"{i:02d}-base.wav", noisy(i), RATE)
+    soundfile.write(both / "drum-and-base.wav", plucked(1), RATE)  # a name of its own
+    found = compare_folders(both, folders["reference"])
+    apart = compare_folders(folders["brighter"], folders["reference"], baseline_dir=folders["noise"])
+    assert found.distances.generated == 7
+    assert any("6 files" in line and "baseline" in line for line in found.notes)
+    assert found.reduction[0].value == pytest.approx(apart.reduction[0].value, rel=0.05)
+    given = compare_folders(both, folders["reference"], baseline_dir=folders["noise"])
+    assert any("6 files" in line and "left out" in line for line in given.notes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
 from musiclora.audio_features import Recordings
-from musiclora.audio_measuring import BASE_MARK, apart, measure, read, recording_files, said
+from musiclora.audio_measuring import BASE_MARK, apart, measure, need_audio, read, recording_files, said
 from musiclora.errors import DataError, listed
 from musiclora.results import Reporter
 from musiclora.spectra import spectra_picture
@@ -96,10 +96,12 @@ def compare_folders(
         reporter: told about progress.
 
     Raises:
+        ConfigError: the audio packages are not installed.
         DataError: a folder without recordings, nothing that can be measured, too few references, files without a
             partner.
     """
     out = reporter or Reporter()
+    need_audio()
     made, bases = apart(recording_files(generated_dir))
     files = {"generated": made, "reference": recording_files(reference_dir)}
     if baseline_dir or bases:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from musiclora.audio_features import LONGEST, Recordings, analyse
 from musiclora.data.reading import SUFFIXES as SYMBOLIC_SUFFIXES
-from musiclora.errors import DataError, listed
+from musiclora.errors import ConfigError, DataError, listed
 
 BASE_MARK = "-base"  # ends the names of what `generate --compare` writes with the base alone
+
+
+def need_audio() -> None:
+    """Raise ConfigError where the packages that read and analyse sound are not installed."""
+    if missing := [name for name in ("librosa", "soundfile", "soxr") if find_spec(name) is None]:
+        raise ConfigError(f"comparing recordings needs {', '.join(missing)}; try: pip install 'musiclora[audio]'")
 
 
 def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

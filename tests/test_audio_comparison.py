@@ -198,3 +198,9 @@ def test_what_generate_compare_wrote_beside_them_is_the_baseline_and_not_generat
     assert found.reduction[0].value == pytest.approx(apart.reduction[0].value, rel=0.05)
     given = compare_folders(both, folders["reference"], baseline_dir=folders["noise"])
     assert any("6 files" in line and "left out" in line for line in given.notes)
+
+
+def test_without_the_audio_packages_it_is_said_how_to_install_them(folders, monkeypatch):
+    monkeypatch.setattr("musiclora.audio_measuring.find_spec", lambda name: None if name == "librosa" else name)
+    pair = ("--generated-dir", folders["alike"], "--reference-dir", folders["reference"])
+    refused(evaluate(*pair), "librosa", "pip install 'musiclora[audio]'")

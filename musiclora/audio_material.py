@@ -72,7 +72,7 @@ class AudioMaterial:
     @property
     def pace(self) -> Pace:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
-        return Pace("frames", self.shape.mel_dim, (1024, 16384), 4096, 600, (4, 400))
+        return Pace("frames", self.shape.mel_dim, (1024, 16384), 4096, 600, (4, 400), "squared error a latent value")
 
     @property
     def trains_style(self) -> bool:
@@ -166,9 +166,11 @@ class AudioMaterial:
         if self.style is not None:
             return self.style
         styles = np.stack([np.asarray(r.style, np.float32) for r in self.train])
-        mean = styles.mean(0)
+        mean: np.ndarray = styles.mean(0)
         size = float(np.linalg.norm(mean))
-        return mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size) if size else mean
+        if size:
+            mean = mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size)
+        return mean
 
     @property
     def style_from(self) -> str:

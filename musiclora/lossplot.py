@@ -14,12 +14,13 @@ from musiclora.pianoroll import figure_png
 _TRAIN, _HELD_OUT, _BASE = "#2563a8", "#c2571a", "#57534e"
 
 
-def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> Any:
     """Draw training loss, held-out loss, the base's level and the best step.
 
     Args:
         rows: lines of metrics.jsonl: `step` with `loss` (a step), or with `val_loss` (an evaluation; that of step 0
             is the base's).
+        loss: what is measured, for the axis.
 
     Returns:
         A matplotlib Figure.
@@ -43,7 +44,7 @@ def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
     else:
         axis.text(0.5, 0.5, "no step was recorded", ha="center", va="center", transform=axis.transAxes)
     axis.set_xlabel("optimiser step", color=_BASE)
-    axis.set_ylabel("loss, nats a token", color=_BASE)
+    axis.set_ylabel(f"loss, {loss}", color=_BASE)
     axis.grid(axis="y", color="#e7e5e4", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(colors=_BASE, labelsize=9)
@@ -79,6 +80,6 @@ def _smoothed(series: np.ndarray) -> np.ndarray:
     return np.stack([series[:, 0], (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)], 1)
 
 
-def loss_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def loss_plot(path: Path, rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> None:
     """Write the loss curve as a PNG file that appears whole or not at all; see `loss_figure`."""
-    atomic_write(path, figure_png(loss_figure(rows), dpi=130))
+    atomic_write(path, figure_png(loss_figure(rows, loss), dpi=130))

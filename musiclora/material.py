@@ -28,6 +28,7 @@ class Pace:
         in_pass: units of one forward pass.
         steps: optimiser steps of a run, within the epochs below.
         epochs: least and most epochs.
+        loss: what the loss is measured in.
     """
 
     unit: str = "tokens"
@@ -36,6 +37,7 @@ class Pace:
     in_pass: int = 4096
     steps: int = 200
     epochs: tuple[int, int] = (4, 40)
+    loss: str = "nats a token"
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Session:
     def _take_over(self) -> None:
         """Check that the folder holds this very run, and take what was planned or given the first time."""
         self.earlier = check_same_run(self.run, self.config, self.backend_name, self.material.fingerprint())
-        left_out = {k: self.earlier.get(k) for k in PLANNED if getattr(self.config, k) is None}
+        left_out: dict[str, Any] = {k: self.earlier.get(k) for k in PLANNED if getattr(self.config, k) is None}
         self.config = dataclasses.replace(self.config, **left_out)
         self.dtype = self.config.dtype or self.dtype
 
@@ -273,10 +273,12 @@ class Session:
         self._write_meta(plan, progress, scores, update)
         self._plot()
         parts = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
-        words = self.material.pace.unit, self.material.form.output
-        return TrainResult(self.run.path, self.backend_name, *parts, update, progress, already, *words)
+        return TrainResult(
+            self.run.path, self.backend_name, *parts, update, progress, already,
+            unit=self.material.pace.unit, example=self.material.form.output,
+        )  # fmt: skip
 
     def _plot(self) -> None:
         from musiclora.report import loss_plot
 
-        loss_plot(self.run.path / "loss.png", self.run.read_metrics())
+        loss_plot(self.run.path / "loss.png", self.run.read_metrics(), self.material.pace.loss)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.adapters import combine, parse_adapter
-from musiclora.audio_merging import blended_style
+from musiclora.audio_merging import blended_style, read_style
 from musiclora.audio_windows import Recording
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
@@ -91,8 +91,18 @@ def audio_fingerprints(base: Path, codec: str) -> dict[str, str]:
 
 
 def given_style(text: str, backend: str) -> np.ndarray:
-    """The style vector of a file, or of words, float32 [512]."""
-    raise ConfigError(f"--style {text}")
+    """The style vector of a file, or of words, float32 [512].
+
+    Raises:
+        ConfigError, DataError: another width, or words where no encoder of them is installed.
+    """
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--style {text}: there is no such file")
+    style = read_style(path)
+    if style is None:
+        raise ConfigError(f"{path}: holds no style")
+    return style
 
 
 def recordings_in(

@@ -21,6 +21,7 @@ from musiclora.results import Reporter
 
 BASE_MARK = "-base"
 _LEAST = 16  # frames; three quarters of a second
+_UNGUIDED = 1e-5  # below it there is no second pass, and no negative style
 _TOGETHER = 4096  # frames in one pass of the network
 
 
@@ -133,7 +134,7 @@ def make_audio(
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
     style, notes = _style(request, opened)
     negative = None if request.negative_style is None else given_style(str(request.negative_style), opened.backend)
-    if negative is None and request.guidance >= flow.LEAST_GUIDANCE:
+    if negative is None and request.guidance >= _UNGUIDED:
         notes.append("no negative style is given: zeros are used")
     reference, frames, more = _reference(request, opened)
     conditions = [("", "adapted" if opened.adapters else "base", style)]
@@ -209,33 +210,36 @@ def solve(
     Raises:
         DataError: values that are not finite came out.
     """
-    updates, latents = request.steps - 1, []
+    latents: list[np.ndarray] = []
+    # Without any condition both passes are the same one: their difference is zero whatever its strength.
+    guidance = 0.0 if style is None and negative is None and reference is None else request.guidance
+    watched = _Watched(model, on_progress, request.count * (request.steps - 1))
     together = max(1, _TOGETHER // frames)
     for first in range(0, request.count, together):
         numbers = range(first, min(first + together, request.count))
         noise = np.stack([_noise(request.seed, i, frames, model.latent_channels) for i in numbers])
         prepared = model.prepare(conditioning(model, len(numbers), frames, style, negative, reference))
         known, mask = (None, None) if reference is None else reference.rows(len(numbers))
-        count = _Count(on_progress, first * updates, len(numbers), request.count * updates)
-        latents += list(flow.sample(
-            model, prepared, noise, request.steps, request.guidance, known, mask, on_step=count
-        ))  # fmt: skip
+        watched.rows = len(numbers)
+        latents += list(flow.sample(watched, prepared, noise, request.steps, guidance, known, mask))
     if not all(np.isfinite(piece).all() for piece in latents):
         raise DataError("the model made values that are not finite; try another --seed, a lower --guidance or float32")
     return latents
 
 
-@dataclass(frozen=True)
-class _Count:
-    """Turns the steps of one batch of pieces into progress of all."""
+class _Watched:
+    """A model whose network passes are counted over all batches of pieces; that is all that `flow.sample` calls."""
 
-    tell: Callable[[int, int], None]
-    before: int
-    rows: int
-    total: int
+    def __init__(self, model: Any, tell: Callable[[int, int], None], total: int) -> None:
+        self._model, self._tell, self._total, self._done = model, tell, total, 0
+        self.rows = 1
 
-    def __call__(self, done: int, steps: int) -> None:
-        self.tell(self.before + done * self.rows, self.total)
+    def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray:
+        """See `backends.base.FlowModel`."""
+        found: np.ndarray = self._model.velocity(x, time, prepared, guidance)
+        self._done += self.rows
+        self._tell(min(self._done, self._total), self._total)
+        return found
 
 
 def _noise(seed: int, number: int, frames: int, channels: int) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""A model's base arrays and the one adapter on them, apart from what is computed with both."""
+"""A model's base arrays and the one adapter beside them, whatever is computed with both."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -8,12 +10,12 @@ import numpy as np
 from musiclora.backends.base import Arrays
 from musiclora.backends.mlx import lora
 from musiclora.backends.mlx.decoder import Adapter
-from musiclora.convert.adapter import LoraSpec, match_targets, state_keys
+from musiclora.convert.adapter import LoraSpec, match_targets
 from musiclora.convert.errors import BackendError
 
 
 class AdaptedWeights:
-    """Base weights whose matrices lie as in torch, [out, in], and LoRA on some of them.
+    """Base weights, and the arrays of one LoRA adapter (what both kinds of model share).
 
     Arrays are never changed in place: training and fusing put new ones into `weights` and `factors`, so that whoever
     holds the old ones keeps them bit for bit.
@@ -23,10 +25,11 @@ class AdaptedWeights:
         factors: the adapter's arrays under their state keys, float32; empty without one.
         spec: the adapter's record, None without one.
         names: the modules that it touches.
+        dtype: of the base weights.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, int]]) -> None:
-        self._shapes = shapes
+    def __init__(self, shapes: dict[str, tuple[int, int]], dtype: mx.Dtype) -> None:
+        self._shapes, self.dtype = shapes, dtype
         self.weights: dict[str, mx.array] = {}
         self.factors: dict[str, mx.array] = {}
         self.spec: LoraSpec | None = None
@@ -79,22 +82,20 @@ class AdaptedWeights:
         """The adapter as the forward pass takes it; None without one or when it is switched off."""
         return Adapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
 
-    def merged_weights(self) -> dict[str, mx.array]:
-        """Weights with the active adapter added; the model's own are not touched, and shared where it does nothing."""
-        if not self.spec or not self._enabled:
-            return self.weights
-        merged = dict(self.weights)
-        for name in self.names:
-            key_a, key_b = state_keys(name)
-            weight = merged[f"{name}.weight"]
-            update = mx.addmm(weight.astype(mx.float32), self.factors[key_b] * self.spec.scale, self.factors[key_a])
-            merged[f"{name}.weight"] = update.astype(weight.dtype)
-            mx.eval(merged[f"{name}.weight"])  # one by one: the float32 sum of a half-precision base is short-lived
-        return merged
+    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
+        """Refuse a training that cannot be.
 
-    def fuse(self) -> None:
-        """Add the update to the weights, summed in float32 and cast once, and drop the adapter."""
-        self.need_adapter("fuse")
-        self._enabled = True
-        self.weights = self.merged_weights()
-        self.spec, self.names, self.factors = None, [], {}
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        if trainable == "adapter":
+            self.need_adapter("start_training")
+        elif self.spec is not None:
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+        elif self.dtype != mx.float32:
+            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+
+    def put_fused(self, weights: dict[str, mx.array]) -> None:
+        """Take weights that hold the adapter's update, and drop the adapter."""
+        self.weights = weights
+        self.spec, self.names, self.factors, self._enabled = None, [], {}, True

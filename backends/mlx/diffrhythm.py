@@ -13,9 +13,11 @@ import numpy as np
 from musiclora.backends.base import Arrays, LossSum, OptimSpec
 from musiclora.backends.mlx import device, dit, flow_batches
 from musiclora.backends.mlx.adapted import AdaptedWeights
+from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss
+from musiclora.convert.adapter import state_keys
 from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
-from musiclora.convert.errors import BackendError, DataError
+from musiclora.convert.errors import DataError
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining
@@ -48,10 +50,9 @@ class MlxFlow(AdaptedWeights):
     def __init__(self, path: Path, dtype: mx.Dtype) -> None:
         checkpoint = read_diffrhythm(path)
         self.config: DiffRhythmConfig = checkpoint.config
-        self.dtype = dtype
         self.latent_channels, self.max_frames = self.config.mel_dim, self.config.max_frames
         self.has_duration = self.config.duration_embedding
-        super().__init__(self.config.linear_shapes())
+        super().__init__(self.config.linear_shapes(), dtype)
         for name, value in checkpoint.tensors():
             array = mx.array(dit.stored(name, np.asarray(value, np.float32))).astype(dtype)
             mx.eval(array)  # one by one, so that nothing is held twice
@@ -82,6 +83,25 @@ class MlxFlow(AdaptedWeights):
 
     # --- weights ---
 
+    def merged_weights(self) -> dict[str, mx.array]:
+        """Weights with the active adapter added; the model's own are not touched, and shared where it does nothing."""
+        active = self.active_adapter()
+        return self.weights if active is None else self._with(active)
+
+    def fuse(self) -> None:
+        """Add the update to the weights, summed in float32 and cast once, and drop the adapter."""
+        self.put_fused(self._with(Adapter(self.factors, self.need_adapter("fuse").scale)))
+
+    def _with(self, adapter: Adapter) -> dict[str, mx.array]:
+        merged = dict(self.weights)
+        for name in self.names:
+            key_a, key_b = state_keys(name)
+            weight = merged[f"{name}.weight"]
+            wide = mx.addmm(weight.astype(mx.float32), adapter.factors[key_b] * adapter.scale, adapter.factors[key_a])
+            merged[f"{name}.weight"] = wide.astype(weight.dtype)
+            mx.eval(merged[f"{name}.weight"])  # one by one: the float32 sum of a half-precision base is short-lived
+        return merged
+
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Base weights one by one, float32, under their paths in the DiT and in torch's layouts."""
         for name, value in self.weights.items():
@@ -108,12 +128,7 @@ class MlxFlow(AdaptedWeights):
         """
         from musiclora.backends.mlx.training import MlxTraining
 
-        if trainable == "adapter":
-            self.need_adapter("start_training")
-        elif self.spec is not None:
-            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
-        elif self.dtype != mx.float32:
-            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+        self.need_trainable(trainable)
         return MlxTraining(FlowObjective(self, trainable == "all"), optim)
 
     # --- sampling ---

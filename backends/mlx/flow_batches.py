@@ -130,7 +130,9 @@ def conditioning(
         raise DataError(f"conditioning: {listed(problems)}")
     if own_style is not None and "style" not in batch:
         batch = {**batch, "style": np.repeat(own_style[None], rows, axis=0)}
-    without = {k: v for k, v in batch.items() if k not in ("text", "drop_style", "style")} | {"drop_audio": np.True_}
+    without = {k: v for k, v in batch.items() if k not in ("text", "drop_style", "style")} | {
+        "drop_audio": np.ones((), bool)
+    }
     without["style"] = batch.get("negative_style", np.zeros((rows, CONDITION), np.float32))
     parts = (_given(batch, rows, length, False), _given(without, rows, length, False))
     return rows, {key: mx.concatenate([part[key] for part in parts]) for key in parts[0]}

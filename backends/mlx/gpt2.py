@@ -11,7 +11,8 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
-from musiclora.convert.adapter import LoraSpec, match_targets, state_keys
+from musiclora.backends.mlx.adapted import AdaptedWeights
+from musiclora.convert.adapter import state_keys
 from musiclora.convert.errors import BackendError
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.convert.quantise import Packed
@@ -20,82 +21,27 @@ if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining
 
 
-class MlxGpt2:
+class MlxGpt2(AdaptedWeights):
     """A GPT-2 checkpoint (implements `backends.base.TokenModel`).
-
-    Arrays are never changed in place: training and fusing put new ones into `weights` and `factors`, so that whoever
-    holds the old ones keeps them bit for bit.
 
     Attributes:
         weights: base arrays under canonical names; a quantised one with its scales and biases, see `quantised`.
-        factors: the adapter's arrays under their state keys, float32; empty without one.
     """
 
     def __init__(self, folder: Path, dtype: mx.Dtype) -> None:
         checkpoint = read_checkpoint(folder)
-        self.config, self.dtype = checkpoint.config, dtype
+        self.config = checkpoint.config
+        super().__init__(self.config.linear_shapes(), dtype)
         self.vocab_size: int = checkpoint.config.vocab_size
         self.n_positions: int = checkpoint.config.n_positions
-        self.weights: dict[str, mx.array] = {}
         for name, value in checkpoint.stored():  # names and shapes are proven to be those of the configuration
             if isinstance(value, Packed):
                 self.weights |= quantised.load(name, value, dtype)
             else:
                 self.weights[name] = mx.array(np.ascontiguousarray(value, np.float32)).astype(dtype)
         mx.eval(self.weights)
-        self.factors: dict[str, mx.array] = {}
-        self.spec: LoraSpec | None = None
-        self.names: list[str] = []
-        self._enabled = True
 
-    # --- adapter ---
-
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every Conv1D, in model order."""
-        return self.config.linear_shapes()
-
-    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
-        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
-        shapes = self.linear_shapes()
-        names = match_targets(shapes, spec.targets)
-        lora.check_state(initial, lora.state_shapes(spec, names, shapes), "adapter")
-        self.spec, self.names, self._enabled = spec, names, True
-        self._fill(initial)
-
-    def _fill(self, state: Arrays) -> None:
-        shapes = lora.state_shapes(self.need_adapter("write_adapter"), self.names, self.linear_shapes())
-        self.factors = {key: mx.array(np.array(state[key], np.float32)) for key in shapes}
-        mx.eval(self.factors)
-
-    def need_adapter(self, what: str) -> LoraSpec:
-        """The adapter's record.
-
-        Raises:
-            BackendError: there is no adapter; what names the call that needs it.
-        """
-        if self.spec is None:
-            raise BackendError(f"{what}: this model has no adapter; call inject_adapter first")
-        return self.spec
-
-    def set_adapter(self, enabled: bool) -> None:
-        """Switch the adapter; off computes bit for bit what the base does."""
-        self.need_adapter("set_adapter")
-        self._enabled = enabled
-
-    def read_adapter(self) -> dict[str, np.ndarray]:
-        """Adapter state, float32 copies."""
-        self.need_adapter("read_adapter")
-        return {key: np.array(value) for key, value in self.factors.items()}
-
-    def write_adapter(self, state: Arrays) -> None:
-        """Fill the adapter; strict."""
-        spec = self.need_adapter("write_adapter")
-        lora.check_state(state, lora.state_shapes(spec, self.names, self.linear_shapes()), "adapter state")
-        self._fill(state)
-
-    def active_adapter(self) -> decoder.Adapter | None:
-        """The adapter as the forward pass takes it; None without one or when it is switched off."""
-        return decoder.Adapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
+    # --- weights ---
 
     def merged_weights(self) -> dict[str, mx.array]:
         """Weights with the active adapter added, or beside those that are quantised; the model's own stay."""
@@ -110,8 +56,7 @@ class MlxGpt2:
     def fuse(self) -> None:
         """Add the update to the weights and drop the adapter; adapted weights are not quantised any more."""
         spec = self.need_adapter("fuse")
-        self.weights = lora.fused(self.weights, self.factors, self.names, spec.scale)
-        self.spec, self.names, self.factors = None, [], {}
+        self.put_fused(lora.fused(self.weights, self.factors, self.names, spec.scale))
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Base weights one by one, float32, under transformers' names and layouts."""
@@ -164,13 +109,8 @@ class MlxGpt2:
         from musiclora.backends.mlx.objectives import TokenObjective
         from musiclora.backends.mlx.training import MlxTraining
 
-        if trainable == "adapter":
-            self.need_adapter("start_training")
-        elif self.spec is not None:
-            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
-        elif self.dtype != mx.float32:
-            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
-        elif quantised.find(self.weights, decoder.EMBEDDING.removesuffix(".weight")):
+        self.need_trainable(trainable)
+        if trainable == "all" and quantised.find(self.weights, decoder.EMBEDDING.removesuffix(".weight")):
             raise BackendError("start_training('all'): this base is quantised; train the float base instead")
         return MlxTraining(TokenObjective(self, trainable == "all"), optim)
 

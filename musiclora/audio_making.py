@@ -97,10 +97,7 @@ class MadeAudio:
 
 def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> MadeAudio:
     """The command's part: options that were given, by parameter name."""
-    compare, adapters = common.pop("compare", False), common.get("adapters", ())
-    if compare and not adapters:
-        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
-    return make_audio(output, FlowRequest(**options), compare=compare, **common)
+    return make_audio(output, FlowRequest(**options), **common)
 
 
 def make_audio(
@@ -130,6 +127,8 @@ def make_audio(
         MusicLoraError: whatever does not fit, in one line.
     """
     output = checked_output(output)
+    if compare and not adapters:
+        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
     style, notes = _style(request, opened)

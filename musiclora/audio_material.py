@@ -209,14 +209,8 @@ def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMate
         MusicLoraError: whatever does not fit, in one line.
     """
     from musiclora.audio_loading import given_style, recordings_in
-    from musiclora.families import refuse_foreign
 
-    default = TrainConfig("", "")
     base = find_model(config.model)
-    given = {name: getattr(config, name) for name in ("tokenizer", "mix_dir")}
-    given["transpose"] = config.transpose or None
-    given["mix_ratio"] = None if config.mix_ratio == default.mix_ratio else config.mix_ratio
-    refuse_foreign("audio", base.name, given)
     shape = read_diffrhythm(base.path).config
     style = given_style(config.style, backend) if config.style else None
     output = Path(config.output_dir)

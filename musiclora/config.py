@@ -144,6 +144,14 @@ class TrainConfig:
         dropout = default.dropout if self.lora_dropout is None else self.lora_dropout
         return LoraSpec(rank, alpha, dropout, self.target_modules or default.targets)
 
+    def changed(self) -> dict[str, Any]:
+        """Settings that are not at their defaults."""
+        return {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if f.default is not dataclasses.MISSING and (value := getattr(self, f.name)) != f.default
+        }
+
     def as_toml(self) -> dict[str, Any]:
         """Plain values for config.toml; what is None is left out."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ from musiclora.models import base_of, find_adapter
 
 
 def evaluate(
-    data_dir: Path, options: Mapping[str, Any], *, model: str | None, adapters: Sequence[str], **common: Any
+    data_dir: Path, model: str | None = None, adapters: Sequence[str] = (), backend: str = "auto", **options: Any
 ) -> Evaluation:
     """Score every song of a folder.
 
     Args:
         data_dir: music or recordings, or a cache that `preprocess` wrote.
-        options: of one family, by parameter name; None was not given.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
-        common: backend, max_seq_len, allow_base_mismatch, workers, reporter.
+        backend: `auto`, `mlx` or `torch`.
+        options: max_seq_len, allow_base_mismatch, workers, reporter; tokenizer for symbolic models, vae for audio ones.
+            None was not given.
 
     Raises:
         MusicLoraError: whatever does not fit, in one line.
@@ -31,5 +32,5 @@ def evaluate(
     family = family_of(base.path)
     refuse_foreign(family, base.name, options)
     given = {name: value for name, value in options.items() if value is not None}
-    found: Evaluation = job(family, "evaluate").evaluate(data_dir, model, adapters, **given, **common)
+    found: Evaluation = job(family, "evaluate").evaluate(data_dir, model, adapters, backend, **given)
     return found

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from musiclora.composing import compose as generate
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from musiclora.config import TrainConfig
-from musiclora.demo import demo
-from musiclora.pretrain import pretrain
 from musiclora.results import Reporter, TrainResult
-from musiclora.scoring import evaluate
 from musiclora.session import Session
 
+if TYPE_CHECKING:
+    from musiclora.demo import demo
+    from musiclora.evaluating import evaluate
+    from musiclora.generating import generate
+    from musiclora.pretrain import pretrain
+
 __all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "pretrain", "train"]
+
+# Each job loads its own half of the package when it is asked for.
+_HOMES = {"demo": "demo", "evaluate": "evaluating", "generate": "generating", "pretrain": "pretrain"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"musiclora.{_HOMES[name]}"), name)
 
 
 def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool = False) -> TrainResult:

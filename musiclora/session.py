@@ -14,7 +14,7 @@ from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.config import TrainConfig
 from musiclora.convert.files import atomic_write, write_json
 from musiclora.errors import TrainingError
-from musiclora.families import family_of, job
+from musiclora.families import family_of, job, refuse_foreign
 from musiclora.losses import add, song_losses
 from musiclora.material import Material, Scores
 from musiclora.meta import run_meta
@@ -43,6 +43,7 @@ class Session:
         family = prepared.family if prepared is not None else family_of(find_model(config.model).path)
         self.config = config = dataclasses.replace(config, family=family)
         if prepared is None:
+            refuse_foreign(family, config.model, config.changed())
             prepared = job(family, "train").material(config, self.out, self.backend_name)
         self.prepared = prepared
         self.material: Material = prepared

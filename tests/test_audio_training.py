@@ -182,9 +182,7 @@ def test_evaluating_the_best_adapter_gives_the_loss_that_training_found(config, 
     (part / "index.json").write_text(json.dumps({**index, "items": kept}))
     for item in kept:
         shutil.copy(Path(config().data_dir) / f"{item['sha256']}.safetensors", part)
-    found = evaluate(
-        part, {}, model=None, adapters=[str(result.run_dir / "adapter-best")], backend=backend_name, max_seq_len=24
-    )
+    found = evaluate(part, adapters=[str(result.run_dir / "adapter-best")], backend=backend_name, max_seq_len=24)
     assert found.score.loss == pytest.approx(result.after.loss, abs=1e-5)
     assert found.base.loss == pytest.approx(result.before.loss, abs=1e-5)
     assert found.gain.mean == pytest.approx(result.gain.mean, abs=1e-5)
@@ -232,9 +230,7 @@ def test_an_adapter_gives_the_same_loss_on_both_backends(both_backends, base, la
     result = train(settings(base, latents, tmp_path / "run", trained_on, lora_dropout=0.0))
     losses = {}
     for name in BACKENDS:
-        found = evaluate(
-            latents, {}, model=str(base), adapters=[str(result.run_dir / "adapter-best")], backend=name, max_seq_len=24
-        )
+        found = evaluate(latents, str(base), [str(result.run_dir / "adapter-best")], name, max_seq_len=24)
         losses[name] = (found.score.loss, found.base.loss)
     # The forward tolerance of the original's fixtures, 2e-4, is on single values; a mean of thousands is closer.
     np.testing.assert_allclose(losses["mlx"], losses["torch"], atol=2e-5, rtol=0)

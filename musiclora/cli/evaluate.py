@@ -47,8 +47,8 @@ def evaluate(
 
     with console() as out:
         result = run(
-            data_dir, {"tokenizer": tokenizer, "vae": vae}, model=model, adapters=adapters, backend=backend,
-            max_seq_len=max_seq_len, allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
+            data_dir, model, adapters, backend, tokenizer=tokenizer, vae=vae, max_seq_len=max_seq_len,
+            allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
         )  # fmt: skip
     for text in result.notes:
         note(text)

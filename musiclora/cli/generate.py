@@ -67,8 +67,8 @@ def generate(
 
     with console() as out:
         made = run(
-            output, {"seed": seed, "count": count, **options}, model=model, adapters=adapters, backend=backend,
-            compare=compare, allow_base_mismatch=allow_base_mismatch, reporter=out,
+            output, model, adapters, backend, compare=compare, allow_base_mismatch=allow_base_mismatch, reporter=out,
+            seed=seed, count=count, **options,
         )  # fmt: skip
     for text in made.notes:
         note(text)

@@ -25,13 +25,17 @@ def taps(x: mx.array, kernel: mx.array, dilation: int = 1) -> mx.array:
         dilation: d, samples between taps.
 
     Returns:
-        [..., L, out].
+        [..., L, out] in the dtype of x; half precision is summed in float32, or each tap would cost digits.
     """
     length = x.shape[-2] - (kernel.shape[0] - 1) * dilation
-    y = x[..., :length, :] @ kernel[0]
+    y = (x[..., :length, :] @ kernel[0]).astype(mx.float32)
     for j in range(1, kernel.shape[0]):
-        y = mx.addmm(y, x[..., j * dilation : j * dilation + length, :], kernel[j])
-    return y
+        window = x[..., j * dilation : j * dilation + length, :]
+        if window.dtype == mx.float32:
+            y = mx.addmm(y, window, kernel[j])
+        else:
+            y = y + (window @ kernel[j]).astype(mx.float32)
+    return y.astype(x.dtype)
 
 
 def same(x: mx.array, kernel: mx.array, dilation: int = 1) -> mx.array:

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from musiclora.backends.base import Arrays
+from musiclora.flow import draw_times
 
 # Shares of training batches without a condition: the class defaults of the original (DiffRhythm model/cfm.py).
 DROPS = {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
@@ -137,14 +138,6 @@ class Lazy(Sequence[Arrays]):
 
     def __iter__(self) -> Iterator[Arrays]:
         return (make() for make in self._makers)
-
-
-def draw_times(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Times of the flow, logit-normal: the sigmoid of a standard normal.
-
-    Source: Esser et al. 2024 (arXiv 2403.03206), section 3.1; DiffRhythm model/cfm.py.
-    """
-    return 1 / (1 + np.exp(-rng.standard_normal(count)))
 
 
 def pieces_of(frames: int, length: int) -> int:

@@ -12,12 +12,12 @@ from musiclora.audio_windows import (
     Form,
     Recording,
     WindowEpochs,
-    draw_times,
     fixed_batches,
     fixed_windows,
     make_batch,
     pieces_of,
 )
+from musiclora.flow import draw_times
 
 LENGTH = 20
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,7 +60,9 @@ class MlxFlow(AdaptedWeights):
             self.weights[name] = array
         self.style: mx.array | None = None
         # On the CPU build compiling a whole pass takes seconds and saves few: products are nearly all of it.
-        self._velocity = mx.compile(self._guided) if device.is_gpu() else self._guided
+        # Not a method: a model that refers to itself would keep its memory until the garbage is collected.
+        velocity = partial(guided, self.config)
+        self._velocity = mx.compile(velocity) if device.is_gpu() else velocity
 
     # --- style ---
 
@@ -164,15 +167,21 @@ class MlxFlow(AdaptedWeights):
         strength = mx.array(guidance, mx.float32)
         return np.array(self._velocity(mx.array(x), times, made, prepared.weights, strength))
 
-    def _guided(
-        self, x: mx.array, time: mx.array, made: dict[str, mx.array], weights: dict[str, mx.array], guidance: mx.array
-    ) -> mx.array:
-        """Velocity of x [B, T, C]; made is for B rows, or for 2 B where there is guidance."""
-        guided = made["static"].shape[0] > x.shape[0]
-        if guided:
-            x, time = mx.concatenate([x, x]), mx.concatenate([time, time])
-        v = dit.velocity(x, time, made, weights, None, self.config).astype(mx.float32)
-        if not guided:
-            return v
-        p, q = mx.split(v, 2)
-        return p + guidance * (p - q)
+
+def guided(
+    config: DiffRhythmConfig,
+    x: mx.array,
+    time: mx.array,
+    made: dict[str, mx.array],
+    weights: dict[str, mx.array],
+    guidance: mx.array,
+) -> mx.array:
+    """Velocity float32 of x [B, T, C]; made is for B rows, or for 2 B where there is guidance."""
+    twice = made["static"].shape[0] > x.shape[0]
+    if twice:
+        x, time = mx.concatenate([x, x]), mx.concatenate([time, time])
+    v = dit.velocity(x, time, made, weights, None, config).astype(mx.float32)
+    if not twice:
+        return v
+    p, q = mx.split(v, 2)
+    return p + guidance * (p - q)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from musiclora.convert.errors import BackendError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _Named = dict[str, mx.array]
+_Shapes = dict[str, tuple[int, ...]]
 
 
 class Adapted(Protocol):
@@ -78,20 +80,14 @@ class MlxTraining:
         self._pool: DropoutPool | None = None
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self._moments = [mx.zeros((size,), mx.float32) for _ in _MOMENTS]
-        self._gradient = mx.compile(mx.value_and_grad(self._loss))
-        self._update = mx.compile(self._adamw)
+        # Not methods: a trainer that refers to itself would keep the model until the garbage is collected.
+        self._gradient = mx.compile(mx.value_and_grad(partial(_loss, objective, optim.checkpointing)))
+        self._update = mx.compile(partial(_adamw, optim, self._shapes))
 
-    def _trained_shapes(self) -> dict[str, tuple[int, ...]]:
+    def _trained_shapes(self) -> _Shapes:
         return {key: tuple(value.shape) for key, value in self._objective.trained().items()}
 
     # --- gradient ---
-
-    def _loss(self, trained: _Named, frozen: _Named, arrays: _Named, dropout: _Named) -> mx.array:
-        """Summed loss over a micro-batch's scored targets."""
-        masks = None
-        if dropout:
-            masks = Dropout(DropoutPool(dropout["values"]), tuple(self._objective.model.names), dropout["offsets"])
-        return self._objective.loss(trained, frozen, arrays, masks, self._optim.checkpointing)
 
     def _dropout(self, rows: int, index: int) -> _Named:
         """The pool and the masks' places for one micro-batch; empty without dropout."""
@@ -140,9 +136,7 @@ class MlxTraining:
         if not weight:
             return StepResult(0.0, 0.0, 0.0)
         loss, grads = self._accumulated(micro_batches)
-        trained, moments, norm = self._update(
-            objective.trained(), grads, self._moments, loss, self._scalars(weight, lr)
-        )
+        trained, moments, norm = self._update(objective.trained(), grads, self._moments, self._scalars(weight, lr))
         del grads
         mx.eval(trained, moments, norm, loss)
         result = StepResult(float(np.array(loss)), float(weight), float(np.array(norm)))
@@ -158,40 +152,13 @@ class MlxTraining:
         values = [1 / weight, 1 - lr * self._optim.weight_decay, lr / first, second**-0.5]
         return mx.array(np.array(values, np.float32))
 
-    def _adamw(
-        self, trained: _Named, grads: _Named, moments: list[mx.array], loss: mx.array, scalars: mx.array
-    ) -> tuple[_Named, list[mx.array], mx.array]:
-        """New arrays, new moments and the gradient's norm before clipping; all arrays end to end as one."""
-        inverse, decay, size, correction = scalars
-        # Sums by rows first: one float32 running sum over millions of squares would lose digits.
-        squares = [mx.square(g).sum(axis=-1).sum() for g in grads.values()]
-        norm = mx.sqrt(mx.stack(squares).sum()) * inverse
-        limit = self._optim.max_grad_norm
-        clip = inverse * mx.minimum(1.0, limit / norm) if limit else inverse
-        grad, value = (mx.concatenate([t[key].reshape(-1) for key in self._shapes]) for t in (grads, trained))
-        grad = grad * clip
-        (beta1, beta2), (first, second) = self._optim.betas, moments
-        first = beta1 * first + (1 - beta1) * grad
-        second = beta2 * second + (1 - beta2) * mx.square(grad)
-        value = value * decay - size * first / (mx.sqrt(second) * correction + self._optim.eps)
-        return self._split(value), [first, second], norm
-
-    def _split(self, flat: mx.array) -> _Named:
-        """Named arrays of a flat one."""
-        named, start = {}, 0
-        for key, shape in self._shapes.items():
-            stop = start + math.prod(shape)
-            named[key] = mx.contiguous(flat[start:stop]).reshape(shape)
-            start = stop
-        return named
-
     # --- state ---
 
     def read_state(self) -> dict[str, np.ndarray]:
         """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
         state = {"step": np.array(self._step, np.int64)}
         for kind, flat in zip(_MOMENTS, self._moments, strict=True):
-            state |= {f"{kind}.{key}": np.array(value) for key, value in self._split(flat).items()}
+            state |= {f"{kind}.{key}": np.array(value) for key, value in _split(flat, self._shapes).items()}
         return state
 
     def write_state(self, state: Arrays) -> None:
@@ -207,3 +174,47 @@ class MlxTraining:
             mx.array(np.concatenate([np.asarray(state[f"{m}.{k}"], np.float32).reshape(-1) for k in self._shapes]))
             for m in _MOMENTS
         ]
+
+
+def _loss(
+    objective: Objective, checkpointing: bool, trained: _Named, frozen: _Named, arrays: _Named, dropout: _Named
+) -> mx.array:
+    """Summed loss over a micro-batch's scored targets."""
+    masks = None
+    if dropout:
+        masks = Dropout(DropoutPool(dropout["values"]), tuple(objective.model.names), dropout["offsets"])
+    return objective.loss(trained, frozen, arrays, masks, checkpointing)
+
+
+def _adamw(
+    optim: OptimSpec,
+    shapes: _Shapes,
+    trained: _Named,
+    grads: _Named,
+    moments: list[mx.array],
+    scalars: mx.array,
+) -> tuple[_Named, list[mx.array], mx.array]:
+    """New arrays, new moments and the gradient's norm before clipping; all arrays end to end as one."""
+    inverse, decay, size, correction = scalars
+    # Sums by rows first: one float32 running sum over millions of squares would lose digits.
+    squares = [mx.square(g).sum(axis=-1).sum() for g in grads.values()]
+    norm = mx.sqrt(mx.stack(squares).sum()) * inverse
+    limit = optim.max_grad_norm
+    clip = inverse * mx.minimum(1.0, limit / norm) if limit else inverse
+    grad, value = (mx.concatenate([t[key].reshape(-1) for key in shapes]) for t in (grads, trained))
+    grad = grad * clip
+    (beta1, beta2), (first, second) = optim.betas, moments
+    first = beta1 * first + (1 - beta1) * grad
+    second = beta2 * second + (1 - beta2) * mx.square(grad)
+    value = value * decay - size * first / (mx.sqrt(second) * correction + optim.eps)
+    return _split(value, shapes), [first, second], norm
+
+
+def _split(flat: mx.array, shapes: _Shapes) -> _Named:
+    """Named arrays of a flat one."""
+    named, start = {}, 0
+    for key, shape in shapes.items():
+        stop = start + math.prod(shape)
+        named[key] = mx.contiguous(flat[start:stop]).reshape(shape)
+        start = stop
+    return named

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import flow_toys as toys
 import mlx.core as mx
 import numpy as np
 import pytest
 from flow_toys import CONFIG
 
+from musiclora.backends.base import OptimSpec
 from musiclora.backends.mlx import device, dit, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter, Dropout
 from musiclora.backends.mlx.lora import DropoutPool
@@ -150,13 +154,27 @@ def test_a_prepared_conditioning_keeps_the_adapter_of_its_time(folder):
     np.testing.assert_array_equal(model.velocity(x, 0.5, model.prepare(given), 2.0), expected)
 
 
+def test_a_model_is_let_go_with_its_last_reference(folder):
+    """Weights of gigabytes must not wait for the garbage collector."""
+    model = toys.adapted(folder)
+    model.velocity(toys.batch()["noise"], 0.5, model.prepare(conditioning()), 2.0)
+    training = model.start_training(OptimSpec())
+    training.step([toys.batch()], 1e-3)
+    seen = weakref.ref(model)
+    gc.disable()
+    try:
+        del model, training
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 def test_the_forms_that_a_gpu_takes_compute_the_same(folder, monkeypatch):
     """MLX's own attention, exponential and sine; they run on a CPU, too."""
     model, given, x = toys.adapted(folder), conditioning(), toys.batch()["noise"]
     expected = model.velocity(x, 0.5, model.prepare(given), 2.0), model.loss(toys.batch()).total
     monkeypatch.setattr(device, "is_gpu", lambda: True)
     other = toys.adapted(folder)
-    assert other._velocity != other._guided  # compiled, were compiling not off
     np.testing.assert_allclose(other.velocity(x, 0.5, other.prepare(given), 2.0), expected[0], rtol=0, atol=5e-5)
     assert other.loss(toys.batch()).total == pytest.approx(expected[1], rel=1e-5)
 

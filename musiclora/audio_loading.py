@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ import numpy as np
 
 from musiclora.adapters import combine, parse_adapter
 from musiclora.audio_merging import blended_style, read_style
+from musiclora.audio_recordings import encode_recordings, is_latents, read_latents
 from musiclora.audio_windows import Recording
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
+from musiclora.convert.diffrhythm import read_diffrhythm
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
 from musiclora.convert.oobleck import read_oobleck
-from musiclora.convert.tensors import read_safetensors
-from musiclora.errors import ConfigError, ConvertError
+from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
 from musiclora.results import Reporter
 
@@ -114,14 +114,41 @@ def recordings_in(
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    index = json.loads((folder / "index.json").read_text())
+    notes: list[str] = []
+    codec = codec_fingerprint(codec_folder(base, vae)) if vae or (base.path / "vae").is_dir() else ""
+    if not is_latents(folder):
+        where = codec_folder(base, vae)
+        with reporter.task("encoding recordings") as update:
+            loaded = get_backend(backend).load_codec(where)
+            notes += [f"left out: {text}" for text in encode_recordings(folder, cache, loaded, codec, update)]
+        folder = cache
+    channels = read_diffrhythm(base.path).config.mel_dim
     recordings = []
-    for item in index["items"]:
-        arrays = read_safetensors(folder / f"{item['sha256']}.safetensors")
+    for item, arrays in read_latents(folder):
+        name = str(item["source"])
+        _check_latents(arrays["latents"], str(item.get("codec", "")), codec, channels, f"{folder}: {name}", base.name)
+        codec = codec or str(item.get("codec", ""))
+        if len(arrays["latents"]) < LEAST:
+            notes.append(f"left out: {name} is shorter than {LEAST} latent frames")
+            continue
+        span = f"{name}@{item['start']:g}" if item.get("start") else name
         recordings.append(Recording(
-            item["source"], item["source"], item["sha256"], arrays["latents"], arrays.get("style"), arrays.get("text")
+            span, name, str(item["sha256"]), arrays["latents"], arrays.get("style"), arrays.get("text")
         ))  # fmt: skip
-    return Found(recordings, index["codec"], [])
+    if not recordings:
+        raise DataError(f"{folder}: no recording is as long as {LEAST} latent frames (0.7 s)")
+    return Found(recordings, codec, notes)
+
+
+def _check_latents(latents: np.ndarray, made_by: str, codec: str, channels: int, where: str, base: str) -> None:
+    """Raise DataError for latents of another codec than the base's."""
+    if latents.shape[1] != channels:
+        raise DataError(f"{where}: has {latents.shape[1]} channels, {base} has {channels}: these are another codec's")
+    if made_by and codec and made_by != codec:
+        raise DataError(
+            f"{where}: was encoded by another codec (recorded {made_by[:8]}, that of {base} is {codec[:8]}); encode "
+            "the recordings anew, or give the codec with --vae"
+        )
 
 
 def open_flow(

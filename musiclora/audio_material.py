@@ -22,6 +22,7 @@ from musiclora.config import TrainConfig
 from musiclora.convert.adapter import read_peft
 from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import atomic_folder
+from musiclora.errors import DataError
 from musiclora.evaluation import flow_gain, flow_score
 from musiclora.losses import add
 from musiclora.material import Pace, Scores
@@ -218,5 +219,7 @@ def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMate
         Path(config.data_dir), base, config.vae, backend, output.with_name(output.name + "-latents"), reporter,
         config.num_workers,
     )  # fmt: skip
+    if style is None and len({r.style is None for r in found.recordings}) > 1:
+        raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
     return AudioMaterial(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musiclora.audio_recordings import read_recording
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
 
@@ -97,9 +98,7 @@ def read_reference(
     Raises:
         MusicLoraError: the file cannot be read, or see reference_of.
     """
-    from musiclora.data.audio import read_audio
-
-    audio = read_audio(path, codec.sample_rate)
+    audio = read_recording(path, codec.sample_rate, codec.audio_channels)
     peak = float(np.abs(audio).max(initial=0.0))
     audio = audio * np.float32(_PEAK / peak) if peak else audio
     mean, scale = (part[0] for part in codec.encode(audio[None]))

@@ -74,7 +74,6 @@ def write_latents(folder, base, count=6, frames=50, **arrays):
         latents = (0.5 * walk / walk.std() + 2 * np.sin(np.arange(CODEC.latent_dim))).astype(np.float32)
         key = hashlib.sha256(latents.tobytes()).hexdigest()
         write_safetensors(folder / f"{key}.safetensors", {"latents": latents, **{k: f(i) for k, f in arrays.items()}})
-        items.append({"source": f"walk-{i}.wav", "sha256": key})
-    content = {"codec": codec_fingerprint(base / "vae"), "items": items}
-    (folder / "index.json").write_text(json.dumps(content))
+        items.append({"source": f"walk-{i}.wav", "sha256": key, "codec": codec_fingerprint(base / "vae")})
+    (folder / "index.json").write_text(json.dumps({"format": 1, "items": items}))
     return folder

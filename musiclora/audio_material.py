@@ -73,7 +73,7 @@ class AudioMaterial:
     @property
     def pace(self) -> Pace:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
-        return Pace("frames", self.shape.mel_dim, (1024, 16384), 4096, 600, (4, 400), "squared error a latent value")
+        return Pace("frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value")
 
     @property
     def trains_style(self) -> bool:

@@ -133,6 +133,38 @@ def test_a_style_that_has_no_part_in_a_batch_stays(folder, given):
     np.testing.assert_array_equal(model.read_style(), STYLE)
 
 
+def test_a_resumed_training_goes_on_exactly(folder):
+    def start():
+        model = toys.adapted(folder, dropout=0.3)
+        model.set_style(STYLE)
+        return model, model.start_training(OptimSpec(seed=4))
+
+    batches = [toys.without(toys.batch(i), "style") for i in range(4)]
+    model, training = start()
+    for given in batches[:2]:
+        training.step([given], 1e-2)
+    kept = training.read_state(), model.read_adapter(), model.read_style()
+    expected = [training.step([given], 1e-2) for given in batches[2:]]
+    other, resumed = start()
+    other.write_adapter(kept[1])
+    other.set_style(kept[2])
+    resumed.write_state(kept[0])
+    assert [resumed.step([given], 1e-2) for given in batches[2:]] == expected
+    np.testing.assert_array_equal(other.read_style(), model.read_style())
+    for key, value in model.read_adapter().items():
+        np.testing.assert_array_equal(other.read_adapter()[key], value, err_msg=key)
+
+
+def test_fusing_changes_nothing_but_rounding(folder):
+    model, given = toys.adapted(folder), toys.batch()
+    base, before = toys.load(folder).loss(given).total, model.loss(given).total
+    model.fuse()
+    assert model.loss(given).total == pytest.approx(before, rel=1e-5)
+    assert abs(before - base) > 1e-3 * base
+    with pytest.raises(BackendError, match="no adapter"):
+        model.read_adapter()
+
+
 def test_a_step_of_all_weights_moves_all_of_them_and_lowers_the_loss(folder):
     model, given = toys.load(folder), toys.batch()
     before, first = dict(model.read_weights()), model.loss(given).mean

@@ -129,7 +129,7 @@ def _encode(path: Path, cache: Path, checksum: str, codec: Codec) -> float:
     temporary = cache / f".{checksum}.tmp"
     write_safetensors(temporary, {"latents": np.asarray(mean[0], np.float32)}, {"format": "pt"})
     temporary.replace(cache / f"{checksum}.safetensors")
-    return audio.shape[1] / codec.sample_rate
+    return float(audio.shape[1] / codec.sample_rate)
 
 
 def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:

@@ -273,9 +273,9 @@ class Session:
         scores = self.material.scores(self.before, self._song_losses("scoring the result")) if self.before else None
         self._write_meta(plan, progress, scores, update)
         self._plot()
-        parts = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
+        before, after, difference = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         return TrainResult(
-            self.run.path, self.backend_name, *parts, update, progress, already,
+            self.run.path, self.backend_name, before, after, difference, update, progress, already,
             unit=self.material.pace.unit, example=self.material.form.output,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
 from musiclora.audio_features import Recordings
 from musiclora.audio_measuring import BASE_MARK, apart, measure, need_audio, read, recording_files, said
-from musiclora.errors import DataError, listed
+from musiclora.errors import ConfigError, DataError, listed
 from musiclora.results import Reporter
 from musiclora.spectra import spectra_picture
 
@@ -96,12 +96,14 @@ def compare_folders(
         reporter: told about progress.
 
     Raises:
-        ConfigError: the audio packages are not installed.
+        ConfigError: the audio packages are not installed, or the picture is a folder.
         DataError: a folder without recordings, nothing that can be measured, too few references, files without a
             partner.
     """
     out = reporter or Reporter()
     need_audio()
+    if picture and picture.is_dir():
+        raise ConfigError(f"--picture {picture}: a folder; give the name of a PNG file")
     made, bases = apart(recording_files(generated_dir))
     files = {"generated": made, "reference": recording_files(reference_dir)}
     if baseline_dir or bases:

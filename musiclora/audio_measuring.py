@@ -85,7 +85,7 @@ def recording_files(folder: Path) -> list[Path]:
 
     endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: {'a file; give the folder it is in' if folder.exists() else 'no such folder'}")
     every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     if found := [p for p in every if p.suffix.lower() in endings]:
         return found

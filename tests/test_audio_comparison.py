@@ -139,6 +139,7 @@ def test_folders_that_cannot_be_compared_are_refused(folders, tunes, tmp_path):
     for generated, real, words in (
         (tmp_path / "empty", reference, ["empty", "no recordings"]),
         (tmp_path / "missing", reference, ["missing", "no such folder"]),
+        (reference, reference / "00.wav", ["00.wav", "give the folder"]),
         (tunes, reference, ["no recordings", "render"]),
         (silent, reference, ["00.wav", "silent"]),
         (reference, silent, ["00.wav", "silent"]),
@@ -204,3 +205,8 @@ def test_without_the_audio_packages_it_is_said_how_to_install_them(folders, monk
     monkeypatch.setattr("musiclora.audio_measuring.find_spec", lambda name: None if name == "librosa" else name)
     pair = ("--generated-dir", folders["alike"], "--reference-dir", folders["reference"])
     refused(evaluate(*pair), "librosa", "pip install 'musiclora[audio]'")
+
+
+def test_a_picture_that_would_replace_a_folder_is_refused_before_anything_is_measured(folders):
+    pair = ("--generated-dir", folders["alike"], "--reference-dir", folders["reference"])
+    refused(evaluate(*pair, "--picture", folders["noise"]), "--picture", "PNG")

@@ -32,5 +32,5 @@ def evaluate(
     family = family_of(base.path)
     refuse_foreign(family, base.name, options)
     given = {name: value for name, value in options.items() if value is not None}
-    found: Evaluation = job(family, "evaluate").evaluate(data_dir, model, adapters, backend, **given)
+    found: Evaluation = job(family, "evaluate").evaluate(Path(data_dir), model, adapters, backend, **given)
     return found

@@ -209,6 +209,18 @@ def test_styles_beside_the_latents_are_used_and_none_is_trained(config, base, tm
     assert kept @ mean / np.linalg.norm(kept) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-5)
 
 
+def test_all_weights_can_be_trained_and_the_model_folder_keeps_its_codec(config, tmp_path, base, backend_name):
+    result = train(config(trainable="all", epochs=3, lr=1e-3))
+    folder = tmp_path / "run" / "model-best"
+    assert (folder / "vae" / "model.safetensors").read_bytes() == (base / "vae" / "model.safetensors").read_bytes()
+    found = evaluate(config().data_dir, str(folder), backend=backend_name, max_seq_len=24)
+    before = evaluate(config().data_dir, str(base), backend=backend_name, max_seq_len=24)
+    assert result.after.loss < result.before.loss
+    assert found.score.loss < before.score.loss
+    again = train(config(trainable="all", epochs=3, lr=1e-3))
+    assert again.already_finished
+
+
 def test_an_option_of_the_symbolic_family_is_refused_by_name(config, tmp_path):
     with pytest.raises(ConfigError, match=r"--transpose.*symbolic.*audio"):
         train(config(transpose=3))

@@ -30,7 +30,7 @@ _JOBS = {
 _OPTIONS = {
     "symbolic": (
         "tokenizer", "max_new_tokens", "temperature", "top_p", "top_k", "prompt", "prompt_bars", "transpose",
-        "mix_dir", "mix_ratio", "preset",
+        "mix_dir", "mix_ratio",
     ),
     "audio": (
         "seconds", "steps", "guidance", "style", "negative_style", "init_audio", "repaint", "vae",

@@ -11,7 +11,7 @@ import numpy as np
 
 from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
 from musiclora.audio_features import Recordings
-from musiclora.audio_measuring import BASE_MARK, apart, measure, need_audio, read, recording_files, said
+from musiclora.audio_measuring import BASE_MARK, apart, correspond, measure, need_audio, read, recording_files, said
 from musiclora.errors import ConfigError, DataError, listed
 from musiclora.results import Reporter
 from musiclora.spectra import spectra_picture
@@ -114,7 +114,9 @@ def compare_folders(
             sets[what] = measure(paths, update)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = distances(generated, reference)
-    reduction = reductions(baseline, generated, reference) if baseline else None
+    reduction = None
+    if baseline:
+        reduction = reductions(baseline, generated, reference, matched=correspond(generated.names, baseline.names))
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:

@@ -173,7 +173,7 @@ def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spr
 
 
 def reductions(
-    baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0
+    baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0, *, matched: bool = False
 ) -> tuple[Spread, Spread]:
     """By what share both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 is farther away.
 
@@ -181,6 +181,8 @@ def reductions(
         baseline: recordings by the model without what is judged, such as the base without its adapter.
         generated, reference: as for `distances`.
         seed: of the bootstrap over the files of all three sets; a resample's reference is the same for both distances.
+        matched: the n-th generated recording was made as the n-th of the baseline (from the same noise), so that a
+            resample takes both or neither; what the noise does to both then cancels.
 
     Raises:
         DataError: fewer than two reference recordings, or alike ones; a baseline at no distance.
@@ -188,18 +190,21 @@ def reductions(
     scale = feature_scale(reference.vectors)
     rng = np.random.default_rng([seed, 2])
     sizes = len(baseline), len(generated), len(reference)
-    whole = tuple(np.arange(n) for n in sizes)
-    picks = [whole, *(tuple(rng.integers(0, n, n) for n in sizes) for _ in range(RESAMPLES))]
+    picks = [tuple(np.arange(n) for n in sizes)]
+    for _ in range(RESAMPLES):
+        b, g, r = (rng.integers(0, n, n) for n in sizes)
+        picks.append((g if matched else b, g, r))
     errors = [pair_errors(part.spectra, reference.spectra) for part in (baseline, generated)]
 
     def afd(recordings: Recordings, chosen: np.ndarray, r: np.ndarray) -> float:
         return audio_feature_distance(recordings.vectors[chosen], reference.vectors[r], scale)
 
+    def spectral(which: int, chosen: np.ndarray, r: np.ndarray) -> float:
+        return float(errors[which][np.ix_(chosen, r)].mean())
+
     return (
         _reduction([(afd(baseline, b, r), afd(generated, g, r)) for b, g, r in picks]),
-        _reduction(
-            [tuple(float(e[np.ix_(c, r)].mean()) for e, c in zip(errors, (b, g), strict=True)) for b, g, r in picks]
-        ),
+        _reduction([(spectral(0, b, r), spectral(1, g, r)) for b, g, r in picks]),
     )
 
 

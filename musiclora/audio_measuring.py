@@ -31,9 +31,10 @@ def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [path for path in files if path not in bases], [path for path in files if path in bases]
 
 
-def measure_folder(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> Recordings:
-    """Measure the recordings of a folder; see `recording_files` and `measure`."""
-    return measure(recording_files(folder), on_progress)
+def correspond(generated: Sequence[str], bases: Sequence[str]) -> bool:
+    """Whether two lists of file names are the same one by one, but for endings and the mark of the base's versions."""
+    first, second = ([Path(name).stem.removesuffix(BASE_MARK) for name in names] for names in (generated, bases))
+    return first == second
 
 
 def measure(files: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> Recordings:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from musiclora.audio_comparison import compare_folders
+from musiclora.audio_measuring import correspond
 from musiclora.cli import main
 from musiclora.errors import DataError
 
@@ -210,3 +211,16 @@ def test_without_the_audio_packages_it_is_said_how_to_install_them(folders, monk
 def test_a_picture_that_would_replace_a_folder_is_refused_before_anything_is_measured(folders):
     pair = ("--generated-dir", folders["alike"], "--reference-dir", folders["reference"])
     refused(evaluate(*pair, "--picture", folders["noise"]), "--picture", "PNG")
+
+
+@pytest.mark.parametrize(
+    ("generated", "bases", "expected"),
+    [
+        (["a-1.wav", "a-2.wav"], ["a-1-base.wav", "a-2-base.wav"], True),
+        (["a.wav", "b.wav"], ["a.flac", "b.flac"], True),
+        (["a.wav", "b.wav"], ["b.wav", "a.wav"], False),
+        (["a.wav", "b.wav"], ["a.wav"], False),
+    ],
+)
+def test_recordings_correspond_where_their_names_do(generated, bases, expected):
+    assert correspond(generated, bases) is expected

@@ -147,3 +147,12 @@ def test_a_baseline_at_no_distance_is_refused():
     reference = recordings(3, 23)
     with pytest.raises(DataError, match="nothing can be nearer"):
         reductions(reference, recordings(3, 24), reference)
+
+
+def test_matched_recordings_narrow_the_interval_of_a_reduction():
+    baseline, reference = recordings(12, 25, 4.0), recordings(20, 26)
+    moved = Recordings(baseline.names, baseline.vectors - 0.05, baseline.spectra - 0.5)
+    apart, matched = (reductions(baseline, moved, reference, matched=m) for m in (False, True))
+    assert [part.value for part in apart] == [part.value for part in matched]
+    for loose, tight in zip(apart, matched, strict=True):
+        assert tight.high - tight.low < (loose.high - loose.low) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -24,6 +25,33 @@ def known_modules() -> frozenset[str]:
 def is_audio(modules: Iterable[str]) -> bool:
     """Whether an adapter is for DiffRhythm's transformer, by the modules it touches."""
     return set(modules) <= known_modules()
+
+
+def audio_modules_of(state: Iterable[str], where: str) -> list[str]:
+    """Modules of an adapter state that is to be written for DiffRhythm.
+
+    Raises:
+        ConvertError: modules that DiffRhythm lacks.
+    """
+    modules = state_modules(state)
+    if unknown := [module for module in modules if module not in known_modules()]:
+        raise ConvertError(f"{where}: not linear layers of DiffRhythm: {listed(unknown)}")
+    return modules
+
+
+def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str, Any]:
+    """A JSON object that a safetensors header keeps as text; empty where the key is missing.
+
+    Raises:
+        ConvertError: the text is no JSON object.
+    """
+    try:
+        value = json.loads(metadata.get(key, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ConvertError(f"{where}: its {key} is no JSON") from error
+    if not isinstance(value, dict):
+        raise ConvertError(f"{where}: its {key} is no JSON object")
+    return value
 
 
 def adapter_of(

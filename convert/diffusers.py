@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapter import PeftAdapter
-from musiclora.convert.audio_modules import adapter_of, known_modules
+from musiclora.convert.audio_modules import adapter_of, audio_modules_of, header_object
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
@@ -44,8 +44,7 @@ def write_diffusers(
         ConvertError: modules that DiffRhythm lacks.
         OutputError: the system refuses to write.
     """
-    if unknown := [module for module in state_modules(state) if module not in known_modules()]:
-        raise ConvertError(f"{folder}: not linear layers of DiffRhythm: {listed(unknown)}")
+    audio_modules_of(state, str(folder))
     config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora)
     config["base_model_name_or_path"] = base_model
     header = {"format": "pt", _CONFIG: json.dumps({_PREFIX + key: config[key] for key in sorted(config)}, indent=2)}
@@ -87,14 +86,9 @@ def read_diffusers(path: Path) -> PeftAdapter:
 
 def _config(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
     """PEFT's settings from the header, whose keys may carry the component's name; empty where there are none."""
-    if _CONFIG not in metadata:
+    found = header_object(metadata, _CONFIG, where)
+    if not found:
         return {}
-    try:
-        found = json.loads(metadata[_CONFIG])
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(f"{where}: its {_CONFIG} is no JSON") from error
-    if not isinstance(found, dict):
-        raise ConvertError(f"{where}: its {_CONFIG} is no JSON object")
     config = {"peft_type": "LORA"} | {key.removeprefix(_PREFIX): value for key, value in found.items()}
     refuse_others(config, where)
     return config

@@ -195,10 +195,10 @@ def write_checkpoint(
     moved: Iterator[tuple[str, np.ndarray]] = (
         (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs
     )
-    content: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
+    described: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
     if bits:
         # mlx-lm writes both keys; transformers' tools look at the second.
-        content |= dict.fromkeys(("quantization", "quantization_config"), settings(plain, bits))
+        described |= dict.fromkeys(("quantization", "quantization_config"), settings(plain, bits))
         plain, moved = packed_layout(plain, bits), packed_stream(moved, bits)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_safetensors(
@@ -207,7 +207,7 @@ def write_checkpoint(
             {"format": "pt" if layout == "hf" else "mlx"},
             layout=plain,
         )
-        atomic_write(temporary / "config.json", json.dumps(content, indent=2) + "\n")
+        atomic_write(temporary / "config.json", json.dumps(described, indent=2) + "\n")
         for name, content in (extra_files or {}).items():
             atomic_write(temporary / Path(name).name, content)
 

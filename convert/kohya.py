@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapter import PeftAdapter
-from musiclora.convert.audio_modules import adapter_of, known_modules
+from musiclora.convert.audio_modules import adapter_of, audio_modules_of, header_object, known_modules
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_file
 from musiclora.convert.lora import LoraSpec, state_keys, state_modules
@@ -56,9 +56,7 @@ def write_kohya(
         ConvertError: modules that DiffRhythm lacks.
         OutputError: the system refuses to write.
     """
-    modules = state_modules(state)
-    if unknown := [module for module in modules if module not in known_modules()]:
-        raise ConvertError(f"{path}: not linear layers of DiffRhythm: {listed(unknown)}")
+    modules = audio_modules_of(state, str(path))
     arrays: dict[str, np.ndarray] = {}
     for module in modules:
         key_a, key_b = state_keys(module)
@@ -107,12 +105,4 @@ def read_kohya(path: Path) -> PeftAdapter:
         raise ConvertError(f"{path}: {listed(problems)}")
     ranks = {module: len(state.get(state_keys(module)[0], ())) for module in state_modules(state)}
     scales = {module: alphas[module] / rank if module in alphas and rank else 1.0 for module, rank in ranks.items()}
-    return adapter_of(state, scales, str(path), metadata.get(_BASE, ""), _record(metadata))
-
-
-def _record(metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        value = json.loads(metadata.get(_RECORD, "{}"))
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    return adapter_of(state, scales, str(path), metadata.get(_BASE, ""), header_object(metadata, _RECORD, str(path)))

@@ -75,7 +75,8 @@ def dequantise(packed: Packed) -> np.ndarray:
     integers = (packed.values[..., None] >> _shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
     grouped = integers.reshape(rows, groups, -1).astype(np.float32)
     scales, biases = (part.astype(np.float32)[..., None] for part in (packed.scales, packed.biases))
-    return (grouped * scales + biases).reshape(rows, -1)
+    dense: np.ndarray = (grouped * scales + biases).reshape(rows, -1)
+    return dense
 
 
 def rounded(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 
+from musiclora.adapter_conversion import convert_adapter
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.config import TrainConfig
-from musiclora.convert.adapter import read_peft
+from musiclora.conversion import convert_model
+from musiclora.convert.adapter import read_peft, state_shapes, write_peft
+from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.jobs import train
 
 # Sums of float32 in another order: relative 1e-7 a product, 20 steps of AdamW; DESIGN asks for 1e-4.
@@ -56,6 +60,58 @@ def batch(rng):
 @pytest.fixture
 def rng():
     return np.random.default_rng(4)
+
+
+SHAPES = {
+    "head of 4, wide mlp": Gpt2Config(31, 24, 12, 2, 3, 48),
+    "narrow mlp, its own epsilon": Gpt2Config(7, 20, 8, 3, 2, 24, layer_norm_epsilon=1e-3),
+    "square everywhere": Gpt2Config(16, 16, 16, 2, 1, 16, activation_function="gelu_pytorch_tanh"),
+    "exact gelu": Gpt2Config(19, 20, 24, 1, 4, 96, activation_function="gelu"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("layout", ["hf", "mlx"])
+def test_transformers_and_both_backends_give_the_same_logits(both_backends, shape, layout, rng, tmp_path):
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    tensors = {n: rng.standard_normal(s).astype(np.float32) * 0.5 for n, s in shape.tensor_shapes().items()}
+    for name in ("hf", "mlx"):
+        write_checkpoint(tmp_path / name, shape, tensors, name)
+    tokens = rng.integers(0, shape.vocab_size, (3, shape.n_positions)).astype(np.int32)
+    mask = np.ones(tokens.shape, bool)
+    mask[:, 0] = False
+    with torch.inference_mode():
+        model = GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
+        reference = model(torch.from_numpy(tokens).long()).logits.numpy()
+    for name in BACKENDS:
+        found = get_backend(name).load(FAMILIES["symbolic"], tmp_path / layout)
+        values = found.logits({"tokens": tokens, "loss_mask": mask})
+        tolerance = 1e-5 * max(1, np.abs(reference).max())  # DESIGN section 3
+        np.testing.assert_allclose(values, reference, atol=tolerance, rtol=0, err_msg=name)
+
+
+def test_mlx_lm_with_a_converted_model_and_adapter_agrees_with_both_backends(runs, tiny_base, batch, tmp_path):
+    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    from mlx_lm.tuner.utils import load_adapters
+
+    config = read_checkpoint(tiny_base).config
+    wide = dataclasses.replace(config, n_inner=4 * config.n_embd)  # mlx-lm knows no other width
+    write_checkpoint(tmp_path / "base", wide, fresh_tensors(wide, 2), "hf")
+    spec = read_peft(runs["mlx"].run_dir / "adapter-best").spec
+    rng = np.random.default_rng(1)
+    shapes = state_shapes(spec, wide.linear_shapes())
+    state = {n: rng.standard_normal(s).astype(np.float32) * 0.1 for n, s in shapes.items()}
+    write_peft(tmp_path / "adapter", spec, state, base_model="base")
+    convert_model(str(tmp_path / "base"), tmp_path / "mlx", "mlx")
+    convert_adapter(str(tmp_path / "adapter"), tmp_path / "theirs", "mlx-lm", str(tmp_path / "base"))
+    model = load_adapters(utils.load_model(tmp_path / "mlx", strict=True)[0], str(tmp_path / "theirs")).eval()
+    reference = np.array(model(mx.array(batch["tokens"])))
+    for name in BACKENDS:
+        values = logits(name, tmp_path / "mlx", tmp_path / "adapter", batch)
+        tolerance = 1e-5 * max(1, np.abs(reference).max())
+        np.testing.assert_allclose(values, reference, atol=tolerance, rtol=0, err_msg=name)
 
 
 def logits(name, base, adapter, batch):

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from musiclora.adapter_conversion import convert_adapter
 from musiclora.convert.adapter import LoraSpec, read_peft, state_shapes, write_peft
 from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.errors import MusicLoraError
-from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
+from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, rows_of, write_checkpoint
 from musiclora.convert.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.oobleck import OobleckConfig, read_oobleck, write_oobleck
-from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
+from musiclora.convert.quantise import dequantise, group_size, quantise, rounded
+from musiclora.convert.tensors import dtype_named, read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.torch_file import TorchFile
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,6 +85,71 @@ def test_adapters_go_to_mlx_lm_and_back_for_any_targets_ranks_and_scales(data: s
         back = read_peft(path / "p")
     assert same(back.state, state)
     assert back.spec.scale == pytest.approx(spec.scale, rel=1e-14)  # alpha = scale * rank rounds once
+    assert set(state_shapes(back.spec, config.linear_shapes())) == set(state)
+
+
+@few
+@given(
+    st.sampled_from([2, 4, 8]), st.sampled_from([32, 64, 128]), st.integers(1, 4), st.integers(1, 3),
+    st.floats(-30, 30), st.floats(-1, 1), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_quantising_what_was_quantised_changes_at_most_its_rounding(
+    bits: int, group: int, rows: int, groups: int, power: float, shift: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = ((rng.standard_normal((rows, group * groups)) + shift) * 2.0**power).astype(np.float32)
+    packed = quantise(weight, bits, group)
+    once = dequantise(packed)
+    steps = np.abs(packed.scales).repeat(group, axis=1)
+    # The scale is stretched so that zero is met exactly: then the end farther in is up to half a step out of reach.
+    assert (np.abs(once - weight) <= 1.001 * steps + 1e-6 * np.abs(weight)).all()
+    again = dequantise(quantise(once, bits, group))
+    assert (np.abs(again - once) <= 1.001 * steps + 1e-6 * np.abs(weight)).all()
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([32, 64, 96]), st.sampled_from([4, 8]), dtypes)
+def test_quantised_folders_of_any_size_read_back_as_their_values(
+    heads: int, layers: int, width: int, bits: int, dtype: str
+) -> None:
+    config = Gpt2Config(width, 5, width, layers, 1, heads * 40)
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in config.tensor_shapes().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder) / "q", config, tensors, "mlx", dtype=dtype, bits=bits)
+        found = read_checkpoint(Path(folder) / "q").load()
+    kept = dtype_named(dtype)
+    for name, array in tensors.items():
+        rows = rows_of(name, array, "mlx")
+        wanted = rounded(rows, bits, kept) if group_size(rows.shape) else rows.astype(kept)
+        assert np.array_equal(rows_of(name, found[name], "mlx"), wanted.astype(np.float32))
+
+
+@st.composite
+def audio_specs(draw: st.DrawFn) -> LoraSpec:
+    names = ["q_proj", "down_proj", "time_mlp.0", "proj_out", "pwconv1", "transformer_blocks.0.self_attn.o_proj"]
+    targets = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4))
+    return LoraSpec(draw(st.sampled_from([1, 3, 32])), draw(st.floats(0.01, 100)), 0.0, tuple(targets))
+
+
+@few
+@given(audio_specs(), st.permutations(["peft", "kohya", "diffusers"]), st.integers(0, 2**32 - 1))
+def test_audio_adapters_pass_through_every_format_without_changing(spec: LoraSpec, route: list[str], seed: int) -> None:
+    config = DiffRhythmConfig(32, 2, 1, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
+    rng = np.random.default_rng(seed)
+    shapes = state_shapes(spec, config.linear_shapes())
+    state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_peft(path / "0", spec, state, base_model="", task_type=None, fan_in_fan_out=False)
+        last = path / "0"
+        for k, to in enumerate([*route, "peft"], 1):
+            new = path / (f"{k}.safetensors" if to == "kohya" else str(k))
+            convert_adapter(str(last), new, to)
+            last = new
+        back = read_peft(last)
+    assert same(back.state, state)
+    assert back.spec.scale == pytest.approx(spec.scale, rel=1e-6)  # kohya keeps alpha in float32
     assert set(state_shapes(back.spec, config.linear_shapes())) == set(state)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, reductions
+from musiclora.audio_distances import Distances, Spread, distances, framewise_distance, ranked, reductions
 from musiclora.audio_features import Recordings
 from musiclora.audio_measuring import BASE_MARK, apart, correspond, measure, need_audio, read, recording_files, said
 from musiclora.errors import ConfigError, DataError, listed
@@ -26,12 +26,14 @@ class Comparison:
         framewise: mean squared error of log-mel spectra frame by frame over files of the same name, dB squared; None
             where the folders are not paired.
         reduction: by what share both distances are smaller than a baseline's; None without one.
+        ranking: name, Audio Feature Distance and Spectral Distance of each generated recording, the nearest first.
         notes: what the user should know: files left out, features without a scale.
     """
 
     distances: Distances
     framewise: float | None
     reduction: tuple[Spread, Spread] | None
+    ranking: list[tuple[str, float, float]]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Comparison:
             },
             "generated": d.generated,
             "reference": d.reference,
+            "files": [{"name": name, "afd": afd, "spectral_distance": sd} for name, afd, sd in self.ranking],
             "notes": list(self.notes),
         }
         if self.framewise is not None:
@@ -74,6 +77,11 @@ class Comparison:
             interval = f"95 % interval {part.low:.1%} to {part.high:.1%}"
             rows.append(f"{name}: {part.value:.1%} smaller than the baseline's ({interval})")
         return rows
+
+    def ranking_lines(self) -> list[str]:
+        """Every generated recording with its own distances, the nearest first."""
+        head = f"{'nearest first':40}{'Audio Feature Distance':>24}{'Spectral Distance, dB²':>24}"
+        return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.ranking)]
 
 
 def _row(name: str, found: Spread, real: Spread, form: str) -> str:
@@ -131,7 +139,7 @@ def compare_folders(
         notes.append(
             f"left out of the distance, since all reference recordings share them: {listed(list(found.constant))}"
         )
-    return Comparison(found, framewise, reduction, tuple(notes))
+    return Comparison(found, framewise, reduction, ranked(generated, reference), tuple(notes))
 
 
 def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int], None]) -> float:

@@ -148,6 +148,19 @@ def distances(generated: Recordings, reference: Recordings, seed: int = 0) -> Di
     )
 
 
+def ranked(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
+    """Each generated recording's own Audio Feature Distance and Spectral Distance, the nearest by the former first.
+
+    Raises:
+        DataError: fewer than two reference recordings, or alike ones.
+    """
+    scale = feature_scale(reference.vectors)
+    errors = pair_errors(generated.spectra, reference.spectra).mean(axis=1)
+    afds = [audio_feature_distance(vector[None], reference.vectors, scale) for vector in generated.vectors]
+    rows = zip(generated.names, afds, (float(e) for e in errors), strict=True)
+    return sorted(rows, key=lambda row: row[1])
+
+
 def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spread]:
     """Both distances between random halves of the reference recordings: mean and 95 % range over 20 splits.
 

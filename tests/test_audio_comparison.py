@@ -88,6 +88,7 @@ def test_json_has_the_promised_keys_and_nothing_else_is_on_stdout(folders):
         "afd", "spectral_distance", "afd_interval", "spectral_distance_interval",
     }  # fmt: skip
     assert (found["generated"], found["reference"], found["notes"]) == (6, 6, [])
+    assert sorted(row["name"] for row in found["files"]) == [f"{i:02d}.flac" for i in range(6)]
     assert "framewise" not in found
 
 
@@ -224,3 +225,14 @@ def test_a_picture_that_would_replace_a_folder_is_refused_before_anything_is_mea
 )
 def test_recordings_correspond_where_their_names_do(generated, bases, expected):
     assert correspond(generated, bases) is expected
+
+
+def test_candidates_are_ranked_by_their_own_distance_to_the_reference(folders, tmp_path):
+    sounds = [noisy(1), plucked(30), plucked(31, brightness=0.95)]
+    candidates = fill(tmp_path / "candidates", sounds)
+    done = evaluate("--generated-dir", candidates, "--reference-dir", folders["reference"], "--rank")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["01.wav", "02.wav", "00.wav"]
+    found = compare_folders(candidates, folders["reference"])
+    alone = compare_folders(fill(tmp_path / "alone", sounds[2:]), folders["reference"]).distances
+    assert found.ranking[1][1:] == pytest.approx((alone.afd.value, alone.spectral.value), rel=1e-9)

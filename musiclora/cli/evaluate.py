@@ -15,6 +15,7 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
 @click.option("--baseline-dir", type=click.Path(path_type=Path), help="Recordings that these should be nearer than.")
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
+@click.option("--rank", is_flag=True, help="Also list each of these recordings, the nearest to the real ones first.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG file: the mean spectra of both folders.")
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
@@ -29,7 +30,7 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @json_option
 def evaluate(
     data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None,
-    paired: bool, picture: Path | None,
+    paired: bool, rank: bool, picture: Path | None,
     model: str | None, adapters: tuple[str, ...], tokenizer: str | None, vae: Path | None, max_seq_len: int | None,
     num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
 ) -> None:  # fmt: skip
@@ -37,8 +38,8 @@ def evaluate(
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
-    if generated_dir or reference_dir or baseline_dir or paired or picture:
-        _compare(generated_dir, reference_dir, baseline_dir, data_dir, paired, picture, as_json)
+    if generated_dir or reference_dir or baseline_dir or paired or rank or picture:
+        _compare(generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, as_json)
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
@@ -61,7 +62,7 @@ def evaluate(
 
 def _compare(
     generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None, data_dir: Path | None,
-    paired: bool, picture: Path | None, as_json: bool,
+    paired: bool, rank: bool, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     from musiclora.audio_comparison import compare_folders
     from musiclora.cli.reporting import console
@@ -77,5 +78,5 @@ def _compare(
     if as_json:
         print_json(result.as_json())
         return
-    for line in result.lines():
+    for line in [*result.lines(), *(result.ranking_lines() if rank else [])]:
         click.echo(line)

@@ -1,0 +1,108 @@
+"""Recordings of the original audio model, and small models of ours in other shapes, with batches and adapters."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.backends import lora_init
+from musiclora.backends.base import AUDIO_TARGETS, FAMILIES
+from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.tensors import read_safetensors
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "diffrhythm"
+SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=AUDIO_TARGETS)
+CONFIGS = {
+    # Widths differ everywhere, the phonemes are many, and the filler row is used.
+    "rectangular": DiffRhythmConfig(64, 3, 3, conv_layers=2, mel_dim=6, text_num_embeds=20, max_frames=40),
+    # No text blocks, hence no position table either.
+    "plain-text": DiffRhythmConfig(64, 2, 2, conv_layers=0, mel_dim=5, text_num_embeds=9, max_frames=24),
+    "duration": DiffRhythmConfig(
+        128, 2, 1, conv_layers=1, mel_dim=7, text_num_embeds=11, max_frames=48, duration_embedding=True
+    ),
+    "causal": DiffRhythmConfig(64, 2, 2, conv_layers=1, mel_dim=4, text_num_embeds=5, max_frames=32, causal=True),
+}
+
+
+def golden(path: str) -> dict[str, np.ndarray]:
+    """One recorded file, by its path below the golden folder without ending."""
+    return dict(read_safetensors(GOLDEN / f"{path}.safetensors"))
+
+
+def random_tensors(config: DiffRhythmConfig) -> dict[str, np.ndarray]:
+    """Weights that depend on their names only; none is zero, so that every part matters."""
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        fan = np.prod(shape[1:]) if len(shape) > 1 else 25
+        value = rng.standard_normal(shape) * fan**-0.5 + ("norm.weight" in name)
+        tensors[name] = value.astype(np.float32)
+    return tensors
+
+
+def flow_batch(config: DiffRhythmConfig, rows: int = 2, length: int = 18, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch with every condition; its second row is half as long."""
+    rng = np.random.default_rng(seed)
+    whole = (rows, length, config.mel_dim)
+    valid = np.ones((rows, length), bool)
+    valid[1:, length // 2 :] = False
+    batch = {
+        "latents": rng.standard_normal(whole, np.float32),
+        "noise": rng.standard_normal(whole, np.float32),
+        "time": rng.random(rows, np.float32),
+        "valid": valid,
+        "start_time": rng.random(rows, np.float32),
+        "cond": rng.standard_normal(whole, np.float32),
+        "text": rng.integers(0, config.text_num_embeds + 1, (rows, length)).astype(np.int32),
+        "style": 0.05 * rng.standard_normal((rows, 512), np.float32),
+    }
+    if config.duration_embedding:
+        batch["duration"] = rng.random(rows, np.float32)
+    return batch
+
+
+def conditioning_of(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What prepare takes, with a negative style that is not zero."""
+    negative = 0.05 * np.random.default_rng(4).standard_normal(np.shape(batch["style"])).astype(np.float32)
+    kept = {key: value for key, value in batch.items() if key not in ("latents", "noise", "time")}
+    return {**kept, "negative_style": negative}
+
+
+@dataclass
+class FlowToy:
+    """A backend with one checkpoint folder; every model it gives is loaded anew."""
+
+    backend: Any
+    folder: Path
+    config: DiffRhythmConfig
+
+    def load(self) -> Any:
+        return self.backend.load(FAMILIES["audio"], self.folder)
+
+    def batch(self, **settings: Any) -> dict[str, np.ndarray]:
+        return flow_batch(self.config, **settings)
+
+    def state(self, spec: LoraSpec = SPEC, seed: int = 1) -> dict[str, np.ndarray]:
+        """An adapter whose B is not zero, so that it changes the model and every array has a gradient."""
+        state = lora_init.initial(spec, self.config.linear_shapes(), seed)
+        rng = np.random.default_rng(seed)
+        return {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in state.items()}
+
+    def adapted(self, spec: LoraSpec = SPEC, state: dict[str, np.ndarray] | None = None) -> Any:
+        model = self.load()
+        model.inject_adapter(spec, self.state(spec) if state is None else state)
+        return model
+
+    def velocity(self, model: Any, guidance: float = 2.0) -> np.ndarray:
+        batch = self.batch()
+        return model.velocity(batch["noise"], batch["time"], model.prepare(conditioning_of(batch)), guidance)
+
+
+def write_toy(folder: Path, config: DiffRhythmConfig, tensors: dict[str, np.ndarray] | None = None) -> Path:
+    write_diffrhythm(folder, config, (tensors or random_tensors(config)).items(), "hf", "float32")
+    return folder

@@ -78,7 +78,7 @@ def _transformer(
             write_diffrhythm(folder, checkpoint.config, tap(watch(checkpoint.tensors())), to, kinds)
         with shown(out, "checking", shapes) as watch:
             tap.compare(watch(read_diffrhythm(folder).tensors()), destination)
-        record = record_with_source(source if source.is_dir() else source.parent, {"weights": tap.source.value()})
+        record = record_with_source(source, {"weights": tap.source.value()})
         write_json(folder / RECORD, record | {"family": "audio"})
         _move_up(folder)
         notes = [*checkpoint.notes, *tap.notes()]

@@ -101,10 +101,10 @@ class _Gpt2Copy:
             return self._proven(before["weights"], after["weights"], notes)
 
     def _proven(self, before: str, after: str, notes: list[str]) -> Converted:
+        if self._bits:
+            return self._quantised(self._bits, notes)
         if after == before:
             notes.append(f"every weight is bit for bit the same (fingerprint {after[:8]})")
-        elif self._bits:
-            return self._quantised(self._bits, notes)
         elif self._kept == self._checkpoint.dtype:
             raise ConvertError(
                 f"{self._destination}: the copy's fingerprint differs from the source's; it was withdrawn"

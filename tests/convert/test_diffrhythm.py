@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from musiclora.audio_conversion import convert_audio
+from musiclora.conversion import convert_model
 from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
@@ -192,3 +193,14 @@ def test_a_configuration_that_makes_no_model_is_refused(change: dict[str, object
     config = SMALL.to_json()
     with pytest.raises(ConvertError, match=next(iter(change)) if "depth" not in change else "depth|blocks"):
         DiffRhythmConfig.from_json({**config, "model": config["model"] | change})
+
+
+def test_a_chain_of_conversions_keeps_the_first_sources_fingerprint(tmp_path: Path) -> None:
+    config = DiffRhythmConfig(32, 2, 1, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in config.tensor_shapes().items()}
+    write_diffrhythm(tmp_path / "0", config, tensors.items(), "hf", "float32")
+    for k, (to, dtype) in enumerate([("mlx", "float16"), ("hf", "bfloat16"), ("mlx", "float32")], 1):
+        convert_model(str(tmp_path / str(k - 1)), tmp_path / str(k), to, dtype)
+        record = json.loads((tmp_path / str(k) / "musiclora.json").read_text())
+        assert record["source_fingerprint"]["weights"] == fingerprint_tensors(tensors.items())

@@ -1,0 +1,155 @@
+"""Properties of training steps on the audio transformer, once for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from audio_toys import SPEC, random_tensors
+from toys import assert_close, assert_same, norm
+
+from musiclora.backends.base import OptimSpec
+
+DROPOUT = replace(SPEC, dropout=0.3)
+PLAIN = OptimSpec(max_grad_norm=0.0)
+
+
+def slope(toy, state, batches, style=None):
+    """The gradient of the mean loss: ten times the first moment after the first step."""
+    model = toy.adapted(state=state)
+    model.set_style(style)
+    training = model.start_training(PLAIN)
+    result = training.step(batches, 1e-4)
+    moments = training.read_state()
+    first = {k: v for k, v in moments.items() if k.startswith("exp_avg.")}
+    found = {k.removeprefix("exp_avg."): 10 * v.astype(np.float64) for k, v in first.items()}
+    assert result.grad_norm == pytest.approx(norm(found), rel=1e-4)
+    return found
+
+
+def test_only_adapter_arrays_move(flow_toy):
+    model = flow_toy.adapted()
+    model.start_training(OptimSpec()).step([flow_toy.batch()], 0.01)
+    for name, value in model.read_adapter().items():
+        assert np.abs(value - flow_toy.state()[name]).max() > 1e-4, name
+    assert_same(dict(model.read_weights()), random_tensors(flow_toy.config))
+    model.set_adapter(False)
+    np.testing.assert_array_equal(flow_toy.velocity(model), flow_toy.velocity(flow_toy.load()))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_gradient_is_the_slope_of_the_mean_loss_in_random_directions(flow_toy, seed):
+    state, batch = flow_toy.state(), flow_toy.batch()
+    gradient, model = slope(flow_toy, state, [batch]), flow_toy.load()
+    rng = np.random.default_rng(seed)
+    # Half along the gradient, so that the slope stands out of float32's noise, half anywhere.
+    size = norm(gradient)
+    away = {k: rng.standard_normal(v.shape) for k, v in state.items()}
+    direction = {k: gradient[k] / size + away[k] / norm(away) for k in state}
+    expected, step, ends = sum(float(np.sum(gradient[k] * direction[k])) for k in state), 0.01, []
+    for sign in (1, -1):
+        model.inject_adapter(SPEC, {k: (v + sign * step * direction[k]).astype(np.float32) for k, v in state.items()})
+        ends.append(model.loss(batch).mean)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected, rel=1e-2)
+
+
+def test_style_is_trained_with_the_adapter_and_read_back(flow_one):
+    batch = flow_one.batch()
+    bare = {key: value for key, value in batch.items() if key != "style"}
+    style = batch["style"][0]
+    gradient = slope(flow_one, flow_one.state(), [bare], style)["style"]
+    size, step, ends = float(np.linalg.norm(gradient)), 0.01, []
+    model = flow_one.adapted()
+    for sign in (1, -1):
+        model.set_style((style + sign * step * gradient / size).astype(np.float32))
+        ends.append(model.loss(bare).mean)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(size, rel=1e-2)
+    model.set_style(style)
+    model.start_training(OptimSpec()).step([bare], 0.01)
+    assert np.abs(model.read_style() - style).max() > 1e-3
+
+
+def test_accumulation_equals_one_batch(flow_toy):
+    """Micro-batches count by their valid frames, not each as one: the second row has half of them."""
+    batch = flow_toy.batch()
+    rows = [{k: v[row : row + 1] for k, v in batch.items()} for row in range(2)]
+    whole, parts = (slope(flow_toy, flow_toy.state(), micro) for micro in ([batch], rows))
+    assert_close(whole, parts, 2e-5 * max(np.abs(v).max() for v in whole.values()))
+
+
+def test_loss_falls_on_a_batch_learnt_by_heart(flow_toy):
+    model, batch = flow_toy.adapted(replace(SPEC, rank=8, alpha=16.0)), flow_toy.batch()
+    before = model.loss(batch).mean
+    training = model.start_training(OptimSpec(weight_decay=0.0))
+    for _ in range(60):
+        training.step([batch], 0.007)
+    assert model.loss(batch).mean < 0.7 * before
+
+
+@pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
+def test_training_resumed_from_read_state_equals_unbroken(flow_one, spec):
+    def begin():
+        model = flow_one.adapted(spec, flow_one.state())
+        model.set_style(flow_one.batch()["style"][0])
+        return model, model.start_training(OptimSpec(seed=4))
+
+    batches = [{k: v for k, v in flow_one.batch(seed=n).items() if k != "style"} for n in range(4)]
+    whole, training = begin()
+    for batch in batches:
+        training.step([batch], 0.01)
+    half, training = begin()
+    for batch in batches[:2]:
+        training.step([batch], 0.01)
+    resumed, again = begin()
+    resumed.write_adapter(half.read_adapter())
+    resumed.set_style(half.read_style())
+    again = resumed.start_training(OptimSpec(seed=4))
+    again.write_state(training.read_state())
+    assert_same(again.read_state(), training.read_state())
+    for batch in batches[2:]:
+        again.step([batch], 0.01)
+    assert_same(resumed.read_adapter(), whole.read_adapter())
+    np.testing.assert_array_equal(resumed.read_style(), whole.read_style())
+
+
+@pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
+def test_checkpointing_changes_nothing(flow_one, spec):
+    adapters = []
+    for checkpointing in (False, True):
+        model = flow_one.adapted(spec)
+        training = model.start_training(OptimSpec(seed=3, checkpointing=checkpointing))
+        for _ in range(2):
+            training.step([flow_one.batch()], 0.01)
+        adapters.append(model.read_adapter())
+    # AdamW divides by the root of the second moment: the noise of an entry near zero counts as a part of a step.
+    assert_close(*adapters, 1e-5)
+
+
+def test_dropout_depends_on_the_seed_and_is_off_in_evaluation(flow_one):
+    found = {}
+    for name, seed in {"one": 1, "again": 1, "two": 2}.items():
+        model = flow_one.adapted(DROPOUT)
+        assert model.loss(flow_one.batch()) == flow_one.adapted().loss(flow_one.batch())
+        model.start_training(OptimSpec(seed=seed)).step([flow_one.batch()], 0.01)
+        found[name] = model.read_adapter()
+    assert_same(found["one"], found["again"])
+    assert any(np.abs(found["one"][k] - found["two"][k]).max() > 1e-4 for k in found["one"])
+
+
+def test_batch_without_valid_frames_changes_nothing(flow_one):
+    model, batch = flow_one.adapted(), flow_one.batch()
+    batch["valid"][:] = False
+    result = model.start_training(OptimSpec()).step([batch], 0.01)
+    assert (result.loss, result.weight) == (0.0, 0.0)
+    assert_same(model.read_adapter(), flow_one.state())
+
+
+def test_non_finite_loss_leaves_everything_untouched(flow_one):
+    model, batch = flow_one.adapted(), flow_one.batch()
+    training = model.start_training(OptimSpec())
+    state = training.read_state()
+    result = training.step([{**batch, "latents": np.full_like(batch["latents"], np.inf)}], 0.01)
+    assert not (np.isfinite(result.loss) and np.isfinite(result.grad_norm))
+    assert_same(model.read_adapter(), flow_one.state())
+    assert_same(training.read_state(), state)

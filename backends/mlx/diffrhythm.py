@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, LossSum, OptimSpec
-from musiclora.backends.mlx import device, dit, flow_batches
+from musiclora.backends.mlx import device, dit
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.decoder import Adapter
-from musiclora.backends.mlx.objectives import FlowObjective, flow_loss
+from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
 from musiclora.convert.adapter import state_keys
 from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
 from musiclora.convert.errors import DataError
@@ -119,7 +120,7 @@ class MlxFlow(AdaptedWeights):
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         flow_batches.check(batch, self.config)
-        arrays = flow_batches.inputs(batch, self.style is not None)
+        arrays = to_mlx(flow_batches.inputs(batch, self.style is not None))
         total = flow_loss(arrays, self.style, self.weights, self.active_adapter(), self.config)
         return LossSum(float(np.array(total)), self.weight(batch))
 
@@ -146,7 +147,7 @@ class MlxFlow(AdaptedWeights):
         """
         rows, given = flow_batches.conditioning(conditioning, self.config, self.read_style())
         weights = self.merged_weights()
-        made = dit.conditions(given, weights, None, self.config)
+        made = dit.conditions(to_mlx(given), weights, None, self.config)
         mx.eval(made)
         return Prepared(rows, made, weights)
 

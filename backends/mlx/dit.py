@@ -5,23 +5,17 @@ Linear weights lie as in torch, [out, in]; the two kinds of convolution as `stor
 
 from __future__ import annotations
 
-from functools import cache
-
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, waves
 from musiclora.backends.mlx import convolution, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.lora import Weights
 from musiclora.convert.adapter import state_keys
 from musiclora.convert.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
-EPS = 1e-6  # of every norm
-GROUPS = 16  # of the convolutions that tell positions
 PROJECTION = "input_embed.proj"
-_SCALE = 1000.0  # of a time before its sinusoids
-_BASE = 10000.0  # wave lengths of all sinusoids and rotations
-_WAVES = 128
 _TINY = 1e-30  # keeps the gradient of a root finite where a channel is silent throughout
 
 
@@ -81,31 +75,15 @@ def linear(x: mx.array, name: str, weights: Weights, adapter: Adapter | None) ->
     return product(x, name, weights, adapter) + weights[f"{name}.bias"]
 
 
-@cache
-def _waves() -> np.ndarray:
-    """Frequencies of the sinusoids, float32 [128], rounded where the original rounds: a time is 1000 times larger."""
-    exponents = np.arange(_WAVES, dtype=np.float32) * np.float32(-np.log(_BASE) / (_WAVES - 1))
-    return np.exp(exponents.astype(np.float64)).astype(np.float32)
-
-
 def embedded(value: mx.array, at: str, weights: Weights, adapter: Adapter | None) -> mx.array:
     """A number in [0, 1] as a vector: time, start or duration float32 [B] -> [B, 512]; at is the embedding's path."""
-    angle = (_SCALE * value.astype(mx.float32))[:, None] * mx.array(_waves())
+    angle = (SCALE * value.astype(mx.float32))[:, None] * mx.array(waves())
     x = mx.concatenate([mx.sin(angle), mx.cos(angle)], axis=1).astype(weights[f"{at}.time_mlp.0.weight"].dtype)
     x = ops.ACTIVATIONS["silu"](linear(x, f"{at}.time_mlp.0", weights, adapter))
     return linear(x, f"{at}.time_mlp.2", weights, adapter)
 
 
 # --- text ---
-
-
-@cache
-def positions(length: int, width: int) -> np.ndarray:
-    """Cosines, then sines, of the frame's number at falling frequencies, float32 [length, width]."""
-    exponents = (np.arange(0, width, 2, dtype=np.float32) / np.float32(width)).astype(np.float64)
-    frequency = np.float32(1) / (_BASE**exponents).astype(np.float32)
-    angle = np.arange(length, dtype=np.float32)[:, None] * frequency
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _response_norm(y: mx.array, at: str, weights: Weights) -> mx.array:
@@ -197,7 +175,7 @@ def block(
         return y.reshape(batch, length, HEADS, width).transpose(0, 2, 1, 3)
 
     normed = mx.fast.rms_norm(x, weights[f"{at}.input_layernorm.weight"], EPS)
-    q, k = (mx.fast.rope(head(n), width, traditional=False, base=_BASE, scale=1.0, offset=0) for n in ("q", "k"))
+    q, k = (mx.fast.rope(head(n), width, traditional=False, base=BASE, scale=1.0, offset=0) for n in ("q", "k"))
     seen = dit_attention.attend(q, k, head("v"), config.causal).transpose(0, 2, 1, 3).reshape(x.shape)
     x = x + product(seen, f"{at}.self_attn.o_proj", weights, adapter)
     inner = mx.fast.rms_norm(x, weights[f"{at}.post_attention_layernorm.weight"], EPS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
 from musiclora.backends.mlx.adapted import AdaptedWeights
@@ -74,7 +75,7 @@ class MlxGpt2(AdaptedWeights):
     # --- computing ---
 
     def _states(self, batch: Arrays) -> mx.array:
-        batches.check(batch, self.vocab_size, self.n_positions)
+        token_batches.check(batch, self.vocab_size, self.n_positions)
         inputs = batches.inputs(batch)
         return decoder.hidden_states(
             inputs["tokens"],
@@ -87,13 +88,13 @@ class MlxGpt2(AdaptedWeights):
 
     def weight(self, batch: Arrays) -> float:
         """How many tokens of the batch are scored."""
-        return float(np.count_nonzero(batch["loss_mask"]))
+        return float(token_batches.weight(batch))
 
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         states, rows = self._states(batch), batches.scored(batch)
         total = head.loss(states[rows["rows"]], decoder.table(self.weights), rows["targets"], rows["weights"])
-        return LossSum(float(np.array(total)), float(batches.weight(batch)))
+        return LossSum(float(np.array(total)), self.weight(batch))
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Next-token logits, float32 [B, L, V]."""

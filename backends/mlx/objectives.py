@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
-from musiclora.backends.mlx import batches, decoder, dit, flow_batches, head
+from musiclora.backends.mlx import batches, decoder, dit, head
 from musiclora.backends.mlx.decoder import Adapter, Dropout
 from musiclora.convert.diffrhythm import DiffRhythmConfig
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Named = dict[str, mx.array]
 STYLE = "style"
+
+
+def to_mlx(arrays: Arrays) -> Named:
+    return {key: mx.array(value) for key, value in arrays.items()}
 
 
 class TokenObjective:
@@ -36,7 +41,7 @@ class TokenObjective:
         self.trained().update(trained)
 
     def check(self, batch: Arrays) -> None:
-        batches.check(batch, self.model.vocab_size, self.model.n_positions)
+        token_batches.check(batch, self.model.vocab_size, self.model.n_positions)
 
     def weight(self, batch: Arrays) -> float:
         return self.model.weight(batch)
@@ -102,7 +107,7 @@ class FlowObjective:
         return int(np.size(batch["valid"]))
 
     def arrays(self, batch: Arrays) -> Named:
-        return flow_batches.inputs(batch, self.model.style is not None)
+        return to_mlx(flow_batches.inputs(batch, self.model.style is not None))
 
     def loss(
         self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
@@ -126,7 +131,7 @@ def flow_loss(
     """Squared error of the velocity at (1 - t) noise + t latents against latents - noise, a float32 sum.
 
     Args:
-        arrays: what `flow_batches.inputs` made.
+        arrays: what `flow_batches.inputs` made, as MLX's.
         style: the model's own style vector float32 [512], or None.
         weights: of the model.
         adapter: LoRA, or None.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from musiclora.convert.adapter import LoraSpec, state_keys
 
 ADAPTER = "default"
 
+# Gives the multiplier (0 or 1 / (1 - p)) of a module's input, [rows, columns].
+Masks = Callable[[str, int, int], Tensor]
+
 
 def base_layer(root: nn.Module, name: str) -> nn.Module:
     """The module at a canonical path, without the wrapper that PEFT puts round it."""
@@ -21,8 +24,8 @@ def base_layer(root: nn.Module, name: str) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else layer
 
 
-def inject(root: nn.Module, spec: LoraSpec, names: list[str]) -> None:
-    """Wrap the modules in PEFT's LoRA layers, float32 and not yet filled."""
+def inject(root: nn.Module, spec: LoraSpec, names: list[str], *, conv1d: bool) -> None:
+    """Wrap the modules in PEFT's LoRA layers, float32 and not yet filled; conv1d: their weights lie as [in, out]."""
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
@@ -31,7 +34,7 @@ def inject(root: nn.Module, spec: LoraSpec, names: list[str]) -> None:
         lora_dropout=spec.dropout,
         target_modules=list(names),
         use_rslora=spec.rslora,
-        fan_in_fan_out=True,
+        fan_in_fan_out=conv1d,
     )
     # Without values PEFT draws nothing from the global random state.
     inject_adapter_in_model(config, root, adapter_name=ADAPTER, low_cpu_mem_usage=True)
@@ -60,6 +63,41 @@ def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], dev
                     old.copy_(value)
 
 
+class Masking:
+    """Where the dropouts of one model find their masks; None, as in evaluation, lets everything through."""
+
+    masks: Masks | None = None
+
+
+class PooledDropout(nn.Module):
+    """In the place of a LoRA layer's dropout: multiplies by the mask of the layer's name."""
+
+    def __init__(self, name: str, masking: Masking) -> None:
+        super().__init__()
+        self._name, self._masking = name, masking
+
+    def forward(self, x: Tensor) -> Tensor:
+        masks = self._masking.masks
+        if masks is None:
+            return x
+        columns = x.shape[-1]
+        return x * masks(self._name, x.numel() // columns, columns).view(x.shape)
+
+
+def pool_dropout(root: nn.Module, names: list[str], masking: Masking) -> None:
+    """Take the masks of the wrapped modules' dropouts from there, not from torch's random state."""
+    for name in names:
+        dropouts = root.get_submodule(f"{name}.lora_dropout")
+        dropouts.add_module(ADAPTER, PooledDropout(name, masking))
+
+
+def switch(root: nn.Module, names: list[str], enabled: bool) -> None:
+    """Let the wrapped modules compute with their adapter, or as if they had none."""
+    for name in names:
+        # Not `enable_adapters`, which also changes what has a gradient.
+        root.get_submodule(name)._disable_adapters = not enabled  # type: ignore[assignment]
+
+
 def remove(root: nn.Module, names: list[str]) -> None:
     """Put the plain modules back."""
     for name in names:
@@ -70,9 +108,10 @@ def remove(root: nn.Module, names: list[str]) -> None:
             delattr(root, attribute)
 
 
-def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Weight [in, out] + scale * (B A)', summed in float32 and cast once."""
-    return torch.addmm(weight.float(), a.t(), b.t(), alpha=scale).to(weight.dtype)
+def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float, *, conv1d: bool) -> Tensor:
+    """Weight + scale * B A (transposed where conv1d), summed in float32 and cast once; a new tensor."""
+    left, right = (a.t(), b.t()) if conv1d else (b, a)
+    return torch.addmm(weight.float(), left, right, alpha=scale).to(weight.dtype)
 
 
 class DropoutPool:

@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from musiclora.backends.torch.adapter import Masks
 from musiclora.backends.torch.attention import Layout, attend, layout
-
-# Gives the multiplier (0 or 1 / (1 - p)) of a module's input, [rows, columns]; None where there is no dropout.
-Masks = Callable[[str, int, int], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),

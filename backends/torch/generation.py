@@ -39,7 +39,7 @@ def _fused(model: Decoder) -> Decoder:
     def fused(layer: Dense) -> Dense:
         if layer.lora is None:
             return layer
-        return layer._replace(weight=fused_weight(layer.weight, *layer.lora), lora=None)
+        return layer._replace(weight=fused_weight(layer.weight, *layer.lora, conv1d=True), lora=None)
 
     blocks = (
         b._replace(c_attn=fused(b.c_attn), attn_proj=fused(b.attn_proj), c_fc=fused(b.c_fc), mlp_proj=fused(b.mlp_proj))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.torch import adapter as lora
-from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Masks, Norm, decode, head_loss
-from musiclora.convert.adapter import LoraSpec, check_state, match_targets, state_keys, state_shapes
-from musiclora.convert.errors import BackendError, DataError, listed
+from musiclora.backends.torch.adapted import AdaptedModule
+from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Norm, decode, head_loss
+from musiclora.backends.torch.objectives import TokenObjective
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint
 
 if TYPE_CHECKING:
@@ -47,19 +48,18 @@ def empty_module(config: Gpt2Config) -> nn.Module:
         return GPT2LMHeadModel(settings)
 
 
-class TorchGpt2:
+class TorchGpt2(AdaptedModule):
     """A GPT-2 checkpoint on one device (implements `backends.base.TokenModel`)."""
+
+    _conv1d = True
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
         config = read_checkpoint(folder).config
-        self.folder, self.config, self.dtype, self.device = folder, config, dtype, device
+        super().__init__(empty_module(config), config.linear_shapes(), dtype, device)
+        self.folder, self.config = folder, config
         self.vocab_size: int = config.vocab_size
         self.n_positions: int = config.n_positions
-        self.module = empty_module(config)
         self._untouched = True  # the parameters are still the checkpoint's values, but for the dtype
-        self._spec: LoraSpec | None = None
-        self._adapted: list[str] = []
-        self._enabled = True
         self._computed: dict[str, Tensor] = {}
         self._decoder: Decoder | None = None
         self.load_parameters(dtype)
@@ -76,22 +76,9 @@ class TorchGpt2:
 
     # --- structure ---
 
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every Conv1D, in model order."""
-        return self.config.linear_shapes()
-
     def base_parameters(self) -> dict[str, nn.Parameter]:
-        """The checkpoint's parameters by canonical name, without the adapter's."""
-        named = self.module.named_parameters()
-        return {k.replace(".base_layer.", "."): p for k, p in named if ".lora_" not in k and k != "lm_head.weight"}
-
-    def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's parameters by state key."""
-        found = {}
-        for name in self._adapted:
-            for key, value in zip(state_keys(name), lora.factors(self.module, name), strict=True):
-                found[key] = value
-        return found
+        """The checkpoint's parameters by canonical name, without the adapter's and the head, which is the table."""
+        return {name: value for name, value in super().base_parameters().items() if name != "lm_head.weight"}
 
     def compute_with(self, tensors: dict[str, Tensor]) -> None:
         """Let the forward pass read these tensors in place of the base parameters of the same names."""
@@ -113,8 +100,8 @@ class TorchGpt2:
 
         def dense(name: str) -> Dense:
             update = None
-            if self._enabled and self._spec is not None and name in self._adapted:
-                update = Lora(*lora.factors(self.module, name), self._spec.scale)
+            if self.enabled and self.spec is not None and name in self.names:
+                update = Lora(*lora.factors(self.module, name), self.spec.scale)
             return Dense(name, found[f"{name}.weight"], found[f"{name}.bias"], update)
 
         def norm(name: str) -> Norm:
@@ -135,61 +122,10 @@ class TorchGpt2:
             ACTIVATIONS[config.activation_function],
         )
 
-    # --- adapter ---
-
-    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
-        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
-        shapes = self.linear_shapes()
-        names = match_targets(shapes, spec.targets)
-        check_state(initial, state_shapes(spec, shapes), "adapter")
-        self._drop_adapter()
-        lora.inject(self.module, spec, names)
-        lora.fill(self.module, names, initial, self.device)
-        self.module.requires_grad_(False)
-        self._spec, self._adapted, self._enabled = spec, names, True
-        self.refresh()
-
-    def _drop_adapter(self) -> None:
-        lora.remove(self.module, self._adapted)
-        self._spec, self._adapted = None, []
-        self.refresh()
-
-    def _need_adapter(self, what: str) -> LoraSpec:
-        if self._spec is None:
-            raise BackendError(f"{what}: this model has no adapter; call inject_adapter first")
-        return self._spec
-
-    def set_adapter(self, enabled: bool) -> None:
-        """Switch the adapter; off computes bit for bit what the base does."""
-        self._need_adapter("set_adapter")
-        self._enabled = enabled
-        self.refresh()
-
-    def read_adapter(self) -> dict[str, np.ndarray]:
-        """Adapter state, float32 copies."""
-        self._need_adapter("read_adapter")
-        return {k: p.detach().cpu().numpy().copy() for k, p in self.adapter_parameters().items()}
-
-    def write_adapter(self, state: Arrays) -> None:
-        """Fill the adapter in place; strict."""
-        spec = self._need_adapter("write_adapter")
-        check_state(state, state_shapes(spec, self.linear_shapes()), "adapter state")
-        lora.fill(self.module, self._adapted, state, self.device)
-
     def fuse(self) -> None:
         """Add the update to the weights and drop the adapter."""
-        spec = self._need_adapter("fuse")
-        with torch.no_grad():
-            for name in self._adapted:
-                weight = lora.base_layer(self.module, name).get_parameter("weight")
-                weight.copy_(lora.fused_weight(weight, *lora.factors(self.module, name), spec.scale))
+        super().fuse()
         self._untouched = False
-        self._drop_adapter()
-
-    def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Base weights one by one, float32, under transformers' names and layouts."""
-        for name, value in self.base_parameters().items():
-            yield name, value.detach().float().cpu().numpy().copy()
 
     # --- computing ---
 
@@ -199,29 +135,11 @@ class TorchGpt2:
         Raises:
             DataError: a row longer than n_positions, ids or positions out of range, shapes that differ.
         """
-        tokens = np.asarray(batch["tokens"])
-        problems = [
-            f"{key} has shape {list(np.shape(batch[key]))}, tokens {list(tokens.shape)}"
-            for key in ("loss_mask", "positions", "segments")
-            if key in batch and np.shape(batch[key]) != tokens.shape
-        ]
-        if tokens.ndim != 2 or not tokens.size:
-            raise DataError(f"a token batch needs tokens [B, L]; it has shape {list(tokens.shape)}")
-        if tokens.shape[1] > self.n_positions:
-            problems.append(f"rows have {tokens.shape[1]} tokens; this model takes at most {self.n_positions}")
-        for key, limit in (("tokens", self.vocab_size), ("positions", self.n_positions)):
-            if key in batch and not (0 <= np.min(batch[key]) and np.max(batch[key]) < limit):
-                problems.append(
-                    f"{key} go from {np.min(batch[key])} to {np.max(batch[key])}; allowed are 0 to {limit - 1}"
-                )
-        if "loss_mask" in batch and not problems and np.asarray(batch["loss_mask"])[:, 0].any():
-            problems.append("loss_mask scores column 0, which nothing predicts")
-        if problems:
-            raise DataError(f"token batch: {listed(problems)}")
+        token_batches.check(batch, self.vocab_size, self.n_positions)
         known = ("tokens", "positions")
         return {k: torch.from_numpy(np.array(batch[k])).to(self.device) for k in known if k in batch}
 
-    def loss_sum(self, batch: Arrays, masks: Masks | None = None, checkpointing: bool = False) -> Tensor:
+    def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
         """Summed loss over scored targets, a float32 scalar with its gradient."""
         scored = np.flatnonzero(np.asarray(batch["loss_mask"], bool).reshape(-1))
         tensors = self.batch_tensors(batch)
@@ -234,13 +152,13 @@ class TorchGpt2:
 
     def weight(self, batch: Arrays) -> float:
         """How many tokens of the batch are scored."""
-        return float(np.count_nonzero(batch["loss_mask"]))
+        return float(token_batches.weight(batch))
 
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         with torch.inference_mode():
             total = self.loss_sum(batch)
-        return LossSum(float(total), float(np.count_nonzero(batch["loss_mask"])))
+        return LossSum(float(total), self.weight(batch))
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Next-token logits, float32 [B, L, V]."""
@@ -255,11 +173,12 @@ class TorchGpt2:
         """A trainer of the adapter or of all base weights."""
         from musiclora.backends.torch.training import TorchTraining
 
-        if trainable == "adapter":
-            self._need_adapter("start_training")
-        elif self._spec is not None:
-            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
-        return TorchTraining(self, optim, trainable, self._spec)
+        self.need_trainable(trainable)
+        everything = trainable == "all"
+        if not everything or self.dtype == torch.float32:
+            return TorchTraining(TokenObjective(self, everything), optim)
+        self.restore_precision()
+        return TorchTraining(TokenObjective(self, everything), optim, self.compute_with)
 
     def restore_precision(self) -> None:
         """Hold the base parameters in float32: the checkpoint's own values where they have not been changed."""

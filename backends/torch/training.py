@@ -1,21 +1,20 @@
-"""Training on torch: gradients of token-weighted sums, clipping and AdamW over one flat array."""
+"""Training on torch: gradients of weighted sums, clipping and AdamW over one flat array."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult
-from musiclora.backends.torch.adapter import DropoutPool
-from musiclora.convert.adapter import LoraSpec, check_state
-
-if TYPE_CHECKING:
-    from musiclora.backends.torch.gpt2 import TorchGpt2
+from musiclora.backends.torch.adapted import AdaptedModule
+from musiclora.backends.torch.adapter import DropoutPool, Masks
+from musiclora.convert.adapter import check_state
+from musiclora.convert.errors import BackendError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -40,31 +39,66 @@ class _Flat:
         return {k: part.view(shape) for part, (k, shape) in zip(parts, self.shapes.items(), strict=True)}
 
 
+class Objective(Protocol):
+    """What is trained on a model, and what is minimised.
+
+    Attributes:
+        model: whose adapter's dropout is applied.
+        everything: whether base weights are trained in place of the adapter.
+        mask_dtype: of the dropout masks.
+    """
+
+    everything: bool
+    mask_dtype: torch.dtype
+
+    @property
+    def model(self) -> AdaptedModule: ...
+
+    def trained(self) -> dict[str, Tensor]:
+        """The float32 parameters that are trained, the same tensors in each call while nothing replaces them."""
+
+    def check(self, batch: Arrays) -> None:
+        """Raise DataError where a batch does not fit the model."""
+
+    def weight(self, batch: Arrays) -> float:
+        """How many targets are scored."""
+
+    def loss(self, batch: Arrays, masks: Masks | None, checkpointing: bool) -> Tensor:
+        """The loss summed over scored targets, a float32 scalar with its gradient."""
+
+
 class TorchTraining:
-    """AdamW on a model's adapter, or on all its base weights (implements `backends.base.Training`).
+    """AdamW on what an objective trains (implements `backends.base.Training`).
 
     The trained parameters become views of one float32 array, so that clipping and AdamW are a handful of operations.
-    With a bfloat16 model and trainable "all", that array holds the masters and the forward pass reads a bfloat16 copy.
+
+    Args:
+        objective: what is trained.
+        optim: the optimiser's settings.
+        compute_with: takes copies of the trained arrays in the model's own dtype; the loss is then computed with
+            these, and the float32 array holds the masters.
     """
 
     def __init__(
-        self, model: TorchGpt2, optim: OptimSpec, trainable: Literal["adapter", "all"], spec: LoraSpec | None
+        self,
+        objective: Objective,
+        optim: OptimSpec,
+        compute_with: Callable[[dict[str, Tensor]], None] | None = None,
     ) -> None:
-        self._model, self._optim = model, optim
+        self._objective, self._optim = objective, optim
         self._step = 0
         self._copy: _Flat | None = None
-        if trainable == "all" and model.dtype != torch.float32:
-            model.restore_precision()
-        named = model.adapter_parameters() if trainable == "adapter" else model.base_parameters()
+        named = objective.trained()
         self._flat = _Flat(named, torch.float32)
         for name, parameter in named.items():
             parameter.data = self._flat.views[name]
-        if trainable == "all" and model.dtype != torch.float32:
-            self._copy = self._compute_copy()
+        if compute_with is not None:
+            self._copy = self._compute_copy(compute_with)
         else:
             for name, parameter in named.items():
                 parameter.requires_grad_(True)
                 parameter.grad = self._flat.grad_views[name]
+        model = objective.model
         self._optimiser = torch.optim.AdamW(
             [self._flat.values],
             betas=optim.betas,
@@ -73,18 +107,26 @@ class TorchTraining:
             fused=model.device.type in ("cpu", "cuda"),
         )
         self._pool: DropoutPool | None = None
-        if spec is not None and spec.dropout > 0:
-            self._pool = DropoutPool(optim.seed, spec.dropout, model.dtype, model.device)
+        if not objective.everything and model.spec is not None and model.spec.dropout > 0:
+            self._pool = DropoutPool(optim.seed, model.spec.dropout, objective.mask_dtype, model.device)
         model.refresh()
 
-    def _compute_copy(self) -> _Flat:
+    def _compute_copy(self, compute_with: Callable[[dict[str, Tensor]], None]) -> _Flat:
         """The masters in the model's own dtype, as leaves whose gradients are views of one array."""
-        copy = _Flat(self._flat.views, self._model.dtype)
+        copy = _Flat(self._flat.views, self._objective.model.dtype)
         leaves = {k: v.detach().requires_grad_(True) for k, v in copy.views.items()}
         for name, leaf in leaves.items():
             leaf.grad = copy.grad_views[name]
-        self._model.compute_with(leaves)
+        compute_with(leaves)
         return copy
+
+    def _check(self, micro_batches: Sequence[Arrays]) -> None:
+        """Refuse batches that do not fit, and parameters that are no longer those of the optimiser."""
+        views, found = self._flat.views, self._objective.trained()
+        if found.keys() != views.keys() or any(found[k].data_ptr() != view.data_ptr() for k, view in views.items()):
+            raise BackendError("step: the adapter was fused or replaced since start_training; call that again")
+        for batch in micro_batches:
+            self._objective.check(batch)
 
     def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
         """One update from the gradient of (sum of losses) / (sum of weights).
@@ -92,11 +134,13 @@ class TorchTraining:
         A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is; so does a step
         without any scored target, with loss, weight and norm 0.
         """
-        weight = float(sum(np.count_nonzero(batch["loss_mask"]) for batch in micro_batches))
+        self._check(micro_batches)
+        weight = float(sum(self._objective.weight(batch) for batch in micro_batches))
         if not weight:
             return StepResult(0.0, 0.0, 0.0)
         self._flat.grads.zero_()
-        losses = [self._backward(batch, index, weight) for index, batch in enumerate(micro_batches)]
+        scored = ((index, batch) for index, batch in enumerate(micro_batches) if self._objective.weight(batch))
+        losses = [self._backward(batch, index, weight) for index, batch in scored]
         norm = torch.linalg.vector_norm(self._flat.grads)
         loss, size = (float(v) for v in torch.stack([torch.stack(losses).sum(), norm]).tolist())
         if math.isfinite(loss) and math.isfinite(size):
@@ -107,9 +151,7 @@ class TorchTraining:
         """Add the gradient of one micro-batch's share; its summed loss."""
         if self._pool is not None:
             self._pool.prefix = f"{self._step}/{index}"
-        loss = self._model.loss_sum(batch, self._pool, self._optim.checkpointing)
-        if not np.any(batch["loss_mask"]):
-            return loss.detach()
+        loss = self._objective.loss(batch, self._pool, self._optim.checkpointing)
         (loss / weight).backward()  # type: ignore[no-untyped-call]
         if self._copy is not None:
             self._flat.grads.add_(self._copy.grads)

@@ -1,10 +1,9 @@
-"""Flow batches and conditionings: checked in numpy, then the arrays that a pass over them reads."""
+"""Flow batches and conditionings: checked, then the arrays that a pass over them reads, on every backend (numpy)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays
@@ -81,7 +80,7 @@ def _flag(batch: Arrays, key: str) -> bool:
     return bool(np.asarray(batch.get(key, False)).all())
 
 
-def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, mx.array]:
+def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, np.ndarray]:
     """The conditions, drops applied; `own` says how much of the model's own style is added to `style`."""
     text = np.zeros((rows, length), np.int32)
     if "text" in batch and not _flag(batch, "drop_text"):
@@ -97,22 +96,22 @@ def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, 
     if "cond" in batch:
         known = np.asarray(batch["cond"], np.float32)
         given["cond"] = np.zeros_like(known) if _flag(batch, "drop_audio") else known
-    return {key: mx.array(value) for key, value in given.items()}
+    return given
 
 
-def inputs(batch: Arrays, own_style: bool) -> dict[str, mx.array]:
+def inputs(batch: Arrays, own_style: bool) -> dict[str, np.ndarray]:
     """A batch's arrays, drops applied: latents, noise, time, valid (float32, 1 or 0) and the conditions.
 
     The same batch always gives the same names, whatever is dropped: a compiled step would be compiled anew otherwise.
     """
     rows, length, _ = np.shape(batch["latents"])
-    main = {key: mx.array(np.asarray(batch[key], np.float32)) for key in ("latents", "noise", "time", "valid")}
+    main = {key: np.asarray(batch[key], np.float32) for key in ("latents", "noise", "time", "valid")}
     return main | _given(batch, rows, length, own_style)
 
 
 def conditioning(
     batch: Arrays, config: DiffRhythmConfig, own_style: np.ndarray | None
-) -> tuple[int, dict[str, mx.array]]:
+) -> tuple[int, dict[str, np.ndarray]]:
     """The rows B of a conditioning, and its arrays for 2 B rows: as it says, then without conditions.
 
     Where nothing in it has a length ([B, T] text or [B, T, C] cond), `valid` gives it.
@@ -135,4 +134,4 @@ def conditioning(
     }
     without["style"] = batch.get("negative_style", np.zeros((rows, CONDITION), np.float32))
     parts = (_given(batch, rows, length, False), _given(without, rows, length, False))
-    return rows, {key: mx.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return rows, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

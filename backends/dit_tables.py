@@ -1,0 +1,29 @@
+"""Numbers and tables of DiffRhythm's diffusion transformer that every backend computes with (numpy)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+EPS = 1e-6  # of every norm
+GROUPS = 16  # of the convolutions that tell positions
+SCALE = 1000.0  # of a time before its sinusoids
+BASE = 10000.0  # wave lengths of all sinusoids and rotations
+_WAVES = 128
+
+
+@cache
+def waves() -> np.ndarray:
+    """Frequencies of a time's sinusoids, float32 [128], rounded as in the original: a time is 1000 times larger."""
+    exponents = np.arange(_WAVES, dtype=np.float32) * np.float32(-np.log(BASE) / (_WAVES - 1))
+    return np.exp(exponents.astype(np.float64)).astype(np.float32)
+
+
+@cache
+def positions(length: int, width: int) -> np.ndarray:
+    """Cosines, then sines, of the frame's number at falling frequencies, float32 [length, width]."""
+    exponents = (np.arange(0, width, 2, dtype=np.float32) / np.float32(width)).astype(np.float64)
+    frequency = np.float32(1) / (BASE**exponents).astype(np.float32)
+    angle = np.arange(length, dtype=np.float32)[:, None] * frequency
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)

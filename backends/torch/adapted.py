@@ -1,0 +1,134 @@
+"""A module's base parameters and the one adapter round its layers, whatever is computed with both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from musiclora.backends.base import Arrays
+from musiclora.backends.torch import adapter as lora
+from musiclora.convert.adapter import LoraSpec, check_state, match_targets, state_keys, state_shapes
+from musiclora.convert.errors import BackendError
+
+
+class AdaptedModule:
+    """What both kinds of model share: base parameters by canonical name, and one LoRA adapter.
+
+    Attributes:
+        module: holds the parameters; PEFT's layers are put into it.
+        dtype: in which it is computed.
+        device: where everything lies.
+        spec: the adapter's record, None without one.
+        names: the modules that it touches.
+        enabled: whether it is computed with.
+    """
+
+    _conv1d = False  # whether weights lie as [in, out]
+
+    def __init__(
+        self, module: nn.Module, shapes: dict[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.module, self._shapes, self.dtype, self.device = module, shapes, dtype, device
+        self.spec: LoraSpec | None = None
+        self.names: list[str] = []
+        self.enabled = True
+
+    def refresh(self) -> None:
+        """Forget what was gathered from the module; called after parameters were replaced or the adapter switched."""
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every module that can carry LoRA, in model order."""
+        return dict(self._shapes)
+
+    def base_parameters(self) -> dict[str, nn.Parameter]:
+        """The checkpoint's parameters by canonical name, without the adapter's."""
+        named = self.module.named_parameters()
+        return {name.replace(".base_layer.", "."): value for name, value in named if ".lora_" not in name}
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapter's parameters by state key."""
+        found = {}
+        for name in self.names:
+            for key, value in zip(state_keys(name), lora.factors(self.module, name), strict=True):
+                found[key] = value
+        return found
+
+    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
+        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
+        names = match_targets(self._shapes, spec.targets)
+        check_state(initial, state_shapes(spec, self._shapes), "adapter")
+        self.drop_adapter()
+        lora.inject(self.module, spec, names, conv1d=self._conv1d)
+        lora.fill(self.module, names, initial, self.device)
+        self.module.requires_grad_(False)
+        self.spec, self.names = spec, names
+        self.refresh()
+
+    def drop_adapter(self) -> None:
+        """Put the plain layers back."""
+        lora.remove(self.module, self.names)
+        self.spec, self.names, self.enabled = None, [], True
+        self.refresh()
+
+    def need_adapter(self, what: str) -> LoraSpec:
+        """The adapter's record.
+
+        Raises:
+            BackendError: there is no adapter; what names the call that needs it.
+        """
+        if self.spec is None:
+            raise BackendError(f"{what}: this model has no adapter; call inject_adapter first")
+        return self.spec
+
+    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
+        """Refuse a training that cannot be.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way.
+        """
+        if trainable == "adapter":
+            self.need_adapter("start_training")
+        elif self.spec is not None:
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+
+    def set_adapter(self, enabled: bool) -> None:
+        """Switch the adapter; off computes bit for bit what the base does."""
+        self.need_adapter("set_adapter")
+        self.enabled = enabled
+        self.refresh()
+
+    def read_adapter(self) -> dict[str, np.ndarray]:
+        """Adapter state, float32 copies."""
+        self.need_adapter("read_adapter")
+        return {k: p.detach().cpu().numpy().copy() for k, p in self.adapter_parameters().items()}
+
+    def write_adapter(self, state: Arrays) -> None:
+        """Fill the adapter in place; strict."""
+        spec = self.need_adapter("write_adapter")
+        check_state(state, state_shapes(spec, self._shapes), "adapter state")
+        lora.fill(self.module, self.names, state, self.device)
+
+    def merged_weights(self, what: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and value of each adapted weight with the update added, summed in float32 and cast once."""
+        scale = self.need_adapter(what).scale
+        with torch.no_grad():
+            for name in self.names:
+                weight = lora.base_layer(self.module, name).get_parameter("weight")
+                a, b = lora.factors(self.module, name)
+                value = lora.fused_weight(weight, a, b, scale, conv1d=self._conv1d)
+                yield f"{name}.weight", nn.Parameter(value, requires_grad=False)
+
+    def fuse(self) -> None:
+        """Add the update to the weights and drop the adapter; whoever holds the old weights keeps them."""
+        for name, value in self.merged_weights("fuse"):
+            lora.base_layer(self.module, name.removesuffix(".weight")).register_parameter("weight", value)
+        self.drop_adapter()
+
+    def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Base weights one by one, float32, under canonical names and layouts."""
+        for name, value in self.base_parameters().items():
+            yield name, value.detach().float().cpu().numpy().copy()

@@ -1,0 +1,207 @@
+"""DiffRhythm on torch: a checkpoint's module, its adapter and style vector, and what is computed with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from musiclora.backends import flow_batches
+from musiclora.backends.base import Arrays, LossSum, OptimSpec
+from musiclora.backends.torch import adapter as lora
+from musiclora.backends.torch.adapted import AdaptedModule
+from musiclora.backends.torch.dit import DiT
+from musiclora.backends.torch.dit_layers import Conditions
+from musiclora.backends.torch.objectives import FlowObjective
+from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.diffrhythm import CONDITION
+from musiclora.convert.errors import BackendError, DataError
+
+if TYPE_CHECKING:
+    from musiclora.backends.torch.training import TorchTraining
+
+__all__ = ["DiT", "Prepared", "TorchFlow"]
+
+_UNGUIDED = 1e-5  # guidance below this computes the conditional velocity alone, as the original does
+_GIVEN = ("text", "style", "start_time", "duration", "cond")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What does not depend on time, of one conditioning: made of the adapter and style as they were then.
+
+    Attributes:
+        shape: [B, T, C] of the latents it is for.
+        made: for 2 B rows, as the conditioning says, then without conditions.
+        module: with the adapter added; it shares the model's other weights.
+    """
+
+    shape: tuple[int, ...]
+    made: Conditions
+    module: DiT
+
+
+class TorchFlow(AdaptedModule):
+    """A DiffRhythm checkpoint on one device (implements `backends.base.FlowModel`).
+
+    Attributes:
+        style: the model's own style vector, float32 [512], or None.
+    """
+
+    module: DiT
+
+    def __init__(self, path: Path, dtype: torch.dtype, device: torch.device) -> None:
+        module = DiT.from_folder(path, dtype, device)
+        self.config = config = module.sizes
+        super().__init__(module, config.linear_shapes(), dtype, device)
+        self.latent_channels, self.max_frames = config.mel_dim, config.max_frames
+        self.has_duration = config.duration_embedding
+        self.style: nn.Parameter | None = None
+        self._masking = lora.Masking()
+
+    # --- style ---
+
+    def set_style(self, style: np.ndarray | None) -> None:
+        """Give the model a style vector [512] of its own, or take it away; see `backends.base.FlowModel`.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        if style is None:
+            self.style = None
+            return
+        value = np.array(style, np.float32)
+        if value.shape != (CONDITION,) or not np.isfinite(value).all():
+            raise DataError(f"a style vector has {CONDITION} finite values; this one has shape {list(value.shape)}")
+        found = torch.from_numpy(value).to(self.device)
+        if self.style is None:
+            self.style = nn.Parameter(found, requires_grad=False)
+        else:
+            with torch.no_grad():  # in place: a training may hold it
+                self.style.copy_(found)
+
+    def read_style(self) -> np.ndarray | None:
+        """The model's own style vector, a float32 copy [512]; None without one."""
+        return None if self.style is None else self.style.detach().cpu().numpy().copy()
+
+    # --- adapter ---
+
+    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
+        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
+        super().inject_adapter(spec, initial)
+        if spec.dropout:
+            lora.pool_dropout(self.module, self.names, self._masking)
+
+    def refresh(self) -> None:
+        """Let PEFT's layers know whether the adapter is on."""
+        lora.switch(self.module, self.names, self.enabled)
+
+    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
+        """Refuse a training that cannot be.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        super().need_trainable(trainable)
+        if trainable == "all" and self.dtype != torch.float32:
+            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
+
+    # --- training ---
+
+    def weight(self, batch: Arrays) -> float:
+        """How many latent values are scored: all channels of the valid frames."""
+        return float(flow_batches.weight(batch))
+
+    def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
+        """Squared error of the velocity summed over all values of valid frames, a float32 scalar with its gradient.
+
+        Args:
+            batch: a flow batch.
+            masks: LoRA dropout, also of the second pass that checkpointing makes; None for none.
+            checkpointing: keep only the blocks' inputs for the backward pass.
+
+        Source: Liu et al. 2022 (arXiv 2209.03003), eq. 1.
+        """
+        flow_batches.check(batch, self.config)
+        self._masking.masks = masks
+        arrays = self._tensors(flow_batches.inputs(batch, self.style is not None))
+        if self.style is not None:
+            arrays["style"] = arrays["style"] + arrays["own"] * self.style
+        time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
+        made = self.module.conditions(**{key: arrays[key] for key in _GIVEN if key in arrays})
+        found = self.module.velocity((1 - time) * noise + time * latents, arrays["time"], made, checkpointing)
+        error = (found.float() - (latents - noise)).square()
+        return (error.sum(dim=-1) * arrays["valid"]).sum()
+
+    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
+        return {key: torch.from_numpy(np.array(value)).to(self.device) for key, value in arrays.items()}
+
+    def loss(self, batch: Arrays) -> LossSum:
+        """Loss without gradient or dropout; repeatable."""
+        with torch.inference_mode():
+            total = self.loss_sum(batch)
+        return LossSum(float(total), self.weight(batch))
+
+    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> TorchTraining:
+        """A trainer of the adapter, and the style vector where there is one, or of all base weights.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        from musiclora.backends.torch.training import TorchTraining
+
+        self.need_trainable(trainable)
+        return TorchTraining(FlowObjective(self, trainable == "all"), optim)
+
+    # --- sampling ---
+
+    def _merged(self) -> DiT:
+        """A module of its own with the active adapter added; the other weights are shared."""
+        module = DiT.empty(self.config)
+        merged = dict(self.merged_weights("prepare")) if self.spec and self.enabled else {}
+        for name, value in {**self.base_parameters(), **merged}.items():
+            module.put(name, value.detach())
+        return module
+
+    def prepare(self, conditioning: Arrays) -> Prepared:
+        """Everything that does not depend on time, computed once; see `backends.base.FlowModel`.
+
+        It keeps the adapter and the style as they are now: what is changed afterwards needs another call. So does a
+        training of all weights, which changes them in place.
+
+        Raises:
+            DataError: a conditioning without a length, or arrays that do not fit.
+        """
+        rows, given = flow_batches.conditioning(conditioning, self.config, self.read_style())
+        module = self._merged()
+        with torch.inference_mode():
+            made = module.ahead(module.conditions(**self._tensors(given)))
+        return Prepared((rows, given["text"].shape[1], self.latent_channels), made, module)
+
+    def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, guidance: float) -> np.ndarray:
+        """Velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
+
+        Raises:
+            DataError: x does not fit what was prepared.
+        """
+        x = np.array(x, np.float32)
+        if x.shape != prepared.shape:
+            raise DataError(f"x has shape {list(x.shape)}; this conditioning was prepared for {list(prepared.shape)}")
+        times = np.array(np.broadcast_to(np.asarray(time, np.float32), (len(x),)))
+        with torch.inference_mode():
+            given = torch.from_numpy(x).to(self.device), torch.from_numpy(times).to(self.device)
+            found: np.ndarray = guided(*given, prepared, guidance).cpu().numpy()
+        return found
+
+
+def guided(x: Tensor, time: Tensor, prepared: Prepared, guidance: float) -> Tensor:
+    """Velocity float32 of x [B, T, C]; both passes of guidance are one of 2 B rows."""
+    if guidance < _UNGUIDED:
+        return prepared.module.velocity(x, time, prepared.made.rows(len(x))).float()
+    twice = prepared.module.velocity(torch.cat([x, x]), torch.cat([time, time]), prepared.made)
+    p, q = twice.float().chunk(2)
+    return p + guidance * (p - q)

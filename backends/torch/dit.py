@@ -69,7 +69,7 @@ class DiT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.text_embed.text_embed.weight.dtype
+        return self.input_embed.conv_pos_embed.conv1d[0].weight.dtype  # a layer that carries no adapter
 
     def conditions(
         self,

@@ -140,7 +140,11 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = self.gate_proj(x)
+        if torch.is_grad_enabled():
+            return self.down_proj(F.silu(gate) * self.up_proj(x))
+        # In place: on a CPU the pages of new arrays this wide cost a sixth of the time.
+        return self.down_proj(F.silu(gate, inplace=True).mul_(self.up_proj(x)))
 
 
 class Block(nn.Module):

@@ -1,0 +1,282 @@
+"""What is torch's own in the diffusion transformer: names, constants, plain PEFT, attention, one pass for guidance."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+from audio_toys import CONFIGS, SPEC, FlowToy, conditioning_of, random_tensors, write_toy
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from musiclora.backends import dit_tables  # noqa: E402
+from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
+from musiclora.backends.torch import dit_layers  # noqa: E402
+from musiclora.backends.torch.backend import BACKEND  # noqa: E402
+from musiclora.backends.torch.diffrhythm import DiT  # noqa: E402
+from musiclora.convert.adapter import write_peft  # noqa: E402
+from musiclora.convert.diffrhythm import HEADS, DiffRhythmConfig, write_diffrhythm  # noqa: E402
+from musiclora.convert.errors import ConvertError  # noqa: E402
+
+FULL = DiffRhythmConfig(2048, 16, 4)
+FULL_LONG = DiffRhythmConfig(2048, 16, 4, max_frames=6144, duration_embedding=True)
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
+def toy(request, tmp_path_factory):
+    config = CONFIGS[request.param]
+    return FlowToy(BACKEND, write_toy(tmp_path_factory.mktemp("flow") / "model", config), config)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    config = CONFIGS["rectangular"]
+    return FlowToy(BACKEND, write_toy(tmp_path_factory.mktemp("one") / "model", config), config)
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "size"), [(FULL, 219, 1_109_315_648), (FULL_LONG, 223, 1_109_709_888)], ids=["2048", "6144"]
+)
+def test_the_full_size_has_the_originals_parameters(config, count, size):
+    shapes = {name: tuple(value.shape) for name, value in DiT.empty(config).named_parameters()}
+    assert shapes == config.tensor_shapes()
+    assert (len(shapes), sum(np.prod(s) for s in shapes.values())) == (count, size)
+    assert not list(DiT.empty(config).buffers())
+
+
+def test_every_norm_and_convolution_has_the_originals_constants(toy):
+    """Fixtures do not tell 1e-5 from 1e-6: both are within their tolerance."""
+    module, config = DiT.from_folder(toy.folder), toy.config
+    norms = [part for part in module.modules() if isinstance(part, (nn.RMSNorm, nn.LayerNorm))]
+    assert [norm.eps for norm in norms] == [1e-6] * (2 * config.depth + config.conv_layers + 1)
+    wide = [m for m in module.modules() if isinstance(m, nn.Conv1d) and m.kernel_size == (31,)]
+    assert [(m.groups, m.padding) for m in wide] == [(16, (15,))] * 2
+    deep = [m for m in module.modules() if isinstance(m, nn.Conv1d) and m.kernel_size == (7,)]
+    assert [(m.groups, m.padding) for m in deep] == [(config.text_dim, (3,))] * config.conv_layers
+    biased = [n for n, m in module.named_modules() if isinstance(m, nn.Linear) and m.bias is not None]
+    assert not [name for name in biased if name.startswith("transformer_blocks.")]
+    assert (dit_tables.EPS, dit_tables.SCALE, dit_tables.BASE, HEADS) == (1e-6, 1000.0, 10000.0, 32)
+
+
+def test_response_norm_is_over_time_with_the_originals_eps():
+    y = np.random.default_rng(1).standard_normal((2, 9, 4)).astype(np.float32) * np.float32(1e-6)
+    gamma, beta = np.float32([[[1, 2, 3, 4]]]), np.float32([[[0.5, 0, 0, 0]]])
+    norm = dit_layers.ResponseNorm(4)
+    norm.gamma.data, norm.beta.data = torch.from_numpy(gamma), torch.from_numpy(beta)
+    size = np.sqrt((y.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    expected = gamma * y * size / (size.mean(axis=-1, keepdims=True) + 1e-6) + beta + y
+    np.testing.assert_allclose(norm(torch.from_numpy(y)).detach().numpy(), expected, rtol=1e-5)
+
+
+def test_a_channel_that_is_silent_throughout_has_a_gradient():
+    norm = dit_layers.ResponseNorm(2)
+    norm.gamma.data.fill_(1)
+    y = torch.tensor([[[0.0, 1.0], [0.0, 2.0]]], requires_grad=True)
+    norm(y).sum().backward()
+    assert torch.isfinite(y.grad).all()
+
+
+def test_rotation_turns_the_halves_by_the_frames_number():
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 5, 8)).astype(np.float32))
+    found = dit_layers.rotated(x, dit_layers.rotation_of(5, 8, x)).numpy()
+    angle = np.arange(5)[:, None] * 10000.0 ** (-2 * np.arange(4) / 8)
+    turned = (x[..., :4].numpy() + 1j * x[..., 4:].numpy()) * np.exp(1j * angle)
+    np.testing.assert_allclose(found, np.concatenate([turned.real, turned.imag], axis=-1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 70])
+def test_attention_and_its_gradients_equal_the_definition(causal, length):
+    layer = dit_layers.Attention(64, causal)
+    x = torch.randn(2, length, 64, generator=torch.Generator().manual_seed(length), requires_grad=True)
+    rotation = dit_layers.rotation_of(length, 2, x)
+
+    def definition(x):
+        q, k, v = (p(x).view(2, length, 32, 2).transpose(1, 2) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
+        q, k = dit_layers.rotated(q, rotation), dit_layers.rotated(k, rotation)
+        scores = q @ k.mT / 2**0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), float("-inf"))
+        return layer.o_proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, length, 64))
+
+    outer = torch.randn(2, length, 64, generator=torch.Generator().manual_seed(1))
+    values = layer(x, rotation), definition(x)
+    torch.testing.assert_close(*values, rtol=0, atol=2e-6)
+    slopes = (torch.autograd.grad(value, [x, *layer.parameters()], outer) for value in values)
+    for found, expected in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+
+
+def arguments(batch, x):
+    names = {"style": "style_prompt", **{key: key for key in ("cond", "text", "time", "start_time", "duration")}}
+    return {"x": torch.from_numpy(x), **{names[k]: torch.from_numpy(v) for k, v in batch.items() if k in names}}
+
+
+def test_one_pass_of_the_module_equals_conditions_made_ahead(toy):
+    """The input layer in parts, as the sampler computes it, and whole, as training and PEFT do."""
+    model, batch = toy.load(), toy.batch()
+    with torch.no_grad():
+        expected = model.module(**arguments(batch, batch["noise"])).numpy()
+    found = model.velocity(batch["noise"], batch["time"], model.prepare(conditioning_of(batch)), 0.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_values_in_place_are_those_with_a_gradient(one):
+    model, batch = one.load(), one.batch()
+    given = arguments(batch, batch["noise"])
+    with torch.no_grad():
+        without = model.module(**given)
+    assert torch.equal(model.module(**given), without)
+
+
+def saved(toy, folder, spec=SPEC):
+    write_peft(folder, spec, toy.state(spec), base_model=str(toy.folder), task_type=None, fan_in_fan_out=False)
+    return folder
+
+
+def test_plain_peft_loads_an_adapter_without_a_missing_or_unexpected_key(toy, tmp_path):
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT only warns of such keys
+        plain = PeftModel.from_pretrained(DiT.from_folder(toy.folder), saved(toy, tmp_path / "adapter"))
+    state, expected = plain.state_dict(), toy.state()
+    own = {key for key in state if ".lora_" in key}
+    assert own == {"base_model.model." + k.replace(".weight", ".default.weight") for k in expected}
+    for key, value in expected.items():
+        found = state["base_model.model." + key.replace(".weight", ".default.weight")]
+        np.testing.assert_array_equal(found.numpy(), value, err_msg=key)
+    batch, model = toy.batch(), toy.adapted()
+    with torch.no_grad():
+        found = plain(**arguments(batch, batch["noise"])).numpy()
+        merged = plain.merge_and_unload()(**arguments(batch, batch["noise"])).numpy()
+    expected = model.velocity(batch["noise"], batch["time"], model.prepare(conditioning_of(batch)), 0.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(merged, expected, rtol=0, atol=2e-5)
+    assert np.abs(toy.velocity(model) - toy.velocity(toy.load())).max() > 0.01
+
+
+def test_what_plain_peft_saves_is_read_back_as_the_same_adapter(one, tmp_path):
+    from peft import PeftModel
+
+    from musiclora.convert.adapter import read_peft
+
+    plain = PeftModel.from_pretrained(DiT.from_folder(one.folder), saved(one, tmp_path / "adapter"))
+    plain.save_pretrained(tmp_path / "again")
+    again = read_peft(tmp_path / "again")
+    assert (again.spec.rank, again.spec.alpha, set(again.spec.targets)) == (SPEC.rank, SPEC.alpha, set(SPEC.targets))
+    assert sorted(again.state) == sorted(one.state())
+    for key, value in one.state().items():
+        np.testing.assert_array_equal(again.state[key], value, err_msg=key)
+
+
+def test_an_adapter_of_every_linear_layer_can_be_carried(toy):
+    """Text blocks, fusions, the input layer and the MLP, too, which the usual targets leave out."""
+    leaves = {name.rpartition(".")[2] if name[-1] not in "0123456789" else name for name in toy.config.linear_shapes()}
+    spec = type(SPEC)(2, 4.0, 0.0, tuple(sorted(leaves)))
+    model = toy.adapted(spec)
+    assert len(model.read_adapter()) == 2 * len(toy.config.linear_shapes())
+    before, batch = toy.velocity(model), toy.batch()
+    result = model.start_training(OptimSpec()).step([batch], 0.0)
+    assert result.loss == pytest.approx(toy.adapted(spec).loss(batch).total, rel=1e-5)
+    model.fuse()
+    np.testing.assert_allclose(toy.velocity(model), before, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["hf", "mlx"])
+def test_read_weights_gives_back_what_the_checkpoint_holds(toy, tmp_path, layout):
+    expected = random_tensors(toy.config)
+    write_diffrhythm(tmp_path / "model", toy.config, expected.items(), layout, "float32")
+    model = BACKEND.load(FAMILIES["audio"], tmp_path / "model")
+    found = dict(model.read_weights())
+    assert sorted(found) == sorted(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_from_folder_refuses_another_model_by_name(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ConvertError):
+        DiT.from_folder(tmp_path)
+
+
+def test_velocity_joins_both_passes_of_guidance_into_one(one, monkeypatch):
+    model, batch = one.adapted(), one.batch()
+    given = conditioning_of(batch)
+    nothing = {**given, "style": given["negative_style"], "drop_audio": True, "drop_text": True}
+    p, q = (model.velocity(batch["noise"], batch["time"], model.prepare(c), 0.0) for c in (given, nothing))
+    prepared, passes, real = model.prepare(given), [], DiT.velocity
+    monkeypatch.setattr(DiT, "velocity", lambda self, x, *rest: passes.append(len(x)) or real(self, x, *rest))
+    for name in ("text_embed", "start_time_embed", "text_fusion_linears"):
+        monkeypatch.setattr(prepared.module, name, None)  # nothing that does not depend on the time is computed again
+    found = model.velocity(batch["noise"], batch["time"], prepared, 3.0)
+    assert passes == [4]
+    # p - q is multiplied by 3, and products of twice the rows may add in another order
+    np.testing.assert_allclose(found, p + 3 * (p - q), rtol=0, atol=5e-5)
+    np.testing.assert_array_equal(model.velocity(batch["noise"], batch["time"], prepared, 1e-6), p)
+    assert passes == [4, 2]
+    assert np.abs(p - q).max() > 0.1
+
+
+def test_a_prepared_conditioning_keeps_the_adapter_of_its_time(one):
+    batch = one.batch()
+    given, x = conditioning_of(batch), batch["noise"]
+    changes = {
+        "switched off": lambda m: m.set_adapter(False),
+        "filled anew": lambda m: m.write_adapter(one.state(seed=9)),
+        "fused": lambda m: m.fuse(),
+        "replaced": lambda m: m.inject_adapter(SPEC, one.state(seed=9)),
+        "trained": lambda m: m.start_training(OptimSpec()).step([batch], 0.1),
+        "another style": lambda m: m.set_style(np.ones(512, np.float32)),
+    }
+    for name, change in changes.items():
+        model = one.adapted()
+        prepared = model.prepare(given)
+        before = model.velocity(x, 0.5, prepared, 2.0)
+        change(model)
+        np.testing.assert_array_equal(model.velocity(x, 0.5, prepared, 2.0), before, err_msg=name)
+    plain = one.load()
+    prepared = plain.prepare(given)
+    before = plain.velocity(x, 0.5, prepared, 2.0)
+    plain.inject_adapter(SPEC, one.state())
+    plain.fuse()
+    np.testing.assert_array_equal(plain.velocity(x, 0.5, prepared, 2.0), before)
+
+
+def test_preparing_shares_the_weights_that_the_adapter_does_not_touch(one):
+    model = one.adapted()
+    prepared = model.prepare(conditioning_of(one.batch()))
+    ours = {name: value.data_ptr() for name, value in model.base_parameters().items()}
+    theirs = {name: value.data_ptr() for name, value in prepared.module.named_parameters()}
+    assert {name for name in ours if ours[name] != theirs[name]} == {f"{name}.weight" for name in model.names}
+
+
+def test_a_model_is_let_go_with_its_last_reference(one):
+    """Weights of gigabytes must not wait for the garbage collector."""
+    model = one.adapted()
+    one.velocity(model)
+    training = model.start_training(OptimSpec(checkpointing=True))
+    training.step([one.batch()], 1e-3)
+    seen = [weakref.ref(model), weakref.ref(model.module)]
+    gc.disable()
+    try:
+        del model, training
+        assert [ref() for ref in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_half_precision_stays_near_float32(one):
+    expected = one.velocity(one.adapted())
+    half = BACKEND.load(FAMILIES["audio"], one.folder, dtype="bfloat16")
+    half.inject_adapter(SPEC, one.state())
+    found = one.velocity(half)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()  # 8 bits through three blocks
+    assert {p.dtype for p in half.base_parameters().values()} == {torch.bfloat16}
+    assert {p.dtype for p in half.adapter_parameters().values()} == {torch.float32}

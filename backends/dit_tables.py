@@ -27,3 +27,10 @@ def positions(length: int, width: int) -> np.ndarray:
     frequency = np.float32(1) / (BASE**exponents).astype(np.float32)
     angle = np.arange(length, dtype=np.float32)[:, None] * frequency
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+
+
+@cache
+def angles(length: int, width: int) -> np.ndarray:
+    """Angles of the rotary embedding, float32 [length, width / 2] (Su et al. 2021, arXiv 2104.09864)."""
+    frequency = (BASE ** (-np.arange(0, width, 2) / width)).astype(np.float32)
+    return np.arange(length, dtype=np.float32)[:, None] * frequency

@@ -61,6 +61,12 @@ def _dtype(name: str, where: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
+def _keep_float32(where: torch.device) -> None:
+    """Let CUDA's convolutions compute what float32 says: torch lets them round to TF32's ten bits by default."""
+    if where.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 class TorchBackend:
     """PyTorch with PEFT's injection (implements `backends.base.Backend`)."""
 
@@ -75,6 +81,7 @@ class TorchBackend:
         """
         where = device()
         kind = _dtype(dtype, where)
+        _keep_float32(where)
         if family.name not in _MODELS:
             raise BackendError(f"torch: the family {family.name!r} is not known; known: {', '.join(_MODELS)}")
         module, name = _MODELS[family.name]
@@ -93,6 +100,7 @@ class TorchBackend:
         """
         where = device()
         kind = _dtype(dtype, where)
+        _keep_float32(where)
         from musiclora.backends.torch.oobleck import TorchOobleck
 
         inner = Path(checkpoint) / "vae"

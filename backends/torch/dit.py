@@ -69,7 +69,8 @@ class DiT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.input_embed.conv_pos_embed.conv1d[0].weight.dtype  # a layer that carries no adapter
+        """Of the weights, also where the layers carry float32 adapters."""
+        return self.proj_out.weight.dtype
 
     def conditions(
         self,
@@ -108,7 +109,7 @@ class DiT(nn.Module):
         dtype = self.dtype
         c = self.time_embed(time, dtype) + made.embedding
         h = self.input_embed(x.to(dtype), made, c)
-        rotation = rotation_of(x.shape[1], self.sizes.dim // HEADS, h)
+        rotation = rotation_of(x.shape[1], self.sizes.dim // HEADS, h.device)
         for i, block in enumerate(self.transformer_blocks):
             if checkpointing:
                 # Dropout masks are functions of their names, so no random state is needed for the second pass.

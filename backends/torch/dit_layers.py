@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, waves
+from musiclora.backends.dit_tables import EPS, GROUPS, SCALE, angles, positions, waves
 from musiclora.convert.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
 Rotation = tuple[Tensor, Tensor]
@@ -175,15 +174,9 @@ class OutputNorm(nn.Module):
         return self.norm(x) * (1 + scale) + shift
 
 
-@cache
-def _angles(length: int, width: int) -> Tensor:
-    frequencies = BASE ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
-    return torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-
-
-def rotation_of(length: int, width: int, like: Tensor) -> Rotation:
-    """Cosines and sines of the rotary embedding, float32 [length, width / 2] (Su et al. 2021, arXiv 2104.09864)."""
-    angle = _angles(length, width).to(like.device)
+def rotation_of(length: int, width: int, device: torch.device) -> Rotation:
+    """Cosines and sines of the rotary embedding, float32 [length, width / 2]."""
+    angle = torch.from_numpy(angles(length, width)).to(device)
     return angle.cos(), angle.sin()
 
 

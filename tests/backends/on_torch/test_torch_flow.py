@@ -83,7 +83,7 @@ def test_a_channel_that_is_silent_throughout_has_a_gradient():
 
 def test_rotation_turns_the_halves_by_the_frames_number():
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 5, 8)).astype(np.float32))
-    found = dit_layers.rotated(x, dit_layers.rotation_of(5, 8, x)).numpy()
+    found = dit_layers.rotated(x, dit_layers.rotation_of(5, 8, x.device)).numpy()
     angle = np.arange(5)[:, None] * 10000.0 ** (-2 * np.arange(4) / 8)
     turned = (x[..., :4].numpy() + 1j * x[..., 4:].numpy()) * np.exp(1j * angle)
     np.testing.assert_allclose(found, np.concatenate([turned.real, turned.imag], axis=-1), rtol=0, atol=1e-6)
@@ -94,7 +94,7 @@ def test_rotation_turns_the_halves_by_the_frames_number():
 def test_attention_and_its_gradients_equal_the_definition(causal, length):
     layer = dit_layers.Attention(64, causal)
     x = torch.randn(2, length, 64, generator=torch.Generator().manual_seed(length), requires_grad=True)
-    rotation = dit_layers.rotation_of(length, 2, x)
+    rotation = dit_layers.rotation_of(length, 2, x.device)
 
     def definition(x):
         q, k, v = (p(x).view(2, length, 32, 2).transpose(1, 2) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
@@ -280,3 +280,13 @@ def test_half_precision_stays_near_float32(one):
     assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()  # 8 bits through three blocks
     assert {p.dtype for p in half.base_parameters().values()} == {torch.bfloat16}
     assert {p.dtype for p in half.adapter_parameters().values()} == {torch.float32}
+
+
+def test_float32_convolutions_are_not_rounded_on_a_cuda_device(monkeypatch):
+    from musiclora.backends.torch import backend
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    backend._keep_float32(torch.device("cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    backend._keep_float32(torch.device("cuda"))
+    assert not torch.backends.cudnn.allow_tf32

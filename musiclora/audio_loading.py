@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from musiclora.adapters import combine, parse_adapter
-from musiclora.audio_merging import blended_style, read_style
-from musiclora.audio_recordings import encode_recordings, is_latents, read_latents
+from musiclora.audio_merging import blended_style
 from musiclora.audio_windows import Recording
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.diffrhythm import read_diffrhythm
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
 from musiclora.convert.oobleck import read_oobleck
+from musiclora.data.latents import encode_recordings, is_latents, read_latents
+from musiclora.data.styles import SUFFIXES as STYLE_SUFFIXES
+from musiclora.data.styles import style_of_file, style_of_words
 from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.models import Adapter, BaseModel, base_of, check_base, find_adapter
 from musiclora.results import Reporter
@@ -97,12 +99,11 @@ def given_style(text: str, backend: str) -> np.ndarray:
         ConfigError, DataError: another width, or words where no encoder of them is installed.
     """
     path = Path(text).expanduser()
-    if not path.is_file():
+    if path.is_file():
+        return style_of_file(path)
+    if path.suffix.lower() in STYLE_SUFFIXES:
         raise ConfigError(f"--style {text}: there is no such file")
-    style = read_style(path)
-    if style is None:
-        raise ConfigError(f"{path}: holds no style")
-    return style
+    return style_of_words(text, f"--style {text!r}")
 
 
 def recordings_in(
@@ -120,7 +121,7 @@ def recordings_in(
         where = codec_folder(base, vae)
         with reporter.task("encoding recordings") as update:
             loaded = get_backend(backend).load_codec(where)
-            notes += [f"left out: {text}" for text in encode_recordings(folder, cache, loaded, codec, update)]
+            notes += encode_recordings(folder, cache, loaded, codec, update).notes()
         folder = cache
     channels = read_diffrhythm(base.path).config.mel_dim
     recordings = []

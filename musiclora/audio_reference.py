@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.audio_recordings import read_recording
 from musiclora.backends.base import Codec
+from musiclora.data.audio import read_recording
 from musiclora.errors import ConfigError
 
 # -6 dBFS: what the original brings a reference's peak to before it is encoded.

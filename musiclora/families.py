@@ -19,10 +19,11 @@ _MODEL_TYPES = {"gpt2": "symbolic", "diffrhythm": "audio"}
 _JOBS = {
     "symbolic": {
         "train": "musiclora.prepare", "generate": "musiclora.composing", "evaluate": "musiclora.scoring",
+        "preprocess": "musiclora.prepare",
     },
     "audio": {
         "train": "musiclora.audio_material", "generate": "musiclora.audio_making",
-        "evaluate": "musiclora.audio_scoring",
+        "evaluate": "musiclora.audio_scoring", "preprocess": "musiclora.audio_preparing",
     },
 }  # fmt: skip
 
@@ -34,6 +35,7 @@ _OPTIONS = {
     ),
     "audio": (
         "seconds", "steps", "guidance", "style", "negative_style", "init_audio", "repaint", "vae",
+        "posterior",
     ),
 }  # fmt: skip
 
@@ -52,7 +54,7 @@ def family_of(folder: Path) -> str:
 
 
 def job(family: str, command: str) -> Any:
-    """The module with a family's part of `train`, `generate` or `evaluate`."""
+    """The module with a family's part of `train`, `generate`, `evaluate` or `preprocess`."""
     return importlib.import_module(_JOBS[family][command])
 
 

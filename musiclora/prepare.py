@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from musiclora.symbolic import Prepared, Songs, check_base_loss
 __all__ = [
     "Prepared",
     "Songs",
+    "TokensResult",
     "add",
     "batch_plan",
     "check_base_loss",
@@ -31,11 +33,11 @@ __all__ = [
     "mix_in",
     "mixed",
     "prepare",
+    "preprocess",
     "song_batches",
     "song_losses",
     "split_songs",
     "tokenizer_for",
-    "write_cache",
 ]
 
 
@@ -70,17 +72,46 @@ def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
     return find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, None)
 
 
-def write_cache(
-    data_dir: Path,
-    output_dir: Path,
-    tokenizer: MusicTokenizer,
-    workers: int | None,
-    on_progress: Callable[[int, int], None],
-) -> PieceSet:
-    """Tokenise a folder of music into a token cache."""
-    pieces = load_pieces(data_dir, tokenizer, workers=workers, on_progress=on_progress)
-    write_token_cache(output_dir, pieces, tokenizer)
-    return pieces
+@dataclasses.dataclass(frozen=True)
+class TokensResult:
+    """What `preprocess` made of songs."""
+
+    folder: Path
+    pieces: PieceSet
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        from musiclora.data.health import health_json
+
+        p = self.pieces
+        tokens = sum(len(piece.tokens) for piece in p.pieces)
+        return {
+            "pieces": len(p.pieces), "songs": p.songs, "notes": p.notes, "tokens": tokens,
+            "health": health_json(p.health),
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """For people."""
+        from musiclora.data.health import health_line
+
+        p = self.pieces
+        return [f"{len(p.pieces)} pieces of {p.songs} songs in {self.folder}: {health_line(p.health)}"]
+
+    def notes(self) -> list[str]:
+        """What the user should know."""
+        return []
+
+
+def preprocess(
+    data_dir: Path, output_dir: Path, model: str, reporter: Reporter, *, backend: str = "auto", seed: int = 42,
+    tokenizer: str | None = None, num_workers: int | None = None,
+) -> TokensResult:  # fmt: skip
+    """Tokenise a folder of music into a token cache; no backend is needed and nothing is drawn."""
+    chosen = tokenizer_for(model, tokenizer)
+    with reporter.task("tokenising") as update:
+        pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)
+        write_token_cache(output_dir, pieces, chosen)
+    return TokensResult(output_dir, pieces)
 
 
 def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> MusicTokenizer:

@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "demo",
     "doctor": "doctor",
     "augment": "augment",
+    "cut": "cut",
     "preprocess": "preprocess",
     "pretrain": "pretrain",
     "train": "train",

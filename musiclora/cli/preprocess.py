@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from musiclora.cli.common import json_option, print_json, progress
+from musiclora.cli.common import backend_option, json_option, note, print_json
 
 
 @click.command()
-@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Folder of music.")
-@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder of the token cache.")
-@click.option("--model", help="Whose tokenizer to use: bundled, a Hub id, or a model folder.")
-@click.option("--tokenizer", help="tokenizer.json or its folder, instead of the model's own.")
+@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Folder of music or recordings.")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder of tokens or latents.")
+@click.option("--model", help="Whose tokenizer or codec to use: bundled, bundled-audio, a Hub id, or a folder.")
+@click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder, instead of the model's own.")
+@click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
+@click.option(
+    "--style",
+    help="Audio: a file or words for all, muq for each recording's own by MuQ-MuLan, or adapter: one vector is trained "
+    "with the adapter.  [default: adapter]",
+)
+@click.option(
+    "--posterior", type=click.Choice(["mean", "sample"]), help="Audio: what is kept of the encoder.  [default: mean]"
+)
+@click.option("--seed", type=int, default=42, show_default=True, help="Audio: of the samples.")
 @click.option("--num-workers", type=int, help="Processes that read and tokenise.")
+@backend_option
 @json_option
 def preprocess(
-    data_dir: Path, output_dir: Path, model: str | None, tokenizer: str | None, num_workers: int | None, as_json: bool
-) -> None:
-    """Tokenise a folder once; `train --data-dir` and `evaluate --data-dir` take the cache instead of the folder."""
-    from musiclora.config import DEFAULT_MODEL
-    from musiclora.data.health import health_json, health_line
-    from musiclora.prepare import tokenizer_for, write_cache
+    data_dir: Path, output_dir: Path, model: str | None, num_workers: int | None, backend: str, seed: int,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Tokenise or encode a folder once; `train --data-dir` and `evaluate --data-dir` take the result instead of it.
 
-    chosen = tokenizer_for(model or DEFAULT_MODEL, tokenizer)
-    with progress("tokenising") as update:
-        pieces = write_cache(data_dir, output_dir, chosen, num_workers, update)
+    An interrupted encoding goes on where it stopped.
+    """
+    from musiclora.cli.reporting import console
+    from musiclora.config import DEFAULT_MODEL
+    from musiclora.families import family_of, job, refuse_foreign
+    from musiclora.models import find_model
+
+    name = model or DEFAULT_MODEL
+    # A tokenizer that is named needs no model, hence none that has to be fetched.
+    family = "symbolic" if options["tokenizer"] else family_of(find_model(name).path)
+    refuse_foreign(family, name, options)
+    given = {key: value for key, value in options.items() if value is not None}
+    with console() as out:
+        result = job(family, "preprocess").preprocess(
+            data_dir, output_dir, name, out, backend=backend, seed=seed, num_workers=num_workers, **given
+        )
+    for text in result.notes():
+        note(text)
     if as_json:
-        tokens = sum(len(piece.tokens) for piece in pieces.pieces)
-        print_json({"pieces": len(pieces.pieces), "songs": pieces.songs, "notes": pieces.notes, "tokens": tokens,
-                    "health": health_json(pieces.health)})  # fmt: skip
+        print_json(result.record())
         return
-    click.echo(f"{len(pieces.pieces)} pieces of {pieces.songs} songs in {output_dir}: {health_line(pieces.health)}")
+    for line in result.lines():
+        click.echo(line)

@@ -9,10 +9,11 @@ import pytest
 import toy_audio
 
 from musiclora.audio_loading import codec_fingerprint, recordings_in
-from musiclora.audio_recordings import encode_recordings, read_recording
 from musiclora.backends.registry import get_backend
 from musiclora.config import TrainConfig
 from musiclora.convert.tensors import write_safetensors
+from musiclora.data.audio import read_recording
+from musiclora.data.latents import encode_recordings
 from musiclora.errors import DataError, MusicLoraError
 from musiclora.jobs import train
 from musiclora.models import find_model
@@ -87,7 +88,7 @@ KINDS = ["mislabelled", "empty file", "no samples", "not finite", "one frame sho
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_recording_is_left_out_with_a_line_and_the_rest_is_kept(codec, folder, tmp_path, kind):
     broken(folder / "b.wav", kind)
-    problems = encode_recordings(folder, tmp_path / "cache", codec, "f", lambda done, total: None)
+    problems = encode_recordings(folder, tmp_path / "cache", codec, "f", lambda done, total: None).left_out
     assert len(problems) == 1
     assert "b.wav" in problems[0]
     items = json.loads((tmp_path / "cache" / "index.json").read_text())["items"]

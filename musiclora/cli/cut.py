@@ -1,0 +1,54 @@
+"""`musiclora cut`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from musiclora.cli.common import json_option, note, print_json
+
+
+@click.command()
+@click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of recordings; only read.")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="New folder of segments.")
+@click.option("--seconds", type=float, default=95.0, show_default=True, help="Length of a segment.")
+@click.option("--overlap", type=float, default=0.0, show_default=True, help="Seconds shared with the one before.")
+@click.option(
+    "--times",
+    type=click.Path(path_type=Path),
+    help="Cut at these times instead: lines `recording, start, end[, name]` in seconds, mm:ss or h:mm:ss.",
+)
+@click.option(
+    "--leftover",
+    type=click.Choice(["keep", "merge"]),
+    default="keep",
+    show_default=True,
+    help="The rest of a recording: a segment of its own, or part of the last. Under a second it is always merged.",
+)
+@click.option("--fade", type=float, default=10.0, show_default=True, help="Milliseconds of fade at the cuts.")
+@click.option("--loudness", type=float, help="Bring each segment to this level, in dB RMS of full scale, such as -20.")
+@click.option("--flac", is_flag=True, help="Write FLAC in place of WAV.")
+@json_option
+def cut(
+    input_dir: Path, output_dir: Path, seconds: float, overlap: float, times: Path | None, leftover: str, fade: float,
+    loudness: float | None, flac: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest that says where each comes from."""
+    from musiclora.cli.reporting import console
+    from musiclora.data.cutting import CutOptions, cut_folder
+
+    options = CutOptions(seconds, overlap, leftover, fade, loudness, flac)
+    with console() as out:
+        result = cut_folder(input_dir, output_dir, options, times, out)
+    for text in result.notes:
+        note(text)
+    length = sum(item["end"] - item["start"] for item in result.segments)
+    sources = len({item["source"] for item in result.segments})
+    if as_json:
+        print_json({
+            "output_dir": output_dir, "recordings": sources, "seconds": length, "segments": result.segments,
+            "left_out": result.left_out,
+        })  # fmt: skip
+        return
+    click.echo(f"{len(result.segments)} segments of {sources} recordings, {length / 60:.1f} minutes, in {output_dir}")

@@ -1,0 +1,230 @@
+"""Recordings on disk: which files, opened whatever their format, read block by block at any rate."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from musiclora.errors import ConfigError, DataError
+
+SUFFIXES = {
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav",
+    ".wave",
+}  # fmt: skip
+# Sound that libsndfile does not read; said, so that nothing is passed over in silence.
+FOREIGN = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
+BLOCK = 1 << 15  # frames read at one time
+_LONGEST = 1800.0  # seconds that are read at once; longer recordings are streamed or cut
+_LOUDEST = 64.0  # times full scale: a float file beyond it is mislabelled or damaged
+_RATES = (1000, 1_000_000)  # Hz
+_CONTAINERS = {
+    "AIFF": {".aif", ".aifc", ".aiff"}, "AU": {".au"}, "CAF": {".caf"}, "FLAC": {".flac"}, "MP3": {".mp2", ".mp3"},
+    "OGG": {".oga", ".ogg", ".opus"}, "RF64": {".rf64", ".wav"}, "W64": {".w64"}, "WAV": {".wav", ".wave"},
+    "WAVEX": {".wav", ".wave"},
+}  # fmt: skip
+_SHORT = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN = 0x7FFF0000  # bytes; a size like that stands for «not known yet» in files that were written to a pipe
+_hush = threading.Lock()
+
+
+def library() -> tuple[Any, Any]:
+    """The modules soundfile and soxr.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
+    try:
+        import soundfile
+        import soxr
+    except ImportError as error:
+        raise ConfigError(f"reading recordings needs {error.name}; try: pip install 'musiclora[audio]'") from error
+    return soundfile, soxr
+
+
+def audio_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Recordings of a folder and its subfolders in a stable order, and sound in formats that cannot be read.
+
+    Hidden files and folders are passed over.
+
+    Raises:
+        DataError: there is no such folder, or it is a file.
+    """
+    if not folder.is_dir():
+        reason = "is a file; give the folder it is in" if folder.exists() else "there is no such folder"
+        raise DataError(f"{folder}: {reason}")
+    found: list[Path] = []
+    for at, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
+        found += [Path(at) / f for f in files if not f.startswith(".")]
+    found.sort(key=lambda p: p.relative_to(folder).parts)
+    return [p for p in found if p.suffix.lower() in SUFFIXES], [p for p in found if p.suffix.lower() in FOREIGN]
+
+
+def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The same, of a folder that must hold recordings.
+
+    Raises:
+        DataError: it holds none.
+    """
+    files, foreign = audio_files(folder)
+    if not files:
+        more = f"; {foreign[0].name} is in a format that is not read: convert it to WAV or FLAC" if foreign else ""
+        raise DataError(f"{folder}: holds no recordings (endings {', '.join(sorted(SUFFIXES))}){more}")
+    return files, foreign
+
+
+class Sound:
+    """An open recording.
+
+    Attributes:
+        path: the file.
+        rate: in Hz.
+        channels: as stored.
+        claimed: frames by its header, 0 where that does not say.
+        container, kind: of the file, such as WAV and PCM_16.
+        read: frames that have been read so far.
+        cut_off: why the file counts as truncated; empty where it does not. Known for sure once it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            ConfigError: soundfile is not installed.
+            DataError: it cannot be read as a recording.
+        """
+        self._soundfile, _ = library()
+        self.path, self.read, self.cut_off = path, 0, ""
+        try:
+            if not path.stat().st_size:
+                raise DataError(f"{path}: is an empty file")
+            with _quiet():
+                self._file = self._soundfile.SoundFile(path)
+        except (self._soundfile.SoundFileError, OSError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read as a recording ({_reason(error, path)})") from error
+        self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
+        self.container, self.kind = str(self._file.format), str(self._file.subtype)
+        self.claimed = max(0, int(self._file.frames))
+        if not _RATES[0] <= self.rate <= _RATES[1] or self.claimed > 1 << 40:
+            self._file.close()
+            raise DataError(f"{path}: its header says {self.rate} Hz and {self.claimed} samples; it is damaged")
+        for said, there in _SHORT.findall(str(self._file.extra_info)):
+            if int(there) < int(said) < _UNKNOWN:
+                share = f"{100 * int(there) / int(said):.0f} %"
+                self.cut_off = f"is cut off: {share} of what its header promises is there, and is used"
+
+    def __enter__(self) -> Sound:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def misnamed(self) -> str:
+        """What the file is where its ending says something else; empty where it fits."""
+        fits = _CONTAINERS.get(self.container)
+        if fits is None or self.path.suffix.lower() in fits:
+            return ""
+        return f"is {self.container} by its content, whatever its name says"
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield float32 [n, channels] to the end; a file that breaks off ends there (see cut_off).
+
+        Raises:
+            DataError: values that are no sound.
+        """
+        while True:
+            try:
+                with _quiet(self.container == "MP3"):
+                    block = self._file.read(BLOCK, dtype="float32", always_2d=True)
+            except (self._soundfile.SoundFileError, OSError):
+                self.cut_off = f"is damaged after {self.read / self.rate:.1f} s; what comes before is used"
+                return
+            if not len(block):
+                break
+            if not np.isfinite(block).all() or np.abs(block).max() > _LOUDEST:
+                where = f"at {self.read / self.rate:.1f} s"
+                raise DataError(
+                    f"{self.path}: holds values that are no sound {where} (not finite, or far beyond full scale)"
+                )
+            self.read += len(block)
+            yield block
+        if self.read < 0.98 * self.claimed and not self.cut_off:
+            found, said = self.read / self.rate, self.claimed / self.rate
+            self.cut_off = f"is cut off: {found:.1f} s of the {said:.1f} s that its header promises are there"
+
+    def stream(self, rate: int, channels: int = 2) -> Iterator[np.ndarray]:
+        """Yield float32 [n, channels] at another rate; mono is repeated, of more channels the first are taken.
+
+        All blocks together are what resampling the whole at once gives.
+        """
+        _, soxr = library()
+        resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, channels, dtype="float32")
+        for block in self.blocks():
+            part = with_channels(block, channels)
+            part = part if resampler is None else resampler.resample_chunk(np.ascontiguousarray(part))
+            if len(part):
+                yield part
+        if resampler is not None:
+            rest = resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+            if len(rest):
+                yield rest
+
+
+def with_channels(block: np.ndarray, channels: int) -> np.ndarray:
+    """Frames with that many channels: the first of them, or the only one repeated."""
+    return block[:, :channels] if block.shape[1] >= channels else np.repeat(block[:, :1], channels, axis=1)
+
+
+def read_recording(path: Path, rate: int, channels: int = 2) -> np.ndarray:
+    """A recording as float32 [channels, samples] at a rate; mono is doubled, of more channels the first are taken.
+
+    Raises:
+        ConfigError: soundfile or soxr is not installed.
+        DataError: the file cannot be read, is empty, too long, or holds values that are no sound.
+    """
+    with Sound(path) as sound:
+        most, parts, held = int(_LONGEST * rate), [], 0
+        for part in sound.stream(rate, channels):
+            parts.append(part)
+            held += len(part)
+            if held > most or sound.claimed > _LONGEST * sound.rate:
+                minutes = max(sound.claimed / sound.rate, held / rate) / 60
+                raise DataError(f"{path}: {minutes:.0f} minutes are too long at once; see musiclora cut")
+    if not parts:
+        raise DataError(f"{path}: holds no sound")
+    return np.ascontiguousarray(np.concatenate(parts).T, np.float32)
+
+
+@contextmanager
+def _quiet(really: bool = True) -> Iterator[None]:
+    """Keep what the MP3 decoder prints away from the user's terminal; it cannot be told to be silent."""
+    if not really:
+        yield
+        return
+    with _hush:
+        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nothing)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, TypeError) or ("not a regular file" in str(error) and path.is_file()):
+        return "format not recognised"
+    text = (str(getattr(error, "error_string", "")) or str(getattr(error, "strerror", "") or error)).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,99 @@
+"""Style vectors: 512 values of a file, or of words or a recording by MuQ-MuLan where that is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.convert.tensors import read_safetensors
+from musiclora.convert.torch_file import TorchFile
+from musiclora.data.stretches import read_stretch, sound_info
+from musiclora.errors import ConfigError, DataError
+
+WIDTH = 512
+MUQ_RATE, MUQ_SECONDS = 24000, 10.0  # what the encoder hears of a recording: its middle
+SUFFIXES = (".npy", ".pt", ".safetensors")
+
+
+def style_of_file(path: Path) -> np.ndarray:
+    """The one vector of a `.safetensors` (`style`), `.npy` or `.pt` file, float32 [512].
+
+    Pickles are read through the allow-list only.
+
+    Raises:
+        ConfigError: another ending.
+        DataError, ConvertError: unreadable, or not 512 finite values.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: a style is a file that ends in {', '.join(SUFFIXES)}")
+    found = np.asarray(_arrays(path), np.float32).squeeze()
+    if found.shape != (WIDTH,) or not np.isfinite(found).all():
+        raise DataError(f"{path}: expected one style vector of {WIDTH} finite values, found shape {list(found.shape)}")
+    return found
+
+
+def _arrays(path: Path) -> np.ndarray:
+    if path.suffix.lower() == ".safetensors":
+        arrays = read_safetensors(path)
+        if "style" not in arrays and len(arrays) != 1:
+            raise DataError(f"{path}: holds no tensor `style`")
+        return arrays.get("style", next(iter(arrays.values())))
+    if path.suffix.lower() == ".npy":
+        try:
+            loaded: np.ndarray = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read as a numpy array ({error})") from error
+        return loaded
+    file = TorchFile(path)
+    arrays = dict(file.read(file.tensors().items()))
+    if len(arrays) != 1:
+        raise DataError(f"{path}: holds {len(arrays)} tensors; expected one style vector")
+    return next(iter(arrays.values()))
+
+
+def need_muq(option: str) -> None:
+    """Check that MuQ-MuLan can be used.
+
+    Raises:
+        ConfigError: the package is not installed, or torch is missing for it.
+    """
+    missing = [name for name in ("muq", "torch") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{option}: needs the text and music encoder MuQ-MuLan, and {' and '.join(missing)} is not installed; "
+            "try: pip install muq torch, or give a style file"
+        )
+
+
+def style_of_words(text: str, option: str = "--style") -> np.ndarray:
+    """MuQ-MuLan's embedding of words, float32 [512] of unit length.
+
+    Raises:
+        ConfigError: the package or its weights are not there.
+    """
+    need_muq(option)
+    from musiclora.backends.torch.muq import embed_text
+
+    return embed_text(text)
+
+
+def style_of_recording(path: Path) -> np.ndarray:
+    """MuQ-MuLan's embedding of the ten seconds in the middle of a recording, float32 [512] of unit length.
+
+    Source: DiffRhythm's inference code, which takes 10 s of mono at 24 kHz from (length // 2) - 5 s.
+
+    Raises:
+        ConfigError: the package or its weights are not there.
+        DataError: the recording is shorter than ten seconds, or cannot be read.
+    """
+    need_muq("--style muq")
+    info = sound_info(path)
+    if info.seconds < MUQ_SECONDS:
+        raise DataError(f"{path}: {info.seconds:.1f} s are too short for a style by MuQ-MuLan (10 s at least)")
+    start = max(0.0, int(info.seconds) // 2 - MUQ_SECONDS / 2)
+    audio = read_stretch(path, info, start, start + MUQ_SECONDS, MUQ_RATE)
+    from musiclora.backends.torch.muq import embed_audio
+
+    return embed_audio(audio.mean(0))

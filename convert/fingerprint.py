@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ Watch = Callable[[Tensors], Tensors]
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
 _BLOCK = 1 << 18  # values hashed at a time
+_THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
 _IDS = ("bos_token_id", "eos_token_id")  # not part of the maths; many writers leave them at transformers' defaults
 _WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
 
@@ -47,16 +49,16 @@ class Fingerprint:
         self._digests.append(digest.digest())
 
     def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        """Pass tensors through, taking them in on another thread; one more tensor is in memory meanwhile."""
-        with ThreadPoolExecutor(1) as pool:
-            before: Future[None] | None = None
+        """Pass tensors through, taking them in on other threads; a few more tensors are in memory meanwhile."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[Future[None]] = deque()
             for name, array in tensors:
-                if before:
-                    before.result()
-                before = pool.submit(self.add, name, array)
+                if len(waiting) > _THREADS:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(self.add, name, array))
                 yield name, array
-            if before:
-                before.result()
+            for future in waiting:
+                future.result()
 
     def value(self) -> str:
         """The fingerprint, hexadecimal."""

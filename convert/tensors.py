@@ -21,6 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library too
+_BLOCK = 1 << 18  # values looked at together
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("float64"),
@@ -155,19 +156,20 @@ def checksum(array: np.ndarray) -> int:
 
 def non_finite(name: str, array: np.ndarray) -> str | None:
     """Say how many values of a float array are NaN or infinite; None where all are finite."""
-    if array.dtype not in FLOATS or _all_finite(array):
+    if array.dtype not in FLOATS or _finite(array):
         return None
     count = int(array.size - np.count_nonzero(np.isfinite(array)))
     return f"{name} has {count} non-finite {'value' if count == 1 else 'values'}"
 
 
-def _all_finite(array: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite; of half-precision values the exponent bits say it, several times faster."""
+def _finite(array: np.ndarray) -> bool:
+    """Whether all values are, by the exponent bits of half-precision ones; in blocks, for the processor's cache."""
     exponent = {"float16": 0x7C00, "bfloat16": 0x7F80}.get(array.dtype.name)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    blocks = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
     if exponent is None:
-        return bool(np.isfinite(array).all())
-    bits = np.bitwise_and(array.view(np.uint16), np.uint16(exponent))
-    return bool(bits.max(initial=0) < exponent)
+        return all(np.isfinite(block).all() for block in blocks)
+    return all(np.bitwise_and(block.view(np.uint16), np.uint16(exponent)).max() < exponent for block in blocks)
 
 
 def _opened(path: Path) -> io.BufferedReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.conversion import record_with_source
-from musiclora.convert.diffrhythm import is_diffrhythm, read_diffrhythm, write_diffrhythm
+from musiclora.convert.diffrhythm import DiffRhythmCheckpoint, is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import atomic_folder, write_json
 from musiclora.convert.fingerprint import RECORD, Fingerprint
 from musiclora.convert.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
@@ -19,6 +20,10 @@ from musiclora.errors import ConfigError, ConvertError, listed
 from musiclora.results import Reporter
 from musiclora.verification import Converted
 from musiclora.watching import shown
+
+# Bytes from which a copy with unchanged values does not record its source's fingerprint: it is the copy's own, so every
+# adapter fits all the same, and SHA-256 over a billion values takes longer than all the rest.
+_LARGE = 1 << 30
 
 
 def convert_audio(
@@ -69,7 +74,8 @@ def _transformer(
     checkpoint = read_diffrhythm(source, causal=causal)
     own = source / "vae"
     codec = vae or (own if own.is_dir() else None)
-    tap = _Tap(dtype)
+    rounds = dtype is not None and any(kind.name != dtype for kind in checkpoint.dtypes.values())
+    tap = _Tap(dtype, fingerprint=rounds or _size(checkpoint) < _LARGE)
     with atomic_folder(destination) as temporary:
         folder = temporary / "model"
         shapes = checkpoint.config.tensor_shapes()
@@ -78,7 +84,7 @@ def _transformer(
             write_diffrhythm(folder, checkpoint.config, tap(watch(checkpoint.tensors())), to, kinds)
         with shown(out, "checking", shapes) as watch:
             tap.compare(watch(read_diffrhythm(folder).tensors()), destination)
-        record = record_with_source(source, {"weights": tap.source.value()})
+        record = record_with_source(source, tap.fingerprint())
         write_json(folder / RECORD, record | {"family": "audio"})
         _move_up(folder)
         notes = [*checkpoint.notes, *tap.notes()]
@@ -109,17 +115,23 @@ def _codec(source: Path, destination: Path, to: str, dtype: str | None, out: Rep
     return notes + [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
 
 
+def _size(checkpoint: DiffRhythmCheckpoint) -> int:
+    """Bytes of its tensors."""
+    shapes = checkpoint.config.tensor_shapes()
+    return sum(math.prod(shape) * checkpoint.dtypes[name].itemsize for name, shape in shapes.items())
+
+
 class _Tap:
     """Watches tensors stream by: the source's fingerprint, and a checksum of each as it is to be written."""
 
-    def __init__(self, dtype: str | None) -> None:
-        self.source = Fingerprint()
+    def __init__(self, dtype: str | None, *, fingerprint: bool = True) -> None:
+        self._source = Fingerprint() if fingerprint else None
         self._dtype = dtype_named(dtype) if dtype else None
         self._sums: dict[str, int] = {}
         self._rounding = 0.0
 
     def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, array in self.source.tap(tensors):
+        for name, array in self._source.tap(tensors) if self._source else tensors:
             rounded = array if self._dtype is None else cast(name, array, self._dtype)
             self._sums[name] = checksum(rounded)
             if rounded is not array:
@@ -137,7 +149,12 @@ class _Tap:
         """What became of the values."""
         if self._rounding:
             return [f"rounded to {self._dtype}: the largest change of a weight is {self._rounding:.3g}"]
-        return [f"every weight has the same value (fingerprint {self.source.value()[:8]})"]
+        known = f" (fingerprint {self._source.value()[:8]})" if self._source else ""
+        return [f"every weight has the same value{known}"]
+
+    def fingerprint(self) -> dict[str, str] | None:
+        """The source's, to be recorded; None where it was left out."""
+        return {"weights": self._source.value()} if self._source else None
 
 
 def _move_up(folder: Path) -> None:

@@ -157,11 +157,18 @@ class _Gpt2Copy:
         return shown(self._out, what, self._checkpoint.config.tensor_shapes())
 
 
-def record_with_source(folder: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
-    """The record of a folder's copy: of a chain of conversions the first source counts, so that its adapters fit."""
+def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> dict[str, Any]:
+    """The record of a folder's copy: of a chain of conversions the first source counts, so that its adapters fit.
+
+    Args:
+        folder: the source.
+        fingerprint: the source's; None where its copy has the same.
+    """
     record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
     first = record.get("source_fingerprint")
     if not isinstance(first, dict) or not isinstance(first.get("weights"), str):
+        if fingerprint is None:
+            return {key: value for key, value in record.items() if key != "source_fingerprint"}
         first = {key: value for key, value in fingerprint.items() if not key.startswith("source_")}
     return record | {"source_fingerprint": first}
 

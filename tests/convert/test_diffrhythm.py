@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from musiclora import audio_conversion
 from musiclora.audio_conversion import convert_audio
 from musiclora.conversion import convert_model
 from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.errors import ConfigError, ConvertError
-from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
+from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_fingerprints, fingerprint_tensors
 from musiclora.convert.tensors import read_safetensors, write_safetensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffrhythm"
@@ -137,6 +138,32 @@ def test_convert_keeps_every_value_and_records_its_source(to: str, tmp_path: Pat
     record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
     assert record["source_fingerprint"]["weights"] == fingerprint_tensors(tensors.items())
     assert checkpoint_fingerprint(tmp_path / "out")["weights"] == fingerprint_tensors(tensors.items())
+
+
+@pytest.mark.parametrize("first", [None, {"weights": "0" * 64}], ids=["original", "made from another"])
+def test_a_large_copy_leaves_out_the_fingerprint_that_is_its_own_but_keeps_that_of_an_earlier_source(
+    first: dict[str, str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_conversion, "_LARGE", 0)
+    tensors = random_tensors(SMALL)
+    write_diffrhythm(tmp_path / "hf", SMALL, tensors.items(), "hf", "float16")
+    if first:
+        (tmp_path / "hf" / "musiclora.json").write_text(json.dumps({"source_fingerprint": first}))
+    recorded = checkpoint_fingerprint(tmp_path / "hf")  # as in an adapter trained on the source
+    result = convert_audio(tmp_path / "hf", tmp_path / "out", "mlx")
+    assert "every weight has the same value" in result.notes
+    record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
+    assert record.get("source_fingerprint") == first
+    assert not compare_fingerprints(recorded, checkpoint_fingerprint(tmp_path / "out"))
+
+
+def test_a_large_copy_that_is_rounded_records_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_conversion, "_LARGE", 0)
+    tensors = random_tensors(SMALL, "float32")
+    write_diffrhythm(tmp_path / "hf", SMALL, tensors.items(), "hf", "float32")
+    convert_audio(tmp_path / "hf", tmp_path / "out", "mlx", "float16")
+    record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
+    assert record["source_fingerprint"]["weights"] == fingerprint_tensors(tensors.items())
 
 
 def test_convert_to_another_dtype_rounds_once_and_says_how_much(tmp_path: Path) -> None:

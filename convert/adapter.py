@@ -20,6 +20,7 @@ from musiclora.convert.lora import (
     check_magnitudes,
     check_state,
     match_targets,
+    no_lora_array,
     own_shapes,
     state_keys,
     state_modules,
@@ -178,14 +179,6 @@ def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
     return LoraSpec(rank, scale * rank, spec.dropout, spec.targets, rslora=False), state
 
 
-_OTHER = {
-    "lokr_": "LoKr",
-    "hada_": "LoHa",
-    "oft_": "OFT",
-    "lora_embedding_": "embedding",
-}
-
-
 _MAGNITUDE = "lora_magnitude_vector"
 _MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{_MAGNITUDE}(?:\.default)?(?:\.weight)?")
 
@@ -208,9 +201,8 @@ def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
             magnitudes[vector["module"]] = np.asarray(array, np.float32)
             continue
         match = STATE_KEY.fullmatch(name.removeprefix(PREFIX))
-        kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
         if match is None:
-            problems.append(f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array")
+            problems.append(no_lora_array(name))
             continue
         key = f"{match['module']}.lora_{match['part']}.weight"
         if key in state:

@@ -14,7 +14,7 @@ from musiclora.convert.audio_modules import adapter_of, audio_modules_of, header
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
-from musiclora.convert.lora import STATE_KEY, LoraSpec, state_keys, state_modules
+from musiclora.convert.lora import STATE_KEY, LoraSpec, no_lora_array, state_keys, state_modules
 from musiclora.convert.peft_config import lora_config, module_scale, refuse_others
 from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
 
@@ -68,7 +68,7 @@ def read_diffusers(path: Path) -> PeftAdapter:
     for name, array in read_safetensors(file).items():
         match = STATE_KEY.fullmatch(name.removeprefix(_PREFIX))
         if match is None:
-            problems.append(f"{name} is no LoRA array (A and B of plain LoRA are read)")
+            problems.append(no_lora_array(name))
             continue
         keys = state_keys(match["module"])
         state[keys[match["part"] == "B"]] = array

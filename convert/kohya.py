@@ -14,19 +14,13 @@ from musiclora.convert.adapter import PeftAdapter
 from musiclora.convert.audio_modules import adapter_of, audio_modules_of, header_object, known_modules
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_file
-from musiclora.convert.lora import LoraSpec, state_keys, state_modules
+from musiclora.convert.lora import LoraSpec, no_lora_array, state_keys, state_modules
 from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
 
 _PREFIX = "lora_unet_"
 _KEY = re.compile(rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)", re.ASCII)
-_OTHER = {
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-    "dora_scale": "DoRA",
-    "lora_mid": "Tucker",
-    "lora_te": "text encoder",
-}
+_LARGEST = 3.4e38  # an alpha is kept in float32
+_OTHER = {"dora_scale": "DoRA", "lora_mid": "Tucker", "lora_te": "text encoder"}
 _RECORD, _BASE = "musiclora", "ss_sd_model_name"  # header texts: our record, and kohya's key for the base
 
 
@@ -88,14 +82,13 @@ def read_kohya(path: Path) -> PeftAdapter:
     problems: list[str] = []
     for name, array in read_safetensors(path).items():
         match = _KEY.fullmatch(name)
-        kind = next((kind for mark, kind in _OTHER.items() if mark in name), None)
-        if match is None or kind:
-            problems.append(f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array")
+        if match is None:
+            problems.append(no_lora_array(name, _OTHER))
         elif match["flat"] not in flat:
             problems.append(f"{name} is no linear layer of DiffRhythm")
         elif match["part"] == "alpha":
-            if array.size != 1:
-                problems.append(f"{name} is no single number")
+            if array.size != 1 or not abs(float(array.reshape(-1)[0])) <= _LARGEST:
+                problems.append(f"{name} is no single finite number")
             else:
                 alphas[flat[match["flat"]]] = float(array.reshape(-1)[0])
         else:

@@ -13,6 +13,10 @@ from musiclora.convert.tensors import non_finite
 
 Arrays = Mapping[str, np.ndarray]
 
+# Arrays of other methods, by what their names contain; every format spells them alike.
+_OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
+_DORA = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA"}
+
 STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 
 
@@ -69,6 +73,17 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
 def state_keys(module: str) -> tuple[str, str]:
     """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def no_lora_array(name: str, others: Mapping[str, str] = _DORA) -> str:
+    """What to say of an array that is none of plain LoRA's, with its method where the name tells it.
+
+    Args:
+        name: the array's.
+        others: further marks of methods that the format does not hold.
+    """
+    kind = next((kind for mark, kind in (_OTHER_METHODS | dict(others)).items() if mark in name), None)
+    return f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array"
 
 
 def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:

@@ -202,6 +202,29 @@ def test_what_is_not_our_lora_is_refused_by_name(name: str, named: str, tmp_path
         read_kohya(tmp_path / "k.safetensors")
 
 
+@pytest.mark.parametrize("alpha", [np.nan, np.inf, 1e300], ids=["nan", "infinite", "beyond float32"])
+def test_an_alpha_that_is_no_finite_number_is_refused_by_its_own_name(alpha: float, tmp_path: Path) -> None:
+    arrays = {
+        "lora_unet_proj_out.lora_down.weight": np.ones((2, 32), np.float32),
+        "lora_unet_proj_out.lora_up.weight": np.ones((8, 2), np.float32),
+        "lora_unet_proj_out.alpha": np.array(alpha),
+    }
+    write_safetensors(tmp_path / "k.safetensors", arrays)
+    with pytest.raises(ConvertError, match=r"lora_unet_proj_out\.alpha is no single finite number"):
+        read_kohya(tmp_path / "k.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("lokr_w1", "LoKr"), ("hada_w1_a", "LoHa"), ("oft_r", "OFT"), ("lora_magnitude_vector", "DoRA")],
+)
+def test_other_methods_in_diffusers_form_are_refused_by_name(part: str, named: str, tmp_path: Path) -> None:
+    array = f"transformer.proj_out.{part}"
+    write_safetensors(tmp_path / "d.safetensors", {array: np.ones((2, 32), np.float32)})
+    with pytest.raises(ConvertError, match=rf"{array} \({named} is not supported\)"):
+        read_diffusers(tmp_path / "d.safetensors")
+
+
 def test_formats_of_the_other_family_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     spec = SPECS["square at full rank"]
     write_peft(tmp_path / "a", spec, random_state(spec), base_model="", task_type=None, fan_in_fan_out=False)

@@ -10,9 +10,11 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.backends.registry import BACKENDS, choose, probe
+from musiclora.convert.diffrhythm import read_diffrhythm
 from musiclora.convert.gpt2 import read_checkpoint
 from musiclora.errors import BackendError, DataError
-from musiclora.models import find_model
+from musiclora.families import family_of
+from musiclora.models import BaseModel, find_model
 from musiclora.render import find_soundfont
 
 
@@ -50,15 +52,26 @@ def model_facts(name: str) -> dict[str, Any]:
     """Path, licence and size of a base model.
 
     Raises:
-        ConfigError, ConvertError: it cannot be found or is no GPT-2.
+        ConfigError, ConvertError: it cannot be found, or is neither a GPT-2 nor a DiffRhythm.
     """
     base = find_model(name)
+    if family_of(base.path) == "audio":
+        return _audio_facts(base)
     checkpoint = read_checkpoint(base.path)
     c = checkpoint.config
     return {
         "name": base.name, "path": str(base.path), "licence": base.licence, "layout": checkpoint.layout,
         "vocab_size": c.vocab_size, "n_positions": c.n_positions, "n_embd": c.n_embd, "n_layer": c.n_layer,
         "n_head": c.n_head,
+    }  # fmt: skip
+
+
+def _audio_facts(base: BaseModel) -> dict[str, Any]:
+    found = read_diffrhythm(base.path)
+    c = found.config
+    return {
+        "name": base.name, "path": str(base.path), "licence": base.licence, "max_frames": c.max_frames, "dim": c.dim,
+        "depth": c.depth, "causal": c.causal, "codec": "vae" if (base.path / "vae").is_dir() else None,
     }  # fmt: skip
 
 

@@ -16,12 +16,16 @@ from musiclora.cli.common import json_option, print_json
 @click.option("--num-workers", type=int, help="Processes that read the folder.")
 @json_option
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
-    """Say what this machine can do and, with DATA_DIR, what of a folder of music is kept, repaired, skipped and why."""
+    """Say what this machine can do and, with DATA_DIR, what of a folder of music is kept, repaired, skipped and why.
+
+    A folder may hold notes (MIDI, ABC), recordings, or both. Of recordings the table shows seconds, rate, channels,
+    peak, clipped samples and problems.
+    """
     from musiclora import doctor as jobs
 
     report: dict[str, Any] = {"machine": jobs.machine(), "model": jobs.model_facts(model or "bundled")}
     if data_dir:
-        report["data"] = _data(data_dir, num_workers)
+        report |= _tables(data_dir, num_workers)
     if as_json:
         print_json(report)
         return
@@ -39,8 +43,29 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
         f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
     click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
-    if data_dir:
-        _show(report["data"])
+    for kind in ("data", "recordings"):
+        if kind in report:
+            _show(report[kind], kind)
+
+
+def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
+    """`data` of a folder with notes, `recordings` of one with sound; of an empty one the error that notes give."""
+    from musiclora.data.audio import audio_files
+    from musiclora.data.reading import SUFFIXES
+
+    files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
+    has_notes = data_dir.is_dir() and any(p.suffix.lower() in SUFFIXES for p in data_dir.rglob("*"))
+    found = {"recordings": _recordings(data_dir)} if files or foreign else {}
+    return {**({"data": _data(data_dir, workers)} if has_notes or not found else {}), **found}
+
+
+def _recordings(data_dir: Path) -> dict[str, Any]:
+    from musiclora.cli.common import progress
+    from musiclora.data.audio_health import audio_json, audio_line, audio_table, examine_folder
+
+    with progress("reading recordings") as update:
+        rows = examine_folder(data_dir, update)
+    return {**audio_json(rows), "line": audio_line(rows), "table": audio_table(rows)}
 
 
 def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
@@ -53,11 +78,12 @@ def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
     return {**health_json(rows), "line": health_line(rows), "table": health_table(rows)}
 
 
-def _show(data: dict[str, Any]) -> None:
-    from musiclora.data.health import COLUMNS
+def _show(data: dict[str, Any], kind: str) -> None:
+    from musiclora.data import audio_health, health
 
-    rows = [COLUMNS, *data["table"]]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
+    columns = health.COLUMNS if kind == "data" else audio_health.COLUMNS
+    rows = [columns, *data["table"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]).rstrip())

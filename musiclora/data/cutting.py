@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,11 @@ class _Work:
 
     def _write(self, path: Path, audio: np.ndarray) -> str:
         whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
-        library()[0].write(path, whole, RATE, subtype="PCM_16")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        # Through memory: a full disk is then an OSError and not one of libsndfile's.
+        buffer = io.BytesIO()
+        library()[0].write(buffer, whole, RATE, format=path.suffix[1:].upper(), subtype="PCM_16")
+        path.write_bytes(buffer.getbuffer())
+        return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
     def notes(self) -> list[str]:
         """What the user should know of all that was cut."""

@@ -22,7 +22,9 @@ from musiclora.data.stretches import counted, is_clipped, is_silent, read_stretc
 from musiclora.errors import ConfigError, ConvertError, DataError, listed
 
 INDEX = "index.json"
-BLOCK, MARGIN = 12_800, 64  # frames encoded at once (ten minutes of DiffRhythm's), and read beyond on both sides
+# Frames encoded at once (nearly ten minutes of DiffRhythm's), and read beyond on both sides. Multiples of 441 begin at
+# a whole sample of every usual rate, so that resampling a block gives what resampling the whole gives.
+BLOCK, MARGIN = 28 * 441, 441
 _SPARE = 1 << 26  # bytes left on the disk beside the latents
 
 
@@ -171,6 +173,8 @@ def _encode(path: Path, cache: Path, checksum: str, codec: Codec, encoding: Enco
         mean, scale = codec.encode(audio[None])
         part = mean[0] if encoding.posterior == "mean" else _drawn(mean[0], scale[0], rng)
         parts.append(part[start - first : None if stop == frames else stop - first])
+    if not parts:
+        raise DataError(f"{path}: breaks off before the first latent frame")
     if not loud:
         raise DataError(f"{path}: is silent")
     temporary = cache / f".{checksum}.tmp"

@@ -15,7 +15,7 @@ SILENT = 1e-4  # largest absolute value of what counts as silence, -80 dB of ful
 LOUDEST = 64.0  # times full scale: a float file beyond it is mislabelled or damaged
 _FULL = 0.9999  # of full scale: where clipping begins
 _CLIPPED = 1e-4  # share of samples at full scale from which a recording counts as clipped
-_BLOCK = 1 << 18  # frames read at one time: a damaged file is used up to the block that cannot be read
+_BLOCK = 1 << 13  # frames read at one time: a damaged file is used up to the block that cannot be read
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.diffrhythm import read_diffrhythm
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
 from musiclora.convert.oobleck import read_oobleck
-from musiclora.data.latents import encode_recordings, is_latents, read_latents
+from musiclora.data.encoding import encode_recordings
+from musiclora.data.latents import is_latents, read_latents
 from musiclora.data.styles import SUFFIXES as STYLE_SUFFIXES
 from musiclora.data.styles import style_of_file, style_of_words
 from musiclora.errors import ConfigError, ConvertError, DataError
@@ -119,9 +120,8 @@ def recordings_in(
     codec = codec_fingerprint(codec_folder(base, vae)) if vae or (base.path / "vae").is_dir() else ""
     if not is_latents(folder):
         where = codec_folder(base, vae)
-        with reporter.task("encoding recordings") as update:
-            loaded = get_backend(backend).load_codec(where)
-            notes += encode_recordings(folder, cache, loaded, codec, update).notes()
+        loaded = get_backend(backend).load_codec(where)
+        notes += encode_recordings(folder, cache, loaded, codec, reporter).notes()
         folder = cache
     channels = read_diffrhythm(base.path).config.mel_dim
     recordings = []

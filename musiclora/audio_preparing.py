@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from musiclora.audio_loading import codec_fingerprint, codec_folder, given_style
 from musiclora.backends.registry import choose, get_backend
-from musiclora.data.latents import Encoded, Encoding, encode_recordings, is_latents
+from musiclora.data.encoding import Encoded, Encoding, encode_recordings
+from musiclora.data.latents import is_latents
 from musiclora.data.styles import need_muq, style_of_recording
 from musiclora.errors import ConfigError
 from musiclora.models import find_model
@@ -30,13 +35,17 @@ class LatentsResult:
         e = self.encoded
         return {
             "output_dir": self.folder, "backend": self.backend, "recordings": e.recordings, "seconds": e.seconds,
-            "left_out": e.left_out, "clipped": e.clipped,
+            "encoded": e.fresh, "left_out": e.left_out, "remarks": e.remarks,
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """For people."""
         e = self.encoded
-        return [f"{e.recordings} recordings, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"]
+        kept = e.recordings - e.fresh
+        return [
+            f"{e.recordings} recordings, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"
+            + (f" ({kept} were there already)" if kept else "")
+        ]
 
     def notes(self) -> list[str]:
         """What the user should know."""
@@ -65,17 +74,29 @@ def preprocess(
 
     Raises:
         MusicLoraError: whatever does not fit, in one line.
-        OSError: too little disk; what was encoded is kept.
+            Where the disk is too small, what was encoded is kept.
     """
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
-    if output_dir.exists() and not is_latents(output_dir) and (output_dir.is_file() or any(output_dir.iterdir())):
+    if output_dir.is_file() or (output_dir.is_dir() and not is_latents(output_dir) and _foreign(output_dir)):
         raise ConfigError(f"--output-dir {output_dir}: holds something else than latents; choose another")
-    vector = None if style in (None, ADAPTER, MUQ) else given_style(str(style), name)
+    encoding = Encoding(posterior or "mean", seed, *_style(style, name))
+    codec = get_backend(name).load_codec(where)
+    encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), reporter, encoding)
+    return LatentsResult(output_dir, name, encoded)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds more than what an encoding that was interrupted leaves."""
+    return any(p.suffix != ".safetensors" and not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _style(style: str | None, backend: str) -> tuple[Callable[[Path], np.ndarray] | None, str]:
+    """The style of each recording, and what tells it from others."""
+    if style in (None, ADAPTER):
+        return None, ""
     if style == MUQ:
         need_muq("--style muq")
-    encoding = Encoding(posterior or "mean", seed, vector, style_of_recording if style == MUQ else None)
-    with reporter.task("encoding recordings") as update:
-        codec = get_backend(name).load_codec(where)
-        encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), update, encoding)
-    return LatentsResult(output_dir, name, encoded)
+        return style_of_recording, MUQ
+    vector = given_style(str(style), backend)
+    return (lambda path: vector), hashlib.sha256(vector.tobytes()).hexdigest()

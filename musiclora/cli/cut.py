@@ -12,29 +12,38 @@ from musiclora.cli.common import json_option, note, print_json
 @click.command()
 @click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of recordings; only read.")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="New folder of segments.")
-@click.option("--seconds", type=float, default=95.0, show_default=True, help="Length of a segment.")
+@click.option("--seconds", type=float, help="Length of a segment.  [default: 95, or with --times spans as given]")
 @click.option("--overlap", type=float, default=0.0, show_default=True, help="Seconds shared with the one before.")
 @click.option(
     "--times",
     type=click.Path(path_type=Path),
-    help="Cut at these times instead: lines `recording, start, end[, name]` in seconds, mm:ss or h:mm:ss.",
+    help="Cut at these times: lines `recording, start, end[, name]`; seconds, mm:ss.xx or h:mm:ss; - is the end.",
 )
 @click.option(
     "--leftover",
-    type=click.Choice(["keep", "merge"]),
+    type=click.Choice(["keep", "merge", "drop"]),
     default="keep",
     show_default=True,
-    help="The rest of a recording: a segment of its own, or part of the last. Under a second it is always merged.",
+    help="The rest at the end: a segment of its own, part of the last one, or left out with a line. Under a second it "
+    "always joins the last one.",
 )
 @click.option("--fade", type=float, default=10.0, show_default=True, help="Milliseconds of fade at the cuts.")
-@click.option("--loudness", type=float, help="Bring each segment to this level, in dB RMS of full scale, such as -20.")
+@click.option(
+    "--loudness",
+    type=float,
+    help="Bring each segment to this level, in dB RMS of full scale, such as -20; true peaks stay below -1 dB.",
+)
 @click.option("--flac", is_flag=True, help="Write FLAC in place of WAV.")
 @json_option
 def cut(
-    input_dir: Path, output_dir: Path, seconds: float, overlap: float, times: Path | None, leftover: str, fade: float,
-    loudness: float | None, flac: bool, as_json: bool,
+    input_dir: Path, output_dir: Path, seconds: float | None, overlap: float, times: Path | None, leftover: str,
+    fade: float, loudness: float | None, flac: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest that says where each comes from."""
+    """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest that says where each comes from.
+
+    Any format that libsndfile reads, of any length. Silent segments and files that cannot be used are left out with a
+    line; so that what `train` holds out shares no recording with what it learns from, give it the whole output folder.
+    """
     from musiclora.cli.reporting import console
     from musiclora.data.cutting import CutOptions, cut_folder
 
@@ -48,7 +57,7 @@ def cut(
     if as_json:
         print_json({
             "output_dir": output_dir, "recordings": sources, "seconds": length, "segments": result.segments,
-            "left_out": result.left_out,
+            "left_out": result.left_out, "remarks": result.remarks,
         })  # fmt: skip
         return
     click.echo(f"{len(result.segments)} segments of {sources} recordings, {length / 60:.1f} minutes, in {output_dir}")

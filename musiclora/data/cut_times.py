@@ -9,8 +9,9 @@ from pathlib import Path
 
 from musiclora.errors import DataError, listed
 
+LEFTOVERS = ("keep", "merge", "drop")
 LEAST = 1.0  # seconds; a shorter rest is never a segment of its own
-LONGEST = 1800.0
+LONGEST = 1800.0  # seconds of one segment, which is held in memory
 _SLACK = 0.05  # seconds by which a given end may exceed the recording
 _NAME = re.compile(r"[\w][\w .()+-]*", re.UNICODE)
 
@@ -25,23 +26,27 @@ class Piece:
     name: str = ""
 
 
-def grid(total: float, seconds: float, overlap: float, leftover: str) -> list[tuple[float, float]]:
-    """Segments that cover a recording, each `seconds` long and sharing `overlap` with the one before.
+def grid(
+    begin: float, end: float, seconds: float, overlap: float, leftover: str
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Segments that cover a span, each `seconds` long and sharing `overlap` with the one before; and what is dropped.
 
-    What is left at the end is a segment of its own with `keep`, where it holds a second or more that no other segment
-    does; else it lengthens the last one.
+    What is left at the end is a segment of its own with `keep`, part of the last one with `merge`, and dropped with
+    `drop`. Less than a second that no other segment holds always lengthens the last one.
     """
-    step = seconds - overlap
-    found = [(0.0, min(seconds, total))]
-    while found[-1][1] < total:
-        start = len(found) * step
-        if start + seconds <= total:
-            found.append((start, start + seconds))
-        elif leftover == "keep" and total - found[-1][1] >= LEAST:
-            found.append((start, total))
-        else:
-            found[-1] = (found[-1][0], total)
-    return found
+    step, found = seconds - overlap, [(begin, min(begin + seconds, end))]
+    if end - begin < seconds - _SLACK and leftover == "drop":
+        return [], [(begin, end)]
+    while (start := begin + len(found) * step) + seconds <= end + 1e-6:
+        found.append((start, min(start + seconds, end)))
+    rest = end - found[-1][1]
+    if leftover == "merge" or rest < LEAST:
+        found[-1] = (found[-1][0], end)
+    elif leftover == "drop":
+        return found, [(found[-1][1], end)]
+    else:
+        found.append((start, end))
+    return found, []
 
 
 def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:

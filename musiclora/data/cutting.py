@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from dataclasses import asdict, dataclass
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.files import atomic_folder, write_json
-from musiclora.data.audio import library, recordings_of
-from musiclora.data.cut_times import Piece, given_times, grid
-from musiclora.data.stretches import SoundInfo, counted, is_clipped, is_silent, read_stretch, sound_info
-from musiclora.errors import ConfigError, DataError, listed
+from musiclora.convert.files import atomic_folder, write_error, write_json
+from musiclora.convert.folders import read_json
+from musiclora.data.audio import Sound, library, recordings_of
+from musiclora.data.audio_health import SILENCE, AudioHealth, decibels, examine, grouped
+from musiclora.data.cut_times import LEFTOVERS, LONGEST, Piece, given_times, grid
+from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, listed
 from musiclora.results import Reporter
 
 RATE, CHANNELS = 44100, 2
+SECONDS = 95.0  # 2048 frames of the codec
 MANIFEST = "manifest.json"
-PEAK = 10 ** (-1 / 20)  # no sample is louder than -1 dB of full scale after --loudness
-LONGEST = 1800.0  # seconds of one segment
+PEAK = 10 ** (-1 / 20)  # no true peak is above -1 dB of full scale after --loudness
+_OVERSAMPLING = 4  # true peaks are looked for between the samples, as in ITU-R BS.1770
+_SPARE = 1 << 26  # bytes left on the disk beside the segments
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,18 @@ class CutOptions:
     """How recordings are cut.
 
     Attributes:
-        seconds: length of a segment; what a DiffRhythm model of 2048 frames hears.
+        seconds: length of a segment; None for what a DiffRhythm model of 2048 frames hears, and with times for spans as
+            they are given.
         overlap: seconds that a segment shares with the one before.
         leftover: `keep`: the rest at the end of a recording is a segment of its own; `merge`: it is added to the last
-            one. A rest under a second is always merged. A recording shorter than a segment is one segment.
+            one; `drop`: it is left out, with a line. A rest under a second is always merged. A recording shorter than a
+            segment is one segment, but for `drop`.
         fade: milliseconds of a raised cosine where a cut goes through the music; 0 for none.
         loudness: root mean square that each segment is brought to, in dB of full scale; None leaves it as it is.
         flac: write FLAC in place of WAV, both with 16 bits.
     """
 
-    seconds: float = 95.0
+    seconds: float | None = None
     overlap: float = 0.0
     leftover: str = "keep"
     fade: float = 10.0
@@ -46,160 +53,247 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if not 1 <= self.seconds <= LONGEST:
+        if self.seconds is not None and not 1 <= self.seconds <= LONGEST:
             problems.append(f"--seconds is {self.seconds:g}; it must be 1 to {LONGEST:g}")
-        elif not 0 <= self.overlap <= self.seconds / 2:
+        elif not 0 <= self.overlap <= (self.seconds or SECONDS) / 2:
             problems.append(f"--overlap is {self.overlap:g}; it must be 0 to half of --seconds")
         if not 0 <= self.fade <= 500:
             problems.append(f"--fade is {self.fade:g}; it must be 0 to 500 milliseconds")
         if self.loudness is not None and not -60 <= self.loudness <= 0:
             problems.append(f"--loudness is {self.loudness:g}; it must be -60 to 0 dB of full scale")
-        if self.leftover not in ("keep", "merge"):
-            problems.append(f"--leftover is {self.leftover}; it must be keep or merge")
+        if self.leftover not in LEFTOVERS:
+            problems.append(f"--leftover is {self.leftover}; it must be one of {', '.join(LEFTOVERS)}")
         if problems:
             raise ConfigError("; ".join(problems))
 
 
-@dataclass(frozen=True)
+@dataclass
 class CutResult:
     """What was written, and what the user should know.
 
     Attributes:
         segments: `file`, `source`, `start`, `end` (seconds in the source) and `sha256` of each.
         left_out: `source`, `start`, `end` and `reason` of what was not written.
-        notes: lines for people.
+        remarks: (source, text) of what is noteworthy about a recording.
     """
 
-    segments: list[dict[str, Any]]
-    left_out: list[dict[str, Any]]
-    notes: list[str]
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+
+    def drop(self, source: str, start: float, end: float, reason: str) -> None:
+        """Remember something that is not written."""
+        self.left_out.append({"source": source, "start": round(start, 4), "end": round(end, 4), "reason": reason})
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for people."""
+        gone = [f"left out: {i['source']}, {i['start']:g} to {i['end']:g} s: {i['reason']}" for i in self.left_out]
+        return [*gone, *grouped(self.remarks)]
 
 
 def cut_folder(
     folder: Path, output: Path, options: CutOptions, times: Path | None = None, reporter: Reporter | None = None
 ) -> CutResult:
-    """Cut every recording of a folder into stereo segments of 44.1 kHz with 16 bits, one at a time in memory.
+    """Cut every recording of a folder into stereo segments of 44.1 kHz with 16 bits.
 
-    The output folder appears whole or not at all.
+    Recordings are streamed: a segment at a time is in memory, however long they are. The output folder appears whole or
+    not at all.
 
     Args:
         folder: searched with its subfolders; only read.
         output: new folder of segments and `manifest.json`.
         options: how.
-        times: file of times to cut at in place of one length; see `cut_times.given_times`.
+        times: file of times to cut at; see `cut_times.given_times`. With a length in the options each span that is
+            given is cut into segments of it.
         reporter: told what happens.
 
     Raises:
         ConfigError, DataError: nothing to cut, nothing that can be read, or times that do not fit.
         OutputError: the output folder exists, or cannot be written.
     """
-    out, (files, foreign) = reporter or Reporter(), recordings_of(folder)
-    problems = [f"{path}: is in a format that is not read; convert it to WAV or FLAC" for path in foreign]
-    known: dict[Path, SoundInfo] = {}
-    for path in files:
-        try:
-            known[path] = sound_info(path)
-        except DataError as error:
-            problems.append(str(error))
-    if not known:
-        raise DataError(f"{folder}: no recording can be read: {listed(problems)}")
-    lengths = {path.relative_to(folder).as_posix(): info.seconds for path, info in known.items()}
-    pieces = given_times(times, lengths) if times else _all_pieces(lengths, options)
-    with atomic_folder(output) as temporary, out.task("cutting") as update:
-        work = _Work(folder, temporary, options, {path.relative_to(folder).as_posix(): i for path, i in known.items()})
-        for number, piece in enumerate(pieces, 1):
-            work.cut(piece)
-            update(number, len(pieces))
-        if not work.segments:
-            raise DataError(f"{folder}: no segment is left: {listed([item['reason'] for item in work.left_out])}")
+    out = reporter or Reporter()
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ConfigError(f"--output-dir {output}: lies inside --input-dir; choose a folder beside it")
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise OutputError(f"{output} exists already; remove it or choose another name")
+    result = CutResult()
+    healths = _survey(folder, result, out)
+    plan = _plan(healths, options, times, result)
+    _check_disk(output, plan)
+    total, done = max(1, int(sum(h.seconds for h in healths if h.file in plan))), 0.0
+    with atomic_folder(output) as temporary, out.task("cutting (seconds)") as update:
+        names = _Names([h.file for h in healths], "flac" if options.flac else "wav")
+        for health in healths:
+            if pieces := plan.get(health.file):
+                with Sound(folder / health.file) as sound:
+                    for piece, audio in stretches(sound, pieces):
+                        _write(piece, audio, health, options, temporary, names, result)
+                        update(min(total, int(done + piece.end)), total)
+                done += health.seconds
+        if not result.segments:
+            raise DataError(f"{folder}: no segment is left: {listed(_reasons(result))}")
+        order = {h.file: number for number, h in enumerate(healths)}
+        result.segments.sort(key=lambda s: (order[s["source"]], s["start"], s["end"]))
         settings = {**asdict(options), "times": times is not None, "sample_rate": RATE}
         write_json(temporary / MANIFEST, {
-            "format": 1, "settings": settings, "segments": work.segments, "left_out": work.left_out,
+            "format": 1, "settings": settings, "segments": result.segments, "left_out": result.left_out,
         })  # fmt: skip
-    return CutResult(work.segments, work.left_out, [f"left out: {text}" for text in problems] + work.notes())
+    return result
 
 
-def _all_pieces(lengths: dict[str, float], options: CutOptions) -> list[Piece]:
-    return [
-        Piece(source, start, end)
-        for source, seconds in lengths.items()
-        for start, end in grid(seconds, options.seconds, options.overlap, options.leftover)
-    ]
+def _reasons(result: CutResult) -> list[str]:
+    return [f"{item['source']} {item['reason']}" for item in result.left_out]
 
 
-class _Work:
-    """Writes segments one after the other and remembers what became of them."""
-
-    def __init__(self, folder: Path, output: Path, options: CutOptions, infos: dict[str, SoundInfo]) -> None:
-        self.folder, self.output, self.options, self.infos = folder, output, options, infos
-        self.segments: list[dict[str, Any]] = []
-        self.left_out: list[dict[str, Any]] = []
-        self._clipped: dict[str, None] = {}
-        self._short: dict[str, None] = {}
-        self._names = _names(infos)
-        self._counts: dict[str, int] = {}
-
-    def cut(self, piece: Piece) -> None:
-        """Write one segment, or say why not."""
-        info = self.infos[piece.source]
-        where = {"source": piece.source, "start": round(piece.start, 4), "end": round(piece.end, 4)}
-        try:
-            audio = read_stretch(self.folder / piece.source, info, piece.start, piece.end, RATE, CHANNELS)
-        except DataError as error:
-            self.left_out.append({**where, "reason": str(error)})
-            return
-        wanted = round((piece.end - piece.start) * RATE)
-        if audio.shape[1] < wanted - RATE // 100:
-            self._short[piece.source] = None
-            where["end"] = round(piece.start + audio.shape[1] / RATE, 4)
-        if is_silent(audio):
-            reason = "silent" if audio.shape[1] else "the file ends before it"
-            self.left_out.append({**where, "reason": f"{piece.source} at {piece.start:g} s: {reason}"})
-            return
-        if is_clipped(audio):
-            self._clipped[piece.source] = None
-        audio = faded(levelled(audio[:, :wanted], self.options.loudness), self.options.fade, piece.start > 0,
-                      piece.end < info.seconds)  # fmt: skip
-        name = self._name(piece)
-        self.segments.append({"file": name, **where, "sha256": self._write(self.output / name, audio)})
-
-    def _name(self, piece: Piece) -> str:
-        stem = piece.name or self._names[piece.source]
-        self._counts[stem] = self._counts.get(stem, 0) + 1
-        number = f"-{self._counts[stem]:03d}" if not piece.name or self._counts[stem] > 1 else ""
-        return f"{stem}{number}.{'flac' if self.options.flac else 'wav'}"
-
-    def _write(self, path: Path, audio: np.ndarray) -> str:
-        whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
-        # Through memory: a full disk is then an OSError and not one of libsndfile's.
-        buffer = io.BytesIO()
-        library()[0].write(buffer, whole, RATE, format=path.suffix[1:].upper(), subtype="PCM_16")
-        path.write_bytes(buffer.getbuffer())
-        return hashlib.sha256(buffer.getbuffer()).hexdigest()
-
-    def notes(self) -> list[str]:
-        """What the user should know of all that was cut."""
-        return [
-            *counted([item["reason"] for item in self.left_out], "segments left out"),
-            *counted(list(self._clipped), "recordings are clipped (distorted where they are loudest)"),
-            *counted(list(self._short), "recordings end before they say they do"),
-        ]
+def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]:
+    """Every usable recording, read once to its end; what cannot be used is remembered as left out."""
+    library()
+    paths, foreign = recordings_of(folder)
+    usable = []
+    with out.task("reading recordings") as update:
+        for number, path in enumerate([*paths, *foreign], 1):
+            health = examine(path, path.relative_to(folder).as_posix())
+            if health.problem:
+                result.drop(health.file, 0.0, health.seconds, health.problem)
+            else:
+                usable.append(health)
+                result.remarks += [(health.file, text) for text in health.notes]
+            update(number, len(paths) + len(foreign))
+    if not usable:
+        raise DataError(f"{folder}: no recording can be used: {listed(_reasons(result))}")
+    return usable
 
 
-def _names(infos: dict[str, SoundInfo]) -> dict[str, str]:
-    """A file name for each source: its path without ending, with it where two would be alike."""
-    flat = {source: str(Path(source).with_suffix("")).replace("/", "_").replace("\\", "_") for source in infos}
-    common = {stem for stem in flat.values() if list(flat.values()).count(stem) > 1}
-    return {s: f"{stem}_{Path(s).suffix[1:].lower()}" if stem in common else stem for s, stem in flat.items()}
+def _plan(
+    healths: Sequence[AudioHealth], options: CutOptions, times: Path | None, result: CutResult
+) -> dict[str, list[Piece]]:
+    """Segments by recording; leftovers that are dropped are remembered."""
+    lengths = {h.file: h.seconds for h in healths}
+    spans = given_times(times, lengths) if times else [Piece(source, 0.0, end) for source, end in lengths.items()]
+    plan: dict[str, list[Piece]] = {}
+    for span in spans:
+        if times and options.seconds is None:
+            found, dropped = [(span.start, span.end)], []
+        else:
+            found, dropped = grid(span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover)
+        plan.setdefault(span.source, []).extend(Piece(span.source, a, b, span.name) for a, b in found)
+        for start, end in dropped:
+            result.drop(span.source, start, end, "is a leftover shorter than a segment (--leftover drop)")
+    return plan
 
 
-def levelled(audio: np.ndarray, loudness: float | None) -> np.ndarray:
-    """Audio [channels, N] at a root mean square in dB of full scale, or less where peaks would exceed -1 dB."""
-    if loudness is None:
-        return audio
-    size, peak = float(np.sqrt(np.square(audio, dtype=np.float64).mean())), float(np.abs(audio).max())
-    gain = min(10 ** (loudness / 20) / size, PEAK / peak)
-    return audio * np.float32(gain)
+def _check_disk(output: Path, plan: dict[str, list[Piece]]) -> None:
+    needed = sum(int((p.end - p.start) * RATE) * CHANNELS * 2 for pieces in plan.values() for p in pieces) + _SPARE
+    at = next(p for p in output.absolute().parents if p.exists())
+    free = shutil.disk_usage(at).free
+    if free < needed:
+        raise OutputError(
+            f"{output}: {free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed for the segments; free some "
+            "space, choose another folder, or --flac and a part of the recordings"
+        )
+
+
+def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Yield each piece with its sound, float32 [2, samples] at 44.1 kHz, in one pass; those that end first come first.
+
+    A piece at the end of a recording may be shorter than asked for.
+    """
+    waiting = sorted(pieces, key=lambda p: p.start, reverse=True)
+    open_: list[tuple[Piece, list[np.ndarray]]] = []
+    at = 0
+    for block in sound.stream(RATE, CHANNELS):
+        until = at + len(block)
+        while waiting and round(waiting[-1].start * RATE) < until:
+            open_.append((waiting.pop(), []))
+        for piece, parts in open_:
+            first, last = (round(t * RATE) - at for t in (piece.start, piece.end))
+            parts.append(block[max(0, first) : max(0, last)])
+        for item in [item for item in open_ if round(item[0].end * RATE) <= until]:
+            open_.remove(item)
+            yield item[0], np.ascontiguousarray(np.concatenate(item[1]).T)
+        at = until
+    for piece, parts in open_:
+        yield piece, np.ascontiguousarray(np.concatenate(parts).T)
+
+
+class _Names:
+    """File names of segments: the recording's path without its ending, and a number; or the name that was given."""
+
+    def __init__(self, sources: Sequence[str], ending: str) -> None:
+        flat = {source: _plain(str(Path(source).with_suffix(""))) for source in sources}
+        twice = {stem for stem in flat.values() if list(flat.values()).count(stem) > 1}
+        self._stems = {s: _plain(s.replace(".", "_")) if stem in twice else stem for s, stem in flat.items()}
+        self._ending, self._used = ending, set[str]()
+
+    def of(self, piece: Piece) -> str:
+        """A name that no other segment has, on file systems that ignore case either."""
+        stem, number = piece.name or self._stems[piece.source], 1
+        name = stem if piece.name else f"{stem}-001"
+        while name.lower() in self._used:
+            number += 1
+            name = f"{stem}-{number:03d}"
+        self._used.add(name.lower())
+        return f"{name}.{self._ending}"
+
+
+def _plain(path: str) -> str:
+    """A path as one file name of at most 150 characters."""
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]', "_", path).strip(" .")[:150] or "recording"
+
+
+def _write(
+    piece: Piece, audio: np.ndarray, health: AudioHealth, options: CutOptions, folder: Path, names: _Names,
+    result: CutResult,
+) -> None:  # fmt: skip
+    """Write one segment, or say why not."""
+    end = piece.start + audio.shape[1] / RATE
+    peak = float(np.abs(audio).max(initial=0.0))
+    if peak < SILENCE:
+        result.drop(piece.source, piece.start, end, f"is silent (peak {decibels(peak):.0f} dB)")
+        return
+    if health.peak > 1.001 and options.loudness is None:
+        audio = audio / np.float32(health.peak)  # one factor for the whole recording, so that segments stay alike
+        result.remarks += _once(result.remarks, (piece.source, "goes beyond full scale and is turned down to it"))
+    if options.loudness is not None:
+        audio, limited = levelled(audio, options.loudness)
+        if limited:
+            text = f"peaks keep some of its segments below {options.loudness:g} dB"
+            result.remarks += _once(result.remarks, (piece.source, text))
+    audio = faded(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
+    name = names.of(piece)
+    where = {"source": piece.source, "start": round(piece.start, 4), "end": round(end, 4)}
+    result.segments.append({"file": name, **where, "sha256": _save(folder / name, audio)})
+
+
+def _once(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
+    return [] if remark in known else [remark]
+
+
+def _save(path: Path, audio: np.ndarray) -> str:
+    """Write a segment; its SHA-256."""
+    soundfile, _ = library()
+    whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
+    try:
+        soundfile.write(path, whole, RATE, subtype="PCM_16")
+    except (soundfile.SoundFileError, AssertionError) as error:  # soundfile asserts that all samples were written
+        raise write_error(path, OSError(28, "the disk is full or refuses to write")) from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def levelled(audio: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
+    """Audio [channels, N] at a root mean square in dB of full scale, or less where true peaks would exceed -1 dB.
+
+    Returns:
+        The audio, and whether its peaks kept it below.
+    """
+    _, soxr = library()
+    size = float(np.sqrt(np.square(audio, dtype=np.float64).mean()))
+    fine = soxr.resample(np.ascontiguousarray(audio.T), RATE, _OVERSAMPLING * RATE)
+    peak = max(float(np.abs(fine).max(initial=0.0)), float(np.abs(audio).max()))
+    wanted, most = 10 ** (loudness / 20) / size, PEAK / peak
+    return audio * np.float32(min(wanted, most)), most < wanted
 
 
 def faded(audio: np.ndarray, milliseconds: float, begin: bool, end: bool) -> np.ndarray:
@@ -216,19 +310,22 @@ def faded(audio: np.ndarray, milliseconds: float, begin: bool, end: bool) -> np.
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Segments of a folder that `cut` wrote, by file name; empty where there is no manifest.
+    """`source`, `start` and `end` of the segments that `cut` wrote into a folder or below it, by path inside it.
 
     Raises:
-        DataError: a damaged manifest.
+        DataError: a damaged manifest; without it pieces of one recording would not be known as such.
     """
-    import json
-
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))["segments"]
-        return {str(i["file"]): {"source": str(i["source"]), "start": float(i["start"]), "end": float(i["end"])}
-                for i in items}  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no manifest of musiclora cut ({error})") from error
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob(MANIFEST)):
+        below = path.parent.relative_to(folder)
+        try:
+            content = read_json(path)
+            if "segments" not in content:
+                continue  # somebody else's
+            for item in content["segments"]:
+                source = (below / str(item["source"])).as_posix()
+                span = {"start": float(item["start"]), "end": float(item["end"])}
+                found[(below / str(item["file"])).as_posix()] = {"source": source, **span}
+        except (ConvertError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut anew") from error
+    return found

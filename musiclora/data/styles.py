@@ -9,7 +9,7 @@ import numpy as np
 
 from musiclora.convert.tensors import read_safetensors
 from musiclora.convert.torch_file import TorchFile
-from musiclora.data.stretches import read_stretch, sound_info
+from musiclora.data.audio import Sound
 from musiclora.errors import ConfigError, DataError
 
 WIDTH = 512
@@ -89,11 +89,29 @@ def style_of_recording(path: Path) -> np.ndarray:
         DataError: the recording is shorter than ten seconds, or cannot be read.
     """
     need_muq("--style muq")
-    info = sound_info(path)
-    if info.seconds < MUQ_SECONDS:
-        raise DataError(f"{path}: {info.seconds:.1f} s are too short for a style by MuQ-MuLan (10 s at least)")
-    start = max(0.0, int(info.seconds) // 2 - MUQ_SECONDS / 2)
-    audio = read_stretch(path, info, start, start + MUQ_SECONDS, MUQ_RATE)
+    audio = middle(path, MUQ_SECONDS, MUQ_RATE)
     from musiclora.backends.torch.muq import embed_audio
 
-    return embed_audio(audio.mean(0))
+    return embed_audio(audio)
+
+
+def middle(path: Path, seconds: float, rate: int) -> np.ndarray:
+    """Mono sound float32 [N] of so many seconds around the middle of a recording.
+
+    Raises:
+        DataError: the recording is shorter, or cannot be read.
+    """
+    with Sound(path) as sound:
+        frames = sum(map(len, sound.blocks()))  # what is really there
+    length = frames / sound.rate
+    if length < seconds:
+        raise DataError(f"{path}: {length:.1f} s are too short for a style by MuQ-MuLan ({seconds:g} s at least)")
+    first, parts, at = round(max(0.0, int(length) // 2 - seconds / 2) * rate), [], 0
+    last = first + round(seconds * rate)
+    with Sound(path) as sound:
+        for block in sound.stream(rate):
+            parts.append(block[max(0, first - at) : max(0, last - at)].mean(1))
+            at += len(block)
+            if at >= last:
+                break
+    return np.concatenate(parts)

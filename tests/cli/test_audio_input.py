@@ -195,7 +195,7 @@ def test_segments_keep_their_source_so_that_none_is_trained_on_and_held_out(fold
 
 def test_too_little_disk_for_the_cache_is_one_line_and_what_was_done_is_kept(folder, base, any_backend, monkeypatch):
     toy_audio.write_recordings(folder, 3, 1.5)
-    free, real = iter([1 << 40, 1 << 40]), shutil.disk_usage
+    free, real = iter([1 << 40] * 3), shutil.disk_usage  # before all, and before each of two
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=next(free, 1000)))
     refused(preprocess(folder, base, any_backend), "space")
     kept = {p.name: p.stat().st_mtime_ns for p in (folder.parent / "latents").glob("*.safetensors")}

@@ -47,11 +47,30 @@ def cut(folder, times=None, **options):
         (25, 5, "keep", [(0, 10), (5, 15), (10, 20), (15, 25)]),
         (27, 5, "keep", [(0, 10), (5, 15), (10, 20), (15, 25), (20, 27)]),
         (4, 0, "keep", [(0, 4)]),
+        (34, 0, "drop", [(0, 10), (10, 20), (20, 30)]),
+        (30.5, 0, "drop", [(0, 10), (10, 20), (20, 30.5)]),
+        (4, 0, "drop", []),
     ],
-    ids=["whole", "rest kept", "rest merged", "under a second", "overlap", "overlap and rest", "short"],
+    ids=[
+        "whole",
+        "rest kept",
+        "rest merged",
+        "under a second",
+        "overlap",
+        "overlap and rest",
+        "short",
+        "rest dropped",
+        "under a second is not dropped",
+        "short and dropped",
+    ],
 )
 def test_segments_cover_the_recording_to_its_end(total, overlap, leftover, expected):
-    assert grid(total, 10, overlap, leftover) == [pytest.approx(pair) for pair in expected]
+    found, dropped = grid(0.0, total, 10, overlap, leftover)
+    assert found == [pytest.approx(pair) for pair in expected]
+    covered = found[-1][1] if found else 0
+    assert dropped == ([(covered, total)] if covered < total else [])
+    shifted, _ = grid(100.0, 100.0 + total, 10, overlap, leftover)
+    assert shifted == [pytest.approx((a + 100, b + 100)) for a, b in expected]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +255,7 @@ def test_an_existing_output_folder_is_refused(folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"seconds": 0.5}, "--seconds"), ({"seconds": 10, "overlap": 8}, "--overlap"), ({"fade": -1}, "--fade"),
-     ({"loudness": 3}, "--loudness"), ({"leftover": "drop"}, "--leftover"), ({"seconds": float("nan")}, "--seconds")],
+     ({"loudness": 3}, "--loudness"), ({"leftover": "hide"}, "--leftover"), ({"seconds": float("nan")}, "--seconds")],
 )  # fmt: skip
 def test_options_out_of_range_are_named(options, words):
     with pytest.raises(ConfigError, match=words):

@@ -13,8 +13,8 @@ from musiclora.backends.registry import get_backend
 from musiclora.config import TrainConfig
 from musiclora.convert.tensors import write_safetensors
 from musiclora.data.audio import read_recording
-from musiclora.data.latents import encode_recordings
-from musiclora.errors import DataError, MusicLoraError
+from musiclora.data.encoding import encode_recordings
+from musiclora.errors import DataError, MusicLoraError, OutputError
 from musiclora.jobs import train
 from musiclora.models import find_model
 from musiclora.results import Reporter
@@ -88,7 +88,7 @@ KINDS = ["mislabelled", "empty file", "no samples", "not finite", "one frame sho
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_recording_is_left_out_with_a_line_and_the_rest_is_kept(codec, folder, tmp_path, kind):
     broken(folder / "b.wav", kind)
-    problems = encode_recordings(folder, tmp_path / "cache", codec, "f", lambda done, total: None).left_out
+    problems = encode_recordings(folder, tmp_path / "cache", codec, "f").left_out
     assert len(problems) == 1
     assert "b.wav" in problems[0]
     items = json.loads((tmp_path / "cache" / "index.json").read_text())["items"]
@@ -99,14 +99,14 @@ def test_what_is_no_recording_is_left_out_with_a_line_and_the_rest_is_kept(codec
 def test_where_nothing_can_be_used_that_is_one_line(codec, tmp_path, kind):
     broken(tmp_path / "in" / "b.wav", kind)
     with pytest.raises(DataError, match=r"no recording can be used.*b\.wav"):
-        encode_recordings(tmp_path / "in", tmp_path / "cache", codec, "f", lambda done, total: None)
+        encode_recordings(tmp_path / "in", tmp_path / "cache", codec, "f")
 
 
 def test_a_folder_without_recordings_is_refused(codec, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="holds no recordings"):
-        encode_recordings(tmp_path / "in", tmp_path / "cache", codec, "f", lambda done, total: None)
+        encode_recordings(tmp_path / "in", tmp_path / "cache", codec, "f")
     assert not (tmp_path / "cache").exists()
 
 
@@ -124,7 +124,7 @@ def test_what_is_in_the_cache_is_not_encoded_again_and_what_is_gone_leaves_it(co
             return codec.encode(audio)
 
     def encode(fingerprint="f"):
-        encode_recordings(folder, tmp_path / "cache", Counting(), fingerprint, lambda done, total: None)
+        encode_recordings(folder, tmp_path / "cache", Counting(), fingerprint)
 
     with pytest.raises(KeyboardInterrupt):
         encode()
@@ -144,11 +144,11 @@ def test_too_little_disk_is_one_line_and_what_was_done_is_kept(codec, folder, tm
     import collections
     import shutil
 
-    free = iter([10**12, 1000])
+    free = iter([10**12, 10**12, 1000])  # before all, before the first, before the second
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, next(free)))
-    with pytest.raises(OSError, match="no space left"):
-        encode_recordings(folder, tmp_path / "cache", codec, "f", lambda done, total: None)
+    with pytest.raises(OutputError, match="MB are needed"):
+        encode_recordings(folder, tmp_path / "cache", codec, "f")
     assert len(json.loads((tmp_path / "cache" / "index.json").read_text())["items"]) == 1
 
 

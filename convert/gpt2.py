@@ -231,11 +231,14 @@ def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
 def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
     """Shapes by name, where a bare GPT2Model's names get the prefix that GPT2LMHeadModel's have."""
     shapes: dict[str, tuple[int, ...]] = {}
+    doubled: list[str] = []
     for name, (_, shape) in files.layout.items():
         full = name if layout == "mlx" or name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
         if full in shapes:
-            raise ConvertError(f"{next(iter(files.files)).parent}: both {full} and {name} are there")
+            doubled.append(f"{full} is there with and without its prefix")
         shapes[full] = shape
+    if doubled:
+        raise ConvertError(f"{next(iter(files.files)).parent}: {listed(doubled)}")
     return shapes
 
 

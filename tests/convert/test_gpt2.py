@@ -104,6 +104,14 @@ def test_an_untied_head_is_refused_and_never_dropped_in_silence(hf_file: Path) -
         read_checkpoint(hf_file.parent).load()
 
 
+def test_names_with_and_without_the_prefix_in_one_file_are_all_named(hf_file: Path) -> None:
+    arrays = read_safetensors(hf_file)
+    names = ["ln_f.bias", "wte.weight"]
+    rewrite(hf_file, arrays | {name: arrays[f"transformer.{name}"] for name in names})
+    with pytest.raises(ConvertError, match=r"with and without its prefix; transformer\..* with and without"):
+        read_checkpoint(hf_file.parent)
+
+
 def test_shards_named_by_an_index_read_as_one(hf_file: Path) -> None:
     arrays = read_safetensors(hf_file)
     hf_file.unlink()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.files import atomic_folder, write_error, write_json
+from musiclora.convert.files import atomic_folder, write_json
 from musiclora.convert.folders import read_json
 from musiclora.data.audio import Sound, library, recordings_of
 from musiclora.data.audio_health import SILENCE, AudioHealth, decibels, examine, grouped
 from musiclora.data.cut_times import LEFTOVERS, LONGEST, Piece, given_times, grid
+from musiclora.data.segments import CHANNELS, RATE, Names, faded, levelled, save_segment
 from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, listed
 from musiclora.results import Reporter
 
-RATE, CHANNELS = 44100, 2
 SECONDS = 95.0  # 2048 frames of the codec
 MANIFEST = "manifest.json"
-PEAK = 10 ** (-1 / 20)  # no true peak is above -1 dB of full scale after --loudness
-_OVERSAMPLING = 4  # true peaks are looked for between the samples, as in ITU-R BS.1770
 _SPARE = 1 << 26  # bytes left on the disk beside the segments
 
 
@@ -123,7 +119,7 @@ def cut_folder(
     _check_disk(output, plan)
     total, done = max(1, int(sum(h.seconds for h in healths if h.file in plan))), 0.0
     with atomic_folder(output) as temporary, out.task("cutting (seconds)") as update:
-        names = _Names([h.file for h in healths], "flac" if options.flac else "wav")
+        names = Names([h.file for h in healths], "flac" if options.flac else "wav")
         for health in healths:
             if pieces := plan.get(health.file):
                 with Sound(folder / health.file) as sound:
@@ -174,7 +170,7 @@ def _plan(
     plan: dict[str, list[Piece]] = {}
     for span in spans:
         if times and options.seconds is None:
-            found, dropped = [(span.start, span.end)], []
+            found, dropped = [(span.start, span.end)], list[tuple[float, float]]()
         else:
             found, dropped = grid(span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover)
         plan.setdefault(span.source, []).extend(Piece(span.source, a, b, span.name) for a, b in found)
@@ -217,33 +213,8 @@ def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np
         yield piece, np.ascontiguousarray(np.concatenate(parts).T)
 
 
-class _Names:
-    """File names of segments: the recording's path without its ending, and a number; or the name that was given."""
-
-    def __init__(self, sources: Sequence[str], ending: str) -> None:
-        flat = {source: _plain(str(Path(source).with_suffix(""))) for source in sources}
-        twice = {stem for stem in flat.values() if list(flat.values()).count(stem) > 1}
-        self._stems = {s: _plain(s.replace(".", "_")) if stem in twice else stem for s, stem in flat.items()}
-        self._ending, self._used = ending, set[str]()
-
-    def of(self, piece: Piece) -> str:
-        """A name that no other segment has, on file systems that ignore case either."""
-        stem, number = piece.name or self._stems[piece.source], 1
-        name = stem if piece.name else f"{stem}-001"
-        while name.lower() in self._used:
-            number += 1
-            name = f"{stem}-{number:03d}"
-        self._used.add(name.lower())
-        return f"{name}.{self._ending}"
-
-
-def _plain(path: str) -> str:
-    """A path as one file name of at most 150 characters."""
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]', "_", path).strip(" .")[:150] or "recording"
-
-
 def _write(
-    piece: Piece, audio: np.ndarray, health: AudioHealth, options: CutOptions, folder: Path, names: _Names,
+    piece: Piece, audio: np.ndarray, health: AudioHealth, options: CutOptions, folder: Path, names: Names,
     result: CutResult,
 ) -> None:  # fmt: skip
     """Write one segment, or say why not."""
@@ -263,50 +234,11 @@ def _write(
     audio = faded(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
     name = names.of(piece)
     where = {"source": piece.source, "start": round(piece.start, 4), "end": round(end, 4)}
-    result.segments.append({"file": name, **where, "sha256": _save(folder / name, audio)})
+    result.segments.append({"file": name, **where, "sha256": save_segment(folder / name, audio)})
 
 
 def _once(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
     return [] if remark in known else [remark]
-
-
-def _save(path: Path, audio: np.ndarray) -> str:
-    """Write a segment; its SHA-256."""
-    soundfile, _ = library()
-    whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
-    try:
-        soundfile.write(path, whole, RATE, subtype="PCM_16")
-    except (soundfile.SoundFileError, AssertionError) as error:  # soundfile asserts that all samples were written
-        raise write_error(path, OSError(28, "the disk is full or refuses to write")) from error
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def levelled(audio: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
-    """Audio [channels, N] at a root mean square in dB of full scale, or less where true peaks would exceed -1 dB.
-
-    Returns:
-        The audio, and whether its peaks kept it below.
-    """
-    _, soxr = library()
-    size = float(np.sqrt(np.square(audio, dtype=np.float64).mean()))
-    fine = soxr.resample(np.ascontiguousarray(audio.T), RATE, _OVERSAMPLING * RATE)
-    peak = max(float(np.abs(fine).max(initial=0.0)), float(np.abs(audio).max()))
-    wanted, most = 10 ** (loudness / 20) / size, PEAK / peak
-    return audio * np.float32(min(wanted, most)), most < wanted
-
-
-def faded(audio: np.ndarray, milliseconds: float, begin: bool, end: bool) -> np.ndarray:
-    """A copy with raised-cosine fades at the beginning and the end, where these are cuts."""
-    count = min(round(milliseconds * RATE / 1000), audio.shape[1] // 2)
-    found = audio.copy()
-    if count:
-        ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)).astype(np.float32)
-        if begin:
-            found[:, :count] *= ramp
-        if end:
-            found[:, -count:] *= ramp[::-1]
-    return found
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

@@ -126,13 +126,11 @@ def encode_recordings(
     total, done = max(1, int(sum(f.seconds for f in files))), 0.0
     with out.task("encoding recordings (seconds)") as update:
         for file in files:
-            before = done
+            before, path = done, cache / f"{file.checksum}.safetensors"
+            tell = _Teller(update, before, total)
             try:
-                found = file.item or known.get(file.checksum) or _encoded(
-                    file, cache, codec, wanted, lambda s, at=before: update(min(total, int(at + s)), total)
-                )  # fmt: skip
-                style = wanted.style and partial(wanted.style, file.path)
-                put_style(cache / f"{file.checksum}.safetensors", wanted.style_name, style)
+                found = file.item or known.get(file.checksum) or _encoded(file, cache, codec, fingerprint, wanted, tell)
+                put_style(path, wanted.style_name, wanted.style and partial(wanted.style, file.path))
             except DataError as error:
                 result.left_out.append(str(error))
                 continue
@@ -152,6 +150,18 @@ def encode_recordings(
     write_index(cache, items)  # without recordings that are gone
     result.recordings, result.seconds = len(items), sum(item["seconds"] for item in items)
     return result
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Tells of seconds encoded inside one recording as seconds of all of them."""
+
+    update: Callable[[int, int], None]
+    before: float
+    total: int
+
+    def __call__(self, seconds: float) -> None:
+        self.update(min(self.total, int(self.before + seconds)), self.total)
 
 
 def _others(known: dict[str, dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,32 +209,30 @@ def _check_disk(cache: Path, files: list[_File], codec: Codec) -> None:
 
 
 def _encoded(
-    file: _File, cache: Path, codec: Codec, encoding: Encoding, tell: Callable[[float], None]
+    file: _File, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
 ) -> dict[str, Any]:
     """Encode one recording into the cache; what the index says of it."""
-    rate, hop = codec.sample_rate, codec.hop
     health = file.health or examine(file.path, file.name)
-    if int(health.seconds * rate) < hop:
+    if int(health.seconds * codec.sample_rate) < codec.hop:
         raise DataError(f"{file.path}: {health.seconds:.3f} s are too short for one latent frame")
     _check_disk(cache, [file], codec)
+    # Whole blocks of latents one after the other; the name says of what, since another start may want something else.
+    kind = hashlib.sha256(f"{fingerprint} {encoding.kind} {BLOCK} {codec.latent_channels}".encode()).hexdigest()[:16]
+    part = cache / f".{file.checksum[:32]}-{kind}.part"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for stale in cache.glob(f".{file.checksum[:32]}-*.part"):
-            if stale != _part(cache, file.checksum, encoding):
+            if stale != part:
                 stale.unlink()
-        part = _part(cache, file.checksum, encoding)
         samples = _stream_into(part, file, codec, encoding, tell)
         latents = np.fromfile(part, np.float32).reshape(-1, codec.latent_channels)
-        put_latents(cache / f"{file.checksum}.safetensors", {"latents": latents})
+        put_latents(
+            cache / f"{file.checksum}.safetensors", {"latents": latents}, codec=fingerprint, posterior=encoding.kind
+        )
         part.unlink()
     except OSError as error:
         raise write_error(cache, error) from error
-    return {"seconds": samples / rate, "notes": list(health.notes)}
-
-
-def _part(cache: Path, checksum: str, encoding: Encoding) -> Path:
-    """Where the latents of a recording that is half done are: whole blocks one after the other."""
-    return cache / f".{checksum[:32]}-{encoding.kind.replace(' ', '')}.part"
+    return {"seconds": samples / codec.sample_rate, "notes": list(health.notes)}
 
 
 def _stream_into(

@@ -38,26 +38,29 @@ def known_items(folder: Path, fingerprint: str, posterior: str) -> dict[str, dic
         return {
             item["sha256"]: {"seconds": item["end"] - item.get("start", 0.0), "notes": [], **item} for item in items
             if item["codec"] == fingerprint and item.get("posterior", "mean") == posterior
-            and _is_whole(folder / f"{item['sha256']}.safetensors")
+            and _is(folder / f"{item['sha256']}.safetensors", fingerprint, posterior)
         }  # fmt: skip
     except (ConvertError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _is_whole(path: Path) -> bool:
+def _is(path: Path, fingerprint: str, posterior: str) -> bool:
+    """Whether a file is whole and by its own account what the index says: that may be older than the file."""
     try:
-        return "latents" in safetensors_header(path)[0]
+        layout, metadata = safetensors_header(path)
     except ConvertError:
         return False
+    said = (metadata.get("codec", fingerprint), metadata.get("posterior", posterior))
+    return "latents" in layout and said == (fingerprint, posterior)
 
 
-def put_latents(path: Path, arrays: Mapping[str, np.ndarray], style: str = "") -> None:
+def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **said: str) -> None:
     """Write the arrays of one recording; the file appears whole or not at all.
 
     Args:
         path: the file.
         arrays: latents, style, text.
-        style: what the style is called, so that a later start knows whether it is the same.
+        said: codec, posterior and style, so that a later start knows whether they are the same.
 
     Raises:
         OutputError: the system refuses to write.
@@ -65,7 +68,7 @@ def put_latents(path: Path, arrays: Mapping[str, np.ndarray], style: str = "") -
     temporary = path.with_name(f".{path.stem}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        write_safetensors(temporary, arrays, {"format": "pt", **({"style": style} if style else {})})
+        write_safetensors(temporary, arrays, {"format": "pt", **{k: v for k, v in said.items() if v}})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,7 +83,8 @@ def put_style(path: Path, name: str, make: Callable[[], np.ndarray] | None) -> N
     arrays.pop("style", None)
     if make is not None:
         arrays["style"] = np.asarray(make(), np.float32)
-    put_latents(path, arrays, name if make else "")
+    kept = {key: metadata.get(key, "") for key in ("codec", "posterior")}
+    put_latents(path, arrays, **kept, style=name if make else "")
 
 
 def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:

@@ -126,6 +126,113 @@ def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
     assert len(json.loads((tmp_path / "cache" / "index.json").read_text())["items"]) == 4
 
 
+class _Stopping(Levels):
+    """Stops at its n-th call; counts them."""
+
+    def __init__(self, stop=0):
+        self.calls, self.stop = 0, stop
+
+    def encode(self, audio):
+        self.calls += 1
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        return super().encode(audio)
+
+
+def long_recording(folder, seconds=50):
+    folder.mkdir()
+    soundfile.write(folder / "long.wav", toy_audio.tone(seconds, 1), 44100)
+    return folder
+
+
+@pytest.mark.parametrize("posterior", ["mean", "sample"])
+def test_a_recording_that_was_stopped_goes_on_at_its_block(tmp_path, monkeypatch, posterior):
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    folder, wanted = long_recording(tmp_path / "in"), Encoding(posterior, 3)
+    whole = _Stopping()
+    encode_recordings(folder, tmp_path / "whole", whole, "f", None, wanted)
+    with pytest.raises(KeyboardInterrupt):
+        encode_recordings(folder, tmp_path / "cache", _Stopping(4), "f", None, wanted)
+    (part,) = (tmp_path / "cache").glob(".*.part")
+    with part.open("ab") as file:
+        file.write(b"a torn block")
+    again = _Stopping()
+    assert encode_recordings(folder, tmp_path / "cache", again, "f", None, wanted).fresh == 1
+    assert (whole.calls, again.calls) == (6, 3)
+    before, after = (read_latents(tmp_path / name)[0][1]["latents"] for name in ("whole", "cache"))
+    assert np.array_equal(before, after)
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_what_is_half_done_is_not_taken_for_another_codec_or_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    folder = long_recording(tmp_path / "in")
+    for fingerprint, wanted in (("f", Encoding()), ("g", Encoding()), ("g", Encoding("sample"))):
+        with pytest.raises(KeyboardInterrupt):
+            encode_recordings(folder, tmp_path / "cache", _Stopping(3), fingerprint, None, wanted)
+        assert len(list((tmp_path / "cache").glob(".*.part"))) == 1
+    last = _Stopping()
+    encode_recordings(folder, tmp_path / "cache", last, "h")
+    assert last.calls == 6
+
+
+def test_latents_that_say_they_are_another_codecs_than_the_index_says_are_made_anew(tmp_path):
+    folder = long_recording(tmp_path / "in", 2)
+    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    index = (tmp_path / "cache" / "index.json").read_text()
+    encode_recordings(folder, tmp_path / "cache", Levels(), "g")
+    (tmp_path / "cache" / "index.json").write_text(index)  # as if stopped between the two files
+    assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
+
+
+def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):
+    import contextlib
+
+    from musiclora.results import Reporter
+
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    told = {}
+
+    class Listening(Reporter):
+        @contextlib.contextmanager
+        def task(self, title):
+            yield lambda done, total: told.setdefault(title, []).append((done, total))
+
+    encode_recordings(long_recording(tmp_path / "in"), tmp_path / "cache", Levels(), "f", Listening())
+    assert told["reading recordings"] == [(1, 1)]
+    seconds = told["encoding recordings (seconds)"]
+    assert len(seconds) == 7
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == (50, 50)
+
+
+def test_the_same_recording_twice_is_encoded_once(tmp_path):
+    folder, codec = long_recording(tmp_path / "in", 2), _Stopping()
+    (folder / "copy.wav").write_bytes((folder / "long.wav").read_bytes())
+    found = encode_recordings(folder, tmp_path / "cache", codec, "f")
+    assert (found.recordings, found.fresh, codec.calls) == (2, 1, 1)
+
+
+def test_a_style_of_each_recording_is_made_once_and_replaced_by_another(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 2, 1.0)
+    made = []
+
+    def style(path):
+        made.append(path.name)
+        return np.full(512, len(made), np.float32)
+
+    for _ in range(2):
+        encode_recordings(
+            tmp_path / "in", tmp_path / "cache", Levels(), "f", None, Encoding(style=style, style_name="s")
+        )
+    assert made == ["tone-0.wav", "tone-1.wav"]
+    assert [arrays["style"][0] for _, arrays in read_latents(tmp_path / "cache")] == [1, 2]
+    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f", None, Encoding(style=style, style_name="t"))
+    assert [arrays["style"][0] for _, arrays in read_latents(tmp_path / "cache")] == [3, 4]
+    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f")
+    assert all("style" not in arrays for _, arrays in read_latents(tmp_path / "cache"))
+
+
 def test_a_damaged_index_is_made_anew(tmp_path):
     toy_audio.write_recordings(tmp_path / "in", 2, 1.0)
     (tmp_path / "cache").mkdir()

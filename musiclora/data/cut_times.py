@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:
     """Read a file of times: one segment a line, `recording, start, end[, name]`.
 
     Times are seconds (83.5), mm:ss or h:mm:ss with decimals; an empty end or `-` is the recording's end. The recording
-    is its path below the folder, its ending may be left out. Lines that begin with # and empty ones are skipped.
+    is its path below the folder, its ending may be left out; one with a comma stands in double quotes. Lines that begin
+    with #, empty ones and the headings of a table (`…, start, end`) are skipped.
 
     Args:
         path: the file, UTF-8.
@@ -70,7 +72,7 @@ def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:
         ) from error
     pieces, problems = [], []
     for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        if line.strip() and not line.lstrip().startswith("#") and not _is_heading(line):
             try:
                 pieces.append(_piece(line, lengths))
             except ValueError as error:
@@ -82,8 +84,13 @@ def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:
     return pieces
 
 
+def _is_heading(line: str) -> bool:
+    """Whether a line names the columns, as tables of comma-separated values do."""
+    return [part.strip().lower() for part in line.split(",")][1:3] == ["start", "end"]
+
+
 def _piece(line: str, lengths: Mapping[str, float]) -> Piece:
-    parts = [part.strip() for part in line.split(",")]
+    parts = [part.strip() for part in next(csv.reader([line], skipinitialspace=True))]
     if not 3 <= len(parts) <= 4:
         raise ValueError(f"expected `recording, start, end` or `recording, start, end, name`, found {line.strip()!r}")
     matches = [s for s in lengths if parts[0] in (s, s.rpartition(".")[0])]

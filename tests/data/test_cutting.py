@@ -91,6 +91,95 @@ def test_lines_of_a_times_file_that_do_not_fit_are_all_named(tmp_path):
         assert words in text
 
 
+def test_a_table_with_headings_and_quoted_names_is_read_as_times(tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text('file,start,end,name\r\n"slow, then fast.wav",0:01,3.25,slow\r\nb,2,,\r\n', encoding="utf-8-sig")
+    found = given_times(path, {"slow, then fast.wav": 9.0, "b.flac": 4.0})
+    assert [(p.source, p.start, p.end, p.name) for p in found] == [
+        ("slow, then fast.wav", 1.0, 3.25, "slow"), ("b.flac", 2.0, 4.0, ""),
+    ]  # fmt: skip
+
+
+def test_given_spans_are_cut_into_segments_of_a_length(folder, tmp_path):
+    write(folder / "a.wav", sound(9))
+    times = tmp_path / "times.txt"
+    times.write_text("a, 1, 6, part\n")
+    found = cut(folder, times, seconds=2).segments
+    assert [(i["file"], i["start"], i["end"]) for i in found] == [
+        ("part.wav", 1, 3), ("part-002.wav", 3, 5), ("part-003.wav", 5, 6),
+    ]  # fmt: skip
+
+
+def test_leftovers_that_are_dropped_are_said_and_in_the_manifest(folder):
+    write(folder / "a.wav", sound(5))
+    write(folder / "b.wav", sound(1.5))
+    result = cut(folder, seconds=2, leftover="drop")
+    left = json.loads((folder.parent / "out" / "manifest.json").read_text())["left_out"]
+    assert [(i["source"], i["start"], i["end"]) for i in left] == [("a.wav", 4, 5), ("b.wav", 0, 1.5)]
+    assert sum("--leftover drop" in line for line in result.notes) == 2
+
+
+def test_a_recording_beyond_full_scale_is_turned_down_as_a_whole_and_not_clipped(folder):
+    audio = sound(4, level=2.0)
+    audio[: 2 * RATE] *= 0.25
+    write(folder / "a.wav", audio, subtype="FLOAT")
+    result = cut(folder, seconds=2, fade=0)
+    first, second = (np.abs(soundfile.read(folder.parent / "out" / i["file"])[0]).max() for i in result.segments)
+    assert (first, second) == (pytest.approx(0.25, abs=1e-3), pytest.approx(1, abs=1e-3))
+    assert any("turned down" in line for line in result.notes)
+
+
+def test_true_peaks_between_samples_count(folder):
+    # A quarter of the rate, 45 degrees off: samples at 0.707 of the peak.
+    wave = 0.1 * np.sin(np.pi / 2 * np.arange(RATE * 2) + np.pi / 4)
+    ramp = np.minimum(1, np.arange(RATE * 2)[::-1] / RATE) * np.minimum(1, np.arange(RATE * 2) / RATE)
+    write(folder / "a.wav", np.stack([wave * ramp] * 2, 1), subtype="FLOAT")
+    item = cut(folder, loudness=0).segments[0]
+    audio = soundfile.read(folder.parent / "out" / item["file"])[0]
+    assert np.abs(audio).max() == pytest.approx(PEAK * 0.7071, abs=0.01)
+
+
+def test_overlapping_segments_share_their_sound(folder):
+    audio = sound(6)
+    write(folder / "a.wav", audio, subtype="FLOAT")
+    result = cut(folder, seconds=3, overlap=1.5, fade=0)
+    assert [(i["start"], i["end"]) for i in result.segments] == [(0, 3), (1.5, 4.5), (3, 6)]
+    for item in result.segments:
+        part = soundfile.read(folder.parent / "out" / item["file"])[0]
+        first = round(item["start"] * RATE)
+        np.testing.assert_allclose(part, audio[first : first + len(part)], atol=1e-4)
+
+
+def test_the_output_may_not_lie_inside_the_input(folder):
+    write(folder / "a.wav", sound(2))
+    with pytest.raises(ConfigError, match="inside"):
+        cut_folder(folder, folder / "out", CutOptions())
+
+
+def test_too_small_a_disk_is_known_before_anything_is_cut(folder, monkeypatch):
+    import shutil
+
+    write(folder / "a.wav", sound(2))
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    with pytest.raises(OutputError, match="MB are needed"):
+        cut(folder)
+    assert not (folder.parent / "out").exists()
+
+
+def test_manifests_of_several_cut_folders_below_one_are_told_apart(folder, tmp_path):
+    for name in ("x", "y"):
+        write(tmp_path / name / "a.wav", sound(2))
+        cut_folder(tmp_path / name, tmp_path / "all" / name, CutOptions())
+    found = read_manifest(tmp_path / "all")
+    assert {name: item["source"] for name, item in found.items()} == {
+        "x/a-001.wav": "x/a.wav", "y/a-001.wav": "y/a.wav",
+    }  # fmt: skip
+    (tmp_path / "all" / "x" / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="manifest"):
+        read_manifest(tmp_path / "all")
+
+
 def test_an_empty_times_file_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "times.txt").write_text("# nothing\n")
     with pytest.raises(DataError, match="holds no line"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,13 @@ from musiclora.data.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, w
 from musiclora.data.pieces import load_pieces
 from musiclora.data.splits import split
 from musiclora.demo_music import Sample, make_samples
+from musiclora.demo_session import BudgetSession, is_another_demo
 from musiclora.evaluation import Gain, Score, gain, score
 from musiclora.models import find_adapter, find_model
-from musiclora.planning import Plan
 from musiclora.prepare import Prepared, Songs, add, find_tokenizer, song_batches, song_losses
 from musiclora.report import ReportData, ReportSample, write_report
 from musiclora.results import Reporter, TrainResult
-from musiclora.runs import CONFIG, Run
-from musiclora.session import Session
-from musiclora.training import Epochs, LoopOptions
+from musiclora.runs import Run
 
 SONGS, CHOOSING, TEST = 20, 10, 40
 DATA = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel"
@@ -59,6 +56,9 @@ class DemoOptions:
     pieces: int = 2
     tokens: int = 400
     seed: int = 7
+
+
+Options = DemoOptions  # the name under which every family's demo has its settings
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,14 @@ class DemoResult:
             f"everything is in {self.folder}, open {self.folder / 'report.html'} ({self.seconds:.0f} s in all)",
         ]
 
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "folder": self.folder, "backend": self.training.backend, "before": dataclasses.asdict(self.before),
+            "after": dataclasses.asdict(self.after), "gain": dataclasses.asdict(self.gain),
+            "loss_by_backend": self.crossed, "seconds": self.seconds, "steps": self.training.progress.step,
+        }  # fmt: skip
+
 
 def commands(result: DemoResult) -> list[str]:
     """What to run next."""
@@ -107,37 +115,6 @@ def commands(result: DemoResult) -> list[str]:
         "musiclora doctor YOUR_FOLDER",
         "musiclora train --model bundled --preset bundled --data-dir YOUR_FOLDER --output-dir runs/mine",
     ]
-
-
-class DemoSession(Session):
-    """A training session that shortens itself where the machine is slow, and scores the songs every few epochs."""
-
-    def __init__(self, config: TrainConfig, options: DemoOptions, reporter: Reporter, prepared: Prepared) -> None:
-        super().__init__(config, reporter, prepared)
-        self.options = options
-
-    def _measured(self, plan: Plan, data: Epochs) -> Plan:
-        return self.shortened(super()._measured(plan, data))
-
-    def shortened(self, plan: Plan) -> Plan:
-        """The plan with as many steps as fit into the budget, at least ten, and a warning where that is fewer."""
-        budget = self.options.seconds
-        if plan.seconds is None or plan.seconds <= budget:
-            return plan
-        steps, pace = max(10, int(plan.steps * budget / plan.seconds)), plan.seconds / plan.steps
-        warning = f"this machine is slow ({pace:.1f} s a step): {steps} steps instead of {plan.steps}"
-        self.config = dataclasses.replace(self.config, max_steps=steps)
-        return dataclasses.replace(
-            plan,
-            steps=steps,
-            epochs=-(-steps // plan.steps_per_epoch),
-            warmup=min(plan.warmup, steps // 10),
-            seconds=min(budget, steps * pace),
-            warnings=(*plan.warnings, warning),
-        )
-
-    def _loop_options(self, plan: Plan) -> LoopOptions:
-        return dataclasses.replace(super()._loop_options(plan), evaluate_epochs=max(1, plan.epochs // 8))
 
 
 def choose_songs(backend_tokenizer: Any, seed: int, reporter: Reporter) -> tuple[Songs, list[Any]]:
@@ -191,8 +168,8 @@ def demo(
         grad_accum_steps=1, max_seq_len=512, max_steps=o.steps, patience=1000,
         transpose=o.transpose,
     )  # fmt: skip
-    session = DemoSession(config, o, out, Prepared(base, tokenizer, shape.n_positions, songs))
-    training = session.train(restart=_is_another_demo(session.run, config))
+    session = BudgetSession(config, o.seconds, out, Prepared(base, tokenizer, shape.n_positions, songs))
+    training = session.train(restart=is_another_demo(session.run, config))
     batches = song_batches(test, tokenizer, session.length)
     notes = [piece.notes for piece in test]
     model, (spec, state) = _adapted(name, base.path, training)
@@ -221,15 +198,6 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
         notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
                f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
     ))  # fmt: skip
-
-
-def _is_another_demo(run: Run, config: TrainConfig) -> bool:
-    """Whether the folder holds a demo that is over, or one with another backend or number of steps."""
-    if not run.exists:
-        return False
-    earlier = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
-    same = (earlier.get("backend"), earlier.get("max_steps")) == (config.backend, config.max_steps)
-    return bool(run.read_progress().ended) or not same
 
 
 def _adapted(backend: str, base: Path, training: TrainResult) -> tuple[Any, tuple[Any, Any]]:

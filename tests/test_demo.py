@@ -66,14 +66,14 @@ def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups():
 
 def test_a_slow_machine_gets_fewer_steps_and_is_told(tmp_path, any_backend, tunes, tiny_base):
     from musiclora.config import TrainConfig
-    from musiclora.demo import DemoSession
+    from musiclora.demo_session import BudgetSession
     from musiclora.planning import Plan
 
     config = TrainConfig(
         data_dir=str(tunes), output_dir=str(tmp_path / "r"), model=str(tiny_base), backend=any_backend, num_workers=1,
         max_steps=60, val_split=0.25,
     )  # fmt: skip
-    session = DemoSession(config, DemoOptions(seconds=10.0), Reporter(), None)
+    session = BudgetSession(config, 10.0, Reporter(), None)
     plan = Plan(4, 1, 20, 3, 60, 6, 5000, seconds=60.0)
     short = session.shortened(plan)
     assert (short.steps, short.epochs, session.config.max_steps) == (10, 4, 10)

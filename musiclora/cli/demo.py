@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +13,9 @@ from musiclora.cli.common import backend_option, json_option, print_json
 
 
 @click.command()
-@click.option("--family", type=click.Choice(["symbolic"]), default="symbolic", show_default=True, help="Kind of model.")
+@click.option(
+    "--family", type=click.Choice(["symbolic", "audio"]), default="symbolic", show_default=True, help="Kind of model."
+)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
@@ -19,31 +23,34 @@ from musiclora.cli.common import backend_option, json_option, print_json
     show_default=True,
     help="Where it all goes.",
 )
-@click.option("--steps", type=int, default=None, help="Optimiser steps.  [default: 80, fewer on a slow machine]")
+@click.option(
+    "--steps", type=int, default=None, help="Optimiser steps.  [default: 80 or 150 by family, fewer on a slow machine]"
+)
 @backend_option
 @json_option
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
-    """Adapt the bundled base to twenty Chinese folk songs: the whole job, offline, in three minutes.
+    """Adapt a bundled base to music of another tradition: the whole job, offline, in three minutes.
 
-    Leaves the adapter, music by base and adapted model from the same seeds (MIDI, WAV, PNG), and report.html.
+    Symbolic: twenty Chinese folk songs. Audio: such songs rendered with a three-stringed lute. Leaves the adapter, music
+    by base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.reporting import console
-    from musiclora.demo import DemoOptions, commands
-    from musiclora.demo import demo as run
 
-    options = DemoOptions() if steps is None else DemoOptions(steps=steps)
+    run, commands = _job(family, steps)
     with console() as out:
-        result = run(output_dir, backend, options, out)
+        result = run(output_dir, backend, out)
     for line in result.lines():
         click.echo(line, err=as_json)
     if as_json:
-        print_json({
-            "folder": result.folder, "backend": result.training.backend, "before": dataclasses.asdict(result.before),
-            "after": dataclasses.asdict(result.after), "gain": dataclasses.asdict(result.gain),
-            "loss_by_backend": result.crossed,
-            "seconds": result.seconds, "steps": result.training.progress.step,
-        })  # fmt: skip
+        print_json(result.record())
         return
     click.echo("go on with:")
     for command in commands(result):
         click.echo(f"  {command}")
+
+
+def _job(family: str, steps: int | None) -> tuple[Callable[[Path, str, Any], Any], Callable[[Any], list[str]]]:
+    """The demo of a family, and what it recommends to run next."""
+    home = importlib.import_module({"symbolic": "musiclora.demo", "audio": "musiclora.demo_audio"}[family])
+    options = home.Options() if steps is None else home.Options(steps=steps)
+    return (lambda folder, backend, out: home.demo(folder, backend, options, out)), home.commands

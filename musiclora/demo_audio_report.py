@@ -117,7 +117,8 @@ def _training(result: AudioDemoResult) -> str:
     metrics = Run(result.training.run_dir).read_metrics()
     if not metrics:
         return ""
-    image = _image(figure_png(loss_figure(metrics)), "Loss by optimiser step, on training and on held-out recordings")
+    figure = loss_figure(metrics, "squared error a latent value")
+    image = _image(figure_png(figure), "Loss by optimiser step, on training and on held-out recordings")
     return _section("Training", f"<figure>{image}</figure>")
 
 

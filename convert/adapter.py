@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,11 @@ from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
 from musiclora.convert.lora import (
+    MAGNITUDE,
+    MAGNITUDE_KEY,
     STATE_KEY,
     LoraSpec,
+    alpha_for,
     check_magnitudes,
     check_state,
     match_targets,
@@ -26,7 +28,7 @@ from musiclora.convert.lora import (
     state_modules,
     state_shapes,
 )
-from musiclora.convert.peft_config import PREFIX, lora_config, module_scale, refuse_others
+from musiclora.convert.peft_config import PREFIX, Own, lora_config, module_scale, refuse_others
 from musiclora.convert.tensors import iter_safetensors, write_safetensors
 from musiclora.convert.torch_file import TorchFile
 
@@ -77,6 +79,11 @@ class PeftAdapter:
         """Whether one rank and one scale hold for every module."""
         return set(self.ranks.values()) == {self.spec.rank} and set(self.scales.values()) == {self.spec.scale}
 
+    @property
+    def own(self) -> Own | None:
+        """Rank and scale of every module where they differ, as the writers take them; None where they do not."""
+        return None if self.is_uniform else {m: (rank, self.scales[m]) for m, rank in self.ranks.items()}
+
 
 def write_peft(
     folder: Path,
@@ -84,6 +91,7 @@ def write_peft(
     state: Arrays,
     *,
     base_model: str,
+    own: Own | None = None,
     magnitudes: Arrays | None = None,
     task_type: str | None = "CAUSAL_LM",
     fan_in_fan_out: bool = True,
@@ -99,6 +107,7 @@ def write_peft(
         spec: the adapter's settings.
         state: canonical keys; kept as float32.
         base_model: what the adapter belongs to (a Hub id or a name, never a private path).
+        own: rank and scale of every module, where they differ from those of spec.
         magnitudes: of a DoRA adapter, one vector [out] a module.
         task_type: CAUSAL_LM for GPT-2, None for a model that PEFT knows no task of.
         fan_in_fan_out: True for GPT-2, whose layers are Conv1D.
@@ -112,16 +121,17 @@ def write_peft(
         OutputError: the system refuses to write.
     """
     modules = state_modules(state)
-    check_state(state, own_shapes(state, dict.fromkeys(modules, spec.rank)), str(folder))
+    ranks = {module: own[module][0] if own else spec.rank for module in modules}
+    check_state(state, own_shapes(state, ranks), str(folder))
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {listed(unused)}")
     if magnitudes:
         check_magnitudes(magnitudes, state, str(folder))
-    config = lora_config(spec.rank, spec.alpha, spec.dropout, spec.targets, spec.rslora, bool(magnitudes))
+    config = lora_config(spec, own, dora=bool(magnitudes))
     config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
     vectors = (magnitudes or {}).items()
-    arrays |= {f"{PREFIX}{module}.{_MAGNITUDE}": np.asarray(vector, np.float32) for module, vector in vectors}
+    arrays |= {f"{PREFIX}{module}.{MAGNITUDE}": np.asarray(vector, np.float32) for module, vector in vectors}
     files: dict[str, str | bytes] = {
         "adapter_config.json": json.dumps(config, indent=2, sort_keys=True) + "\n",
         "musiclora.json": json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n",
@@ -176,11 +186,7 @@ def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
         ratio = np.float32(adapter.scales[module] / scale) if scale else np.float32(1)
         state[key_a] = np.pad(adapter.state[key_a], ((0, rank - own), (0, 0)))
         state[key_b] = np.pad(adapter.state[key_b] * ratio, ((0, 0), (0, rank - own)))
-    return LoraSpec(rank, scale * rank, spec.dropout, spec.targets, rslora=False), state
-
-
-_MAGNITUDE = "lora_magnitude_vector"
-_MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{_MAGNITUDE}(?:\.default)?(?:\.weight)?")
+    return LoraSpec(rank, alpha_for(scale, rank), spec.dropout, spec.targets, rslora=False), state
 
 
 def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -197,7 +203,7 @@ def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in arrays:
-        if vector := _MAGNITUDE_KEY.fullmatch(name.removeprefix(PREFIX)):
+        if vector := MAGNITUDE_KEY.fullmatch(name.removeprefix(PREFIX)):
             magnitudes[vector["module"]] = np.asarray(array, np.float32)
             continue
         match = STATE_KEY.fullmatch(name.removeprefix(PREFIX))

@@ -12,7 +12,15 @@ import numpy as np
 from musiclora.convert.adapter import PeftAdapter
 from musiclora.convert.diffrhythm import DiffRhythmConfig
 from musiclora.convert.errors import ConvertError, listed
-from musiclora.convert.lora import LoraSpec, check_state, own_shapes, state_keys, state_modules
+from musiclora.convert.lora import (
+    LoraSpec,
+    alpha_for,
+    check_magnitudes,
+    check_state,
+    own_shapes,
+    state_keys,
+    state_modules,
+)
 from musiclora.convert.tensors import non_finite
 
 
@@ -55,9 +63,18 @@ def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str
 
 
 def adapter_of(
-    state: Mapping[str, np.ndarray], scales: Mapping[str, float], where: str, base_model: str, record: dict[str, Any]
-) -> PeftAdapter:
+    state: Mapping[str, np.ndarray], scales: Mapping[str, float], where: str, base_model: str, record: dict[str, Any],
+    magnitudes: Mapping[str, np.ndarray] | None = None,
+) -> PeftAdapter:  # fmt: skip
     """The native form of an adapter whose modules each have their own rank (by shape) and scale.
+
+    Args:
+        state: A [rank, in] and B [out, rank] of every module, by state key.
+        scales: multiplier of B @ A of every module.
+        where: the file, for messages.
+        base_model: what it says it was trained on.
+        record: content of musiclora.json.
+        magnitudes: of a DoRA adapter, one vector [out] a module; None or empty for plain LoRA.
 
     Raises:
         ConvertError: modules that DiffRhythm lacks, or arrays that are missing, mis-shaped or non-finite, all at once.
@@ -70,9 +87,13 @@ def adapter_of(
         raise ConvertError(f"{where}: {listed(problems or ['no LoRA arrays here'])}")
     ranks = {module: int(state[state_keys(module)[0]].shape[0]) for module in modules}
     check_state(state, own_shapes(state, ranks), where)
+    if magnitudes:
+        check_magnitudes(magnitudes, state, where)
     rank = max(ranks.values())
     scale = max((scales[module] for module in modules), key=abs)
     # Full paths: a short name could hit the duration embedding of a model that has one, unknown to the adapter.
-    spec = LoraSpec(rank, scale * rank, 0.0, tuple(modules))
+    spec = LoraSpec(rank, alpha_for(scale, rank), 0.0, tuple(modules))
     state = {name: np.asarray(array, np.float32) for name, array in state.items()}
-    return PeftAdapter(spec, state, base_model, record, {}, ranks, {module: scales[module] for module in modules})
+    vectors = {module: np.asarray(vector, np.float32) for module, vector in (magnitudes or {}).items()}
+    own = {module: scales[module] for module in modules}
+    return PeftAdapter(spec, state, base_model, record, {}, ranks, own, vectors)

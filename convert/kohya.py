@@ -14,13 +14,14 @@ from musiclora.convert.adapter import PeftAdapter
 from musiclora.convert.audio_modules import adapter_of, audio_modules_of, header_object, known_modules
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_file
-from musiclora.convert.lora import LoraSpec, no_lora_array, state_keys, state_modules
+from musiclora.convert.lora import LoraSpec, alpha_for, check_magnitudes, no_lora_array, state_keys, state_modules
+from musiclora.convert.peft_config import Own
 from musiclora.convert.tensors import read_safetensors, safetensors_header, write_safetensors
 
 _PREFIX = "lora_unet_"
-_KEY = re.compile(rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)", re.ASCII)
+_KEY = re.compile(rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha|dora_scale)", re.ASCII)
 _LARGEST = 3.4e38  # an alpha is kept in float32
-_OTHER = {"dora_scale": "DoRA", "lora_mid": "Tucker", "lora_te": "text encoder"}
+_OTHER = {"lora_mid": "Tucker", "lora_te": "text encoder"}
 _RECORD, _BASE = "musiclora", "ss_sd_model_name"  # header texts: our record, and kohya's key for the base
 
 
@@ -35,15 +36,19 @@ def write_kohya(
     state: Mapping[str, np.ndarray],
     *,
     base_model: str,
+    own: Own | None = None,
+    magnitudes: Mapping[str, np.ndarray] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one .safetensors file, whole or not at all; alpha is stored for every module.
 
     Args:
         path: destination.
-        spec: one rank and scale for all modules.
+        spec: rank and scale of all modules.
         state: canonical keys, A [rank, in] and B [out, rank].
         base_model: what the adapter belongs to.
+        own: rank and scale of every module, where they differ from those of spec.
+        magnitudes: of a DoRA adapter, one vector [out] a module; kept as dora_scale [out, 1], as LyCORIS does.
         record: content of musiclora.json, kept in the header.
 
     Raises:
@@ -51,17 +56,22 @@ def write_kohya(
         OutputError: the system refuses to write.
     """
     modules = audio_modules_of(state, str(path))
+    if magnitudes:
+        check_magnitudes(magnitudes, state, str(path))
     arrays: dict[str, np.ndarray] = {}
     for module in modules:
         key_a, key_b = state_keys(module)
         name = _PREFIX + module.replace(".", "_")
         arrays[f"{name}.lora_down.weight"] = np.asarray(state[key_a], np.float32)
         arrays[f"{name}.lora_up.weight"] = np.asarray(state[key_b], np.float32)
-        arrays[f"{name}.alpha"] = np.array(spec.scale * spec.rank, np.float32)
+        rank, scale = own[module] if own else (spec.rank, spec.scale)
+        arrays[f"{name}.alpha"] = _alpha(alpha_for(scale, rank))
+        if magnitudes:
+            arrays[f"{name}.dora_scale"] = np.asarray(magnitudes[module], np.float32)[:, None]
     metadata = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(spec.rank),
-        "ss_network_alpha": repr(spec.scale * spec.rank),
+        "ss_network_alpha": repr(alpha_for(spec.scale, spec.rank)),
         _BASE: base_model,
         _RECORD: json.dumps(dict(record or {}), ensure_ascii=False),
     }
@@ -79,6 +89,7 @@ def read_kohya(path: Path) -> PeftAdapter:
     flat = {module.replace(".", "_"): module for module in known_modules()}
     state: dict[str, np.ndarray] = {}
     alphas: dict[str, float] = {}
+    magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in read_safetensors(path).items():
         match = _KEY.fullmatch(name)
@@ -91,6 +102,12 @@ def read_kohya(path: Path) -> PeftAdapter:
                 problems.append(f"{name} is no single finite number")
             else:
                 alphas[flat[match["flat"]]] = float(array.reshape(-1)[0])
+        elif match["part"] == "dora_scale":
+            if array.ndim == 2 and array.shape[1] == 1:
+                magnitudes[flat[match["flat"]]] = array[:, 0]
+            else:
+                # LyCORIS without wd_on_out: lengths of columns; where the matrix is square, only the shape tells.
+                problems.append(f"{name} is {list(array.shape)}, only DoRA over outputs, [out, 1], is supported")
         else:
             key_a, key_b = state_keys(flat[match["flat"]])
             state[key_a if "down" in match["part"] else key_b] = array
@@ -98,4 +115,11 @@ def read_kohya(path: Path) -> PeftAdapter:
         raise ConvertError(f"{path}: {listed(problems)}")
     ranks = {module: len(state.get(state_keys(module)[0], ())) for module in state_modules(state)}
     scales = {module: alphas[module] / rank if module in alphas and rank else 1.0 for module, rank in ranks.items()}
-    return adapter_of(state, scales, str(path), metadata.get(_BASE, ""), header_object(metadata, _RECORD, str(path)))
+    record = header_object(metadata, _RECORD, str(path))
+    return adapter_of(state, scales, str(path), metadata.get(_BASE, ""), record, magnitudes)
+
+
+def _alpha(alpha: float) -> np.ndarray:
+    """An alpha in float32, or in float64 where that would round it: readers take any float."""
+    short = np.array(alpha, np.float32)
+    return short if float(short) == alpha else np.array(alpha, np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ Arrays = Mapping[str, np.ndarray]
 
 # Arrays of other methods, by what their names contain; every format spells them alike.
 _OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
-_DORA = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA"}
 
 STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+MAGNITUDE = "lora_magnitude_vector"
+MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{MAGNITUDE}(?:\.default)?(?:\.weight)?")
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,24 @@ def state_keys(module: str) -> tuple[str, str]:
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
 
 
-def no_lora_array(name: str, others: Mapping[str, str] = _DORA) -> str:
-    """What to say of an array that is none of plain LoRA's, with its method where the name tells it.
+def alpha_for(scale: float, rank: int) -> float:
+    """The alpha whose quotient by the rank is exactly scale, a round number where one fits."""
+    alpha = scale * rank
+    near = (math.nextafter(alpha, 0), math.nextafter(alpha, math.copysign(1e300, alpha)))
+    for candidate in (float(round(alpha)), round(alpha, 6), alpha, *near):
+        if candidate / rank == scale:
+            return candidate
+    return alpha
+
+
+def no_lora_array(name: str, others: Mapping[str, str] | None = None) -> str:
+    """What to say of an array that is none of LoRA's, with its method where the name tells it.
 
     Args:
         name: the array's.
         others: further marks of methods that the format does not hold.
     """
-    kind = next((kind for mark, kind in (_OTHER_METHODS | dict(others)).items() if mark in name), None)
+    kind = next((kind for mark, kind in (_OTHER_METHODS | dict(others or {})).items() if mark in name), None)
     return f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array"
 
 

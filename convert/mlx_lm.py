@@ -15,7 +15,7 @@ from musiclora.convert.adapter import LoraSpec, PeftAdapter, check_state, own_sh
 from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.files import atomic_folder, atomic_write
 from musiclora.convert.folders import read_json
-from musiclora.convert.lora import check_magnitudes
+from musiclora.convert.lora import alpha_for, check_magnitudes
 from musiclora.convert.tensors import non_finite, read_safetensors, write_safetensors
 
 Arrays = Mapping[str, np.ndarray]
@@ -99,21 +99,6 @@ def read_mlx_lm(folder: Path) -> PeftAdapter:
     record = read_json(folder / "musiclora.json") if (folder / "musiclora.json").is_file() else {}
     same = dict.fromkeys(modules, rank), dict.fromkeys(modules, spec.scale)
     return PeftAdapter(spec, state, str(config.get("model") or ""), record, config, *same, magnitudes)
-
-
-def alpha_for(scale: float, rank: int) -> float:
-    """The alpha whose quotient by the rank is exactly scale, a round number where one fits."""
-    alpha = scale * rank
-    for candidate in (
-        float(round(alpha)),
-        round(alpha, 6),
-        alpha,
-        math.nextafter(alpha, 0),
-        math.nextafter(alpha, 1e300),
-    ):
-        if candidate / rank == scale:
-            return candidate
-    return alpha
 
 
 def _parameters(config: Mapping[str, Any], folder: Path) -> tuple[int, float, float]:

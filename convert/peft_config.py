@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.lora import LoraSpec, alpha_for
 
 PREFIX = "base_model.model."
+
+Own = Mapping[str, tuple[int, float]]  # rank and scale of every module
 
 # Keys that change what the adapter computes, or bring more tensors, and the name of what they switch on.
 _REFUSED = {
@@ -31,17 +35,21 @@ _SLOW = re.compile(r"\)[*+{?]|([*+{].*){5}")
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def lora_config(
-    rank: int, alpha: float, dropout: float, targets: Iterable[str], rslora: bool, dora: bool = False
-) -> dict[str, Any]:
-    """The keys of adapter_config.json that describe a LoRA, plain or weight-decomposed."""
-    return {
+def lora_config(spec: LoraSpec, own: Own | None = None, *, dora: bool = False) -> dict[str, Any]:
+    """The keys of adapter_config.json that describe a LoRA, plain or weight-decomposed.
+
+    Args:
+        spec: its settings.
+        own: rank and scale of every module, where they differ; the commonest become r and lora_alpha.
+        dora: whether there are magnitude vectors.
+    """
+    config = {
         "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "lora_dropout": dropout,
-        "target_modules": sorted(targets),
-        "use_rslora": rslora,
+        "r": spec.rank,
+        "lora_alpha": _plain(spec.alpha),
+        "lora_dropout": spec.dropout,
+        "target_modules": sorted(spec.targets),
+        "use_rslora": spec.rslora,
         "use_dora": dora,
         "bias": "none",
         "init_lora_weights": True,
@@ -50,6 +58,29 @@ def lora_config(
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    return config | _patterns(own) if own else config
+
+
+def _patterns(own: Own) -> dict[str, Any]:
+    ranks = {module: rank for module, (rank, _) in own.items()}
+    alphas = {module: _plain(alpha_for(scale, rank)) for module, (rank, scale) in own.items()}
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": False,  # the scales of both kinds are in alpha
+        "rank_pattern": {_exactly(module): value for module, value in ranks.items() if value != rank},
+        "alpha_pattern": {_exactly(module): value for module, value in alphas.items() if value != alpha},
+    }
+
+
+def _exactly(module: str) -> str:
+    """A pattern that hits this module alone: PEFT also matches at the end of a longer path."""
+    return "^" + re.escape(module)
+
+
+def _plain(alpha: float) -> float:
+    return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) -> None:

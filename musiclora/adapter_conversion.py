@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.audio_merging import SAME_TOLERANCE, carry_style, compare_velocities
+from musiclora.audio_merging import SAME_TOLERANCE, carry_style, compare_fused_velocities, compare_velocities
 from musiclora.convert.adapter import PeftAdapter, check_state, read_peft, state_shapes, uniform, write_peft
 from musiclora.convert.audio_modules import is_audio
 from musiclora.convert.blend import Dora, Part
@@ -34,7 +34,6 @@ from musiclora.verification import (
 )
 
 _FORMATS = {"symbolic": ("peft", "mlx-lm"), "audio": ("peft", "diffusers", "kohya")}
-_DORA = ("peft", "mlx-lm")  # formats that hold magnitude vectors as their own tools write them
 _READERS: dict[str, Callable[[Path], PeftAdapter]] = {
     "peft": read_peft,
     "mlx-lm": read_mlx_lm,
@@ -70,8 +69,6 @@ def convert_adapter(
     family = "audio" if is_audio(adapter.ranks) else "symbolic"
     if to not in _FORMATS[family]:
         raise ConfigError(f"{path}: is for the {family} family; it can become {', '.join(_FORMATS[family])}, not {to}")
-    if adapter.magnitudes and to not in _DORA:
-        raise ConfigError(f"{path}: a DoRA adapter; it can become {' or '.join(_DORA)}, the form {to} cannot hold it")
     spec, state = uniform(adapter)
     base = find_model(model) if model else _local_base(adapter.base_model)
     notes: list[str] = []
@@ -80,14 +77,13 @@ def convert_adapter(
         check_state(state, state_shapes(spec, checkpoint.config.linear_shapes()), str(path))
         found = Adapter(path, 1.0, spec, state, adapter.base_model, adapter.record)
         notes += check_base(found, base, allow_base_mismatch)
-    if not adapter.is_uniform:
+    if to == "mlx-lm" and not adapter.is_uniform:
         notes.append(f"ranks or scales differed between modules; now rank {spec.rank} for all, padded with zeros")
     with withdrawn_on_failure(destination):
-        _write(path, adapter, spec, state, destination, to, family)
+        _write(path, adapter, destination, to, family)
         notes += carry_style(path, destination)
         written = _READERS[to](destination)
-        after: Part = (*uniform(written), 1.0)
-        difference = same_update(_parts(adapter), [after])
+        difference = same_update(_parts(adapter), _parts(written))
         if adapter.magnitudes:
             _same_magnitudes(adapter, written, destination)
             notes.append("DoRA: the magnitude vectors are bit for bit the same")
@@ -123,10 +119,12 @@ def _same_logits(base: BaseModel, before: Merged, after: Merged, backend: str, p
 
 
 def _same_velocity(base: BaseModel, before: Merged, after: Merged, backend: str, path: Path) -> dict[str, Any]:
-    """What to report of the velocity with both adapters; refuses a difference. A DoRA one has none before fusing."""
+    """What to report of the velocity with both adapters; refuses a difference."""
     if before.spec is None or after.spec is None:
-        return {}
-    found = compare_velocities(base.path, (before.spec, before.state), base.path, (after.spec, after.state), backend)
+        found = compare_fused_velocities(base, before, after, backend)
+    else:
+        first, second = (before.spec, before.state), (after.spec, after.state)
+        found = compare_velocities(base.path, first, base.path, second, backend)
     found.refuse_above(SAME_TOLERANCE, path)
     return {"velocity_difference": found.difference, "largest_velocity": found.largest, "backend": found.backend}
 
@@ -171,16 +169,19 @@ def _read_file(path: Path) -> PeftAdapter:
 def _write(
     path: Path,
     adapter: PeftAdapter,
-    spec: LoraSpec,
-    state: Mapping[str, np.ndarray],
     destination: Path,
     to: str,
     family: str,
 ) -> None:
-    common: dict[str, Any] = {"base_model": adapter.base_model, "record": adapter.record}
-    if to == "mlx-lm":
-        write_mlx_lm(destination, spec, state, magnitudes=adapter.magnitudes, **common)
-    elif to == "kohya":
+    common: dict[str, Any] = {
+        "base_model": adapter.base_model, "record": adapter.record, "magnitudes": adapter.magnitudes,
+    }  # fmt: skip
+    if to == "mlx-lm":  # knows one rank and one scale
+        write_mlx_lm(destination, *uniform(adapter), **common)
+        return
+    spec, state = adapter.spec, adapter.state
+    common["own"] = adapter.own
+    if to == "kohya":
         write_kohya(destination, spec, state, **common)
     elif to == "diffusers":
         write_diffusers(destination, spec, state, **common)
@@ -189,7 +190,7 @@ def _write(
         symbolic = family == "symbolic"
         write_peft(
             destination, spec, state, task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
-            magnitudes=adapter.magnitudes, readme=files.pop("README.md", b"").decode("utf-8", "replace"),
+            readme=files.pop("README.md", b"").decode("utf-8", "replace"),
             extra_files=files, **common,
         )  # fmt: skip
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,29 @@ def compare_velocities(
         first_adapter, second_adapter: settings and arrays, or None for the model alone.
         backend: mlx, torch or auto.
     """
+    return _compare(
+        lambda b: _velocity(b, first, first_adapter), lambda b: _velocity(b, second, second_adapter), backend
+    )
+
+
+def compare_fused_velocities(base: BaseModel, first: Merged, second: Merged, backend: str) -> Velocities:
+    """Velocities of a base with one set of adapters and with another, each fused in float32 in a temporary folder.
+
+    For DoRA, which the backends compute only fused. One fused model is on the disk at a time.
+    """
+    checkpoint = read_diffrhythm(base.path)
+
+    def fused(merged: Merged, backend: Any) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
+            write_diffrhythm(Path(folder) / "fused", checkpoint.config, tensors, "hf", "float32")
+            return _velocity(backend, Path(folder) / "fused", None)
+
+    return _compare(lambda b: fused(first, b), lambda b: fused(second, b), backend)
+
+
+def _compare(first: Callable[[Any], np.ndarray], second: Callable[[Any], np.ndarray], backend: str) -> Velocities:
+    """What two calls make of a backend; empty where none can run and none was asked for by name."""
     from musiclora.backends.registry import choose, get_backend
 
     try:
@@ -67,9 +91,9 @@ def compare_velocities(
         if backend != "auto":
             raise
         return Velocities()
-    before = _velocity(get_backend(name), first, first_adapter)
+    before = first(get_backend(name))
     gc.collect()  # a model refers to itself; two of a billion parameters need not be in memory at a time
-    after = _velocity(get_backend(name), second, second_adapter)
+    after = second(get_backend(name))
     return Velocities(float(np.abs(before - after).max()), float(np.abs(before).max()), name)
 
 

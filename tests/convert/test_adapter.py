@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from musiclora.adapter_conversion import convert_adapter
 from musiclora.convert.adapter import LoraSpec, PeftAdapter, read_peft, state_shapes, uniform, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
@@ -108,6 +109,35 @@ def test_an_adapter_saved_by_vanilla_peft_with_patterns_reads_with_its_ranks_and
         np.testing.assert_allclose(difference.T, delta, atol=1e-5)
         same = spec.scale * state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
         np.testing.assert_allclose(same, delta, atol=1e-5)
+
+
+def test_a_copy_keeps_the_ranks_and_scales_of_its_modules_and_vanilla_peft_reads_them(tmp_path: Path) -> None:
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    write_checkpoint(tmp_path / "base", CONFIG, fresh_tensors(CONFIG, 0), "hf")
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["c_attn", "attn.c_proj"], rank_pattern={"h.1.attn.c_attn": 2},
+        alpha_pattern={"attn.c_proj": 3, "h.0.attn.c_attn": 0.1}, use_rslora=True, fan_in_fan_out=True,
+        init_lora_weights=False, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    base = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    done = convert_adapter(str(tmp_path / "a"), tmp_path / "b", "peft")
+    assert done.update_difference is not None
+    assert done.update_difference < 1e-15
+    first, second = read_peft(tmp_path / "a"), read_peft(tmp_path / "b")
+    assert first.ranks == second.ranks
+    assert second.scales == pytest.approx(first.scales, rel=1e-15)
+    assert all(np.array_equal(first.state[n], second.state[n]) for n in first.state)
+    merged = []
+    for name in "ab":
+        model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")
+            model = peft.PeftModel.from_pretrained(model, tmp_path / name)
+        merged.append(model.merge_and_unload().state_dict())
+    assert all(torch.allclose(merged[0][n], merged[1][n], rtol=0, atol=1e-6) for n in merged[0])
 
 
 @pytest.mark.parametrize(

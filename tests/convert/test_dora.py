@@ -198,20 +198,6 @@ def test_other_commands_say_to_fuse_it_first(work: Path, arguments: tuple[str, .
     assert not Path("out").exists()
 
 
-def test_the_audio_formats_that_cannot_hold_it_refuse_it_by_name(work: Path) -> None:
-    module = "transformer_blocks.0.self_attn.q_proj"
-    state = {f"{module}.lora_A.weight": np.ones((2, 32), np.float32), f"{module}.lora_B.weight": np.ones((32, 2))}
-    spec, vector = LoraSpec(2, 2.0, 0.0, ("q_proj",)), {module: np.ones(32)}
-    write_peft(work / "d", spec, state, base_model="", magnitudes=vector, task_type=None, fan_in_fan_out=False)
-    for to in ("kohya", "diffusers"):
-        result = run("convert", "adapter", "d", "out", "--to", to)
-        assert result.exit_code == 2
-        assert f"DoRA adapter; it can become peft or mlx-lm, the form {to} cannot" in result.stderr
-        assert not Path("out").exists()
-    assert run("convert", "adapter", "d", "copy", "--to", "peft").exit_code == 0
-    assert same(read_peft(work / "copy").magnitudes, {module: np.ones(32, np.float32)})
-
-
 def test_a_dora_rule_fuses_linear_layers_as_it_does_conv1d() -> None:
     state, lengths = random_adapter()
     dora = Dora(SPEC, state, lengths)

@@ -149,8 +149,39 @@ def test_audio_adapters_pass_through_every_format_without_changing(spec: LoraSpe
             last = new
         back = read_peft(last)
     assert same(back.state, state)
-    assert back.spec.scale == pytest.approx(spec.scale, rel=1e-6)  # kohya keeps alpha in float32
+    assert back.spec.scale == pytest.approx(spec.scale, rel=1e-14)  # alpha = scale * rank rounds once
     assert set(state_shapes(back.spec, config.linear_shapes())) == set(state)
+
+
+@few
+@given(st.booleans(), st.booleans(), st.permutations(["peft", "kohya", "diffusers"]), st.data())
+def test_every_module_keeps_a_rank_a_scale_and_a_length_of_its_own(
+    square: bool, dora: bool, route: list[str], data: st.DataObject
+) -> None:
+    config = DiffRhythmConfig(32, 2, 1 if square else 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
+    modules = data.draw(st.lists(st.sampled_from(sorted(config.linear_shapes())), min_size=1, max_size=6, unique=True))
+    own = {m: (data.draw(st.sampled_from([1, 2, 7, 32])), data.draw(st.floats(-8, 8, width=16))) for m in modules}
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    state, lengths = {}, {}
+    for module, (rank, _) in own.items():
+        out, inputs = config.linear_shapes()[module]
+        state[f"{module}.lora_A.weight"] = rng.standard_normal((rank, inputs)).astype(np.float32)
+        state[f"{module}.lora_B.weight"] = rng.standard_normal((out, rank)).astype(np.float32)
+        lengths[module] = rng.standard_normal(out).astype(np.float32)
+    spec = LoraSpec(own[modules[0]][0], 1.0, 0.0, tuple(modules))
+    kept = lengths if dora else {}
+    with tempfile.TemporaryDirectory() as folder:
+        last = Path(folder) / "0"
+        write_peft(last, spec, state, base_model="", own=own, magnitudes=kept, task_type=None, fan_in_fan_out=False)
+        for k, to in enumerate([*route, "peft"], 1):
+            new = Path(folder) / (f"{k}.safetensors" if to == "kohya" else str(k))
+            assert convert_adapter(str(last), new, to).update_difference == pytest.approx(0, abs=1e-15)
+            last = new
+        back = read_peft(last)
+    assert same(back.state, state)
+    assert same(back.magnitudes, kept)
+    assert back.ranks == {module: rank for module, (rank, _) in own.items()}
+    assert back.scales == pytest.approx({module: scale for module, (_, scale) in own.items()}, rel=1e-14)
 
 
 @few

@@ -171,12 +171,17 @@ class DiffRhythmCheckpoint:
     _plan: Plan
     _source: Source
 
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (path in the DiT, array in its stored dtype and torch's layout), one at a time."""
+    def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (path in the DiT, array in its stored dtype and torch's layout), one at a time (see Source.tensors)."""
         moves = {move.source: move for move in self._plan.moves}
-        for name, array in self._source.tensors():
+        for name, array in self._source.tensors(checked=checked):
             if name in moves:
                 yield moves[name].target, moves[name].apply(array)
+
+    def checksums(self) -> dict[str, int]:
+        """CRC-32 of each tensor that `tensors` yields as its file states and verifies it; others are left out."""
+        stated = self._source.checksums()
+        return {m.target: stated[m.source] for m in self._plan.moves if m.source in stated and not m.order}
 
 
 def is_diffrhythm(layout: Iterable[str]) -> bool:

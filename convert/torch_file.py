@@ -6,7 +6,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TorchFile:
         self.path = Path(path)
         self.is_script = False
         self._offsets: dict[str, tuple[int, int]] = {}  # of a legacy file: key -> first byte and items
+        self._sums: dict[str, int] = {}  # of an archive: key -> CRC-32 that it states
         try:
             with self.path.open("rb") as file:
                 if file.read(4) == b"PK\x03\x04":
@@ -87,6 +88,11 @@ class TorchFile:
                     raise ConvertError(f"{self.path}: tensor {name} is damaged ({error})") from error
                 yield name, _window(data, ref)
 
+    def checksums(self, tensors: Mapping[str, TensorRef]) -> dict[str, int]:
+        """CRC-32 of every tensor that is a whole storage as it lies in an archive; `read` verifies these very bytes."""
+        whole = {name: ref.storage.key for name, ref in tensors.items() if _is_whole(ref)}
+        return {name: self._sums[key] for name, key in whole.items() if key in self._sums}
+
     def _read_zip_structure(self, file: io.BufferedReader) -> Any:
         try:
             archive = zipfile.ZipFile(file)
@@ -99,6 +105,8 @@ class TorchFile:
         except _ZIP_ERRORS as error:
             raise ConvertError(f"{self.path}: not a complete torch archive ({error})") from error
         self.is_script = f"{self._root}/constants.pkl" in names
+        stem = f"{self._root}/data/"
+        self._sums = {i.filename.removeprefix(stem): i.CRC for i in archive.infolist() if i.filename.startswith(stem)}
         return load_pickle(io.BytesIO(content), str(self.path), script=self.is_script)
 
     def _check_archive(self, archive: zipfile.ZipFile, names: list[str]) -> None:
@@ -180,6 +188,16 @@ def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: memoryview) 
             view[filled : filled + len(block)] = block
             filled += len(block)
     return filled
+
+
+def _is_whole(ref: TensorRef) -> bool:
+    """Whether a tensor is its storage from the first byte to the last, in C order."""
+    step = 1
+    for size, stride in zip(reversed(ref.shape), reversed(ref.strides), strict=True):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return ref.offset == 0 and step == ref.storage.count
 
 
 def _window(data: np.ndarray, ref: TensorRef) -> np.ndarray:

@@ -3,6 +3,7 @@
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from musiclora.conversion import convert_model
 from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.fingerprint import checkpoint_fingerprint, compare_fingerprints, fingerprint_tensors
-from musiclora.convert.tensors import read_safetensors, write_safetensors
+from musiclora.convert.tensors import cast, checksum, dtype_named, read_safetensors, write_safetensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffrhythm"
 SMALL = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
@@ -138,6 +139,41 @@ def test_convert_keeps_every_value_and_records_its_source(to: str, tmp_path: Pat
     record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
     assert record["source_fingerprint"]["weights"] == fingerprint_tensors(tensors.items())
     assert checkpoint_fingerprint(tmp_path / "out")["weights"] == fingerprint_tensors(tensors.items())
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("to", ["mlx", "hf"])
+def test_a_torch_file_converts_with_every_value(to: str, dtype: str | None, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = random_tensors(SMALL)
+    torch.save({f"transformer.{n}": torch.from_numpy(a.copy()) for n, a in tensors.items()}, tmp_path / "cfm_model.pt")
+    stated = read_diffrhythm(tmp_path / "cfm_model.pt").checksums()
+    assert stated == {name: checksum(array) for name, array in tensors.items()}
+    convert_audio(tmp_path / "cfm_model.pt", tmp_path / "out", to, dtype)
+    wanted = {name: cast(name, array, dtype_named(dtype or "float16")) for name, array in tensors.items()}
+    assert same(dict(read_diffrhythm(tmp_path / "out").tensors()), wanted)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_copy_that_reads_back_otherwise_is_withdrawn(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, changed = tmp_path / f"x.{suffix}", "proj_out.bias"
+    tensors = {f"transformer.{name}": array for name, array in random_tensors(SMALL).items()}
+    if suffix == "pt":
+        torch = pytest.importorskip("torch")
+        torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, source)
+    else:
+        write_safetensors(source, tensors)
+
+    def faulty(folder: Path, config: DiffRhythmConfig, pairs: Any, *arguments: Any) -> None:
+        altered = ((name, array * np.float16(np.nan) if name == changed else array) for name, array in pairs)
+        write_diffrhythm(folder, config, altered, *arguments)
+
+    monkeypatch.setattr(audio_conversion, "write_diffrhythm", faulty)
+    with pytest.raises(ConvertError, match=r"reads back with other values \(proj_out\.bias\); it was withdrawn"):
+        convert_audio(source, tmp_path / "out", "mlx")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("first", [None, {"weights": "0" * 64}], ids=["original", "made from another"])

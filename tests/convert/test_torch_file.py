@@ -14,6 +14,7 @@ import pytest
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
+from musiclora.convert.tensors import checksum
 from musiclora.convert.torch_file import TorchFile
 from musiclora.convert.torch_pickle import load_pickle
 
@@ -178,6 +179,19 @@ def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
     file = TorchFile(path)
     with pytest.raises(ConvertError, match="w is damaged"):
         list(file.read(file.tensors().items()))
+
+
+def test_the_stated_checksum_is_that_of_a_tensor_which_is_its_whole_storage_in_order(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    base = torch.arange(48.0).reshape(6, 8)
+    whole = {"matrix": base.clone(), "brain": torch.randn(1, 5, 1).bfloat16(), "scalar": torch.tensor(3)}
+    others = {"transposed": base.t(), "rows": base[1:], "first rows": base[:2]}
+    torch.save(whole | others, tmp_path / "f.pt")
+    torch.save(whole, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    file, old = TorchFile(tmp_path / "f.pt"), TorchFile(tmp_path / "old.pt")
+    refs = file.tensors()
+    assert file.checksums(refs) == {name: checksum(array) for name, array in file.read(refs.items()) if name in whole}
+    assert old.checksums(old.tensors()) == {}
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.7, 0.99], ids=str)

@@ -96,8 +96,9 @@ def fingerprint_file(content: bytes | str) -> str:
 def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str, str]:
     """Fingerprints of a model folder of either family: `weights`, `config`, `tokenizer` ("" where there is none).
 
-    `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from. The result is
-    cached in the user's cache folder by path, size and time of the files; the model folder is never written to.
+    `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from (see
+    `recorded_source`). What was hashed is cached in the user's cache folder by path, size and time of the files; the
+    model folder is never written to.
 
     Args:
         folder: the model's.
@@ -107,12 +108,37 @@ def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str
         ConvertError: the folder holds no readable checkpoint.
     """
     folder = Path(folder)
+    result = _hashed(folder, watch)
+    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    if source := recorded_source(record, result["weights"]):
+        result["source_weights"] = source["weights"]
+    return result
+
+
+def recorded_source(record: Mapping[str, Any], weights: str | None) -> dict[str, Any] | None:
+    """The fingerprint of the checkpoint that a folder was made from, by its record; None where that does not hold.
+
+    A record that also states what the folder's own weights were (`fingerprint`) holds for those only: a matrix that
+    was changed or stored transposed afterwards must not pass for the original.
+
+    Args:
+        record: content of the folder's musiclora.json.
+        weights: fingerprint of the weights that are there now; None where it is not known.
+    """
+    source, own = record.get("source_fingerprint"), record.get("fingerprint")
+    if not isinstance(source, dict) or not isinstance(source.get("weights"), str):
+        return None
+    changed = weights is not None and isinstance(own, dict) and own.get("weights") != weights
+    return None if changed else source
+
+
+def _hashed(folder: Path, watch: Watch | None) -> dict[str, str]:
     key = _cache_key(folder)
     cached = _cache_folder() / f"{key}.json"
     if key and cached.is_file():
         with contextlib.suppress(MusicLoraError):
             values = read_json(cached)
-            if {"weights", "config", "tokenizer"} <= set(values) and all(isinstance(v, str) for v in values.values()):
+            if set(values) == {"weights", "config", "tokenizer"} and all(isinstance(v, str) for v in values.values()):
                 return values
     checkpoint = _open(folder)
     tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
@@ -121,10 +147,6 @@ def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str
         "config": fingerprint_config(checkpoint.config),
         "tokenizer": fingerprint_file(tokenizer.read_bytes()) if tokenizer else "",
     }
-    if (folder / RECORD).is_file():
-        source = read_json(folder / RECORD).get("source_fingerprint")
-        if isinstance(source, dict) and isinstance(source.get("weights"), str):
-            result["source_weights"] = source["weights"]
     if key:
         with contextlib.suppress(MusicLoraError):  # a read-only home only costs the time to hash again
             write_json(cached, result)
@@ -184,8 +206,9 @@ def _cache_folder() -> Path:
 def _cache_key(folder: Path) -> str:
     """Hash of the path and of the size and time of every file that counts; "" where the folder cannot be listed."""
     try:
-        files = sorted(p for p in folder.resolve().iterdir() if p.suffix in {".safetensors", ".json", ".conf", ".bin"})
+        suffixes = {".safetensors", ".json", ".conf", ".bin"}
+        files = sorted(p for p in folder.resolve().iterdir() if p.suffix in suffixes and p.name != RECORD)
         facts = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)]
     except OSError:
         return ""
-    return hashlib.sha256(_canonical(["1", facts])).hexdigest()
+    return hashlib.sha256(_canonical(["2", facts])).hexdigest()

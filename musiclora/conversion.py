@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.fingerprint import RECORD, checkpoint_fingerprint
+from musiclora.convert.files import write_json
+from musiclora.convert.fingerprint import RECORD, checkpoint_fingerprint, recorded_source
 from musiclora.convert.folders import read_json
 from musiclora.convert.gpt2 import read_checkpoint, rows_of, write_checkpoint
 from musiclora.convert.quantise import group_size, rounded
@@ -89,7 +90,8 @@ class _Gpt2Copy:
             notes.append(f"de-quantised: the {checkpoint.bits}-bit values of the source are written as {self._kept}")
         with self._shown("reading") as watch:
             before = checkpoint_fingerprint(self._path, watch)
-        files = beside(self._path) | {RECORD: _json(record_with_source(self._path, before))}
+        record = record_with_source(self._path, before)
+        files = beside(self._path) | {RECORD: _json(record)}
         with withdrawn_on_failure(self._destination):
             with self._shown("writing") as watch:
                 write_checkpoint(
@@ -98,6 +100,7 @@ class _Gpt2Copy:
                 )  # fmt: skip
             with self._shown("checking") as watch:
                 after = checkpoint_fingerprint(self._destination, watch)
+            write_json(self._destination / RECORD, record | {"fingerprint": {"weights": after["weights"]}})
             return self._proven(before["weights"], after["weights"], notes)
 
     def _proven(self, before: str, after: str, notes: list[str]) -> Converted:
@@ -165,12 +168,12 @@ def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> d
         fingerprint: the source's; None where its copy has the same.
     """
     record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
-    first = record.get("source_fingerprint")
-    if not isinstance(first, dict) or not isinstance(first.get("weights"), str):
-        if fingerprint is None:
-            return {key: value for key, value in record.items() if key != "source_fingerprint"}
+    first = recorded_source(record, fingerprint["weights"] if fingerprint else None)
+    if not first and fingerprint:
         first = {key: value for key, value in fingerprint.items() if not key.startswith("source_")}
-    return record | {"source_fingerprint": first}
+    stated = {"source_fingerprint"} if fingerprint is None else {"source_fingerprint", "fingerprint"}
+    rest = {key: value for key, value in record.items() if key not in stated}
+    return rest | ({"source_fingerprint": first} if first else {})
 
 
 def _grouped(dropped: Mapping[str, str]) -> dict[str, str]:

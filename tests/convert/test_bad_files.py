@@ -74,6 +74,20 @@ def test_a_square_matrix_stored_transposed_is_found_by_the_fingerprint(module: s
     fails("the weights", "--allow-base-mismatch", command=command)
 
 
+@pytest.mark.parametrize("to", ["hf", "mlx"])
+@pytest.mark.parametrize("command", [ADAPTER, FUSE], ids=lambda c: c[0])
+def test_a_square_matrix_transposed_after_a_conversion_does_not_pass_for_the_source(
+    to: str, command: tuple[str, ...]
+) -> None:
+    assert CliRunner().invoke(main, ["convert", "model", "base", "copy", "--to", to]).exit_code == 0
+    prefix = "transformer" if to == "hf" else "model"
+    rewrite("copy/model.safetensors", transposed(f"{prefix}.h.0.attn.c_proj.weight"))
+    fails("the weights", "--allow-base-mismatch", command=(*command, "--model", "copy"))
+    # Nor does what is made of it, whose source is the changed folder.
+    assert CliRunner().invoke(main, ["convert", "model", "copy", "again", "--to", "hf"]).exit_code == 0
+    fails("the weights", "--allow-base-mismatch", command=(*command, "--model", "again"))
+
+
 def test_one_name_twice_in_a_header() -> None:
     path = Path("base/model.safetensors")
     data = path.read_bytes()

@@ -144,7 +144,7 @@ def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
     if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():
         path = path / "adapter-best"
     if not path.is_dir():
-        path = find_adapter(source, dora=True).path
+        path = find_adapter(source, dora=True, option="").path
     config = path / "adapter_config.json"
     if not config.is_file() and (path / FILE).is_file():
         return path, read_diffusers(path)

@@ -51,7 +51,7 @@ def convert_model(
     """
     out = reporter or Reporter()
     path = Path(source).expanduser()
-    path = path if path.exists() else find_model(source).path
+    path = path if path.exists() else find_model(source, "").path
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"{destination} exists already; remove it or choose another name")
     config = read_json(path / "config.json") if (path / "config.json").is_file() else {}

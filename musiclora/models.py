@@ -16,6 +16,7 @@ from musiclora.errors import ConfigError, ConvertError
 
 BUNDLED = {"bundled": "symbolic", "bundled-audio": "audio"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md"]
 
 
@@ -34,8 +35,12 @@ class BaseModel:
     licence: str
 
 
-def find_model(name: str) -> BaseModel:
+def find_model(name: str, option: str = "--model") -> BaseModel:
     """Find a base model by the value of --model.
+
+    Args:
+        name: bundled, a Hub id or a folder.
+        option: what the user gave it as, for messages; "" for an argument.
 
     Raises:
         ConfigError: no such folder, or the Hub cannot be reached; with what to do.
@@ -48,15 +53,17 @@ def find_model(name: str) -> BaseModel:
     path = Path(name).expanduser()
     if path.exists():
         if not path.is_dir():
-            raise ConfigError(f"--model {name}: is a file; give its folder (with config.json and model.safetensors)")
+            said = f"{option} {name}".strip()
+            raise ConfigError(f"{said}: is a file; give its folder (with config.json and model.safetensors)")
         return BaseModel(name, path, _licence(path))
-    folder = _from_hub(name, "--model", "bundled")
+    folder = _from_hub(name, option, "bundled")
     return BaseModel(name, folder, _licence(folder))
 
 
 def _from_hub(name: str, option: str, instead: str) -> Path:
-    if not _HUB_ID.fullmatch(name):
-        raise ConfigError(f"{option} {name}: there is no such folder, and it is no Hub id (owner/name)")
+    said = f"{option} {name}".strip()
+    if not _HUB_ID.fullmatch(name) or Path(name).suffix in _WEIGHTS:
+        raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -65,16 +72,16 @@ def _from_hub(name: str, option: str, instead: str) -> Path:
         OfflineModeIsEnabled,
     )
 
-    hint = f"; offline, use {option} {instead}" if instead else ""
+    hint = f"; offline, use {f'{option} {instead}'.strip()}" if instead else ""
     try:
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
     except HFValidationError as error:
-        raise ConfigError(f"{option} {name}: there is no such folder, and it is no Hub id (owner/name)") from error
+        raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)") from error
     except LocalEntryNotFoundError as error:
-        raise ConfigError(f"{option} {name}: not in the local cache, and the Hub cannot be reached{hint}") from error
+        raise ConfigError(f"{said}: not in the local cache, and the Hub cannot be reached{hint}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{option} {name}: cannot be fetched from the Hub ({reason}){hint}") from error
+        raise ConfigError(f"{said}: cannot be fetched from the Hub ({reason}){hint}") from error
 
 
 def _licence(folder: Path) -> str:
@@ -107,7 +114,7 @@ class Adapter:
     magnitudes: dict[str, Any] = field(default_factory=dict)
 
 
-def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False) -> Adapter:
+def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option: str = "--adapter-dir") -> Adapter:
     """Read an adapter folder or Hub id; a DoRA one only where dora says that it can be used.
 
     Raises:
@@ -119,8 +126,8 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False) -> Ada
         path = path / "adapter-best"  # a run folder was given: its best adapter is meant
     if not path.is_dir():
         if path.exists():
-            raise ConfigError(f"--adapter-dir {name}: is a file; give the adapter's folder")
-        path = _from_hub(name, "--adapter-dir", "")
+            raise ConfigError(f"{option} {name}: is a file; give the adapter's folder")
+        path = _from_hub(name, option, "")
     adapter = read_peft(path)
     if adapter.magnitudes and not dora:
         raise ConvertError(

@@ -117,7 +117,7 @@ def test_an_inferred_tokenizer_and_a_base_that_guesses_are_refused_and_may_be_al
 @pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "models/my--base", "no..where/base", "owner/name-"])
 def test_a_path_that_leads_nowhere_is_no_hub_id(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="no such folder, and it is no Hub id"):
+    with pytest.raises(ConfigError, match="no such file or folder, and it is no Hub id"):
         find_model(name)
 
 

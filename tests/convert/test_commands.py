@@ -195,6 +195,11 @@ def _change(
 
 @pytest.mark.usefixtures("work", "no_backend")
 class TestBadInput:
+    @pytest.mark.parametrize("kind", [("model", "mlx"), ("adapter", "peft")], ids=lambda kind: kind[0])
+    @pytest.mark.parametrize("name", ["weights/cfm_model.pt", "none.safetensors", "./none"])
+    def test_a_missing_file_is_not_looked_for_on_the_hub(self, kind: tuple[str, str], name: str) -> None:
+        fails(f"musiclora: {name}: there is no such file", "convert", kind[0], name, "out", "--to", kind[1])
+
     def test_a_missing_source(self) -> None:
         fails("nowhere", "convert", "model", "nowhere", "out", "--to", "mlx")
         fails("nowhere", "convert", "adapter", "nowhere", "out", "--to", "mlx-lm")

@@ -15,7 +15,7 @@ from musiclora.backends.registry import choose
 from musiclora.config import TrainConfig
 from musiclora.data.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed
 from musiclora.data.cutting import CutOptions, cut_folder
-from musiclora.demo_renders import LUTE, clip_recordings, read_songs, render_instruments
+from musiclora.demo_renders import REED, clip_recordings, read_songs, render_instruments
 from musiclora.demo_session import BudgetSession, is_another_demo
 from musiclora.models import find_model
 from musiclora.results import Reporter, TrainResult
@@ -130,11 +130,11 @@ def render_data(folder: Path, o: AudioDemoOptions, out: Reporter) -> list[Path]:
         DataError: music21 is missing, or nothing here can play MIDI.
     """
     songs = read_songs(order_by_seed(han_folk_songs(), o.seed)[:TUNES], out)
-    several = {f"{name}-{i}": program for i in range(1, o.takes + 1) for name, program in LUTE.items()}
+    several = {f"{name}-{i}": program for i in range(1, o.takes + 1) for name, program in REED.items()}
     made = render_instruments(songs, several, folder / "recordings", o.train_seconds, out, "rendering to train on")
     used = {tune for recording in made for tune in recording.tunes}
     rest = [song for song in songs if song.name not in used]
-    held = render_instruments(rest, LUTE, folder / "held-out-whole", o.held_seconds, out, "rendering held-out tunes")
+    held = render_instruments(rest, REED, folder / "held-out-whole", o.held_seconds, out, "rendering held-out tunes")
     return clip_recordings(held, folder / "held-out")
 
 

@@ -28,7 +28,7 @@ _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe
 
 def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str], notes: Sequence[str]) -> None:
     """Write `report.html` into the demo's folder; it appears whole or not at all."""
-    title = "A lute on a model of other instruments"
+    title = "A reed on a model of other instruments"
     parts = [
         _verdict(result), _table(result), _training(result), _listen(result), _settings(result, o),
         _section("Go on", "".join(map(_command, commands))),

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from musiclora.cli import main
 from musiclora.convert.adapter import read_peft
 from musiclora.demo_audio import AudioDemoOptions, demo
-from musiclora.demo_renders import LUTE, clip_recordings, medley, portions, read_songs, read_wave, render_instruments
+from musiclora.demo_renders import REED, clip_recordings, medley, portions, read_songs, read_wave, render_instruments
 from musiclora.errors import DataError
 from musiclora.results import Reporter
 
@@ -59,14 +59,14 @@ def test_tunes_to_train_on_and_tunes_to_compare_with_are_different_ones(tmp_path
     runs = list(portions(songs, 30.0))
     names = [song.name for run in runs for song in run]
     assert len(names) == len(set(names))
-    made = render_instruments(songs, LUTE, tmp_path / "r", 8.0, Reporter(), "rendering")
+    made = render_instruments(songs, REED, tmp_path / "r", 8.0, Reporter(), "rendering")
     audio, rate = read_wave(made[0].path)
     assert rate == 44100
     assert len(audio) / rate >= 8
     clips = clip_recordings(made, tmp_path / "c", 2.0)
     assert {len(read_wave(path)[0]) for path in clips} == {88200}
     with pytest.raises(DataError, match="songs make"):
-        render_instruments(songs[:1], LUTE, tmp_path / "x", 1000.0, Reporter(), "rendering")
+        render_instruments(songs[:1], REED, tmp_path / "x", 1000.0, Reporter(), "rendering")
 
 
 @needs_songs
@@ -74,8 +74,8 @@ def test_a_medley_plays_its_songs_one_after_the_other_on_one_instrument():
     from musiclora.data.corpora import han_folk_songs, order_by_seed
 
     songs = read_songs(order_by_seed(han_folk_songs(), 3)[:2], Reporter())
-    (track,) = medley(songs, 106).tracks
-    assert track.program == 106
+    (track,) = medley(songs, 111).tracks
+    assert track.program == 111
     assert len(track.notes) == sum(len(t.notes) for s in songs for t in s.score.tracks if not t.is_drum)
     ends = max(n.end for n in track.notes[: len(track.notes) // 4])
     assert ends < max(n.start for n in track.notes)

@@ -31,7 +31,7 @@ from musiclora.cli.common import backend_option, json_option, print_json
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
     """Adapt a bundled base to music of another tradition: the whole job, offline, in three minutes.
 
-    Symbolic: twenty Chinese folk songs. Audio: such songs rendered with a three-stringed lute. Leaves the adapter,
+    Symbolic: twenty Chinese folk songs. Audio: such songs rendered with a double reed. Leaves the adapter,
     music by base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.reporting import console

@@ -20,6 +20,8 @@ from typing import Any
 
 PACKAGE = "wesnoth-1.16-music"
 MODEL = "bundled-audio"
+# The bundled codec knows one instrument at a time: an orchestra at its own level is beyond it.
+LOUDNESS = ("--loudness", -30)
 
 
 def fetch(folder: Path) -> list[Path]:
@@ -75,7 +77,7 @@ def main() -> None:
     held = gather(files[options.files : 2 * options.files], out / "held-out")
     for name, source in (("cut", train), ("cut-held-out", held)):
         shutil.rmtree(out / name, ignore_errors=True)
-        musiclora("cut", "--input-dir", source, "--output-dir", out / name, "--seconds", 30)
+        musiclora("cut", "--input-dir", source, "--output-dir", out / name, "--seconds", 30, *LOUDNESS)
     shutil.rmtree(out / "latents", ignore_errors=True)
     at = time.monotonic()
     musiclora("preprocess", "--data-dir", out / "cut", "--output-dir", out / "latents", "--model", MODEL, *backend)

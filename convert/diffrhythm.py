@@ -174,9 +174,8 @@ class DiffRhythmCheckpoint:
     def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (path in the DiT, array in its stored dtype and torch's layout), one at a time (see Source.tensors)."""
         moves = {move.source: move for move in self._plan.moves}
-        for name, array in self._source.tensors(checked=checked):
-            if name in moves:
-                yield moves[name].target, moves[name].apply(array)
+        for name, array in self._source.tensors(moves, checked=checked):
+            yield moves[name].target, moves[name].apply(array)
 
     def checksums(self) -> dict[str, int]:
         """CRC-32 of each tensor that `tensors` yields as its file states and verifies it; others are left out."""

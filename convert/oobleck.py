@@ -71,7 +71,7 @@ class OobleckCheckpoint:
     def tensors(self, *, weight_norm: bool = False) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (stable-audio-tools' name, array in torch's layout), one at a time, folded or as gain and direction."""
         moves = {move.source: move for move in self._plan.moves}
-        stored = ((moves[n].target, moves[n].apply(array)) for n, array in self._source.tensors() if n in moves)
+        stored = ((moves[n].target, moves[n].apply(array)) for n, array in self._source.tensors(moves))
         if weight_norm == self.weight_norm:
             return stored
         return _unfolded(stored) if weight_norm else _folded(stored, self._source.path)
@@ -132,8 +132,11 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
     if not is_oobleck(source.layout):
         raise ConvertError(f"{path}: not the Oobleck codec: it has no encoder.layers")
     shapes = {name: shape for name, (_, shape) in source.layout.items()}
+    around: dict[str, str] = {}
     if any(name.startswith(PREFIX) for name in shapes):
         layout = "pretransform"
+        around = {name: "a part of the model around the codec" for name in shapes if not name.startswith(PREFIX)}
+        shapes = {name: shape for name, shape in shapes.items() if name not in around}
     elif any(name.startswith("encoder.block.") for name in shapes):
         layout = "diffusers"
     else:
@@ -143,7 +146,7 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
     config = _config(source, table, shapes)
     mapping = plan(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
-    return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped, mapping, source)
+    return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped | around, mapping, source)
 
 
 def write_oobleck(

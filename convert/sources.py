@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,18 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array), one in memory at a time.
+    def tensors(self, wanted: Container[str], *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) of those that are wanted, one in memory at a time.
 
         Args:
+            wanted: their names; others are not read.
             checked: whether to look for NaN and infinity; False where a checksum proves the values anyway.
 
         Raises:
             ConvertError: a damaged file, or a NaN or infinity, with the tensor's name.
         """
         for path, names in self.files.items():
-            back = {stored: name for name, stored in names.items()}
+            back = {stored: name for name, stored in names.items() if name in wanted}
             for stored, array in _read(path, back):
                 if checked and (problem := non_finite(back[stored], array)):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
@@ -115,16 +116,29 @@ def _files_in(folder: Path) -> list[Path]:
 def _open(file: Path) -> tuple[Layout, dict[str, str], str, Mapping[str, str]]:
     if file.suffix == ".safetensors":
         layout, metadata = safetensors_header(file)
-        prefix = _EMA if any(name.startswith(_EMA) for name in layout) else ""
-        kept = {name.removeprefix(prefix): name for name in layout if not prefix or name.startswith(prefix)}
-        return {name: layout[stored] for name, stored in kept.items()}, kept, "", metadata
-    torch_file = TorchFile(file)
-    key, note = _state_dict(torch_file)
-    refs = _refs(torch_file)
-    prefix = _EMA if key.startswith("ema") or any(name.startswith(_EMA) for name in refs) else ""
-    kept = {name.removeprefix(prefix): name for name in refs if name not in _EMA_COUNTERS}
-    layout = {name: (refs[stored].dtype, refs[stored].shape) for name, stored in kept.items()}
-    return layout, kept, note, {}
+        key, note = "", ""
+    else:
+        torch_file = TorchFile(file)
+        key, note = _state_dict(torch_file)
+        layout, metadata = {name: (ref.dtype, ref.shape) for name, ref in _refs(torch_file).items()}, {}
+    kept, left = _names(layout, averaged=key.startswith("ema"))
+    text = note or (f"{file.name}: {left}" if left else "")
+    return {name: layout[stored] for name, stored in kept.items()}, kept, text, metadata
+
+
+def _names(stored: Iterable[str], *, averaged: bool) -> tuple[dict[str, str], str]:
+    """Names in the file by the names of the weights, without the mark of averaged ones, and what was left out.
+
+    Args:
+        stored: names in the file.
+        averaged: whether they are those of ema_pytorch, whose counters are no weights.
+    """
+    marked = {name.removeprefix(_EMA): name for name in stored if name.startswith(_EMA)}
+    counters = _EMA_COUNTERS if marked or averaged else ()
+    plain = {name: name for name in stored if not name.startswith(_EMA) and name not in counters}
+    if marked.keys() & plain.keys():
+        return plain, f"left out {len(marked)} averaged weights ({_EMA}*), which are there beside the plain ones"
+    return plain | marked, ""
 
 
 def _state_dict(file: TorchFile) -> tuple[str, str]:
@@ -133,8 +147,8 @@ def _state_dict(file: TorchFile) -> tuple[str, str]:
         return "", ""
     for key in ("model_state_dict", "ema_model_state_dict", "state_dict"):
         if isinstance(file.tree.get(key), dict):
-            others = key == "model_state_dict" and isinstance(file.tree.get("ema_model_state_dict"), dict)
-            return key, f"{file.path.name}: took {key}; its averaged weights are left out" if others else ""
+            others = [str(name) for name, part in file.tree.items() if name != key and isinstance(part, dict)]
+            return key, f"{file.path.name}: took {key}, left out {listed(others)}" if others else ""
     return "", ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.conversion import record_with_source
+from musiclora.conversion import left_out, record_with_source
 from musiclora.convert.diffrhythm import DiffRhythmCheckpoint, is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.files import atomic_folder, write_json
 from musiclora.convert.fingerprint import RECORD, Fingerprint
@@ -47,6 +47,8 @@ def convert_audio(
     out = reporter or Reporter()
     found = open_source(source)
     names = found.layout
+    if any(".lora_" in name for name in names):
+        raise ConvertError(f"{source}: an adapter; turn it into another format with `musiclora convert adapter`")
     if is_diffrhythm(names):
         result = _transformer(source, destination, to, dtype, causal or None, vae, out)
         if causal or "causal" in found.config:
@@ -72,10 +74,10 @@ def _transformer(
     if to == "diffusers":
         raise ConfigError("--to diffusers is for the codec; diffusers has no DiffRhythm")
     checkpoint = read_diffrhythm(source, causal=causal)
-    own = source / "vae"
-    codec = vae or (own if own.is_dir() else None)
+    beside = source / "vae"
+    codec = vae or (beside if beside.is_dir() else None)
     rounds = dtype is not None and any(kind.name != dtype for kind in checkpoint.dtypes.values())
-    tap = _Tap(dtype, checkpoint.checksums(), fingerprint=rounds or _size(checkpoint) < _LARGE)
+    tap = _Tap(dtype, checkpoint.checksums(), fingerprint=rounds or _size(checkpoint) < _LARGE, rounds=rounds)
     with atomic_folder(destination) as temporary:
         folder = temporary / "model"
         shapes = checkpoint.config.tensor_shapes()
@@ -84,11 +86,11 @@ def _transformer(
             write_diffrhythm(folder, checkpoint.config, tap(watch(checkpoint.tensors())), to, kinds)
         with shown(out, "checking", shapes) as watch:
             tap.compare(watch(read_diffrhythm(folder).tensors(checked=False)), destination)
-        record = record_with_source(source, tap.fingerprint())
-        write_json(folder / RECORD, record | {"family": "audio"})
+        record = record_with_source(source, tap.fingerprint()) | {"family": "audio"}
+        write_json(folder / RECORD, record | ({"fingerprint": own} if (own := tap.own_fingerprint()) else {}))
         _move_up(folder)
         notes = [*checkpoint.notes, *tap.notes()]
-        notes += [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
+        notes += left_out(checkpoint.dropped)
         if codec:
             notes += [f"codec: {text}" for text in _codec(codec, temporary / "vae", to, dtype, out)]
         else:
@@ -112,7 +114,7 @@ def _codec(source: Path, destination: Path, to: str, dtype: str | None, out: Rep
         notes.append(
             "weights split into gain and direction" if normed else "weight norm folded into the weights, in float32"
         )
-    return notes + [f"left out {name}: {reason}" for name, reason in checkpoint.dropped.items()]
+    return [*notes, *left_out(checkpoint.dropped)]
 
 
 def _size(checkpoint: DiffRhythmCheckpoint) -> int:
@@ -127,15 +129,23 @@ class _Tap:
     A checksum that the source's file states (stated: by name) is not computed again where the values stay as they are.
     """
 
-    def __init__(self, dtype: str | None, stated: Mapping[str, int] | None = None, *, fingerprint: bool = True) -> None:
+    def __init__(
+        self, dtype: str | None, stated: Mapping[str, int] | None = None, *, fingerprint: bool = True,
+        rounds: bool = False,
+    ) -> None:  # fmt: skip
         self._source = Fingerprint() if fingerprint else None
+        self._copy = Fingerprint() if fingerprint and rounds else self._source
         self._dtype = dtype_named(dtype) if dtype else None
         self._stated = stated or {}
         self._sums: dict[str, int] = {}
         self._rounding = 0.0
 
     def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, array in self._source.tap(tensors) if self._source else tensors:
+        kept = self._kept(self._source.tap(tensors) if self._source else tensors)
+        return self._copy.tap(kept) if self._copy and self._copy is not self._source else kept
+
+    def _kept(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in tensors:
             rounded = array if self._dtype is None else cast(name, array, self._dtype)
             kept = rounded is array and name in self._stated
             self._sums[name] = self._stated[name] if kept else checksum(rounded)
@@ -160,6 +170,10 @@ class _Tap:
     def fingerprint(self) -> dict[str, str] | None:
         """The source's, to be recorded; None where it was left out."""
         return {"weights": self._source.value()} if self._source else None
+
+    def own_fingerprint(self) -> dict[str, str] | None:
+        """The copy's, which its record holds for; None where it was left out."""
+        return {"weights": self._copy.value()} if self._copy else None
 
 
 def _move_up(folder: Path) -> None:

@@ -83,7 +83,7 @@ class _Gpt2Copy:
     def convert(self) -> Converted:
         """Write, read back, compare."""
         checkpoint = self._checkpoint
-        notes = [f"left out {name}: {reason}" for name, reason in _grouped(checkpoint.dropped).items()]
+        notes = left_out(checkpoint.dropped)
         if self._to == "mlx" and (problems := checkpoint.config.mlx_lm_differs()):
             notes.append(f"for musiclora's MLX backend only; mlx-lm refuses it, it lacks: {listed(problems)}")
         if checkpoint.bits:
@@ -176,12 +176,15 @@ def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> d
     return rest | ({"source_fingerprint": first} if first else {})
 
 
-def _grouped(dropped: Mapping[str, str]) -> dict[str, str]:
-    """Dropped names by their reason, counted where there are many of one kind."""
+def left_out(dropped: Mapping[str, str]) -> list[str]:
+    """Notes on names that were dropped, by their reason, counted where there are many of one kind."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in dropped.items():
         by_reason.setdefault(reason, []).append(name)
-    return {names[0] + (f" and {len(names) - 1} more" if names[1:] else ""): why for why, names in by_reason.items()}
+    return [
+        f"left out {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _json(value: Any) -> bytes:

@@ -94,25 +94,34 @@ def test_a_bare_file_is_read_by_its_shapes(config: DiffRhythmConfig, prefix: str
     assert same(dict(checkpoint.tensors()), tensors)
 
 
-@pytest.mark.parametrize("form", ["model_state_dict", "ema_model_state_dict", "both", "bare", "bare ema"])
+FORMS = ["model_state_dict", "ema_model_state_dict", "both", "bare", "bare ema", "bare, both"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_originals_checkpoint_reads_the_same(form: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     tensors = random_tensors(SMALL)
     state = {f"transformer.{name}": torch.from_numpy(array) for name, array in tensors.items()}
     other = {name: tensor + 1 for name, tensor in state.items()}
     counters = {"initted": torch.tensor(True), "step": torch.tensor(7)}
-    ema = {f"ema_model.{name}": tensor for name, tensor in (other if form == "both" else state).items()} | counters
+    ema = {f"ema_model.{name}": tensor for name, tensor in (other if "both" in form else state).items()} | counters
     saved = {
         "model_state_dict": {"model_state_dict": state, "optimizer_state_dict": {"state": {0: other}}, "step": 7},
         "ema_model_state_dict": {"ema_model_state_dict": ema, "step": 7},
         "both": {"ema_model_state_dict": ema, "model_state_dict": state},
         "bare": state,
         "bare ema": ema,
+        "bare, both": ema | state,
     }[form]
     torch.save(saved, tmp_path / "cfm_model.pt")
     checkpoint = read_diffrhythm(tmp_path / "cfm_model.pt")
     assert same(dict(checkpoint.tensors()), tensors)
-    assert bool(checkpoint.notes) == (form == "both")
+    left = {
+        "model_state_dict": "took model_state_dict, left out optimizer_state_dict",
+        "both": "took model_state_dict, left out ema_model_state_dict",
+        "bare, both": f"left out {len(state)} averaged weights",
+    }
+    assert (left.get(form, "") in checkpoint.notes[0]) if form in left else not checkpoint.notes
 
 
 def test_a_model_in_two_files_is_merged_and_doubled_tensors_are_refused(tmp_path: Path) -> None:

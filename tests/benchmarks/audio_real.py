@@ -85,7 +85,7 @@ def main() -> None:
     run = out / f"run-{options.backend}"
     musiclora(
         "train", "--model", MODEL, "--data-dir", out / "latents", "--output-dir", run, "--max-steps", options.steps,
-        "--lr", 1e-3, "--lora-dropout", 0.05, "--restart", *backend,
+        "--lr", 1e-3, "--lora-dropout", 0.05, "--batch-size", 8, "--grad-accum-steps", 1, "--restart", *backend,
     )  # fmt: skip
     adapter = run / "adapter-best"
     losses = {

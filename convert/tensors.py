@@ -141,7 +141,7 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         return array
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
-    if dtype in FLOATS and not np.isfinite(result).all() and np.isfinite(array).all():
+    if dtype in FLOATS and not _finite(result) and _finite(array):
         largest = float(np.abs(array.astype(np.float64)).max())
         raise ConvertError(
             f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"

@@ -18,7 +18,7 @@ from musiclora.convert.sources import open_source
 from musiclora.convert.tensors import cast, checksum, dtype_named
 from musiclora.errors import ConfigError, ConvertError, listed
 from musiclora.results import Reporter
-from musiclora.verification import Converted
+from musiclora.verification import Converted, largest_change
 from musiclora.watching import shown
 
 # Bytes from which a copy with unchanged values does not record its source's fingerprint: it is the copy's own, so every
@@ -77,7 +77,8 @@ def _transformer(
     beside = source / "vae"
     codec = vae or (beside if beside.is_dir() else None)
     rounds = dtype is not None and any(kind.name != dtype for kind in checkpoint.dtypes.values())
-    tap = _Tap(dtype, checkpoint.checksums(), fingerprint=rounds or _size(checkpoint) < _LARGE, rounds=rounds)
+    small = _size(checkpoint) < _LARGE
+    tap = _Tap(dtype, checkpoint.checksums(), fingerprint=rounds or small, rounds=rounds, own=small)
     with atomic_folder(destination) as temporary:
         folder = temporary / "model"
         shapes = checkpoint.config.tensor_shapes()
@@ -131,10 +132,10 @@ class _Tap:
 
     def __init__(
         self, dtype: str | None, stated: Mapping[str, int] | None = None, *, fingerprint: bool = True,
-        rounds: bool = False,
+        rounds: bool = False, own: bool = True,
     ) -> None:  # fmt: skip
         self._source = Fingerprint() if fingerprint else None
-        self._copy = Fingerprint() if fingerprint and rounds else self._source
+        self._copy = self._source if not rounds else Fingerprint() if own else None
         self._dtype = dtype_named(dtype) if dtype else None
         self._stated = stated or {}
         self._sums: dict[str, int] = {}
@@ -150,8 +151,7 @@ class _Tap:
             kept = rounded is array and name in self._stated
             self._sums[name] = self._stated[name] if kept else checksum(rounded)
             if rounded is not array:
-                change = np.abs(array.astype(np.float32) - rounded.astype(np.float32)).max(initial=0)
-                self._rounding = max(self._rounding, float(change))
+                self._rounding = max(self._rounding, largest_change(array, rounded))
             yield name, rounded
 
     def compare(self, tensors: Iterable[tuple[str, np.ndarray]], destination: Path) -> None:

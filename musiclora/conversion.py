@@ -19,7 +19,7 @@ from musiclora.errors import ConfigError, ConvertError, listed
 from musiclora.models import find_model
 from musiclora.quantising import Quantised, own_loss
 from musiclora.results import Reporter
-from musiclora.verification import Converted, beside, withdrawn_on_failure
+from musiclora.verification import Converted, beside, largest_change, withdrawn_on_failure
 from musiclora.watching import shown
 
 
@@ -150,7 +150,7 @@ class _Gpt2Copy:
         for name, array in self._checkpoint.tensors():
             new = expected(name, array)
             sums[name] = checksum(new)
-            largest = max(largest, float(np.abs(array.astype(np.float32) - new.astype(np.float32)).max(initial=0)))
+            largest = max(largest, largest_change(array, new))
         copy = read_checkpoint(self._destination)
         if wrong := [name for name, array in copy.tensors() if checksum(array) != sums[name]]:
             raise ConvertError(f"{self._destination}: reads back with other values ({listed(wrong)}); it was withdrawn")

@@ -23,6 +23,7 @@ _BESIDE = (
     "tokenizer.conf", "tokenizer.json", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
 _MAX_BESIDE = 100_000_000  # bytes
+_BLOCK = 1 << 18  # values
 LOGIT_TOLERANCE = 1e-5  # times max(1, largest logit): rounding of float32 sums in another order
 UPDATE_TOLERANCE = 1e-6  # relative: a value rounded once to float32, with room
 
@@ -114,6 +115,17 @@ def same_update(before: Sequence[Part], after: Sequence[Part]) -> float:
             f"the written update differs from the original by {difference:.3g} (relative); it was withdrawn"
         )
     return difference
+
+
+def largest_change(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest absolute difference of two arrays of one shape, in float32."""
+    flat, other = (np.ascontiguousarray(array).reshape(-1) for array in (first, second))
+    largest = 0.0
+    for start in range(0, flat.size, _BLOCK):  # the float32 copies stay in the processor's cache
+        change = flat[start : start + _BLOCK].astype(np.float32)
+        change -= other[start : start + _BLOCK]
+        largest = max(largest, float(np.abs(change, out=change).max()))
+    return largest
 
 
 def beside(folder: Path) -> dict[str, bytes]:

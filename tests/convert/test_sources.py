@@ -11,7 +11,8 @@ from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, writ
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.fingerprint import checkpoint_fingerprint, fingerprint_tensors
 from musiclora.convert.oobleck import OobleckConfig, read_oobleck
-from musiclora.convert.tensors import read_safetensors, write_safetensors
+from musiclora.convert.tensors import dtype_named, read_safetensors, write_safetensors
+from musiclora.verification import largest_change
 
 SMALL = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
 CODEC = OobleckConfig(3, (1, 2), (3, 2), 5, 10, 1)
@@ -93,3 +94,13 @@ def test_a_record_without_a_fingerprint_of_its_own_is_believed(tmp_path: Path) -
     source = {"source_fingerprint": {"weights": "a" * 64}}
     (tmp_path / "m" / "musiclora.json").write_text(json.dumps(source))
     assert checkpoint_fingerprint(tmp_path / "m")["source_weights"] == "a" * 64
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_largest_change_is_found_wherever_it_lies(dtype: str) -> None:
+    array = np.random.default_rng(0).standard_normal((700, 999)).astype(np.float32)
+    array[-1, -1] = 1000.03
+    rounded = array.astype(dtype_named(dtype))
+    expected = float(np.abs(array - rounded.astype(np.float32)).max())
+    assert largest_change(array, rounded) == largest_change(array.T, rounded.T) == expected > 0.02
+    assert largest_change(np.empty((0, 3)), np.empty((0, 3))) == 0

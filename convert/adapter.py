@@ -160,8 +160,8 @@ def read_peft(folder: Path) -> PeftAdapter:
     modules = state_modules(state)
     if not modules:
         raise ConvertError(f"{folder}: there is no LoRA array in its adapter_model file")
+    resolved = {module: module_scale(config, module, str(folder)) for module in modules}
     spec = _spec(config, modules, str(folder))
-    resolved = {module: module_scale(config, module) for module in modules}
     ranks = {module: rank for module, (rank, _) in resolved.items()}
     check_state(state, own_shapes(state, ranks), str(folder))
     if magnitudes or config.get("use_dora"):
@@ -228,7 +228,7 @@ def _spec(config: Mapping[str, Any], modules: list[str], where: str) -> LoraSpec
     try:
         rank, alpha, dropout = config["r"], config.get("lora_alpha", 8), config.get("lora_dropout", 0.0)
         return LoraSpec(rank, float(alpha), float(dropout), tuple(targets or ()), bool(config.get("use_rslora")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConvertError(f"{where}: adapter_config.json lacks a usable r, lora_alpha or lora_dropout") from error
 
 

@@ -99,7 +99,7 @@ def read_diffusers(path: Path) -> PeftAdapter:
     if config.get("use_dora") and not magnitudes:
         raise ConvertError(f"{file}: a DoRA adapter without its magnitude vectors (lora_magnitude_vector)")
     modules = state_modules(state)
-    scales = {module: module_scale(config, module)[1] if config else 1.0 for module in modules}
+    scales = {module: module_scale(config, module, str(file))[1] if config else 1.0 for module in modules}
     record = path / "musiclora.json"
     return adapter_of(
         state, scales, str(file), str(config.get("base_model_name_or_path") or ""),

@@ -44,6 +44,8 @@ class LoraSpec:
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
         if self.rank < 1:
             raise ConfigError(f"LoRA rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise ConfigError(f"LoRA alpha is {self.alpha}; it must be a finite number")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"LoRA dropout is {self.dropout}; it must lie in [0, 1)")
         if not self.targets:

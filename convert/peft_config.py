@@ -11,6 +11,7 @@ from musiclora.convert.errors import ConvertError, listed
 from musiclora.convert.lora import LoraSpec, alpha_for
 
 PREFIX = "base_model.model."
+_LARGEST = 3.4e38  # an alpha must fit float32
 
 Own = Mapping[str, tuple[int, float]]  # rank and scale of every module
 
@@ -105,25 +106,34 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
         raise ConvertError(f"{where}: not supported in a LoRA adapter: {listed(problems)}")
 
 
-def module_scale(config: Mapping[str, Any], module: str) -> tuple[int, float]:
+def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:
     """Rank and multiplier of one module after rank_pattern and alpha_pattern.
+
+    Args:
+        config: content of adapter_config.json.
+        module: its path.
+        where: the folder or file, for messages.
 
     Raises:
         ConvertError: a pattern that is no regular expression, or a rank or alpha that is no number.
     """
-    rank = _pattern_value(config, "rank_pattern", module, config.get("r"))
-    alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8))
-    if type(rank) is not int or not 0 < rank < 2**20 or type(alpha) not in (int, float):
-        raise ConvertError(f"adapter_config.json: rank {rank!r} and alpha {alpha!r} of {module} are not usable")
+    rank = _pattern_value(config, "rank_pattern", module, config.get("r"), where)
+    alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8), where)
+    usable = type(alpha) in (int, float) and abs(alpha) <= _LARGEST  # NaN is not
+    if type(rank) is not int or not 0 < rank < 2**20 or not usable:
+        found = f"rank {str(rank)[:20]} and alpha {str(alpha)[:20]} of {module}"
+        raise ConvertError(f"{where}: adapter_config.json: {found} are not usable")
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
+def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: Any, where: str) -> Any:
     """Value of the first pattern that matches, by PEFT's rule; the default where none does."""
     patterns = config.get(key) or {}
     if any(len(str(pattern)) > 200 or _SLOW.search(str(pattern)) for pattern in patterns):
-        raise ConvertError(f"adapter_config.json: {key} has a regular expression that could take for ever to match")
+        raise ConvertError(
+            f"{where}: adapter_config.json: {key} has a regular expression that could take for ever to match"
+        )
     try:
         return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
     except (re.error, AttributeError, TypeError) as error:
-        raise ConvertError(f"adapter_config.json: {key} is not usable: {error}") from error
+        raise ConvertError(f"{where}: adapter_config.json: {key} is not usable: {error}") from error

@@ -164,11 +164,15 @@ def test_other_spellings_of_the_keys_read_the_same(folder: Path, rename: object)
         ({"init_lora_weights": "pissa_niter_4"}, "pissa"),
         ({"r": "4"}, "usable"),
         ({"r": 5}, "expected"),
+        ({"lora_alpha": float("nan")}, "alpha nan of transformer.h.0.attn.c_attn are not usable"),
+        ({"lora_alpha": float("inf")}, "alpha inf"),
+        ({"lora_alpha": 10**400}, "not usable"),
+        ({"alpha_pattern": {".*c_proj": float("nan")}}, "c_proj are not usable"),
         ({"target_modules": ["c_attn"]}, "no target module"),
         ({"rank_pattern": {"(": 3}}, "rank_pattern"),
         ({"rank_pattern": {"(t|tr)+(t|tr)+x": 3}}, "for ever"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else None,
 )
 def test_what_is_not_plain_lora_is_refused_by_name(folder: Path, changes: dict[str, object], named: str) -> None:
     edit(folder / "adapter_config.json", **changes)

@@ -19,7 +19,7 @@ from musiclora.convert.fingerprint import RECORD
 from musiclora.convert.lora import LoraSpec
 from musiclora.convert.tensors import read_safetensors, write_safetensors
 from musiclora.errors import BackendError, ConvertError
-from musiclora.fusing import UNCOMPARED, Merged
+from musiclora.fusing import UNCOMPARED, Merged, Rounding
 from musiclora.models import Adapter, BaseModel
 from musiclora.verification import Converted, beside, withdrawn_on_failure
 
@@ -147,10 +147,12 @@ def fuse_audio(
     checkpoint = read_diffrhythm(base.path)
     merged.check(checkpoint.config.linear_shapes())
     rounded = sorted({str(kind) for kind in ([dtype] if dtype else checkpoint.dtypes.values())} - {"float32"})
+    rounding = Rounding(rounded[0] if rounded else "float32")
     notes = []
     with withdrawn_on_failure(destination):
-        tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
-        write_diffrhythm(destination, checkpoint.config, tensors, to, dtype or checkpoint.dtypes)
+        tensors = rounding.before(checkpoint.tensors())
+        fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=False, dora=merged.dora)
+        write_diffrhythm(destination, checkpoint.config, rounding.after(fused), to, dtype or checkpoint.dtypes)
         notes += _copy_beside(base, adapters, destination)
         found = Velocities()
         if merged.dora:
@@ -158,7 +160,7 @@ def fuse_audio(
         elif merged.spec:
             found = compare_velocities(base.path, (merged.spec, merged.state), destination, None, backend)
         if rounded:
-            notes.append(f"the fused weights are rounded to {rounded[0]}; --dtype float32 keeps the whole update")
+            notes += rounding.notes()
         else:
             found.refuse_above(FUSED_TOLERANCE, destination)
     return Converted(

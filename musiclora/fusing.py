@@ -20,7 +20,15 @@ from musiclora.convert.tensors import cast, dtype_named
 from musiclora.errors import ConvertError
 from musiclora.models import Adapter, BaseModel
 from musiclora.results import Reporter
-from musiclora.verification import LOGIT_TOLERANCE, Converted, Logits, beside, compare_logits, withdrawn_on_failure
+from musiclora.verification import (
+    LOGIT_TOLERANCE,
+    Converted,
+    Logits,
+    beside,
+    compare_logits,
+    largest_change,
+    withdrawn_on_failure,
+)
 from musiclora.watching import shown
 
 Arrays = Mapping[str, np.ndarray]
@@ -63,11 +71,16 @@ class Merged:
 
 
 @dataclass
-class _Rounding:
-    """What is lost where fused weights are stored in fewer bits, gathered while they stream by."""
+class Rounding:
+    """What is lost where fused weights are stored in fewer bits, gathered while they stream by.
+
+    Attributes:
+        dtype: what the fused weights are stored in.
+        bits: of the base's quantised matrices, None where there are none.
+    """
 
     dtype: str
-    bits: int | None
+    bits: int | None = None
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
     _lost: float = 0.0
     _update: float = 0.0
@@ -81,13 +94,11 @@ class _Rounding:
     def after(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         kept = dtype_named(self.dtype)
         for name, array in tensors:
-            if array is not self._base:
+            if array is not self._base and self.dtype != "float32":
                 self._update += _square(array - self._base.astype(np.float32))
                 self._lost += _square(cast(name, array, kept).astype(np.float32) - array)
-                rows = rows_of(name, array, "mlx")
-                if self.bits and group_size(rows.shape):
-                    change = np.abs(rounded(rows, self.bits, np.dtype(np.float32)) - rows).max()
-                    self._step = max(self._step, float(change))
+            if array is not self._base and self.bits:
+                self._step = max(self._step, _step(rows_of(name, array, "mlx"), self.bits))
             yield name, array
 
     def notes(self) -> list[str]:
@@ -120,7 +131,7 @@ def fuse_symbolic(
     merged.check(checkpoint.config.linear_shapes())
     files, notes = _files(base, adapters, allow_base_mismatch)
     kept = dtype or checkpoint.dtype
-    rounding = _Rounding(kept, checkpoint.bits)
+    rounding = Rounding(kept, checkpoint.bits)
     with withdrawn_on_failure(destination):
         with shown(out, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
@@ -174,6 +185,11 @@ def _files(
 def _print(files: Mapping[str, bytes]) -> str:
     """Fingerprint of the tokenizer among files, "" without one."""
     return next((fingerprint_file(files[name]) for name in TOKENIZER_FILES if name in files), "")
+
+
+def _step(rows: np.ndarray, bits: int) -> float:
+    """Largest change of a value by quantising; 0 where the matrix would stay as it is."""
+    return largest_change(rounded(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
 
 
 def _square(array: np.ndarray) -> float:

@@ -17,7 +17,8 @@ from musiclora.errors import ConfigError, ConvertError
 BUNDLED = {"bundled": "symbolic", "bundled-audio": "audio"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md"]
+# The last two are how the original of the audio family comes.
+_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_model.pt", "vae_model.pt"]
 
 
 @dataclass(frozen=True)

@@ -50,23 +50,17 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
     dst = Path(os.path.abspath(dst))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
     _refuse_existing(dst, overwrite)
     temporary = _sibling(dst, "tmp")
-    parents = [parent for parent in dst.parents if not parent.exists()]
-    try:
+    with new_parents_of(dst):
         try:
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
             _swap(temporary, dst)
-        except OSError as error:
-            if _is_ours(error, temporary, dst):
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError) and _is_ours(error, temporary, dst):
                 raise write_error(dst, error) from error
             raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
 
 
 @contextmanager
@@ -80,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     if path.exists():
         raise OutputError(f"{path} exists already; remove it or choose another name")
     temporary = _sibling(path, "tmp")
-    try:
+    with new_parents_of(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -90,9 +84,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
             if _is_ours(error, temporary, path):
                 raise write_error(path, error) from error
             raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_parents_of(path: Path) -> Iterator[None]:
+    """Remove, where the block fails, the folders above path that came into being meanwhile and are empty."""
+    parents = [parent for parent in Path(os.path.abspath(path)).parents if not parent.exists()]  # noqa: PTH100 - as above
+    try:
+        yield
+    except BaseException:
+        for parent in parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.blend import Part, update_difference
+from musiclora.convert.files import new_parents_of
 from musiclora.convert.lora import LoraSpec
 from musiclora.errors import BackendError, ConfigError, ConvertError
 from musiclora.models import BaseModel
@@ -139,10 +140,11 @@ def withdrawn_on_failure(destination: Path) -> Iterator[None]:
     """Remove what was written if a check fails; refuse a destination that exists, so that nothing older is lost."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"{destination} exists already; remove it or choose another name")
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(destination, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            destination.unlink(missing_ok=True)
-        raise
+    with new_parents_of(destination):
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(destination, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                destination.unlink(missing_ok=True)
+            raise

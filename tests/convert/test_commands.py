@@ -146,6 +146,18 @@ def test_fuse_adds_every_adapter_at_its_strength_and_compares_logits(backend: st
     assert "source_weights" not in checkpoint_fingerprint(Path("out"))
 
 
+@pytest.mark.usefixtures("work", "no_backend")
+def test_folders_above_a_withdrawn_output_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from musiclora import verification
+
+    monkeypatch.setattr(verification, "update_difference", lambda *parts: 1.0)
+    Path("kept").mkdir()
+    for to, path in (("mlx-lm", "new/deep/out"), ("peft", "kept/new/out")):
+        assert run("convert", "adapter", "a0", path, "--to", to).exit_code == 2
+    assert not Path("new").exists()
+    assert list(Path("kept").iterdir()) == []
+
+
 @pytest.mark.usefixtures("work")
 def test_a_fused_model_with_a_missing_update_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(tensors: Any, spec: LoraSpec, state: Any, **options: Any) -> Any:

@@ -77,7 +77,7 @@ class OobleckCheckpoint:
         return _unfolded(stored) if weight_norm else _folded(stored, self._source.path)
 
     def dtypes_of(self, *, weight_norm: bool = False) -> dict[str, np.dtype[Any]]:
-        """Dtype of every tensor of `tensors`; a folded weight has the wider of its two, a new gain is float32."""
+        """Dtype of every tensor of `tensors`; a folded weight and a new gain are float32, as they are computed."""
         if weight_norm == self.weight_norm:
             return self.dtypes
         rest = {n: d for n, d in self.dtypes.items() if not n.endswith(("weight", "_g", "_v"))}
@@ -85,8 +85,7 @@ class OobleckCheckpoint:
             weights = {n: d for n, d in self.dtypes.items() if n.endswith("weight")}
             gains = dict.fromkeys((f"{n}_g" for n in weights), np.dtype("float32"))
             return rest | gains | {f"{n}_v": d for n, d in weights.items()}
-        gains = {n[:-2]: d for n, d in self.dtypes.items() if n.endswith("_g")}
-        return rest | {n: np.result_type(d, self.dtypes[f"{n}_v"]) for n, d in gains.items()}
+        return rest | {n[:-2]: np.dtype("float32") for n in self.dtypes if n.endswith("_g")}
 
 
 def _unfolded(tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:

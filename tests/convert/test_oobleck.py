@@ -112,6 +112,19 @@ def test_convert_folds_for_mlx_and_keeps_weight_norm_for_the_original(tmp_path: 
     assert np.array_equal(stored[conv], expected.transpose(0, 2, 1))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_folding_gain_and_direction_of_any_precision_gives_float32(dtype: str, tmp_path: Path) -> None:
+    config = CONFIGS["two stages, mono"]
+    tensors = {name: array.astype(dtype) for name, array in random_tensors(config, normed=True).items()}
+    write_safetensors(tmp_path / "f.safetensors", tensors)
+    convert_audio(tmp_path / "f.safetensors", tmp_path / "out", "mlx")
+    checkpoint = read_oobleck(tmp_path / "out")
+    name = "decoder.layers.1.layers.1.weight"
+    assert checkpoint.dtypes[name] == np.float32
+    assert checkpoint.dtypes["decoder.layers.0.bias"] == dtype
+    assert np.array_equal(dict(checkpoint.tensors())[name], fold(tensors[f"{name}_g"], tensors[f"{name}_v"]))
+
+
 def test_diffusers_names_are_those_of_its_own_class_which_knows_gain_and_direction_only(tmp_path: Path) -> None:
     tensors = random_tensors(FITS_DIFFUSERS)
     dead = "encoder.layers.1.layers.4.weight"

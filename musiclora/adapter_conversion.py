@@ -154,11 +154,13 @@ def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
 def _read_file(path: Path) -> PeftAdapter:
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return read_seed_adapter(path)
-    if path.suffix != ".safetensors":
-        raise ConvertError(
-            f"{path}: no adapter; expected a folder, a .safetensors file of kohya or diffusers, or a .pt"
-        )
-    names, _ = safetensors_header(path)
+    try:
+        names, _ = safetensors_header(path)
+    except ConvertError as error:
+        if path.suffix == ".safetensors":
+            raise
+        text = f"{path}: no adapter; expected a folder, a .safetensors file of kohya or diffusers, or a .pt"
+        raise ConvertError(text) from error
     if is_kohya(names):
         return read_kohya(path)
     if (path.parent / "adapter_config.json").is_file():

@@ -79,6 +79,8 @@ def test_kohya_names_are_flat_and_carry_alpha(tmp_path: Path) -> None:
         stored[f"{name}.lora_up.weight"], state["transformer_blocks.1.self_attn.q_proj.lora_B.weight"]
     )
     assert stored[f"{name}.alpha"] == 16
+    (tmp_path / "k").write_bytes((tmp_path / "k.safetensors").read_bytes())  # the name of a file says nothing
+    assert same(read_adapter(str(tmp_path / "k"))[1].state, state)
     assert safetensors_header(tmp_path / "k.safetensors")[1]["ss_network_dim"] == "8"
 
 

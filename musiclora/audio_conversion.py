@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from musiclora.watching import shown
 # Bytes from which a copy with unchanged values does not record its source's fingerprint: it is the copy's own, so every
 # adapter fits all the same, and SHA-256 over a billion values takes longer than all the rest.
 _LARGE = 1 << 30
+_THREADS = 2  # that round tensors, which takes far longer than reading and writing them
 
 
 def convert_audio(
@@ -139,20 +142,34 @@ class _Tap:
         self._dtype = dtype_named(dtype) if dtype else None
         self._stated = stated or {}
         self._sums: dict[str, int] = {}
-        self._rounding = 0.0
+        self._changes: list[float] = []
 
     def __call__(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         kept = self._kept(self._source.tap(tensors) if self._source else tensors)
         return self._copy.tap(kept) if self._copy and self._copy is not self._source else kept
 
     def _kept(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, array in tensors:
-            rounded = array if self._dtype is None else cast(name, array, self._dtype)
-            kept = rounded is array and name in self._stated
-            self._sums[name] = self._stated[name] if kept else checksum(rounded)
-            if rounded is not array:
-                self._rounding = max(self._rounding, largest_change(array, rounded))
-            yield name, rounded
+        if self._dtype is None:
+            for name, array in tensors:
+                self._sums[name] = self._stated[name] if name in self._stated else checksum(array)
+                yield name, array
+            return
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[Future[tuple[str, np.ndarray]]] = deque()
+            for item in tensors:
+                waiting.append(pool.submit(self._rounded, *item))
+                if len(waiting) > _THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _rounded(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+        """A tensor in the copy's dtype; numpy lets other threads work meanwhile."""
+        rounded = cast(name, array, self._dtype or array.dtype)
+        self._sums[name] = checksum(rounded)
+        if rounded is not array:
+            self._changes.append(largest_change(array, rounded))
+        return name, rounded
 
     def compare(self, tensors: Iterable[tuple[str, np.ndarray]], destination: Path) -> None:
         """Raise ConvertError where what was written reads back otherwise."""
@@ -162,8 +179,8 @@ class _Tap:
 
     def notes(self) -> list[str]:
         """What became of the values."""
-        if self._rounding:
-            return [f"rounded to {self._dtype}: the largest change of a weight is {self._rounding:.3g}"]
+        if change := max(self._changes, default=0.0):
+            return [f"rounded to {self._dtype}: the largest change of a weight is {change:.3g}"]
         known = f" (fingerprint {self._source.value()[:8]})" if self._source else ""
         return [f"every weight has the same value{known}"]
 

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from require import REQUIRED
 
 from musiclora.backends import registry
 from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-REQUIRED = os.environ.get("MUSICLORA_TEST_BACKENDS", "").split(",")
 TUNES = Path(__file__).parents[1] / "musiclora" / "bundled" / "tunes"
 
 

@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from require import require
 
 from musiclora.audio_comparison import compare_folders
 from musiclora.audio_measuring import correspond
 from musiclora.cli import main
 from musiclora.errors import DataError
 
-pytest.importorskip("librosa")
-soundfile = pytest.importorskip("soundfile")
+require("librosa")
+soundfile = require("soundfile")
 RATE = 22050
 
 

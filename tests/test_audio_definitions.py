@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.audio_features import FEATURE_NAMES, RATE, analyse
 
-pytest.importorskip("librosa")
+require("librosa")
 WINDOW, HOP, BANDS = 2048, 512, 128
 
 

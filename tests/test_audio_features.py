@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.audio_distances import framewise_distance
 from musiclora.audio_features import FEATURE_NAMES, FLOOR_DB, RATE, analyse, level_gain, resampled
 from musiclora.errors import DataError
 
-pytest.importorskip("librosa")
-pytest.importorskip("soxr")
+require("librosa")
+require("soxr")
 
 
 def tones(seconds=4.0, pitch=440.0, rate=RATE, seed=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import toy_audio
+from require import require
 
 from musiclora import audio_files, audio_making
 from musiclora.audio_making import FlowRequest, conditioning, make_audio, solve
@@ -15,7 +16,7 @@ from musiclora.convert.tensors import write_safetensors
 from musiclora.errors import ConfigError, DataError, MusicLoraError
 from musiclora.generating import generate
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora import flow
 from musiclora.audio_base import guess_loss
@@ -30,7 +31,7 @@ def folder():
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory, tunes):
     """Tunes that it was not trained on, played by a violin: float32 [1, 2, N]."""
-    pytest.importorskip("midirenderer")
+    require("midirenderer")
     songs = read_music(tunes).songs
     (made,) = render_instruments(songs[:3], {"violin": 40}, tmp_path_factory.mktemp("r"), 20, Reporter(), "rendering")
     audio, _ = read_wave(made.path)

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.adapter_conversion import convert_adapter
 from musiclora.backends.base import FAMILIES
@@ -93,7 +94,7 @@ def test_transformers_and_both_backends_give_the_same_logits(both_backends, shap
 
 
 def test_mlx_lm_with_a_converted_model_and_adapter_agrees_with_both_backends(runs, tiny_base, batch, tmp_path):
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     from mlx_lm.tuner.utils import load_adapters
 
     config = read_checkpoint(tiny_base).config

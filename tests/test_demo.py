@@ -7,6 +7,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from require import EVERYTHING
 
 from musiclora.backends.registry import BACKENDS, why_not
 from musiclora.cli import main
@@ -16,7 +17,9 @@ from musiclora.models import find_model
 from musiclora.prepare import find_tokenizer
 from musiclora.results import Reporter
 
-needs_songs = pytest.mark.skipif(importlib.util.find_spec("music21") is None, reason="the demo extra is not installed")
+needs_songs = pytest.mark.skipif(
+    not EVERYTHING and importlib.util.find_spec("music21") is None, reason="the demo extra is not installed"
+)
 
 
 class Listening(Reporter):

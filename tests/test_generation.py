@@ -11,6 +11,7 @@ import mido
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from require import REQUIRED
 from symusic import Note, Score, Tempo, Track
 
 from musiclora.adapters import combine, parse_adapter
@@ -24,8 +25,6 @@ from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.generation import GenerationRequest, generate_pieces, output_paths, sample_to_folder
 from musiclora.grammar import grammar_for
 from musiclora.sampling import decision_margin, sample_token, uniforms
-
-REQUIRED = os.environ.get("MUSICLORA_TEST_BACKENDS", "").split(",")
 
 
 class NumpyModel:

@@ -53,7 +53,7 @@ def loudest_pitch(audio: np.ndarray) -> float:
 @pytest.mark.parametrize("engine", ["midirenderer", "fluidsynth"])
 def test_render_audio_plays_the_pitches_of_the_notes(tmp_path, monkeypatch, engine):
     if engine == "fluidsynth" and not render.shutil.which("fluidsynth"):
-        pytest.skip("the program fluidsynth is not installed")
+        pytest.skip("the program fluidsynth is not installed, and no wheel brings it: apt-get install fluidsynth")
     monkeypatch.setattr(render, "find_engine", lambda: engine)
     chord_song().dump_midi(tmp_path / "in.mid")
     render_audio(tmp_path / "in.mid", tmp_path / "out.wav")

@@ -6,13 +6,13 @@ import os
 
 import numpy as np
 import pytest
+from require import REQUIRED
 from toys import CONFIGS, Toy, formula_tensors
 
 from musiclora.backends import registry
 from musiclora.convert.gpt2 import write_checkpoint
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
-REQUIRED = os.environ.get("MUSICLORA_TEST_BACKENDS", "").split(",")
 # White-box tests of a backend that is not installed cannot be imported; one that is required fails there. (Folders
 # called torch and mlx would be found as packages of these names, since this folder is on sys.path.)
 collect_ignore_glob = [f"on_{name}/*" for name in registry.BACKENDS if name not in REQUIRED and registry.why_not(name)]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from require import require
 
 from musiclora.cli import main
 from musiclora.convert.tensors import write_safetensors
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 RATE = 44100
 
 
@@ -199,7 +200,7 @@ def test_a_style_of_the_wrong_width_is_refused(base, any_backend, tmp_path, endi
     elif ending == "npy":
         np.save(style, values)
     else:
-        torch = pytest.importorskip("torch")
+        torch = require("torch")
         torch.save(torch.from_numpy(values), style)
     todo = commands(tmp_path / "in", base, tmp_path / "out", any_backend)
     for command in ("preprocess", "train"):

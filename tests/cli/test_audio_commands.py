@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from require import require
 
 from musiclora.cli import main
 
@@ -78,7 +79,7 @@ def test_evaluate_prints_the_loss_of_base_and_adapter(run, latents, any_backend)
 
 
 def test_generate_writes_and_says_what_it_wrote(run, any_backend, tmp_path):
-    pytest.importorskip("soundfile")
+    require("soundfile")
     result = call(
         "generate", "--adapter-dir", f"{run[0]}:0.5", "--output", tmp_path / "new.flac", "--backend", any_backend,
         "--steps", 3, "--seconds", 1, "--compare", "--json",
@@ -90,7 +91,7 @@ def test_generate_writes_and_says_what_it_wrote(run, any_backend, tmp_path):
 
 
 def test_repainting_from_the_beginning_is_not_read_as_an_option(run, any_backend, tmp_path):
-    pytest.importorskip("soundfile")
+    require("soundfile")
     toy_audio.write_recordings(tmp_path / "in", 1, 1.5)
     result = call(
         "generate", "--adapter-dir", run[0], "--output", tmp_path / "new.wav", "--backend", any_backend, "--steps", 3,

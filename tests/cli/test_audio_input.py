@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from require import require
 
 from musiclora.cli import main
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 RATE = 44100
 
 

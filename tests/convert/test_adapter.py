@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.adapter_conversion import convert_adapter
 from musiclora.convert.adapter import LoraSpec, PeftAdapter, read_peft, state_shapes, uniform, write_peft
@@ -56,9 +57,9 @@ def test_write_then_read_gives_back_every_value_and_setting(folder: Path) -> Non
     ids=["all targets, alpha a fraction", "square and rectangular, rslora", "rank equal to width"],
 )
 def test_vanilla_peft_loads_our_folder_with_every_value_and_no_warning(spec: LoraSpec, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+    torch = require("torch")
+    peft = require("peft")
+    transformers = require("transformers")
     weights, state = fresh_tensors(CONFIG, 0), random_state(spec)
     write_checkpoint(tmp_path / "base", CONFIG, weights, "hf")
     write_peft(tmp_path / "a", spec, state, base_model="base")
@@ -79,9 +80,9 @@ def test_vanilla_peft_loads_our_folder_with_every_value_and_no_warning(spec: Lor
 
 
 def test_an_adapter_saved_by_vanilla_peft_with_patterns_reads_with_its_ranks_and_scales(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+    torch = require("torch")
+    peft = require("peft")
+    transformers = require("transformers")
     write_checkpoint(tmp_path / "base", CONFIG, fresh_tensors(CONFIG, 0), "hf")
     base = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
     config = peft.LoraConfig(
@@ -112,8 +113,8 @@ def test_an_adapter_saved_by_vanilla_peft_with_patterns_reads_with_its_ranks_and
 
 
 def test_a_copy_keeps_the_ranks_and_scales_of_its_modules_and_vanilla_peft_reads_them(tmp_path: Path) -> None:
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+    torch, peft = require("torch"), require("peft")
+    transformers = require("transformers")
     write_checkpoint(tmp_path / "base", CONFIG, fresh_tensors(CONFIG, 0), "hf")
     config = peft.LoraConfig(
         r=4, lora_alpha=8, target_modules=["c_attn", "attn.c_proj"], rank_pattern={"h.1.attn.c_attn": 2},

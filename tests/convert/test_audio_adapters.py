@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.adapter_conversion import convert_adapter, read_adapter
 from musiclora.convert.adapter import LoraSpec, read_peft, state_shapes, write_peft
@@ -123,7 +124,7 @@ def test_diffusers_settings_are_read_with_patterns_and_without_them_the_scale_is
 
 @pytest.mark.parametrize("prefix", ["", "transformer."], ids=["bare", "prefixed"])
 def test_the_audio_seeds_file_reads_transposed_at_alpha_sixteen(prefix: str, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     spec = SPECS["the published recipe"]
     state = random_state(spec)
     saved = {
@@ -139,7 +140,7 @@ def test_the_audio_seeds_file_reads_transposed_at_alpha_sixteen(prefix: str, tmp
 
 
 def test_vanilla_peft_loads_a_converted_audio_adapter_and_computes_the_same_update(tmp_path: Path) -> None:
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    torch, peft = require("torch"), require("peft")
     spec = LoraSpec(3, 5.0, 0.0, ("q_proj", "up_proj"))
     state = random_state(spec)
     write_kohya(tmp_path / "k.safetensors", spec, state, base_model="b")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from require import require
 
 from musiclora.adapter_conversion import convert_adapter, read_adapter
 from musiclora.cli import main
@@ -96,7 +97,7 @@ def test_what_does_not_make_a_whole_adapter_is_named() -> None:
 
 
 def test_the_fused_model_computes_what_vanilla_peft_does() -> None:
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    torch, peft = require("torch"), require("peft")
     from musiclora.backends.torch.diffrhythm import DiT
 
     assert CliRunner().invoke(main, ["fuse", "--adapter-dir", "a", "--output-dir", "fused"]).exit_code == 0

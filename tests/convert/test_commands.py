@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from require import require
 
 from musiclora import adapter_conversion, conversion, fusing
 from musiclora.cli import main
@@ -93,7 +94,7 @@ def test_a_copy_whose_fingerprint_differs_is_withdrawn(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_convert_adapter_there_and_back_is_exact_and_compares_logits(backend: str) -> None:
-    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[backend])
+    require({"torch": "torch", "mlx": "mlx.core"}[backend])
     there = run("convert", "adapter", "a0", "out", "--to", "mlx-lm", "--backend", backend, "--json")
     assert there.exit_code == 0
     report = json.loads(there.stdout)
@@ -129,7 +130,7 @@ def test_an_adapter_that_would_compute_something_else_is_withdrawn(monkeypatch: 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_fuse_adds_every_adapter_at_its_strength_and_compares_logits(backend: str) -> None:
-    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[backend])
+    require({"torch": "torch", "mlx": "mlx.core"}[backend])
     arguments = ("--adapter-dir", "a0:0.5", "a1:-2", "--output-dir", "out", "--backend", backend, "--json")
     result = run("fuse", *arguments)
     assert result.exit_code == 0

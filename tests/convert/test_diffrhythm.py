@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora import audio_conversion
 from musiclora.audio_conversion import convert_audio
@@ -99,7 +100,7 @@ FORMS = ["model_state_dict", "ema_model_state_dict", "both", "bare", "bare ema",
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_originals_checkpoint_reads_the_same(form: str, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     tensors = random_tensors(SMALL)
     state = {f"transformer.{name}": torch.from_numpy(array) for name, array in tensors.items()}
     other = {name: tensor + 1 for name, tensor in state.items()}
@@ -153,7 +154,7 @@ def test_convert_keeps_every_value_and_records_its_source(to: str, tmp_path: Pat
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 @pytest.mark.parametrize("to", ["mlx", "hf"])
 def test_a_torch_file_converts_with_every_value(to: str, dtype: str | None, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     tensors = random_tensors(SMALL)
     torch.save({f"transformer.{n}": torch.from_numpy(a.copy()) for n, a in tensors.items()}, tmp_path / "cfm_model.pt")
     stated = read_diffrhythm(tmp_path / "cfm_model.pt").checksums()
@@ -170,7 +171,7 @@ def test_a_copy_that_reads_back_otherwise_is_withdrawn(
     source, changed = tmp_path / f"x.{suffix}", "proj_out.bias"
     tensors = {f"transformer.{name}": array for name, array in random_tensors(SMALL).items()}
     if suffix == "pt":
-        torch = pytest.importorskip("torch")
+        torch = require("torch")
         torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, source)
     else:
         write_safetensors(source, tensors)

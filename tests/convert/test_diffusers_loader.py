@@ -1,4 +1,4 @@
-"""What diffusers' own loader makes of an adapter that we wrote in its form; where it is installed."""
+"""What diffusers' own loader makes of an adapter that we wrote in its form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.adapter_conversion import convert_adapter
 from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
@@ -38,10 +39,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=["plain", "rslora", "dora", "patterns"],
 )
 def test_it_computes_what_vanilla_peft_does_with_the_original(settings: dict[str, Any], base: Path) -> None:
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own and its dependencies' deprecations
-        mixin = pytest.importorskip("diffusers.loaders.peft").PeftAdapterMixin
+    torch, peft = require("torch"), require("peft")
+    mixin = require("diffusers.loaders.peft").PeftAdapterMixin
     from safetensors.torch import load_file
 
     from musiclora.backends.torch.diffrhythm import DiT

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from require import require
 
 from musiclora.cli import main
 from musiclora.convert.adapter import LoraSpec, read_peft, state_shapes, write_peft
@@ -94,7 +95,7 @@ def test_a_strength_scales_what_the_adapter_changes_and_adapters_add_up(work: Pa
 
 
 def test_vanilla_peft_loads_ours_and_computes_what_the_fused_model_does(work: Path) -> None:
-    torch, transformers, peft = (pytest.importorskip(n) for n in ("torch", "transformers", "peft"))
+    torch, transformers, peft = (require(n) for n in ("torch", "transformers", "peft"))
     assert run("fuse", "--adapter-dir", "a", "--output-dir", "out").exit_code == 0
     tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 40, (2, 11)))
     fused = transformers.GPT2LMHeadModel.from_pretrained("out").eval()
@@ -110,7 +111,7 @@ def test_vanilla_peft_loads_ours_and_computes_what_the_fused_model_does(work: Pa
 
 
 def test_an_adapter_saved_by_peft_reads_with_its_values(work: Path) -> None:
-    torch, transformers, peft = (pytest.importorskip(n) for n in ("torch", "transformers", "peft"))
+    torch, transformers, peft = (require(n) for n in ("torch", "transformers", "peft"))
     config = peft.LoraConfig(
         r=3, lora_alpha=5, target_modules=["c_attn", "c_proj"], use_dora=True, fan_in_fan_out=True,
         rank_pattern={"h.0.attn.c_proj": 2}, task_type="CAUSAL_LM",
@@ -131,7 +132,7 @@ def test_an_adapter_saved_by_peft_reads_with_its_values(work: Path) -> None:
 
 
 def test_mlx_lms_own_loader_computes_what_the_fused_model_does(work: Path) -> None:
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     from mlx_lm.tuner.utils import load_adapters
 
     assert run("convert", "adapter", "a", "m", "--to", "mlx-lm").exit_code == 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
@@ -47,7 +48,7 @@ def test_write_then_read_is_exact_in_every_layout_and_dtype(
 
 @by_config
 def test_transformers_loads_our_folder_without_a_missing_or_unexpected_key(config: Gpt2Config, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = require("transformers")
     tensors = random_tensors(config)
     write_checkpoint(tmp_path / "a", config, tensors, "hf")
     model, info = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "a", output_loading_info=True)
@@ -62,8 +63,8 @@ def test_transformers_loads_our_folder_without_a_missing_or_unexpected_key(confi
 
 
 def test_mlx_lm_loads_our_folder_strictly_and_its_logits_are_those_of_transformers(tmp_path: Path) -> None:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    torch, transformers = require("torch"), require("transformers")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     config = CONFIGS["rectangular"]
     for layout in ("hf", "mlx"):
         write_checkpoint(tmp_path / layout, config, random_tensors(config), layout)
@@ -182,7 +183,7 @@ def test_a_configuration_that_changes_the_maths_is_refused_by_key(change: dict[s
 
 
 def test_a_sparse_configuration_means_what_transformers_takes_it_for() -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = require("transformers")
     sparse = {"model_type": "gpt2", "hidden_size": 24, "n_head": 3, "num_hidden_layers": 2}
     theirs = transformers.GPT2Config(**sparse)
     ours = Gpt2Config.from_json(sparse)

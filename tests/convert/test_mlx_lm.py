@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.convert.adapter import LoraSpec, PeftAdapter, read_peft, state_shapes, uniform, write_peft
 from musiclora.convert.errors import ConvertError
@@ -49,7 +50,7 @@ def test_peft_to_mlx_lm_and_back_is_exact(spec: LoraSpec, tmp_path: Path) -> Non
 
 @by_spec
 def test_mlx_lms_own_loader_computes_the_update_we_mean(spec: LoraSpec, tmp_path: Path) -> None:
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     from mlx_lm.tuner.utils import load_adapters
 
     weights, state = tensors(), random_state(spec)
@@ -68,7 +69,7 @@ def test_mlx_lms_own_loader_computes_the_update_we_mean(spec: LoraSpec, tmp_path
 
 
 def test_an_adapter_trained_by_mlx_lm_reads_with_its_values(tmp_path: Path) -> None:
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     from mlx.utils import tree_flatten
     from mlx_lm.tuner.utils import linear_to_lora_layers
 

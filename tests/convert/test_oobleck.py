@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.audio_conversion import convert_audio
 from musiclora.convert.errors import ConvertError
@@ -42,7 +43,7 @@ def test_names_and_shapes_are_those_of_the_original() -> None:
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["conv", "transposed conv"])
 def test_folding_is_torchs_weight_norm(transposed: bool) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     kind = torch.nn.ConvTranspose1d if transposed else torch.nn.Conv1d
     layer = torch.nn.utils.parametrizations.weight_norm(kind(5, 7, 3))
     pair = layer.parametrizations.weight
@@ -158,7 +159,7 @@ def test_diffusers_names_are_those_of_its_own_class_which_knows_gain_and_directi
 
 
 def test_a_torchscript_codec_converts_into_the_model_folder_without_torch_running_it(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     import warnings
 
     config = CONFIGS["two stages, mono"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
@@ -47,7 +48,7 @@ def matrices() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 def test_quantise_is_bit_for_bit_what_mlx_makes(kind: str, bits: int, group: int) -> None:
-    mx = pytest.importorskip("mlx.core")
+    mx = require("mlx.core")
     weight = matrices()[kind]
     ours = quantise(weight, bits, group)
     theirs = [np.array(part) for part in mx.quantize(mx.array(weight.astype(np.float32)), group, bits)]
@@ -83,7 +84,7 @@ def test_the_group_is_sixty_four_where_it_divides_the_width_else_thirty_two(
 def test_mlx_lm_loads_a_quantised_folder_strictly_and_holds_the_values_that_we_read(
     config: Gpt2Config, bits: int, dtype: str, tmp_path: Path
 ) -> None:
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     write_checkpoint(tmp_path / "q", config, random_tensors(config), "mlx", dtype=dtype, bits=bits)
     model = utils.load_model(tmp_path / "q", strict=True)[0]
     checkpoint = read_checkpoint(tmp_path / "q")
@@ -106,7 +107,7 @@ def test_mlx_lm_loads_a_quantised_folder_strictly_and_holds_the_values_that_we_r
 def test_a_folder_that_mlx_lm_quantised_and_saved_reads_as_ours_does(
     config: Gpt2Config, bits: int, tmp_path: Path
 ) -> None:
-    mx, utils = pytest.importorskip("mlx.core"), pytest.importorskip("mlx_lm.utils")
+    mx, utils = require("mlx.core"), require("mlx_lm.utils")
     group = group_size((1, config.n_embd))
     tensors = random_tensors(config)
     write_checkpoint(tmp_path / "float", config, tensors, "mlx")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from require import require
 
 from musiclora import conversion
 from musiclora.cli import main
@@ -186,7 +187,7 @@ def test_fuse_takes_the_tokenizer_that_the_adapter_was_trained_with() -> None:
     "change", [{"activation_function": "relu"}, {"n_inner": 64}], ids=["activation", "width of the MLP"]
 )
 def test_what_mlx_lm_would_compute_otherwise_is_said_and_makes_mlx_lm_stop(change: dict[str, object]) -> None:
-    utils = pytest.importorskip("mlx_lm.utils")
+    utils = require("mlx_lm.utils")
     config = Gpt2Config(**{**CONFIG.__dict__, **change})  # type: ignore[arg-type]
     write_checkpoint(Path("other"), config, fresh_tensors(config, 1), "hf")
     assert "mlx-lm refuses it" in done("convert", "model", "other", "out", "--to", "mlx")

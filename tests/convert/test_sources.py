@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.audio_conversion import convert_audio
 from musiclora.convert.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
@@ -71,7 +72,7 @@ def test_an_adapter_is_not_taken_for_a_model(tmp_path: Path) -> None:
 
 
 def test_a_whole_stable_audio_checkpoint_gives_its_codec_and_says_what_was_left_out(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     tensors = random_tensors(CODEC)
     stored = {f"pretransform.model.{name}": array for name, array in tensors.items()}
     # Damaged values outside the codec are none of its business, and are not read.

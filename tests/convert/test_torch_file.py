@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
@@ -46,7 +47,7 @@ def tensor_pickle(
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
 def test_tensors_of_every_dtype_and_stride_read_as_torch_saved_them(zipped: bool, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     base = torch.arange(48.0).reshape(6, 8)
     state = {
         "half": torch.randn(2, 3).half(),
@@ -72,7 +73,7 @@ def test_tensors_of_every_dtype_and_stride_read_as_torch_saved_them(zipped: bool
 
 
 def test_a_torchscript_archive_reads_as_its_state_dict(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
 
     class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -182,7 +183,7 @@ def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
 
 
 def test_the_stated_checksum_is_that_of_a_tensor_which_is_its_whole_storage_in_order(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     base = torch.arange(48.0).reshape(6, 8)
     whole = {"matrix": base.clone(), "brain": torch.randn(1, 5, 1).bfloat16(), "scalar": torch.tensor(3)}
     others = {"transposed": base.t(), "rows": base[1:], "first rows": base[:2]}
@@ -220,7 +221,7 @@ def test_references_that_unfold_without_end_are_refused() -> None:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
 def test_a_gpt2_folder_with_pytorch_model_bin_reads_like_its_safetensors(zipped: bool, tmp_path: Path) -> None:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch, transformers = require("torch"), require("transformers")
     config = Gpt2Config(29, 16, 12, 2, 3, 48)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config.to_json()))
     model.config.save_pretrained(tmp_path / "bin")

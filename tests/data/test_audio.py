@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from require import require
 
 from musiclora.cli import main
 from musiclora.data.audio import Sound, audio_files, read_recording
 from musiclora.data.audio_health import audio_json, audio_table, clipped_samples, examine, examine_folder, grouped
 from musiclora.errors import DataError
 
-soundfile = pytest.importorskip("soundfile")
-soxr = pytest.importorskip("soxr")
+soundfile = require("soundfile")
+soxr = require("soxr")
 RATE = 44100
 
 

@@ -7,13 +7,14 @@ import json
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.data.cut_times import given_times, grid, seconds_of
 from musiclora.data.cutting import CutOptions, cut_folder, read_manifest
 from musiclora.data.segments import PEAK
 from musiclora.errors import ConfigError, DataError, OutputError
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 RATE = 44100
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import toy_audio
+from require import require
 
 from musiclora.audio_loading import codec_fingerprint, recordings_in
 from musiclora.backends.registry import get_backend
@@ -20,7 +21,7 @@ from musiclora.models import find_model
 from musiclora.results import Reporter
 from musiclora.session import Session
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 RATE = 44100
 
 

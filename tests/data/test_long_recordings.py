@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_audio
+from require import require
 
 from musiclora.backends.registry import get_backend
 from musiclora.data import encoding
@@ -18,7 +19,7 @@ from musiclora.data.audio import read_recording
 from musiclora.data.encoding import Encoding, encode_recordings
 from musiclora.data.latents import read_latents
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 
 
 class Levels:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from require import require
 
 from musiclora.convert.tensors import write_safetensors
 from musiclora.data.styles import middle, style_of_file, style_of_recording, style_of_words
 from musiclora.errors import ConfigError, DataError, MusicLoraError
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = require("soundfile")
 VECTOR = np.linspace(-1, 1, 512).astype(np.float32)
 
 
@@ -21,7 +22,7 @@ def test_a_style_is_read_from_every_kind_of_file(tmp_path, kind, shape):
     if kind == "safetensors":
         write_safetensors(path, {"style": values})
     elif kind == "pt":
-        torch = pytest.importorskip("torch")
+        torch = require("torch")
         torch.save(torch.from_numpy(values), path)
     else:
         np.save(path, values.astype(np.float16 if "half" in kind else np.float32))
@@ -82,7 +83,7 @@ class MuQMuLan:
 
 @pytest.mark.parametrize("fails", [False, True], ids=["weights there", "weights missing"])
 def test_the_package_is_called_as_its_own_page_says(tmp_path, monkeypatch, fails):
-    pytest.importorskip("torch")
+    require("torch")
     (tmp_path / "muq.py").write_text(f"{_STAND_IN}MuQMuLan.fails = {fails}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "muq", raising=False)

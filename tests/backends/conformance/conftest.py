@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from importlib.util import find_spec
 
 import pytest
 from audio_toys import CONFIGS, GOLDEN, FlowToy, write_toy
+from require import REQUIRED
 
 from musiclora.backends.base import FAMILIES
 from musiclora.convert.diffrhythm import read_diffrhythm, write_diffrhythm
@@ -17,8 +17,7 @@ from musiclora.convert.diffrhythm import read_diffrhythm, write_diffrhythm
 def flow_backend(backend):
     """The backend, where it has the audio family; one that MUSICLORA_TEST_BACKENDS names must have it."""
     if not find_spec(f"musiclora.backends.{backend.name}.diffrhythm"):
-        required = backend.name in os.environ.get("MUSICLORA_TEST_BACKENDS", "").split(",")
-        (pytest.fail if required else pytest.skip)(f"{backend.name}: there is no audio model")
+        (pytest.fail if backend.name in REQUIRED else pytest.skip)(f"{backend.name}: there is no audio model")
     return backend
 
 

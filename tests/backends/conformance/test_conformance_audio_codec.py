@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from audio_toys import GOLDEN, golden
+from require import require
 
 from musiclora import audio_files
 from musiclora.convert.errors import DataError
@@ -55,7 +56,7 @@ def test_decode_in_chunks_equals_the_original_in_chunks(codec):
 
 def test_audio_is_written_as_the_originals_whole_numbers(tmp_path):
     """Divided by the peak of both channels, and truncated, not rounded."""
-    soundfile = pytest.importorskip("soundfile")
+    soundfile = require("soundfile")
     given = golden("vae/vae_io")
     loudest, silent = audio_files.normalised(given["chunk_decoder_out"][0])
     audio_files.write_audio(tmp_path / "out.wav", loudest, 44100)

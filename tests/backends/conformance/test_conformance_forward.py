@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from require import require
 from toys import CONFIGS, token_batch
 
 from musiclora.convert.errors import MusicLoraError
@@ -135,8 +136,8 @@ def test_batch_that_does_not_fit_raises_and_says_what_is_allowed(square, change,
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_recording_equals_transformers(name, folders):
     """Where transformers is installed, the golden logits are checked against it."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = require("torch")
+    transformers = require("transformers")
     model = transformers.GPT2LMHeadModel.from_pretrained(folders[name]).eval()
     tokens = torch.from_numpy(token_batch(CONFIGS[name])["tokens"]).long()
     with torch.no_grad():

@@ -6,11 +6,12 @@ import importlib.util
 import os
 
 import pytest
+from require import REQUIRED
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")
 
 collect_ignore_glob = ["test_*.py"]
-if importlib.util.find_spec("mlx"):
+if "mlx" in REQUIRED or importlib.util.find_spec("mlx"):
     # Before any test module imports mlx.core, so that the fast BLAS is the one in use here.
     importlib.import_module("musiclora.backends.mlx")
     collect_ignore_glob = []

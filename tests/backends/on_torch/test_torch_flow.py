@@ -9,8 +9,9 @@ import weakref
 import numpy as np
 import pytest
 from audio_toys import CONFIGS, SPEC, FlowToy, conditioning_of, random_tensors, write_toy
+from require import require
 
-torch = pytest.importorskip("torch")
+torch = require("torch")
 
 from torch import nn  # noqa: E402
 

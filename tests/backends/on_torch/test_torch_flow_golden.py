@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 from audio_toys import GOLDEN, golden
+from require import require
 
-torch = pytest.importorskip("torch")
+torch = require("torch")
 
 from musiclora.backends.base import FAMILIES  # noqa: E402
 from musiclora.backends.torch.backend import BACKEND  # noqa: E402

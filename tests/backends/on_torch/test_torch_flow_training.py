@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audio_toys import CONFIGS, SPEC, FlowToy, write_toy
+from require import require
 
-torch = pytest.importorskip("torch")
+torch = require("torch")
 
 from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
 from musiclora.backends.torch.adapter import DropoutPool  # noqa: E402

@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from require import require
 from toys import CONFIGS, SPEC, Toy, formula_tensors
 
-torch = pytest.importorskip("torch")
+torch = require("torch")
 
 from musiclora.backends import registry  # noqa: E402
 from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402

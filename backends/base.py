@@ -27,8 +27,15 @@ class Family:
 
 # Attention, the embeddings of time, start and duration, and the output: 70 modules, 72 with the duration embedding.
 AUDIO_TARGETS = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "time_mlp.0", "time_mlp.2", "norm_out.linear", "proj_out",
-)  # fmt: skip
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "time_mlp.0",
+    "time_mlp.2",
+    "norm_out.linear",
+    "proj_out",
+)
 
 FAMILIES: dict[str, Family] = {
     "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10),

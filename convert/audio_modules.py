@@ -63,9 +63,13 @@ def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str
 
 
 def adapter_of(
-    state: Mapping[str, np.ndarray], scales: Mapping[str, float], where: str, base_model: str, record: dict[str, Any],
+    state: Mapping[str, np.ndarray],
+    scales: Mapping[str, float],
+    where: str,
+    base_model: str,
+    record: dict[str, Any],
     magnitudes: Mapping[str, np.ndarray] | None = None,
-) -> PeftAdapter:  # fmt: skip
+) -> PeftAdapter:
     """The native form of an adapter whose modules each have their own rank (by shape) and scale.
 
     Args:

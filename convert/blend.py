@@ -70,9 +70,13 @@ def compress(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[s
 
 
 def fuse_tensors(
-    tensors: Iterable[tuple[str, np.ndarray]], spec: LoraSpec | None, state: Arrays, *, conv1d: bool,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    spec: LoraSpec | None,
+    state: Arrays,
+    *,
+    conv1d: bool,
     dora: Sequence[Dora] = (),
-) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
+) -> Iterator[tuple[str, np.ndarray]]:
     """Add the update to a checkpoint's tensors as they stream by; adapted ones come out in float32.
 
     Args:

@@ -81,8 +81,10 @@ class DiffRhythmConfig:
         duration = bool(config.get("duration_embedding", frames == 6144))
         return cls(
             **{key: model[key] for key in keys if key in model},
-            max_frames=frames, causal=bool(config.get("causal", False)), duration_embedding=duration,
-        )  # fmt: skip
+            max_frames=frames,
+            causal=bool(config.get("causal", False)),
+            duration_embedding=duration,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The config.json of an audio model folder."""

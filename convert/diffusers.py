@@ -102,9 +102,13 @@ def read_diffusers(path: Path) -> PeftAdapter:
     scales = {module: module_scale(config, module, str(file))[1] if config else 1.0 for module in modules}
     record = path / "musiclora.json"
     return adapter_of(
-        state, scales, str(file), str(config.get("base_model_name_or_path") or ""),
-        read_json(record) if path.is_dir() and record.is_file() else {}, magnitudes,
-    )  # fmt: skip
+        state,
+        scales,
+        str(file),
+        str(config.get("base_model_name_or_path") or ""),
+        read_json(record) if path.is_dir() and record.is_file() else {},
+        magnitudes,
+    )
 
 
 def _config(metadata: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -31,9 +31,14 @@ def is_mlx_lm(config: Mapping[str, Any]) -> bool:
 
 
 def write_mlx_lm(
-    folder: Path, spec: LoraSpec, state: Arrays, *, base_model: str, magnitudes: Arrays | None = None,
+    folder: Path,
+    spec: LoraSpec,
+    state: Arrays,
+    *,
+    base_model: str,
+    magnitudes: Arrays | None = None,
     record: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a folder that mlx-lm's `load_adapters` accepts on its GPT-2, whole or not at all.
 
     Args:

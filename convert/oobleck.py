@@ -210,6 +210,10 @@ def _config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Shape]) 
     channels, audio, _ = plain["encoder.layers.0.weight"]
     changes = [plain[f"encoder.layers.{i}.layers.4.weight"] for i in range(1, stages + 1)]
     return OobleckConfig(
-        channels, tuple(out // channels for out, _, _ in changes), tuple(kernel // 2 for _, _, kernel in changes),
-        plain["decoder.layers.0.weight"][1], plain[f"encoder.layers.{stages + 2}.weight"][0], audio,
-    )  # fmt: skip
+        channels,
+        tuple(out // channels for out, _, _ in changes),
+        tuple(kernel // 2 for _, _, kernel in changes),
+        plain["decoder.layers.0.weight"][1],
+        plain[f"encoder.layers.{stages + 2}.weight"][0],
+        audio,
+    )

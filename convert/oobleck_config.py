@@ -36,9 +36,14 @@ class OobleckConfig:
 
     def __post_init__(self) -> None:
         numbers = (
-            self.channels, *self.c_mults, *self.strides, self.latent_dim, self.encoder_latent_dim, self.audio_channels,
+            self.channels,
+            *self.c_mults,
+            *self.strides,
+            self.latent_dim,
+            self.encoder_latent_dim,
+            self.audio_channels,
             self.sample_rate,
-        )  # fmt: skip
+        )
         if (
             not all(type(n) is int and 0 < n < 2**20 for n in numbers)
             or not 0 < len(self.strides) == len(self.c_mults) < 20
@@ -66,10 +71,14 @@ class OobleckConfig:
             if config.get("_class_name") == "AutoencoderOobleck":
                 multiples, ratios = tuple(config["channel_multiples"]), tuple(config["downsampling_ratios"])
                 return cls(
-                    config["decoder_channels"], multiples, ratios, config["decoder_input_channels"],
-                    config["encoder_hidden_size"], config["audio_channels"],
+                    config["decoder_channels"],
+                    multiples,
+                    ratios,
+                    config["decoder_input_channels"],
+                    config["encoder_hidden_size"],
+                    config["audio_channels"],
                     config.get("sampling_rate", 44100),
-                )  # fmt: skip
+                )
         except (KeyError, TypeError) as error:
             raise ConvertError(f"Oobleck configuration: {error} is missing or no number") from error
         raise ConvertError("not Oobleck: model_type is no 'oobleck' and _class_name no 'AutoencoderOobleck'")

@@ -36,8 +36,11 @@ def _layers(stages: int) -> list[tuple[str, str, str]]:
         layers.append((f"{side}.layers.0", f"{side}.conv1", _CONV))
         for i in range(1, last):
             stage, block = f"{side}.layers.{i}.layers", f"{side}.block.{i - 1}"
-            first, change = ((0, [("3", "snake1", _SNAKE), ("4", "conv1", _CONV)]) if side == "encoder"
-                             else (2, [("0", "snake1", _SNAKE), ("1", "conv_t1", _TRANSPOSED)]))  # fmt: skip
+            first, change = (
+                (0, [("3", "snake1", _SNAKE), ("4", "conv1", _CONV)])
+                if side == "encoder"
+                else (2, [("0", "snake1", _SNAKE), ("1", "conv_t1", _TRANSPOSED)])
+            )
             layers += [(f"{stage}.{theirs}", f"{block}.{ours}", kind) for theirs, ours, kind in change]
             for k in range(3):
                 unit, other = f"{stage}.{first + k}.layers", f"{block}.res_unit{k + 1}"

@@ -176,8 +176,10 @@ def _write(
     family: str,
 ) -> None:
     common: dict[str, Any] = {
-        "base_model": adapter.base_model, "record": adapter.record, "magnitudes": adapter.magnitudes,
-    }  # fmt: skip
+        "base_model": adapter.base_model,
+        "record": adapter.record,
+        "magnitudes": adapter.magnitudes,
+    }
     if to == "mlx-lm":  # knows one rank and one scale
         write_mlx_lm(destination, *uniform(adapter), **common)
         return
@@ -191,10 +193,15 @@ def _write(
         files = beside(path) if path.is_dir() else {}
         symbolic = family == "symbolic"
         write_peft(
-            destination, spec, state, task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
+            destination,
+            spec,
+            state,
+            task_type="CAUSAL_LM" if symbolic else None,
+            fan_in_fan_out=symbolic,
             readme=files.pop("README.md", b"").decode("utf-8", "replace"),
-            extra_files=files, **common,
-        )  # fmt: skip
+            extra_files=files,
+            **common,
+        )
 
 
 def _parts(adapter: PeftAdapter) -> list[Part]:

@@ -101,13 +101,25 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
     form = origin.form
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     card = _CARD.format(
-        base=origin.base_name, version=__version__, songs=origin.songs, licence=origin.base.licence, scores=scores,
+        base=origin.base_name,
+        version=__version__,
+        songs=origin.songs,
+        licence=origin.base.licence,
+        scores=scores,
         form=form,
-    )  # fmt: skip
+    )
     write_peft(
-        path, spec, model.read_adapter(), base_model=origin.base.name, record=origin.record(metrics), readme=card,
-        task_type=form.task_type, fan_in_fan_out=form.fan_in_fan_out, extra_files=origin.files, overwrite=True,
-    )  # fmt: skip
+        path,
+        spec,
+        model.read_adapter(),
+        base_model=origin.base.name,
+        record=origin.record(metrics),
+        readme=card,
+        task_type=form.task_type,
+        fan_in_fan_out=form.fan_in_fan_out,
+        extra_files=origin.files,
+        overwrite=True,
+    )
 
 
 def save_model(path: Path, model: Model, config: Gpt2Config, tokenizer: bytes, dtype: str = "float32") -> None:

@@ -90,9 +90,14 @@ def _row(name: str, found: Spread, real: Spread, form: str) -> str:
 
 
 def compare_folders(
-    generated_dir: Path, reference_dir: Path, *, baseline_dir: Path | None = None, paired: bool = False,
-    picture: Path | None = None, reporter: Reporter | None = None,
-) -> Comparison:  # fmt: skip
+    generated_dir: Path,
+    reference_dir: Path,
+    *,
+    baseline_dir: Path | None = None,
+    paired: bool = False,
+    picture: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
     """Compare two folders of recordings; definitions in docs/audio-evaluation.md.
 
     Args:

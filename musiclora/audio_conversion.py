@@ -30,9 +30,14 @@ _THREADS = 2  # that round tensors, which takes far longer than reading and writ
 
 
 def convert_audio(
-    source: Path, destination: Path, to: str, dtype: str | None = None, causal: bool = False, vae: Path | None = None,
+    source: Path,
+    destination: Path,
+    to: str,
+    dtype: str | None = None,
+    causal: bool = False,
+    vae: Path | None = None,
     reporter: Reporter | None = None,
-) -> Converted:  # fmt: skip
+) -> Converted:
     """Write DiffRhythm's transformer (with its codec in vae/), or the codec alone, in another layout.
 
     Args:
@@ -134,9 +139,14 @@ class _Tap:
     """
 
     def __init__(
-        self, dtype: str | None, stated: Mapping[str, int] | None = None, *, fingerprint: bool = True,
-        rounds: bool = False, own: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        dtype: str | None,
+        stated: Mapping[str, int] | None = None,
+        *,
+        fingerprint: bool = True,
+        rounds: bool = False,
+        own: bool = True,
+    ) -> None:
         self._source = Fingerprint() if fingerprint else None
         self._copy = self._source if not rounds else Fingerprint() if own else None
         self._dtype = dtype_named(dtype) if dtype else None

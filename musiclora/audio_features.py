@@ -20,8 +20,13 @@ FEATURE_NAMES: tuple[str, ...] = (
     *(f"mfcc_{i}" for i in range(MFCCS)),
     *(f"chroma_{name}" for name in ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")),
     *(f"contrast_{i}" for i in range(_CONTRAST)),
-    "centroid", "bandwidth", "rolloff", "zero_crossings", "onset_strength", "tempo",
-)  # fmt: skip
+    "centroid",
+    "bandwidth",
+    "rolloff",
+    "zero_crossings",
+    "onset_strength",
+    "tempo",
+)
 
 
 @dataclass(frozen=True)

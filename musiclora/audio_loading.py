@@ -108,9 +108,14 @@ def given_style(text: str, backend: str) -> np.ndarray:
 
 
 def recordings_in(
-    folder: Path, base: BaseModel, vae: str | Path | None, backend: str, cache: Path, reporter: Reporter,
+    folder: Path,
+    base: BaseModel,
+    vae: str | Path | None,
+    backend: str,
+    cache: Path,
+    reporter: Reporter,
     workers: int | None = None,
-) -> Found:  # fmt: skip
+) -> Found:
     """Latents of a folder: read where it is a latents folder, else its recordings are encoded into the cache.
 
     Raises:
@@ -133,9 +138,9 @@ def recordings_in(
             notes.append(f"left out: {name} is shorter than {LEAST} latent frames")
             continue
         span = f"{name}@{item['start']:g}" if item.get("start") else name
-        recordings.append(Recording(
-            span, name, str(item["sha256"]), arrays["latents"], arrays.get("style"), arrays.get("text")
-        ))  # fmt: skip
+        recordings.append(
+            Recording(span, name, str(item["sha256"]), arrays["latents"], arrays.get("style"), arrays.get("text"))
+        )
     if not recordings:
         raise DataError(f"{folder}: no recording is as long as {LEAST} latent frames (0.7 s)")
     return Found(recordings, codec, notes)

@@ -193,9 +193,14 @@ def _reference(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | No
 
 
 def solve(
-    model: Any, request: FlowRequest, frames: int, style: np.ndarray | None, negative: np.ndarray | None,
-    reference: Reference | None, on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[np.ndarray]:  # fmt: skip
+    model: Any,
+    request: FlowRequest,
+    frames: int,
+    style: np.ndarray | None,
+    negative: np.ndarray | None,
+    reference: Reference | None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[np.ndarray]:
     """Latents of all pieces, each float32 [T, C]; piece i depends on the seed and on i alone.
 
     Args:
@@ -246,9 +251,13 @@ def _noise(seed: int, number: int, frames: int, channels: int) -> np.ndarray:
 
 
 def conditioning(
-    model: Any, rows: int, frames: int, style: np.ndarray | None, negative: np.ndarray | None,
+    model: Any,
+    rows: int,
+    frames: int,
+    style: np.ndarray | None,
+    negative: np.ndarray | None,
     reference: Reference | None,
-) -> Arrays:  # fmt: skip
+) -> Arrays:
     """What does not depend on time, for so many equal rows; a piece starts at 0."""
     zeros = np.zeros(CONDITION, np.float32)
     batch = {

@@ -216,9 +216,14 @@ def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMate
     style = given_style(config.style, backend) if config.style else None
     output = Path(config.output_dir)
     found = recordings_in(
-        Path(config.data_dir), base, config.vae, backend, output.with_name(output.name + "-latents"), reporter,
+        Path(config.data_dir),
+        base,
+        config.vae,
+        backend,
+        output.with_name(output.name + "-latents"),
+        reporter,
         config.num_workers,
-    )  # fmt: skip
+    )
     if style is None and len({r.style is None for r in found.recordings}) > 1:
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)

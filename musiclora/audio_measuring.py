@@ -25,9 +25,10 @@ def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Part what `generate --compare` wrote: the music itself, and the base's versions of it."""
     known = {path.with_suffix("") for path in files}
     bases = {
-        path for path in files
+        path
+        for path in files
         if path.stem.endswith(BASE_MARK) and path.with_name(path.stem.removesuffix(BASE_MARK)) in known
-    }  # fmt: skip
+    }
     return [path for path in files if path not in bases], [path for path in files if path in bases]
 
 

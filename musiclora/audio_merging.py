@@ -127,9 +127,14 @@ def _batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, dict[str, 
 
 
 def fuse_audio(
-    base: BaseModel, adapters: Sequence[Adapter], merged: Merged, destination: Path, to: str, dtype: str | None,
+    base: BaseModel,
+    adapters: Sequence[Adapter],
+    merged: Merged,
+    destination: Path,
+    to: str,
+    dtype: str | None,
     backend: str,
-) -> Converted:  # fmt: skip
+) -> Converted:
     """Add adapters to DiffRhythm and write one model folder, with the base's codec and the adapters' style beside it.
 
     Args:
@@ -164,9 +169,13 @@ def fuse_audio(
         else:
             found.refuse_above(FUSED_TOLERANCE, destination)
     return Converted(
-        destination, to, backend=found.backend, notes=tuple(notes), velocity_difference=found.difference,
+        destination,
+        to,
+        backend=found.backend,
+        notes=tuple(notes),
+        velocity_difference=found.difference,
         largest_velocity=found.largest,
-    )  # fmt: skip
+    )
 
 
 def _copy_beside(base: BaseModel, adapters: Sequence[Adapter], destination: Path) -> list[str]:

@@ -34,9 +34,14 @@ class LatentsResult:
         """For --json."""
         e = self.encoded
         return {
-            "output_dir": self.folder, "backend": self.backend, "recordings": e.recordings, "seconds": e.seconds,
-            "encoded": e.fresh, "left_out": e.left_out, "remarks": e.remarks,
-        }  # fmt: skip
+            "output_dir": self.folder,
+            "backend": self.backend,
+            "recordings": e.recordings,
+            "seconds": e.seconds,
+            "encoded": e.fresh,
+            "left_out": e.left_out,
+            "remarks": e.remarks,
+        }
 
     def lines(self) -> list[str]:
         """For people."""
@@ -53,10 +58,18 @@ class LatentsResult:
 
 
 def preprocess(
-    data_dir: Path, output_dir: Path, model: str, reporter: Reporter, *, backend: str = "auto",
-    vae: Path | None = None, style: str | None = None, posterior: str | None = None, seed: int = 42,
+    data_dir: Path,
+    output_dir: Path,
+    model: str,
+    reporter: Reporter,
+    *,
+    backend: str = "auto",
+    vae: Path | None = None,
+    style: str | None = None,
+    posterior: str | None = None,
+    seed: int = 42,
     num_workers: int | None = None,
-) -> LatentsResult:  # fmt: skip
+) -> LatentsResult:
     """Encode a folder of recordings; an interrupted start is taken up where it stopped.
 
     Args:

@@ -38,9 +38,14 @@ class Written:
         """For --json."""
         p = self.piece
         return {
-            "path": str(self.path), "kind": self.kind, "notes": p.notes, "prompt_notes": p.prompt_notes,
-            "tokens": len(p.ids), "seconds": round(self.seconds, 2), "ended_by_model": p.ended,
-        }  # fmt: skip
+            "path": str(self.path),
+            "kind": self.kind,
+            "notes": p.notes,
+            "prompt_notes": p.prompt_notes,
+            "tokens": len(p.ids),
+            "seconds": round(self.seconds, 2),
+            "ended_by_model": p.ended,
+        }
 
     def line(self) -> str:
         """For people."""

@@ -99,10 +99,21 @@ class TrainConfig:
 
     def _numbers_out_of_range(self) -> list[str]:
         least = {
-            "max_seq_len": 8, "batch_size": 1, "grad_accum_steps": 1, "epochs": 1, "warmup_steps": 0, "patience": 1,
-            "lora_r": 1, "num_workers": 0, "sample_every": 0, "transpose": 0, "seed": 0, "weight_decay": 0,
-            "max_grad_norm": 0, "max_steps": 1,
-        }  # fmt: skip
+            "max_seq_len": 8,
+            "batch_size": 1,
+            "grad_accum_steps": 1,
+            "epochs": 1,
+            "warmup_steps": 0,
+            "patience": 1,
+            "lora_r": 1,
+            "num_workers": 0,
+            "sample_every": 0,
+            "transpose": 0,
+            "seed": 0,
+            "weight_decay": 0,
+            "max_grad_norm": 0,
+            "max_steps": 1,
+        }
         problems = []
         for name, low in least.items():
             value = getattr(self, name)

@@ -95,9 +95,14 @@ class _Gpt2Copy:
         with withdrawn_on_failure(self._destination):
             with self._shown("writing") as watch:
                 write_checkpoint(
-                    self._destination, checkpoint.config, watch(checkpoint.tensors()), self._to,
-                    dtype=self._kept, bits=self._bits, extra_files=files,
-                )  # fmt: skip
+                    self._destination,
+                    checkpoint.config,
+                    watch(checkpoint.tensors()),
+                    self._to,
+                    dtype=self._kept,
+                    bits=self._bits,
+                    extra_files=files,
+                )
             with self._shown("checking") as watch:
                 after = checkpoint_fingerprint(self._destination, watch)
             write_json(self._destination / RECORD, record | {"fingerprint": {"weights": after["weights"]}})
@@ -139,9 +144,14 @@ class _Gpt2Copy:
         losses = own_loss(self._path, self._destination)
         notes.append(losses.words(f"quantised to {bits} bits"))
         return Quantised(
-            self._destination, self._to, backend=losses.backend, notes=tuple(notes),
-            bits=bits, loss=losses.second, float_loss=losses.first,
-        )  # fmt: skip
+            self._destination,
+            self._to,
+            backend=losses.backend,
+            notes=tuple(notes),
+            bits=bits,
+            loss=losses.second,
+            float_loss=losses.first,
+        )
 
     def _largest_change(self, expected: Callable[[str, np.ndarray], np.ndarray]) -> float:
         """Largest change of a value; the copy must hold exactly what expected makes of each source tensor."""

@@ -100,10 +100,15 @@ class DemoResult:
     def record(self) -> dict[str, Any]:
         """For --json."""
         return {
-            "folder": self.folder, "backend": self.training.backend, "before": dataclasses.asdict(self.before),
-            "after": dataclasses.asdict(self.after), "gain": dataclasses.asdict(self.gain),
-            "loss_by_backend": self.crossed, "seconds": self.seconds, "steps": self.training.progress.step,
-        }  # fmt: skip
+            "folder": self.folder,
+            "backend": self.training.backend,
+            "before": dataclasses.asdict(self.before),
+            "after": dataclasses.asdict(self.after),
+            "gain": dataclasses.asdict(self.gain),
+            "loss_by_backend": self.crossed,
+            "seconds": self.seconds,
+            "steps": self.training.progress.step,
+        }
 
 
 def commands(result: DemoResult) -> list[str]:
@@ -163,11 +168,22 @@ def demo(
     out.say(f"terms: {ESSEN_TERMS}")
     songs, test = choose_songs(tokenizer, o.seed, out)
     config = TrainConfig(
-        data_dir=DATA, output_dir=str(folder / "run"), model="bundled", backend=name, seed=o.seed, lr=o.lr,
-        lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows,
-        grad_accum_steps=1, max_seq_len=512, max_steps=o.steps, patience=1000,
+        data_dir=DATA,
+        output_dir=str(folder / "run"),
+        model="bundled",
+        backend=name,
+        seed=o.seed,
+        lr=o.lr,
+        lora_r=o.rank,
+        lora_alpha=o.alpha,
+        lora_dropout=o.dropout,
+        batch_size=o.rows,
+        grad_accum_steps=1,
+        max_seq_len=512,
+        max_steps=o.steps,
+        patience=1000,
         transpose=o.transpose,
-    )  # fmt: skip
+    )
     session = BudgetSession(config, o.seconds, out, Prepared(base, tokenizer, shape.n_positions, songs))
     training = session.train(restart=is_another_demo(session.run, config))
     batches = song_batches(test, tokenizer, session.length)
@@ -186,18 +202,38 @@ def demo(
 def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
     losses = ", ".join(f"{name} {loss:.6f}" for name, loss in result.crossed.items())
     samples = [ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav) for s in result.samples]
-    write_report(result.folder / "report.html", ReportData(
-        title="Chinese folk songs on a fiddle-tune model",
-        subtitle=f"The bundled base adapted to {len(songs.train)} Han songs with LoRA on {result.training.backend}",
-        before=result.before, after=result.after, gain=result.gain, metrics=Run(result.training.run_dir).read_metrics(),
-        update=result.training.update, samples=samples, health=songs.health, commands=commands(result),
-        settings={"songs to train on": len(songs.train), "songs to choose the best step by": len(songs.held_out),
-                  "test songs": result.gain.songs, "steps": result.training.progress.step, "rank": o.rank,
-                  "alpha": o.alpha, "dropout": o.dropout, "learning rate": o.lr,
-                  "keys": f"within {o.transpose} semitones", "rows in a step": o.rows, "seed": o.seed},
-        notes=[f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
-               f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}."],
-    ))  # fmt: skip
+    write_report(
+        result.folder / "report.html",
+        ReportData(
+            title="Chinese folk songs on a fiddle-tune model",
+            subtitle=f"The bundled base adapted to {len(songs.train)} Han songs with LoRA on {result.training.backend}",
+            before=result.before,
+            after=result.after,
+            gain=result.gain,
+            metrics=Run(result.training.run_dir).read_metrics(),
+            update=result.training.update,
+            samples=samples,
+            health=songs.health,
+            commands=commands(result),
+            settings={
+                "songs to train on": len(songs.train),
+                "songs to choose the best step by": len(songs.held_out),
+                "test songs": result.gain.songs,
+                "steps": result.training.progress.step,
+                "rank": o.rank,
+                "alpha": o.alpha,
+                "dropout": o.dropout,
+                "learning rate": o.lr,
+                "keys": f"within {o.transpose} semitones",
+                "rows in a step": o.rows,
+                "seed": o.seed,
+            },
+            notes=[
+                f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
+                f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}.",
+            ],
+        ),
+    )
 
 
 def _adapted(backend: str, base: Path, training: TrainResult) -> tuple[Any, tuple[Any, Any]]:

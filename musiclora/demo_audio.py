@@ -88,9 +88,15 @@ class AudioDemoResult:
         """The result in words."""
         rows = (
             ("Audio Feature Distance", self.base.afd, self.adapted.afd, self.base.real_afd, self.nearer[0], ".3g"),
-            ("Spectral Distance, dB²", self.base.spectral, self.adapted.spectral, self.base.real_spectral,
-             self.nearer[1], ".1f"),
-        )  # fmt: skip
+            (
+                "Spectral Distance, dB²",
+                self.base.spectral,
+                self.adapted.spectral,
+                self.base.real_spectral,
+                self.nearer[1],
+                ".1f",
+            ),
+        )
         return [
             *self.training.lines(),
             f"{self.base.generated} clips each, against {self.base.reference} clips of tunes that nothing was trained "
@@ -106,11 +112,15 @@ class AudioDemoResult:
     def record(self) -> dict[str, Any]:
         """For --json."""
         return {
-            "folder": self.folder, "backend": self.training.backend, "base": asdict(self.base),
-            "adapted": asdict(self.adapted), "afd_reduction": asdict(self.nearer[0]),
-            "spectral_distance_reduction": asdict(self.nearer[1]), "seconds": self.seconds,
+            "folder": self.folder,
+            "backend": self.training.backend,
+            "base": asdict(self.base),
+            "adapted": asdict(self.adapted),
+            "afd_reduction": asdict(self.nearer[0]),
+            "spectral_distance_reduction": asdict(self.nearer[1]),
+            "seconds": self.seconds,
             "steps": self.training.progress.step,
-        }  # fmt: skip
+        }
 
 
 def commands(result: AudioDemoResult) -> list[str]:
@@ -176,10 +186,15 @@ def demo(
             sets[what] = measure(files, update)
     base, adapted, reference = sets.values()
     result = AudioDemoResult(
-        folder, training, distances(base, reference, o.seed), distances(adapted, reference, o.seed),
-        reductions(base, adapted, reference, o.seed, matched=True), list(zip(bases, made, strict=True)), held_out,
+        folder,
+        training,
+        distances(base, reference, o.seed),
+        distances(adapted, reference, o.seed),
+        reductions(base, adapted, reference, o.seed, matched=True),
+        list(zip(bases, made, strict=True)),
+        held_out,
         time.monotonic() - started,
-    )  # fmt: skip
+    )
     write(result, o, commands(result), [f"Songs: {DATA}. Terms: {ESSEN_TERMS}."])
     return result
 
@@ -191,9 +206,21 @@ def adapt(folder: Path, backend: str, o: AudioDemoOptions, out: Reporter) -> Tra
         cut_folder(folder / "recordings", pieces, CutOptions(seconds=SEGMENT, leftover="merge"), reporter=out)
     preprocess(pieces, folder / "latents", "bundled-audio", out, backend=backend)
     config = TrainConfig(
-        data_dir=str(folder / "latents"), output_dir=str(folder / "run"), model="bundled-audio", backend=backend,
-        seed=o.seed, lr=o.lr, lora_r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, batch_size=o.rows,
-        grad_accum_steps=1, max_steps=o.steps, patience=1000, val_split=0.2, grad_checkpointing=False,
-    )  # fmt: skip
+        data_dir=str(folder / "latents"),
+        output_dir=str(folder / "run"),
+        model="bundled-audio",
+        backend=backend,
+        seed=o.seed,
+        lr=o.lr,
+        lora_r=o.rank,
+        lora_alpha=o.alpha,
+        lora_dropout=o.dropout,
+        batch_size=o.rows,
+        grad_accum_steps=1,
+        max_steps=o.steps,
+        patience=1000,
+        val_split=0.2,
+        grad_checkpointing=False,
+    )
     session = BudgetSession(config, o.seconds, out)
     return session.train(restart=is_another_demo(session.run, session.config))

@@ -30,11 +30,17 @@ def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str],
     """Write `report.html` into the demo's folder; it appears whole or not at all."""
     title = "A reed on a model of other instruments"
     parts = [
-        _verdict(result), _table(result), _training(result), _listen(result), _settings(result, o),
+        _verdict(result),
+        _table(result),
+        _training(result),
+        _listen(result),
+        _settings(result, o),
         _section("Go on", "".join(map(_command, commands))),
         _section("Notes", "".join(f"<p>{escape(note)}</p>" for note in (_honest(), *notes))),
-    ]  # fmt: skip
-    atomic_write(result.folder / "report.html", f"""<!DOCTYPE html>
+    ]
+    atomic_write(
+        result.folder / "report.html",
+        f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -52,7 +58,8 @@ def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str],
 <script>{SCRIPT}</script>
 </body>
 </html>
-""")  # fmt: skip
+""",
+    )
 
 
 def mel_picture(paths: Sequence[tuple[str, Path]]) -> bytes:
@@ -144,10 +151,17 @@ def _listen(result: AudioDemoResult) -> str:
 
 def _settings(result: AudioDemoResult, o: AudioDemoOptions) -> str:
     values: Mapping[str, Any] = {
-        "steps": result.training.progress.step, "rows in a step": o.rows, "rank": o.rank, "alpha": o.alpha,
-        "dropout": o.dropout, "learning rate": o.lr, "clips by each model": o.pieces, "points of time": o.grid,
-        "guidance": o.guidance, "seed": o.seed,
-    }  # fmt: skip
+        "steps": result.training.progress.step,
+        "rows in a step": o.rows,
+        "rank": o.rank,
+        "alpha": o.alpha,
+        "dropout": o.dropout,
+        "learning rate": o.lr,
+        "clips by each model": o.pieces,
+        "points of time": o.grid,
+        "guidance": o.guidance,
+        "seed": o.seed,
+    }
     rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in values.items())
     return _section("Settings", f'<div class="scroll"><table class="text"><tbody>{rows}</tbody></table></div>')
 

@@ -25,9 +25,17 @@ PAUSE = 0.5  # seconds between two tunes
 # Programs of General MIDI, counted from 0. The base was trained on the first list, its codec on the second too. The
 # demo adapts it to the third, new to both: a shehnai, which stands in for its Chinese relative, the suona.
 WESTERN = {
-    "piano": 0, "organ": 19, "accordion": 21, "guitar": 24, "violin": 40, "cello": 42, "trumpet": 56, "oboe": 68,
-    "clarinet": 71, "flute": 73,
-}  # fmt: skip
+    "piano": 0,
+    "organ": 19,
+    "accordion": 21,
+    "guitar": 24,
+    "violin": 40,
+    "cello": 42,
+    "trumpet": 56,
+    "oboe": 68,
+    "clarinet": 71,
+    "flute": 73,
+}
 EASTERN = {"dulcimer": 15, "sitar": 104, "shamisen": 106, "koto": 107, "shakuhachi": 77}
 REED = {"shehnai": 111}
 

@@ -60,19 +60,31 @@ def model_facts(name: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(base.path)
     c = checkpoint.config
     return {
-        "name": base.name, "path": str(base.path), "licence": base.licence, "layout": checkpoint.layout,
-        "vocab_size": c.vocab_size, "n_positions": c.n_positions, "n_embd": c.n_embd, "n_layer": c.n_layer,
+        "name": base.name,
+        "path": str(base.path),
+        "licence": base.licence,
+        "layout": checkpoint.layout,
+        "vocab_size": c.vocab_size,
+        "n_positions": c.n_positions,
+        "n_embd": c.n_embd,
+        "n_layer": c.n_layer,
         "n_head": c.n_head,
-    }  # fmt: skip
+    }
 
 
 def _audio_facts(base: BaseModel) -> dict[str, Any]:
     found = read_diffrhythm(base.path)
     c = found.config
     return {
-        "name": base.name, "path": str(base.path), "licence": base.licence, "max_frames": c.max_frames, "dim": c.dim,
-        "depth": c.depth, "causal": c.causal, "codec": "vae" if (base.path / "vae").is_dir() else None,
-    }  # fmt: skip
+        "name": base.name,
+        "path": str(base.path),
+        "licence": base.licence,
+        "max_frames": c.max_frames,
+        "dim": c.dim,
+        "depth": c.depth,
+        "causal": c.causal,
+        "codec": "vae" if (base.path / "vae").is_dir() else None,
+    }
 
 
 def backend_line(name: str, facts: dict[str, Any]) -> str:

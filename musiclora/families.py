@@ -18,26 +18,45 @@ _MODEL_TYPES = {"gpt2": "symbolic", "diffrhythm": "audio"}
 # Imported when they are asked for: a command loads the code of one family only.
 _JOBS = {
     "symbolic": {
-        "train": "musiclora.prepare", "generate": "musiclora.composing", "evaluate": "musiclora.scoring",
+        "train": "musiclora.prepare",
+        "generate": "musiclora.composing",
+        "evaluate": "musiclora.scoring",
         "preprocess": "musiclora.prepare",
     },
     "audio": {
-        "train": "musiclora.audio_material", "generate": "musiclora.audio_making",
-        "evaluate": "musiclora.audio_scoring", "preprocess": "musiclora.audio_preparing",
+        "train": "musiclora.audio_material",
+        "generate": "musiclora.audio_making",
+        "evaluate": "musiclora.audio_scoring",
+        "preprocess": "musiclora.audio_preparing",
     },
-}  # fmt: skip
+}
 
 # Options of commands that one family alone has, by the name of their parameter.
 _OPTIONS = {
     "symbolic": (
-        "tokenizer", "max_new_tokens", "temperature", "top_p", "top_k", "prompt", "prompt_bars", "transpose",
-        "mix_dir", "mix_ratio",
+        "tokenizer",
+        "max_new_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "prompt",
+        "prompt_bars",
+        "transpose",
+        "mix_dir",
+        "mix_ratio",
     ),
     "audio": (
-        "seconds", "steps", "guidance", "style", "negative_style", "init_audio", "repaint", "vae",
+        "seconds",
+        "steps",
+        "guidance",
+        "style",
+        "negative_style",
+        "init_audio",
+        "repaint",
+        "vae",
         "posterior",
     ),
-}  # fmt: skip
+}
 
 
 def family_of(folder: Path) -> str:

@@ -34,8 +34,12 @@ from musiclora.watching import shown
 Arrays = Mapping[str, np.ndarray]
 UNCOMPARED = "DoRA: the backends compute such an adapter only fused, so there was nothing to compare the outputs with"
 _TOKENIZER = (
-    *TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json",
-)  # fmt: skip
+    *TOKENIZER_FILES,
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,16 @@ class Rounding:
 
 
 def fuse_symbolic(
-    base: BaseModel, adapters: Sequence[Adapter], merged: Merged, destination: Path, to: str, dtype: str | None,
-    backend: str, allow_base_mismatch: bool, out: Reporter,
-) -> Converted:  # fmt: skip
+    base: BaseModel,
+    adapters: Sequence[Adapter],
+    merged: Merged,
+    destination: Path,
+    to: str,
+    dtype: str | None,
+    backend: str,
+    allow_base_mismatch: bool,
+    out: Reporter,
+) -> Converted:
     """Add adapters to a GPT-2 and write one folder; summed in float32, cast once.
 
     Raises:

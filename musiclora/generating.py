@@ -13,9 +13,16 @@ from musiclora.results import Reporter
 
 
 def generate(
-    output: Path, model: str | None = None, adapters: Sequence[str] = (), backend: str = "auto", *,
-    compare: bool = False, allow_base_mismatch: bool = False, reporter: Reporter | None = None, **options: Any,
-) -> Any:  # fmt: skip
+    output: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    compare: bool = False,
+    allow_base_mismatch: bool = False,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Any:
     """Write new music.
 
     Args:
@@ -40,6 +47,12 @@ def generate(
     refuse_foreign(family, base.name, options)
     given = {name: value for name, value in options.items() if value not in (None, ())}
     return job(family, "generate").from_options(
-        output, given, model=model, adapters=adapters, backend=backend, compare=compare,
-        allow_base_mismatch=allow_base_mismatch, reporter=reporter,
-    )  # fmt: skip
+        output,
+        given,
+        model=model,
+        adapters=adapters,
+        backend=backend,
+        compare=compare,
+        allow_base_mismatch=allow_base_mismatch,
+        reporter=reporter,
+    )

@@ -59,9 +59,14 @@ def _mark_best(axis: Any, held_out: np.ndarray) -> None:
     axis.plot([step], [loss], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_HELD_OUT)
     late = step > 0.8 * held_out[-1, 0]
     axis.annotate(
-        f"best {loss:.3f}, step {step:.0f}", (step, loss), xytext=(-10 if late else 10, -16), fontsize=9,
-        textcoords="offset points", ha="right" if late else "left", color=_HELD_OUT,
-    )  # fmt: skip
+        f"best {loss:.3f}, step {step:.0f}",
+        (step, loss),
+        xytext=(-10 if late else 10, -16),
+        fontsize=9,
+        textcoords="offset points",
+        ha="right" if late else "left",
+        color=_HELD_OUT,
+    )
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

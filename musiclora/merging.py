@@ -22,9 +22,16 @@ from musiclora.verification import Converted, beside, same_update, withdrawn_on_
 
 
 def fuse(
-    adapters: Sequence[str], destination: Path, model: str | None = None, to: str = "hf", dtype: str | None = None,
-    backend: str = "auto", *, allow_base_mismatch: bool = False, reporter: Reporter | None = None,
-) -> Converted:  # fmt: skip
+    adapters: Sequence[str],
+    destination: Path,
+    model: str | None = None,
+    to: str = "hf",
+    dtype: str | None = None,
+    backend: str = "auto",
+    *,
+    allow_base_mismatch: bool = False,
+    reporter: Reporter | None = None,
+) -> Converted:
     """Add adapters to their base and write one checkpoint; summed in float32, cast once.
 
     Args:
@@ -83,9 +90,15 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
         notes = ("the style vectors were added up, each times its adapter's strength",) if len(found) > 1 else ()
     with withdrawn_on_failure(destination):
         write_peft(
-            destination, small_spec, small, base_model=found[0].base_model, record=record, extra_files=extra,
-            task_type="CAUSAL_LM" if symbolic else None, fan_in_fan_out=symbolic,
-        )  # fmt: skip
+            destination,
+            small_spec,
+            small,
+            base_model=found[0].base_model,
+            record=record,
+            extra_files=extra,
+            task_type="CAUSAL_LM" if symbolic else None,
+            fan_in_fan_out=symbolic,
+        )
         if style is not None:
             write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
         written = read_peft(destination)

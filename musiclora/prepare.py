@@ -86,9 +86,12 @@ class TokensResult:
         p = self.pieces
         tokens = sum(len(piece.tokens) for piece in p.pieces)
         return {
-            "pieces": len(p.pieces), "songs": p.songs, "notes": p.notes, "tokens": tokens,
+            "pieces": len(p.pieces),
+            "songs": p.songs,
+            "notes": p.notes,
+            "tokens": tokens,
             "health": health_json(p.health),
-        }  # fmt: skip
+        }
 
     def lines(self) -> list[str]:
         """For people."""
@@ -103,9 +106,16 @@ class TokensResult:
 
 
 def preprocess(
-    data_dir: Path, output_dir: Path, model: str, reporter: Reporter, *, backend: str = "auto", seed: int = 42,
-    tokenizer: str | None = None, num_workers: int | None = None,
-) -> TokensResult:  # fmt: skip
+    data_dir: Path,
+    output_dir: Path,
+    model: str,
+    reporter: Reporter,
+    *,
+    backend: str = "auto",
+    seed: int = 42,
+    tokenizer: str | None = None,
+    num_workers: int | None = None,
+) -> TokensResult:
     """Tokenise a folder of music into a token cache; no backend is needed and nothing is drawn."""
     chosen = tokenizer_for(model, tokenizer)
     with reporter.task("tokenising") as update:

@@ -133,9 +133,16 @@ def _base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[B
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
     width, layers, heads, positions = PRESETS[options.preset]
     shape = Gpt2Config(
-        vocab_size=tokenizer.vocab_size, n_positions=positions, n_embd=width, n_layer=layers, n_head=heads,
-        n_inner=4 * width, activation_function="gelu_new", layer_norm_epsilon=1e-5,
-        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id,
-    )  # fmt: skip
+        vocab_size=tokenizer.vocab_size,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_inner=4 * width,
+        activation_function="gelu_new",
+        layer_norm_epsilon=1e-5,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
     write_checkpoint(fresh, shape, fresh_tensors(shape, config.seed), "hf")
     return BaseModel(options.preset, fresh, "Apache-2.0"), tokenizer

@@ -81,9 +81,18 @@ def write_report(path: Path, data: ReportData) -> None:
         data: what to tell; every text is escaped.
     """
     parts = [
-        _verdict(data), _facts(data), _scores(data), _loss(data), _listen(data), _copying(data), _update(data),
-        _health(data), _settings(data), _commands(data), _notes(data),
-    ]  # fmt: skip
+        _verdict(data),
+        _facts(data),
+        _scores(data),
+        _loss(data),
+        _listen(data),
+        _copying(data),
+        _update(data),
+        _health(data),
+        _settings(data),
+        _commands(data),
+        _notes(data),
+    ]
     policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     page = f"""<!DOCTYPE html>
 <html lang="en">

@@ -93,9 +93,11 @@ class Session:
             self.model.inject_adapter(self.spec, first)
             self.material.begin(self.model, self.run.read_arrays("adapter") if resuming else None)
         optim = OptimSpec(
-            weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm, seed=c.seed,
+            weight_decay=c.weight_decay,
+            max_grad_norm=c.max_grad_norm,
+            seed=c.seed,
             checkpointing=self.material.checkpointing(c),
-        )  # fmt: skip
+        )
         self.training = self.model.start_training(optim, "all" if whole else "adapter")
 
     def _song_losses(self, title: str) -> list[Any]:
@@ -186,9 +188,17 @@ class Session:
         c, pace = self.config, self.material.pace
         lr = c.lr if c.lr is not None else c.family_record.learning_rate
         return LoopOptions(
-            plan.epochs, plan.accumulate, lr, c.lr_schedule, plan.warmup, plan.steps, self._patience, c.max_steps or 0,
-            unit=pace.unit, values=pace.values,
-        )  # fmt: skip
+            plan.epochs,
+            plan.accumulate,
+            lr,
+            c.lr_schedule,
+            plan.warmup,
+            plan.steps,
+            self._patience,
+            c.max_steps or 0,
+            unit=pace.unit,
+            values=pace.values,
+        )
 
     def _measured(self, plan: Plan, data: Epochs) -> Plan:
         batches = list(data.batches(0)[: plan.accumulate])
@@ -232,19 +242,29 @@ class Session:
         losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
         metrics = {"held_out_loss": losses[-1], "held_out_loss_of_base": losses[0]} if losses else {}
         origin = Provenance(
-            self.material.base, self.config.family, self.backend_name, self.material.fingerprints(),
-            self.material.counts()[0], self.material.files(self.model), self.material.form,
+            self.material.base,
+            self.config.family,
+            self.backend_name,
+            self.material.fingerprints(),
+            self.material.counts()[0],
+            self.material.files(self.model),
+            self.material.form,
             self.material.record(),
-        )  # fmt: skip
+        )
         save_adapter(self.run.path / name, self.model, self.spec, origin, metrics)
 
     def _write_config(self, plan: Plan) -> None:
         import tomli_w
 
         resolved = dataclasses.replace(
-            self.config, batch_size=plan.batch_size, grad_accum_steps=plan.accumulate, epochs=plan.epochs,
-            warmup_steps=plan.warmup, backend=self.backend_name, dtype=self.dtype,
-        ).as_toml()  # fmt: skip
+            self.config,
+            batch_size=plan.batch_size,
+            grad_accum_steps=plan.accumulate,
+            epochs=plan.epochs,
+            warmup_steps=plan.warmup,
+            backend=self.backend_name,
+            dtype=self.dtype,
+        ).as_toml()
         atomic_write(self.run.path / CONFIG, tomli_w.dumps({"train": resolved}))
 
     def _write_meta(self, plan: Plan, progress: Progress, scores: Scores | None, update: Mapping[str, float]) -> None:
@@ -275,9 +295,17 @@ class Session:
         self._plot()
         before, after, difference = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         return TrainResult(
-            self.run.path, self.backend_name, before, after, difference, update, progress, already,
-            unit=self.material.pace.unit, example=self.material.form.output,
-        )  # fmt: skip
+            self.run.path,
+            self.backend_name,
+            before,
+            after,
+            difference,
+            update,
+            progress,
+            already,
+            unit=self.material.pace.unit,
+            example=self.material.form.output,
+        )
 
     def _plot(self) -> None:
         from musiclora.report import loss_plot

@@ -165,6 +165,8 @@ def check_base_loss(loss: float, vocab_size: int, prepared: Prepared, allow: boo
         return None
     text = f"{prepared.base.name} predicts these songs no better than chance (loss {loss:.2f}, guessing {guessing:.2f})"
     if prepared.tokenizer.inferred and not allow:
-        raise ConfigError(f"{text}: its tokenizer, inferred from the vocabulary size, is probably not this one; "
-                          "give --tokenizer, or --allow-base-mismatch to go on")  # fmt: skip
+        raise ConfigError(
+            f"{text}: its tokenizer, inferred from the vocabulary size, is probably not this one; "
+            "give --tokenizer, or --allow-base-mismatch to go on"
+        )
     return f"{text}: it may be the wrong base or tokenizer"

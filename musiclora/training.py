@@ -185,9 +185,14 @@ class Loop:
         self._tick()
         loss, speed = result.loss / max(result.weight, 1.0), units / seconds
         self.run.append_metrics(
-            step=p.step, epoch=p.epoch, loss=round(loss, 6), lr=lr, grad_norm=round(result.grad_norm, 6),
-            **{f"{unit}_per_second": round(speed, 1)}, seconds=round(p.seconds, 2),
-        )  # fmt: skip
+            step=p.step,
+            epoch=p.epoch,
+            loss=round(loss, 6),
+            lr=lr,
+            grad_norm=round(result.grad_norm, 6),
+            **{f"{unit}_per_second": round(speed, 1)},
+            seconds=round(p.seconds, 2),
+        )
         self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left(), unit))
         if self._stop.is_set():
             self.save()

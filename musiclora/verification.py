@@ -20,9 +20,17 @@ from musiclora.models import BaseModel
 
 # Files that belong to a model and travel with it; weights and records are written anew.
 _BESIDE = (
-    "README.md", "LICENSE", "LICENSE.txt", "generation_config.json", "merges.txt", "special_tokens_map.json",
-    "tokenizer.conf", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-)  # fmt: skip
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.conf",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 _MAX_BESIDE = 100_000_000  # bytes
 _BLOCK = 1 << 18  # values
 LOGIT_TOLERANCE = 1e-5  # times max(1, largest logit): rounding of float32 sums in another order

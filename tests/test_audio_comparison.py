@@ -86,8 +86,11 @@ def test_json_has_the_promised_keys_and_nothing_else_is_on_stdout(folders):
     low, high = found["spectral_distance_interval"]
     assert low <= found["spectral_distance"] <= high
     assert set(found["real_vs_real"]) == {
-        "afd", "spectral_distance", "afd_interval", "spectral_distance_interval",
-    }  # fmt: skip
+        "afd",
+        "spectral_distance",
+        "afd_interval",
+        "spectral_distance_interval",
+    }
     assert (found["generated"], found["reference"], found["notes"]) == (6, 6, [])
     assert sorted(row["name"] for row in found["files"]) == [f"{i:02d}.flac" for i in range(6)]
     assert "framewise" not in found
@@ -115,9 +118,7 @@ def test_paired_folders_whose_names_differ_are_refused(folders, tmp_path):
 
 def test_a_picture_of_the_spectra_is_drawn(folders, tmp_path):
     picture = tmp_path / "spectra.png"
-    done = evaluate(
-        "--generated-dir", folders["noise"], "--reference-dir", folders["reference"], "--picture", picture
-    )  # fmt: skip
+    done = evaluate("--generated-dir", folders["noise"], "--reference-dir", folders["reference"], "--picture", picture)
     assert done.exit_code == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -160,9 +161,14 @@ def test_one_generated_recording_is_enough(folders, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--generated-dir", "a"], ["--reference-dir", "a"], ["--paired"], [],
-     ["--generated-dir", "a", "--reference-dir", "b", "--data-dir", "c"]],
-)  # fmt: skip
+    [
+        ["--generated-dir", "a"],
+        ["--reference-dir", "a"],
+        ["--paired"],
+        [],
+        ["--generated-dir", "a", "--reference-dir", "b", "--data-dir", "c"],
+    ],
+)
 def test_incomplete_options_are_refused(arguments):
     refused(evaluate(*arguments), "--generated-dir")
 

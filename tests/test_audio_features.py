@@ -103,11 +103,16 @@ def test_what_cannot_be_measured_is_refused(audio, words):
 @pytest.mark.parametrize(
     "audio",
     [
-        tones(0.5), tones(1.0), noise(1.0), np.append(tones(1), np.zeros(4 * RATE)), np.clip(50 * tones(), -1, 1),
-        np.eye(1, 2 * RATE, RATE)[0], 0.1 * np.sin(np.arange(2 * RATE)),
+        tones(0.5),
+        tones(1.0),
+        noise(1.0),
+        np.append(tones(1), np.zeros(4 * RATE)),
+        np.clip(50 * tones(), -1, 1),
+        np.eye(1, 2 * RATE, RATE)[0],
+        0.1 * np.sin(np.arange(2 * RATE)),
     ],
     ids=["half a second", "a second", "noise", "mostly silent", "clipped", "one click", "a steady tone"],
-)  # fmt: skip
+)
 def test_odd_recordings_give_finite_features(audio):
     vector, spectrum = analyse(audio, RATE)
     assert np.isfinite(vector).all()

@@ -83,9 +83,10 @@ def test_where_there_is_no_condition_the_second_pass_is_spared_and_nothing_chang
     # What was spared: the guided velocity of equal passes is the same one.
     prepared = model.prepare(conditioning(model, 1, 20, None, None, None))
     np.testing.assert_allclose(
-        model.velocity(without[0][None], 0.5, prepared, 4.0), model.velocity(without[0][None], 0.5, prepared, 0.0),
+        model.velocity(without[0][None], 0.5, prepared, 4.0),
+        model.velocity(without[0][None], 0.5, prepared, 0.0),
         atol=1e-5,
-    )  # fmt: skip
+    )
     assert np.array_equal(with_guidance[0], without[0])
 
 
@@ -95,8 +96,10 @@ class _Spy:
     def __init__(self, model, calls):
         self._model, self._calls = model, calls
         self.latent_channels, self.has_duration, self.max_frames = (
-            model.latent_channels, model.has_duration, model.max_frames
-        )  # fmt: skip
+            model.latent_channels,
+            model.has_duration,
+            model.max_frames,
+        )
         self.prepare = model.prepare
 
     def velocity(self, x, time, prepared, guidance):
@@ -175,12 +178,18 @@ def test_a_style_file_is_used_and_one_of_the_wrong_width_is_refused(base, backen
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"seconds": 99.0}, "--seconds is 99.*at most 40 frames"), ({"seconds": 0.1}, "--seconds is 0.1"),
-     ({"seconds": -1.0}, "--seconds is -1"), ({"steps": 1}, "--steps is 1"), ({"guidance": -0.5}, "--guidance is -0.5"),
-     ({"seconds": float("nan")}, "--seconds is nan"), ({"repaint": ((0.0, 1.0),)}, "--repaint.*--init-audio"),
-     ({"count": 0}, "--count is 0")],
+    [
+        ({"seconds": 99.0}, "--seconds is 99.*at most 40 frames"),
+        ({"seconds": 0.1}, "--seconds is 0.1"),
+        ({"seconds": -1.0}, "--seconds is -1"),
+        ({"steps": 1}, "--steps is 1"),
+        ({"guidance": -0.5}, "--guidance is -0.5"),
+        ({"seconds": float("nan")}, "--seconds is nan"),
+        ({"repaint": ((0.0, 1.0),)}, "--repaint.*--init-audio"),
+        ({"count": 0}, "--count is 0"),
+    ],
     ids=["too long", "too short", "negative", "one step", "guidance", "nan", "repaint alone", "none"],
-)  # fmt: skip
+)
 def test_options_out_of_range_are_refused_by_name(base, any_backend, tmp_path, options, words):
     with pytest.raises(ConfigError, match=words):
         make(base, any_backend, tmp_path / "new.wav", **options)

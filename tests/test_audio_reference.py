@@ -35,10 +35,14 @@ def test_without_a_length_it_is_continued_to_what_the_model_holds_and_repainted_
 
 @pytest.mark.parametrize(
     ("spans", "expected"),
-    [([(1, 2)], range(10, 20)), ([(-1, 0.5)], range(5)), ([(2.5, -1)], range(25, 30)),
-     ([(0, 0.2), (2.9, 9)], [0, 1, 29])],
+    [
+        ([(1, 2)], range(10, 20)),
+        ([(-1, 0.5)], range(5)),
+        ([(2.5, -1)], range(25, 30)),
+        ([(0, 0.2), (2.9, 9)], [0, 1, 29]),
+    ],
     ids=["inside", "from the beginning", "to the end", "two spans"],
-)  # fmt: skip
+)
 def test_spans_are_made_anew_and_the_rest_is_kept(spans, expected):
     assert made(of(30, spans)[0]) == list(expected)
 
@@ -51,12 +55,17 @@ def test_a_recording_longer_than_wanted_is_cut_and_that_is_said():
 
 @pytest.mark.parametrize(
     ("frames", "spans", "wanted", "words"),
-    [(120, [], None, "nothing to continue"), (30, [], 30, "nothing would be made anew"),
-     (30, [(-1, -1)], None, "nothing of the recording would be kept"), (30, [(2, 1)], None, "--repaint 2 1"),
-     (30, [(7, 8)], None, "--repaint 7 8"), (30, [(1, 1.05)], None, "--repaint 1 1.05"),
-     (30, [(-3, 2)], None, "--repaint -3 2")],
+    [
+        (120, [], None, "nothing to continue"),
+        (30, [], 30, "nothing would be made anew"),
+        (30, [(-1, -1)], None, "nothing of the recording would be kept"),
+        (30, [(2, 1)], None, "--repaint 2 1"),
+        (30, [(7, 8)], None, "--repaint 7 8"),
+        (30, [(1, 1.05)], None, "--repaint 1 1.05"),
+        (30, [(-3, 2)], None, "--repaint -3 2"),
+    ],
     ids=["too long", "as long", "everything", "backwards", "outside", "empty", "negative"],
-)  # fmt: skip
+)
 def test_spans_that_make_no_sense_are_refused(frames, spans, wanted, words):
     with pytest.raises(ConfigError, match=words):
         of(frames, spans, wanted)

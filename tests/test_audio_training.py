@@ -40,9 +40,19 @@ def latents(base, tmp_path_factory):
 
 def settings(base, latents, output, backend, **changes):
     options = {
-        "data_dir": str(latents), "output_dir": str(output), "model": str(base), "backend": backend, "max_seq_len": 24,
-        "batch_size": 4, "grad_accum_steps": 2, "epochs": 2, "lr": 5e-3, "lora_r": 2, "val_split": 0.3, "seed": 5,
-    }  # fmt: skip
+        "data_dir": str(latents),
+        "output_dir": str(output),
+        "model": str(base),
+        "backend": backend,
+        "max_seq_len": 24,
+        "batch_size": 4,
+        "grad_accum_steps": 2,
+        "epochs": 2,
+        "lr": 5e-3,
+        "lora_r": 2,
+        "val_split": 0.3,
+        "seed": 5,
+    }
     return TrainConfig(**{**options, **changes})
 
 

@@ -147,9 +147,10 @@ def test_scores_do_not_depend_on_rows_a_batch_or_on_other_recordings(recordings)
         batches = fixed_batches(part, form, rows)
         assert all(batch["valid"].all() for batch in batches)
         return {
-            (float(b["latents"][i, 0, 0]), float(b["time"][i])): b["noise"][i] for b in batches
+            (float(b["latents"][i, 0, 0]), float(b["time"][i])): b["noise"][i]
+            for b in batches
             for i in range(len(b["time"]))
-        }  # fmt: skip
+        }
 
     one, many = found(recordings, 1), found(recordings, 5)
     assert set(one) == set(many)

@@ -240,9 +240,19 @@ def test_an_adapter_makes_music(family, backend_name, work):
     length = {"symbolic": ["--max-new-tokens", 60], "audio": ["--seconds", 1, "--steps", 2]}[family]
     adapter = f"finished/{family}-{backend_name}/adapter-best"
     result = call(
-        "generate", "--model", f"bases/{family}", "--adapter-dir", adapter, "--output", OUTPUT[family],
-        "--backend", backend_name, *length, "--compare", "--json",
-    )  # fmt: skip
+        "generate",
+        "--model",
+        f"bases/{family}",
+        "--adapter-dir",
+        adapter,
+        "--output",
+        OUTPUT[family],
+        "--backend",
+        backend_name,
+        *length,
+        "--compare",
+        "--json",
+    )
     assert len(found(result)["files"]) == 2
     assert (work / OUTPUT[family]).stat().st_size > 0
     assert_no_doubt(result)

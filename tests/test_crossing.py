@@ -29,11 +29,23 @@ def runs(both_backends, tiny_base, tunes, tmp_path_factory):
     root = tmp_path_factory.mktemp("crossing")
     results = {}
     for name in BACKENDS:
-        results[name] = train(TrainConfig(
-            data_dir=str(tunes), output_dir=str(root / name), model=str(tiny_base), backend=name, max_seq_len=128,
-            batch_size=2, grad_accum_steps=2, max_steps=20, lr=5e-3, lora_r=4, lora_dropout=0.0, val_split=0.25,
-            num_workers=1,
-        ))  # fmt: skip
+        results[name] = train(
+            TrainConfig(
+                data_dir=str(tunes),
+                output_dir=str(root / name),
+                model=str(tiny_base),
+                backend=name,
+                max_seq_len=128,
+                batch_size=2,
+                grad_accum_steps=2,
+                max_steps=20,
+                lr=5e-3,
+                lora_r=4,
+                lora_dropout=0.0,
+                val_split=0.25,
+                num_workers=1,
+            )
+        )
     return results
 
 

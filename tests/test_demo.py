@@ -73,9 +73,14 @@ def test_a_slow_machine_gets_fewer_steps_and_is_told(tmp_path, any_backend, tune
     from musiclora.planning import Plan
 
     config = TrainConfig(
-        data_dir=str(tunes), output_dir=str(tmp_path / "r"), model=str(tiny_base), backend=any_backend, num_workers=1,
-        max_steps=60, val_split=0.25,
-    )  # fmt: skip
+        data_dir=str(tunes),
+        output_dir=str(tmp_path / "r"),
+        model=str(tiny_base),
+        backend=any_backend,
+        num_workers=1,
+        max_steps=60,
+        val_split=0.25,
+    )
     session = BudgetSession(config, 10.0, Reporter(), None)
     plan = Plan(4, 1, 20, 3, 60, 6, 5000, seconds=60.0)
     short = session.shortened(plan)

@@ -40,8 +40,11 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     # Pieces of one recording keep its name, so that the split holds them together.
     assert {item["source"] for item in manifest["segments"]} == {item["source"] for item in index["items"]}
     assert {p.name for p in (folder / "music").iterdir()} == {
-        "clip-001.wav", "clip-001-base.wav", "clip-002.wav", "clip-002-base.wav",
-    }  # fmt: skip
+        "clip-001.wav",
+        "clip-001-base.wav",
+        "clip-002.wav",
+        "clip-002-base.wav",
+    }
     assert read_peft(folder / "run" / "adapter-best").spec.rank == 16
     assert (folder / "run" / "adapter-best" / "style.safetensors").is_file()
     assert result.base.reference == len(list((folder / "held-out").iterdir())) >= 2

@@ -105,9 +105,15 @@ def test_an_inferred_tokenizer_and_a_base_that_guesses_are_refused_and_may_be_al
     from musiclora.jobs import train
 
     config = {
-        "data_dir": str(tunes), "output_dir": str(tmp_path / "run"), "model": str(public_like), "backend": any_backend,
-        "max_seq_len": 128, "max_steps": 1, "num_workers": 1, "val_split": 0.25,
-    }  # fmt: skip
+        "data_dir": str(tunes),
+        "output_dir": str(tmp_path / "run"),
+        "model": str(public_like),
+        "backend": any_backend,
+        "max_seq_len": 128,
+        "max_steps": 1,
+        "num_workers": 1,
+        "val_split": 0.25,
+    }
     with pytest.raises(ConfigError, match=r"no better than chance.*--tokenizer"):
         train(TrainConfig(**config))
     assert not (tmp_path / "run").exists()

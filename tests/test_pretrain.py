@@ -26,9 +26,17 @@ def pieces(tunes):
 
 def config(tunes, output, backend, **changes):
     settings = {
-        "data_dir": str(tunes), "output_dir": str(output), "backend": backend, "max_seq_len": 128, "batch_size": 4,
-        "grad_accum_steps": 2, "lr": 3e-3, "val_split": 0.25, "num_workers": 1, "epochs": 2,
-    }  # fmt: skip
+        "data_dir": str(tunes),
+        "output_dir": str(output),
+        "backend": backend,
+        "max_seq_len": 128,
+        "batch_size": 4,
+        "grad_accum_steps": 2,
+        "lr": 3e-3,
+        "val_split": 0.25,
+        "num_workers": 1,
+        "epochs": 2,
+    }
     return TrainConfig(**{**settings, **changes})
 
 

@@ -82,15 +82,23 @@ def full(tmp_path: Path, gain: Gain | None) -> ReportData:
     wav = write_tone(tmp_path / "tone.wav", 1.0)
     other = write_tone(tmp_path / "other.wav", 0.5)
     return ReportData(
-        title=NASTY, subtitle=NASTY, before=BEFORE, after=AFTER, gain=gain, metrics=METRICS,
+        title=NASTY,
+        subtitle=NASTY,
+        before=BEFORE,
+        after=AFTER,
+        gain=gain,
+        metrics=METRICS,
         update={f"h.{NASTY}": 0.03, "zero": 0.0},
         samples=[
             ReportSample(NASTY, score_of(60, 64), score_of(67), wav, other),
             ReportSample("two", score_of(50), score_of(51)),
         ],
-        copying={NASTY: NASTY}, health=[HealthRow("a.mid", 0, "kept"), HealthRow(NASTY, 2, "skipped", NASTY)],
-        settings={NASTY: NASTY, "rank": 16}, commands=[f"musiclora train {NASTY}"], notes=[NASTY],
-    )  # fmt: skip
+        copying={NASTY: NASTY},
+        health=[HealthRow("a.mid", 0, "kept"), HealthRow(NASTY, 2, "skipped", NASTY)],
+        settings={NASTY: NASTY, "rank": 16},
+        commands=[f"musiclora train {NASTY}"],
+        notes=[NASTY],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,21 @@ from musiclora.training import Hooks, Loop, LoopOptions, group
 def config(tiny_base, tunes, any_backend, tmp_path):
     def make(name="run", **changes):
         settings = {
-            "data_dir": str(tunes), "output_dir": str(tmp_path / name), "model": str(tiny_base), "backend": any_backend,
-            "max_seq_len": 128, "batch_size": 4, "grad_accum_steps": 2, "epochs": 2, "lr": 5e-3, "lora_r": 4,
-            "lora_dropout": 0.1, "val_split": 0.25, "num_workers": 1, "seed": 5,
-        }  # fmt: skip
+            "data_dir": str(tunes),
+            "output_dir": str(tmp_path / name),
+            "model": str(tiny_base),
+            "backend": any_backend,
+            "max_seq_len": 128,
+            "batch_size": 4,
+            "grad_accum_steps": 2,
+            "epochs": 2,
+            "lr": 5e-3,
+            "lora_r": 4,
+            "lora_dropout": 0.1,
+            "val_split": 0.25,
+            "num_workers": 1,
+            "seed": 5,
+        }
         return TrainConfig(**{**settings, **changes})
 
     return make
@@ -119,10 +130,20 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
     config, tmp_path, tunes, tiny_base, any_backend
 ):
     options = {
-        "--data-dir": tunes, "--model": tiny_base, "--backend": any_backend, "--max-seq-len": 128, "--batch-size": 4,
-        "--grad-accum-steps": 2, "--epochs": 6, "--lr": 5e-3, "--lora-r": 4, "--lora-dropout": 0.1, "--val-split": 0.25,
-        "--num-workers": 1, "--seed": 5,
-    }  # fmt: skip
+        "--data-dir": tunes,
+        "--model": tiny_base,
+        "--backend": any_backend,
+        "--max-seq-len": 128,
+        "--batch-size": 4,
+        "--grad-accum-steps": 2,
+        "--epochs": 6,
+        "--lr": 5e-3,
+        "--lora-r": 4,
+        "--lora-dropout": 0.1,
+        "--val-split": 0.25,
+        "--num-workers": 1,
+        "--seed": 5,
+    }
     pairs = [str(part) for pair in options.items() for part in pair]
 
     def start(name):  # processes of their own: one that holds both frameworks may multiply with another BLAS

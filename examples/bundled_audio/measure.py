@@ -76,11 +76,17 @@ def main() -> None:
         name: np.quantile(nearest(pieces, list(trained.values())), [0.05, 0.5]).round(3).tolist()
         for name, pieces in (("generated", clips), ("held-out", list(held.values())))
     }
-    say(json.dumps({
-        "codec_distance": {"mean": float(np.mean(list(apart.values()))), **apart},
-        "held_out_loss": add([model.loss(batch) for batch in batches]).mean, "guess": guess_loss(batches),
-        "nearest_trained_stretch_5_and_50_percent": copies,
-    }, indent=1))  # fmt: skip
+    say(
+        json.dumps(
+            {
+                "codec_distance": {"mean": float(np.mean(list(apart.values()))), **apart},
+                "held_out_loss": add([model.loss(batch) for batch in batches]).mean,
+                "guess": guess_loss(batches),
+                "nearest_trained_stretch_5_and_50_percent": copies,
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

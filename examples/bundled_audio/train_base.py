@@ -135,10 +135,16 @@ def train(data: Path, codec: Path, out: Path, minutes: float) -> DiT:
             say(f"step {step} {clock.spent:.0f} s loss {np.mean(losses[-100:]):.4f}")
         if clock.spent - saved > SAVE_EVERY or clock.share >= 1:
             saved = clock.spent
-            save(out / "base.pt", {
-                "model": model.state_dict(), "averaged": averaged.state_dict(), "optimiser": optimiser.state_dict(),
-                "step": step, "spent": clock.spent,
-            })  # fmt: skip
+            save(
+                out / "base.pt",
+                {
+                    "model": model.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "spent": clock.spent,
+                },
+            )
             say(f"step {step} {clock.spent:.0f} s held-out {held_out_loss(averaged, held):.4f}")
     return averaged
 

@@ -51,10 +51,12 @@ def spectrum(audio: np.ndarray) -> np.ndarray:
     padded = np.pad(audio[: len(audio) // HOP * HOP], HOP // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, SIZE)[::HOP]
     window = np.hanning(SIZE + 1)[:-1].astype(np.float32)
-    return np.concatenate([
-        np.abs(np.fft.rfft(part * window)).astype(np.float32) / (window.sum() / 2)
-        for part in np.array_split(frames, max(1, len(frames) // 500))
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            np.abs(np.fft.rfft(part * window)).astype(np.float32) / (window.sum() / 2)
+            for part in np.array_split(frames, max(1, len(frames) // 500))
+        ]
+    )
 
 
 def compressed(amplitudes: np.ndarray) -> np.ndarray:
@@ -282,9 +284,15 @@ def train_decoder(model: Oobleck, recordings: list[np.ndarray], data: Path, out:
             say(f"decoder step {step} {clock.spent:.0f} s loss {np.mean(losses[-100:]):.4f}")
         if clock.spent - saved > SAVE_EVERY:
             saved = clock.spent
-            save(out / "decoder.pt", {
-                "model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "spent": clock.spent,
-            })  # fmt: skip
+            save(
+                out / "decoder.pt",
+                {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "spent": clock.spent,
+                },
+            )
             say(f"decoder step {step} {clock.spent:.0f} s held-out {measure(model, held):.4f}")
     say(f"decoder done, {step} steps, held-out {measure(model, held):.4f}")
 

@@ -18,9 +18,13 @@ from musiclora.cli.common import ManyCommand, ManyOption, json_option, note, pri
 @click.option("--num-workers", type=int, help="Processes that read the folder.")
 @json_option
 def augment(
-    input_dir: Path, output_dir: Path, transpose: tuple[int, ...], tempo: tuple[float, ...], num_workers: int | None,
+    input_dir: Path,
+    output_dir: Path,
+    transpose: tuple[int, ...],
+    tempo: tuple[float, ...],
+    num_workers: int | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Write transposed and re-timed copies, tied to their songs: a held-out song's copies are never trained on."""
     from musiclora.data.augment import augment as run
     from musiclora.data.health import health_json, health_line

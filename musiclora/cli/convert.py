@@ -27,9 +27,15 @@ def convert() -> None:
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec, to go into the same folder.")
 @json_option
 def model(
-    source: str, destination: Path, to: str, dtype: str | None, causal: bool, quantize: str | None, vae: Path | None,
+    source: str,
+    destination: Path,
+    to: str,
+    dtype: str | None,
+    causal: bool,
+    quantize: str | None,
+    vae: Path | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Convert the model SOURCE into the new folder DESTINATION.
 
     Symbolic: a GPT-2 folder, a Hub id or `bundled`; safetensors, shards or pytorch_model.bin, with and without the

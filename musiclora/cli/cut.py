@@ -36,9 +36,17 @@ from musiclora.cli.common import json_option, note, print_json
 @click.option("--flac", is_flag=True, help="Write FLAC in place of WAV.")
 @json_option
 def cut(
-    input_dir: Path, output_dir: Path, seconds: float | None, overlap: float, times: Path | None, leftover: str,
-    fade: float, loudness: float | None, flac: bool, as_json: bool,
-) -> None:  # fmt: skip
+    input_dir: Path,
+    output_dir: Path,
+    seconds: float | None,
+    overlap: float,
+    times: Path | None,
+    leftover: str,
+    fade: float,
+    loudness: float | None,
+    flac: bool,
+    as_json: bool,
+) -> None:
     """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest that says where each comes from.
 
     Any format that libsndfile reads, of any length. Silent segments and files that cannot be used are left out with a
@@ -55,9 +63,15 @@ def cut(
     length = sum(item["end"] - item["start"] for item in result.segments)
     sources = len({item["source"] for item in result.segments})
     if as_json:
-        print_json({
-            "output_dir": output_dir, "recordings": sources, "seconds": length, "segments": result.segments,
-            "left_out": result.left_out, "remarks": result.remarks,
-        })  # fmt: skip
+        print_json(
+            {
+                "output_dir": output_dir,
+                "recordings": sources,
+                "seconds": length,
+                "segments": result.segments,
+                "left_out": result.left_out,
+                "remarks": result.remarks,
+            }
+        )
         return
     click.echo(f"{len(result.segments)} segments of {sources} recordings, {length / 60:.1f} minutes, in {output_dir}")

@@ -29,11 +29,23 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @backend_option
 @json_option
 def evaluate(
-    data_dir: Path | None, generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None,
-    paired: bool, rank: bool, picture: Path | None,
-    model: str | None, adapters: tuple[str, ...], tokenizer: str | None, vae: Path | None, max_seq_len: int | None,
-    num_workers: int | None, allow_base_mismatch: bool, backend: str, as_json: bool,
-) -> None:  # fmt: skip
+    data_dir: Path | None,
+    generated_dir: Path | None,
+    reference_dir: Path | None,
+    baseline_dir: Path | None,
+    paired: bool,
+    rank: bool,
+    picture: Path | None,
+    model: str | None,
+    adapters: tuple[str, ...],
+    tokenizer: str | None,
+    vae: Path | None,
+    max_seq_len: int | None,
+    num_workers: int | None,
+    allow_base_mismatch: bool,
+    backend: str,
+    as_json: bool,
+) -> None:
     """Score music: loss, for tokens perplexity and bits a note; with an adapter also against the base alone.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
@@ -48,9 +60,17 @@ def evaluate(
 
     with console() as out:
         result = run(
-            data_dir, model, adapters, backend, tokenizer=tokenizer, vae=vae, max_seq_len=max_seq_len,
-            allow_base_mismatch=allow_base_mismatch, workers=num_workers, reporter=out,
-        )  # fmt: skip
+            data_dir,
+            model,
+            adapters,
+            backend,
+            tokenizer=tokenizer,
+            vae=vae,
+            max_seq_len=max_seq_len,
+            allow_base_mismatch=allow_base_mismatch,
+            workers=num_workers,
+            reporter=out,
+        )
     for text in result.notes:
         note(text)
     if as_json:
@@ -61,9 +81,15 @@ def evaluate(
 
 
 def _compare(
-    generated_dir: Path | None, reference_dir: Path | None, baseline_dir: Path | None, data_dir: Path | None,
-    paired: bool, rank: bool, picture: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    generated_dir: Path | None,
+    reference_dir: Path | None,
+    baseline_dir: Path | None,
+    data_dir: Path | None,
+    paired: bool,
+    rank: bool,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
     from musiclora.audio_comparison import compare_folders
     from musiclora.cli.reporting import console
 
@@ -72,7 +98,7 @@ def _compare(
     with console() as out:
         result = compare_folders(
             generated_dir, reference_dir, baseline_dir=baseline_dir, paired=paired, picture=picture, reporter=out
-        )  # fmt: skip
+        )
     for text in result.notes:
         note(text)
     if as_json:

@@ -19,9 +19,15 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @backend_option
 @json_option
 def fuse(
-    adapters: tuple[str, ...], output_dir: Path, model: str | None, to: str, dtype: str | None,
-    allow_base_mismatch: bool, backend: str, as_json: bool,
-) -> None:  # fmt: skip
+    adapters: tuple[str, ...],
+    output_dir: Path,
+    model: str | None,
+    to: str,
+    dtype: str | None,
+    allow_base_mismatch: bool,
+    backend: str,
+    as_json: bool,
+) -> None:
     """Add adapters to their base and write one checkpoint that needs no adapter any more."""
     from dataclasses import asdict
 

@@ -28,11 +28,14 @@ _AUDIO = (
     click.option("--negative-style", type=click.Path(path_type=Path), help="Audio: a style to stay away from."),
     click.option("--init-audio", type=click.Path(path_type=Path), help="Audio: a recording to continue or repaint."),
     click.option(
-        "--repaint", type=(float, float), multiple=True, metavar="START END",
+        "--repaint",
+        type=(float, float),
+        multiple=True,
+        metavar="START END",
         help="Audio: make these seconds of it anew; -1 is its beginning or end. May be given several times.",
     ),
     click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]"),
-)  # fmt: skip
+)
 
 
 def _family_options(command: Any) -> Any:
@@ -58,18 +61,34 @@ def _family_options(command: Any) -> Any:
 @backend_option
 @json_option
 def generate(
-    output: Path, model: str | None, adapters: tuple[str, ...], seed: int, count: int, compare: bool,
-    allow_base_mismatch: bool, backend: str, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+    output: Path,
+    model: str | None,
+    adapters: tuple[str, ...],
+    seed: int,
+    count: int,
+    compare: bool,
+    allow_base_mismatch: bool,
+    backend: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Write new music with a base model and any number of adapters."""
     from musiclora.cli.reporting import console
     from musiclora.generating import generate as run
 
     with console() as out:
         made = run(
-            output, model, adapters, backend, compare=compare, allow_base_mismatch=allow_base_mismatch, reporter=out,
-            seed=seed, count=count, **options,
-        )  # fmt: skip
+            output,
+            model,
+            adapters,
+            backend,
+            compare=compare,
+            allow_base_mismatch=allow_base_mismatch,
+            reporter=out,
+            seed=seed,
+            count=count,
+            **options,
+        )
     for text in made.notes:
         note(text)
     if as_json:

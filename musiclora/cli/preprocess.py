@@ -29,9 +29,15 @@ from musiclora.cli.common import backend_option, json_option, note, print_json
 @backend_option
 @json_option
 def preprocess(
-    data_dir: Path, output_dir: Path, model: str | None, num_workers: int | None, backend: str, seed: int,
-    as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+    data_dir: Path,
+    output_dir: Path,
+    model: str | None,
+    num_workers: int | None,
+    backend: str,
+    seed: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Tokenise or encode a folder once; `train --data-dir` and `evaluate --data-dir` take the result instead of it.
 
     An interrupted encoding goes on where it stopped.

@@ -16,9 +16,22 @@ import numpy as np
 from musiclora.errors import ConfigError, DataError
 
 SUFFIXES = {
-    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav",
+    ".aif",
+    ".aifc",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".flac",
+    ".mp2",
+    ".mp3",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".rf64",
+    ".w64",
+    ".wav",
     ".wave",
-}  # fmt: skip
+}
 # Sound that libsndfile does not read; said, so that nothing is passed over in silence.
 FOREIGN = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
 BLOCK = 1 << 15  # frames read at one time
@@ -26,10 +39,17 @@ _LONGEST = 1800.0  # seconds that are read at once; longer recordings are stream
 _LOUDEST = 64.0  # times full scale: a float file beyond it is mislabelled or damaged
 _RATES = (1000, 1_000_000)  # Hz
 _CONTAINERS = {
-    "AIFF": {".aif", ".aifc", ".aiff"}, "AU": {".au"}, "CAF": {".caf"}, "FLAC": {".flac"}, "MP3": {".mp2", ".mp3"},
-    "OGG": {".oga", ".ogg", ".opus"}, "RF64": {".rf64", ".wav"}, "W64": {".w64"}, "WAV": {".wav", ".wave"},
+    "AIFF": {".aif", ".aifc", ".aiff"},
+    "AU": {".au"},
+    "CAF": {".caf"},
+    "FLAC": {".flac"},
+    "MP3": {".mp2", ".mp3"},
+    "OGG": {".oga", ".ogg", ".opus"},
+    "RF64": {".rf64", ".wav"},
+    "W64": {".w64"},
+    "WAV": {".wav", ".wave"},
     "WAVEX": {".wav", ".wave"},
-}  # fmt: skip
+}
 _SHORT = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN = 0x7FFF0000  # bytes; a size like that stands for «not known yet» in files that were written to a pipe
 _hush = threading.Lock()

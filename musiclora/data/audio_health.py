@@ -89,9 +89,17 @@ def _measured(sound: Sound, name: str) -> AudioHealth:
         problem = f"is silent (peak {decibels(peak):.0f} dB)"
     share = flat / max(1, sound.read * sound.channels)
     return AudioHealth(
-        name, problem, _notes(sound, share, peak), seconds, sound.read, sound.rate, sound.channels,
-        f"{sound.container} {sound.kind}", peak, share,
-    )  # fmt: skip
+        name,
+        problem,
+        _notes(sound, share, peak),
+        seconds,
+        sound.read,
+        sound.rate,
+        sound.channels,
+        f"{sound.container} {sound.kind}",
+        peak,
+        share,
+    )
 
 
 def _notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
@@ -161,11 +169,19 @@ def audio_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
     """Cells for a table with the headings COLUMNS; skipped rows first, then those with notes, then the others."""
     rank = {"skipped": 0, "noted": 1, "kept": 2}
     return [
-        (r.file, _status(r), f"{r.seconds:.1f}", str(r.rate or ""), str(r.channels or ""), r.kind,
-         f"{decibels(r.peak):.1f} dB" if r.frames else "", f"{r.clipped:.2%}" if r.clipped else "",
-         "; ".join([r.problem] if r.problem else r.notes))
+        (
+            r.file,
+            _status(r),
+            f"{r.seconds:.1f}",
+            str(r.rate or ""),
+            str(r.channels or ""),
+            r.kind,
+            f"{decibels(r.peak):.1f} dB" if r.frames else "",
+            f"{r.clipped:.2%}" if r.clipped else "",
+            "; ".join([r.problem] if r.problem else r.notes),
+        )
         for r in sorted(rows, key=lambda row: rank[_status(row)])
-    ]  # fmt: skip
+    ]
 
 
 def audio_json(rows: Sequence[AudioHealth]) -> dict[str, Any]:

@@ -132,9 +132,15 @@ def cut_folder(
         order = {h.file: number for number, h in enumerate(healths)}
         result.segments.sort(key=lambda s: (order[s["source"]], s["start"], s["end"]))
         settings = {**asdict(options), "times": times is not None, "sample_rate": RATE}
-        write_json(temporary / MANIFEST, {
-            "format": 1, "settings": settings, "segments": result.segments, "left_out": result.left_out,
-        })  # fmt: skip
+        write_json(
+            temporary / MANIFEST,
+            {
+                "format": 1,
+                "settings": settings,
+                "segments": result.segments,
+                "left_out": result.left_out,
+            },
+        )
     return result
 
 
@@ -214,9 +220,14 @@ def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np
 
 
 def _write(
-    piece: Piece, audio: np.ndarray, health: AudioHealth, options: CutOptions, folder: Path, names: Names,
+    piece: Piece,
+    audio: np.ndarray,
+    health: AudioHealth,
+    options: CutOptions,
+    folder: Path,
+    names: Names,
     result: CutResult,
-) -> None:  # fmt: skip
+) -> None:
     """Write one segment, or say why not."""
     end = piece.start + audio.shape[1] / RATE
     peak = float(np.abs(audio).max(initial=0.0))

@@ -97,9 +97,13 @@ class _File:
 
 
 def encode_recordings(
-    folder: Path, cache: Path, codec: Codec, fingerprint: str, reporter: Reporter | None = None,
+    folder: Path,
+    cache: Path,
+    codec: Codec,
+    fingerprint: str,
+    reporter: Reporter | None = None,
     encoding: Encoding | None = None,
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     """Encode every recording of a folder into the cache; those already in it are kept.
 
     Memory does not grow with a recording's length. Segments that `musiclora cut` wrote keep the source that their
@@ -235,9 +239,7 @@ def _encoded(
     return {"seconds": samples / codec.sample_rate, "notes": list(health.notes)}
 
 
-def _stream_into(
-    part: Path, file: _File, codec: Codec, encoding: Encoding, tell: Callable[[float], None]
-) -> int:  # fmt: skip
+def _stream_into(part: Path, file: _File, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:
     """Append blocks of latents to a file, after those that it holds; the recording's length in samples."""
     size = BLOCK * codec.latent_channels * 4
     with part.open("ab") as out:

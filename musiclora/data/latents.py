@@ -36,10 +36,12 @@ def known_items(folder: Path, fingerprint: str, posterior: str) -> dict[str, dic
     try:
         items = read_json(folder / INDEX)["items"]
         return {
-            item["sha256"]: {"seconds": item["end"] - item.get("start", 0.0), "notes": [], **item} for item in items
-            if item["codec"] == fingerprint and item.get("posterior", "mean") == posterior
+            item["sha256"]: {"seconds": item["end"] - item.get("start", 0.0), "notes": [], **item}
+            for item in items
+            if item["codec"] == fingerprint
+            and item.get("posterior", "mean") == posterior
             and _is(folder / f"{item['sha256']}.safetensors", fingerprint, posterior)
-        }  # fmt: skip
+        }
     except (ConvertError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -49,9 +49,12 @@ def train(backend: Any, folder: Path, frames: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     latents, noise = rng.standard_normal((2, 1, frames, 64), np.float32)
     batch = {
-        "latents": latents, "noise": noise, "time": np.full(1, 0.5, np.float32),
-        "valid": np.ones((1, frames), bool), "start_time": np.zeros(1, np.float32),
-    }  # fmt: skip
+        "latents": latents,
+        "noise": noise,
+        "time": np.full(1, 0.5, np.float32),
+        "valid": np.ones((1, frames), bool),
+        "start_time": np.zeros(1, np.float32),
+    }
     training = model.start_training(OptimSpec(checkpointing=True))
     start = time.perf_counter()
     result = training.step([batch], 2e-4)

@@ -84,9 +84,26 @@ def main() -> None:
     encoding = time.monotonic() - at
     run = out / f"run-{options.backend}"
     musiclora(
-        "train", "--model", MODEL, "--data-dir", out / "latents", "--output-dir", run, "--max-steps", options.steps,
-        "--lr", 1e-3, "--lora-dropout", 0.05, "--batch-size", 8, "--grad-accum-steps", 1, "--restart", *backend,
-    )  # fmt: skip
+        "train",
+        "--model",
+        MODEL,
+        "--data-dir",
+        out / "latents",
+        "--output-dir",
+        run,
+        "--max-steps",
+        options.steps,
+        "--lr",
+        1e-3,
+        "--lora-dropout",
+        0.05,
+        "--batch-size",
+        8,
+        "--grad-accum-steps",
+        1,
+        "--restart",
+        *backend,
+    )
     adapter = run / "adapter-best"
     losses = {
         name: musiclora("evaluate", "--data-dir", out / "cut-held-out", "--adapter-dir", adapter, "--backend", name)
@@ -95,17 +112,36 @@ def main() -> None:
     music = out / "music"
     shutil.rmtree(music, ignore_errors=True)
     musiclora(
-        "generate", "--adapter-dir", adapter, "--output", music / "piece.wav", "--count", 12, "--compare",
-        "--guidance", 0, *backend,
-    )  # fmt: skip
+        "generate",
+        "--adapter-dir",
+        adapter,
+        "--output",
+        music / "piece.wav",
+        "--count",
+        12,
+        "--compare",
+        "--guidance",
+        0,
+        *backend,
+    )
     distances = musiclora("evaluate", "--generated-dir", music, "--reference-dir", out / "cut-held-out")
     from musiclora.models import find_model
 
-    sys.stdout.write(json.dumps({
-        "backend": options.backend, "files": options.files, "encoding_s": round(encoding, 1),
-        "held_out": losses, "distances": {k: v for k, v in distances.items() if k != "files"},
-        "peft": peft_keys(find_model(MODEL).path, adapter), "seconds": round(time.monotonic() - started, 1),
-    }, indent=1) + "\n")  # fmt: skip
+    sys.stdout.write(
+        json.dumps(
+            {
+                "backend": options.backend,
+                "files": options.files,
+                "encoding_s": round(encoding, 1),
+                "held_out": losses,
+                "distances": {k: v for k, v in distances.items() if k != "files"},
+                "peft": peft_keys(find_model(MODEL).path, adapter),
+                "seconds": round(time.monotonic() - started, 1),
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

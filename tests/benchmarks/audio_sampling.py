@@ -124,13 +124,17 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "backend": backend.name, "device": backend.device(), "width": width, "depth": depth,
-        "frames": options.frames, "steps": options.steps,
+        "backend": backend.name,
+        "device": backend.device(),
+        "width": width,
+        "depth": depth,
+        "frames": options.frames,
+        "steps": options.steps,
         **{f"{name}_s": round(value, 3) for name, value in medians.items()},
         "ratio": round(medians["plain"] / medians["ours"], 2),
         "interface_ratio": round(medians["interface"] / medians["ours"], 2),
         "largest_difference": max(float(np.abs(ends["ours"] - ends[name]).max()) for name in ("plain", "interface")),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

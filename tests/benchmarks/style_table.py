@@ -56,11 +56,23 @@ class Settings:
         """Training options of one cell."""
         whole = column.startswith("full-")
         return TrainConfig(
-            data_dir=str(data), output_dir=str(run), model=self.model, backend=column.split("-")[1], seed=seed,
-            trainable="all" if whole else "adapter", lr=self.full_lr if whole else self.lr, lora_r=self.rank,
-            lora_alpha=self.alpha, lora_dropout=self.dropout, val_split=0.0, max_steps=self.steps,
-            batch_size=self.rows, grad_accum_steps=1, max_seq_len=self.length, transpose=self.transpose,
-        )  # fmt: skip
+            data_dir=str(data),
+            output_dir=str(run),
+            model=self.model,
+            backend=column.split("-")[1],
+            seed=seed,
+            trainable="all" if whole else "adapter",
+            lr=self.full_lr if whole else self.lr,
+            lora_r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            val_split=0.0,
+            max_steps=self.steps,
+            batch_size=self.rows,
+            grad_accum_steps=1,
+            max_seq_len=self.length,
+            transpose=self.transpose,
+        )
 
 
 class Cells:
@@ -110,9 +122,12 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
     found = evaluate(held_out, model, adapters, result.backend, max_seq_len=settings.length)
     shutil.rmtree(run)
     return {
-        "bits_per_note": found.score.bits_per_note, "notes": found.score.notes, "backend": result.backend,
-        "steps": result.progress.step, "seconds": round(seconds, 1),
-    }  # fmt: skip
+        "bits_per_note": found.score.bits_per_note,
+        "notes": found.score.notes,
+        "backend": result.backend,
+        "steps": result.progress.step,
+        "seconds": round(seconds, 1),
+    }
 
 
 def markdown(cells: Cells, corpora: list[str], seeds: list[int], columns: list[str]) -> str:

@@ -105,11 +105,35 @@ def commands(folder, base, out, backend):
     """The commands that read a folder of recordings."""
     return {
         "cut": ["cut", "--input-dir", folder, "--output-dir", out / "cut", "--seconds", 1.5],
-        "preprocess": ["preprocess", "--data-dir", folder, "--output-dir", out / "latents", "--model", base,
-                       "--backend", backend],
-        "train": ["train", "--data-dir", folder, "--output-dir", out / "run", "--model", base, "--backend", backend,
-                  "--max-seq-len", 20, "--max-steps", 1, "--lora-r", 2],
-    }  # fmt: skip
+        "preprocess": [
+            "preprocess",
+            "--data-dir",
+            folder,
+            "--output-dir",
+            out / "latents",
+            "--model",
+            base,
+            "--backend",
+            backend,
+        ],
+        "train": [
+            "train",
+            "--data-dir",
+            folder,
+            "--output-dir",
+            out / "run",
+            "--model",
+            base,
+            "--backend",
+            backend,
+            "--max-seq-len",
+            20,
+            "--max-steps",
+            1,
+            "--lora-r",
+            2,
+        ],
+    }
 
 
 COMMANDS = ["cut", "preprocess", "train"]
@@ -160,10 +184,21 @@ def test_a_folder_without_audio_is_refused(base, any_backend, tmp_path, command)
 def test_generate_refuses_to_continue_what_is_no_recording(base, any_backend, tmp_path, kind, capfd):
     bad = useless(tmp_path / "in", kind)
     refused(
-        call("generate", "--model", base, "--output", tmp_path / "new.wav", "--init-audio", bad, "--backend",
-             any_backend, "--steps", 3),
+        call(
+            "generate",
+            "--model",
+            base,
+            "--output",
+            tmp_path / "new.wav",
+            "--init-audio",
+            bad,
+            "--backend",
+            any_backend,
+            "--steps",
+            3,
+        ),
         bad.name,
-    )  # fmt: skip
+    )
     assert not (tmp_path / "new.wav").exists()
     assert capfd.readouterr().err == ""
 
@@ -174,10 +209,20 @@ def test_generate_refuses_to_continue_two_hours(base, any_backend, tmp_path):
         for _ in range(120):
             file.write(np.zeros(8000 * 60, np.float32))
     refused(
-        call("generate", "--model", base, "--output", tmp_path / "new.wav", "--init-audio", path, "--backend",
-             any_backend),
-        "120 minutes", "musiclora cut",
-    )  # fmt: skip
+        call(
+            "generate",
+            "--model",
+            base,
+            "--output",
+            tmp_path / "new.wav",
+            "--init-audio",
+            path,
+            "--backend",
+            any_backend,
+        ),
+        "120 minutes",
+        "musiclora cut",
+    )
 
 
 def test_latents_of_another_codec_are_refused(base, any_backend, tmp_path):
@@ -207,8 +252,9 @@ def test_a_style_of_the_wrong_width_is_refused(base, any_backend, tmp_path, endi
         refused(call(*todo[command], "--style", style), "512", "768")
     refused(
         call("generate", "--model", base, "--output", tmp_path / "new.wav", "--style", style, "--backend", any_backend),
-        "512", "768",
-    )  # fmt: skip
+        "512",
+        "768",
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -240,8 +286,9 @@ def test_too_little_disk_is_one_line_and_what_was_encoded_is_kept(base, any_back
     toy_audio.write_recordings(tmp_path / "in", 2, 1.0)
     todo = commands(tmp_path / "in", base, tmp_path / "out", any_backend)[command]
     cache = tmp_path / "out" / ("latents" if command == "preprocess" else "run-latents")
-    first = call("preprocess", "--data-dir", tmp_path / "in", "--output-dir", cache, "--model", base, "--backend",
-                 any_backend)  # fmt: skip
+    first = call(
+        "preprocess", "--data-dir", tmp_path / "in", "--output-dir", cache, "--model", base, "--backend", any_backend
+    )
     assert first.exit_code == 0, first.output
     before = sorted(p.name for p in cache.iterdir())
     write(tmp_path / "in" / "new.wav", toy_audio.tone(2, 9))
@@ -269,10 +316,16 @@ def test_an_output_that_is_a_file_or_holds_something_else_is_refused(base, any_b
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--seconds", 0], "--seconds"), (["--seconds", "nan"], "--seconds"), (["--overlap", 60], "--overlap"),
-     (["--overlap", -1], "--overlap"), (["--loudness", 5], "--loudness"), (["--fade", -1], "--fade"),
-     (["--times", "nowhere.csv"], "nowhere.csv")],
-)  # fmt: skip
+    [
+        (["--seconds", 0], "--seconds"),
+        (["--seconds", "nan"], "--seconds"),
+        (["--overlap", 60], "--overlap"),
+        (["--overlap", -1], "--overlap"),
+        (["--loudness", 5], "--loudness"),
+        (["--fade", -1], "--fade"),
+        (["--times", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
 def test_options_of_cut_that_make_no_sense_are_named(tmp_path, options, words):
     toy_audio.write_recordings(tmp_path / "in", 1, 1.0)
     refused(call("cut", "--input-dir", tmp_path / "in", "--output-dir", tmp_path / "out", *options), words)

@@ -30,9 +30,23 @@ def call(*arguments):
 
 def train(base, latents, output, backend, *more):
     return call(
-        "train", "--data-dir", latents, "--output-dir", output, "--model", base, "--backend", backend,
-        "--max-seq-len", 24, "--max-steps", 2, "--lora-r", 2, *more,
-    )  # fmt: skip
+        "train",
+        "--data-dir",
+        latents,
+        "--output-dir",
+        output,
+        "--model",
+        base,
+        "--backend",
+        backend,
+        "--max-seq-len",
+        24,
+        "--max-steps",
+        2,
+        "--lora-r",
+        2,
+        *more,
+    )
 
 
 def refused(result, *words):
@@ -81,9 +95,20 @@ def test_evaluate_prints_the_loss_of_base_and_adapter(run, latents, any_backend)
 def test_generate_writes_and_says_what_it_wrote(run, any_backend, tmp_path):
     require("soundfile")
     result = call(
-        "generate", "--adapter-dir", f"{run[0]}:0.5", "--output", tmp_path / "new.flac", "--backend", any_backend,
-        "--steps", 3, "--seconds", 1, "--compare", "--json",
-    )  # fmt: skip
+        "generate",
+        "--adapter-dir",
+        f"{run[0]}:0.5",
+        "--output",
+        tmp_path / "new.flac",
+        "--backend",
+        any_backend,
+        "--steps",
+        3,
+        "--seconds",
+        1,
+        "--compare",
+        "--json",
+    )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert [Path(f["path"]).name for f in found["files"]] == ["new.flac", "new-base.flac"]
@@ -94,15 +119,35 @@ def test_repainting_from_the_beginning_is_not_read_as_an_option(run, any_backend
     require("soundfile")
     toy_audio.write_recordings(tmp_path / "in", 1, 1.5)
     result = call(
-        "generate", "--adapter-dir", run[0], "--output", tmp_path / "new.wav", "--backend", any_backend, "--steps", 3,
-        "--init-audio", tmp_path / "in" / "tone-0.wav", "--repaint", -1, 0.5, "--repaint", 1.2, -1,
-    )  # fmt: skip
+        "generate",
+        "--adapter-dir",
+        run[0],
+        "--output",
+        tmp_path / "new.wav",
+        "--backend",
+        any_backend,
+        "--steps",
+        3,
+        "--init-audio",
+        tmp_path / "in" / "tone-0.wav",
+        "--repaint",
+        -1,
+        0.5,
+        "--repaint",
+        1.2,
+        -1,
+    )
     assert result.exit_code == 0, result.stderr
 
 
 def test_options_of_the_other_family_are_refused_by_name(base, latents, run, any_backend, tmp_path):
-    refused(train(base, latents, tmp_path / "r", any_backend, "--transpose", 2, "--tokenizer", "x"), "--tokenizer",
-            "--transpose", "symbolic", "audio")  # fmt: skip
+    refused(
+        train(base, latents, tmp_path / "r", any_backend, "--transpose", 2, "--tokenizer", "x"),
+        "--tokenizer",
+        "--transpose",
+        "symbolic",
+        "audio",
+    )
     generate = ["generate", "--adapter-dir", run[0], "--backend", any_backend, "--output", tmp_path / "new.wav"]
     refused(call(*generate, "--max-new-tokens", 5), "--max-new-tokens", "symbolic")
     refused(call("evaluate", "--data-dir", latents, "--adapter-dir", run[0], "--tokenizer", "x"), "--tokenizer")
@@ -111,9 +156,22 @@ def test_options_of_the_other_family_are_refused_by_name(base, latents, run, any
 
 def test_a_symbolic_model_refuses_the_options_of_audio(tiny_base, tunes, any_backend, tmp_path):
     refused(
-        call("train", "--data-dir", tunes, "--output-dir", tmp_path / "r", "--model", tiny_base, "--backend",
-             any_backend, "--style", "x"), "--style", "audio",
-    )  # fmt: skip
+        call(
+            "train",
+            "--data-dir",
+            tunes,
+            "--output-dir",
+            tmp_path / "r",
+            "--model",
+            tiny_base,
+            "--backend",
+            any_backend,
+            "--style",
+            "x",
+        ),
+        "--style",
+        "audio",
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -131,12 +189,12 @@ def test_a_codec_that_is_not_there_or_another_one_is_refused(base, run, any_back
 
 
 def test_an_adapter_for_another_base_is_refused(run, latents, any_backend, tmp_path):
-    other = toy_audio.write_base(
-        tmp_path / "other", conv_layers=0)  # fmt: skip
+    other = toy_audio.write_base(tmp_path / "other", conv_layers=0)
     refused(
         call("evaluate", "--data-dir", latents, "--adapter-dir", run[0], "--model", other, "--backend", any_backend),
-        "another base", "--allow-base-mismatch",
-    )  # fmt: skip
+        "another base",
+        "--allow-base-mismatch",
+    )
 
 
 def test_one_recording_is_too_few(base, any_backend, tmp_path):
@@ -146,6 +204,18 @@ def test_one_recording_is_too_few(base, any_backend, tmp_path):
 
 
 def test_a_rate_that_blows_up_ends_with_one_line(base, latents, any_backend, tmp_path):
-    result = train(base, latents, tmp_path / "run", any_backend, "--lr", 1e30, "--warmup-steps", 0, "--max-grad-norm",
-                   0, "--max-steps", 8)  # fmt: skip
+    result = train(
+        base,
+        latents,
+        tmp_path / "run",
+        any_backend,
+        "--lr",
+        1e30,
+        "--warmup-steps",
+        0,
+        "--max-grad-norm",
+        0,
+        "--max-steps",
+        8,
+    )
     refused(result, "not finite", "--lr")

@@ -55,16 +55,39 @@ def preprocess(folder, base, backend, *more):
 
 def train(folder, base, backend):
     return call(
-        "train", "--data-dir", folder, "--output-dir", folder.parent / "run", "--model", base, "--backend", backend,
-        "--max-seq-len", 24, "--max-steps", 1, "--lora-r", 2,
-    )  # fmt: skip
+        "train",
+        "--data-dir",
+        folder,
+        "--output-dir",
+        folder.parent / "run",
+        "--model",
+        base,
+        "--backend",
+        backend,
+        "--max-seq-len",
+        24,
+        "--max-steps",
+        1,
+        "--lora-r",
+        2,
+    )
 
 
 def generate(path, base, backend, *more):
     return call(
-        "generate", "--model", base, "--output", path.parent.parent / "made.wav", "--backend", backend, "--seconds", 1,
-        "--steps", 2, *more,
-    )  # fmt: skip
+        "generate",
+        "--model",
+        base,
+        "--output",
+        path.parent.parent / "made.wav",
+        "--backend",
+        backend,
+        "--seconds",
+        1,
+        "--steps",
+        2,
+        *more,
+    )
 
 
 def write(path, kind):
@@ -83,8 +106,11 @@ def write(path, kind):
         soundfile.write(path, toy_audio.tone(2.0, 3, 192_000), 192_000, subtype="PCM_24")
     else:
         changed = {
-            "no samples": good[:0], "silent": 0 * good, "clipped": np.clip(20 * good, -1, 1), "one second": good[:RATE],
-        }[kind]  # fmt: skip
+            "no samples": good[:0],
+            "silent": 0 * good,
+            "clipped": np.clip(20 * good, -1, 1),
+            "one second": good[:RATE],
+        }[kind]
         soundfile.write(path, changed, RATE)
     return path
 
@@ -230,5 +256,17 @@ def test_an_output_folder_with_something_else_in_it_is_left_alone(folder, base, 
 
 
 def test_preprocess_of_the_other_family_refuses_options_of_this_one(folder):
-    refused(call("preprocess", "--data-dir", folder, "--output-dir", folder / "o", "--model", "bundled", "--posterior",
-                 "mean"), "--posterior")  # fmt: skip
+    refused(
+        call(
+            "preprocess",
+            "--data-dir",
+            folder,
+            "--output-dir",
+            folder / "o",
+            "--model",
+            "bundled",
+            "--posterior",
+            "mean",
+        ),
+        "--posterior",
+    )

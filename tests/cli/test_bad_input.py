@@ -26,9 +26,16 @@ def run(tmp_path, monkeypatch):
 def train(run, tiny_base, tunes, any_backend, tmp_path):
     def call(**options):
         settings = {
-            "data_dir": tunes, "output_dir": tmp_path / "run", "model": tiny_base, "backend": any_backend,
-            "max_seq_len": 128, "batch_size": 2, "max_steps": 2, "num_workers": 1, "lora_r": 2,
-        }  # fmt: skip
+            "data_dir": tunes,
+            "output_dir": tmp_path / "run",
+            "model": tiny_base,
+            "backend": any_backend,
+            "max_seq_len": 128,
+            "batch_size": 2,
+            "max_steps": 2,
+            "num_workers": 1,
+            "lora_r": 2,
+        }
         settings.update(options)
         pairs = [("--" + name.replace("_", "-"), value) for name, value in settings.items()]
         return run("train", *(part for pair in pairs for part in pair))

@@ -117,10 +117,16 @@ def test_a_copy_keeps_the_ranks_and_scales_of_its_modules_and_vanilla_peft_reads
     transformers = require("transformers")
     write_checkpoint(tmp_path / "base", CONFIG, fresh_tensors(CONFIG, 0), "hf")
     config = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=["c_attn", "attn.c_proj"], rank_pattern={"h.1.attn.c_attn": 2},
-        alpha_pattern={"attn.c_proj": 3, "h.0.attn.c_attn": 0.1}, use_rslora=True, fan_in_fan_out=True,
-        init_lora_weights=False, task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=4,
+        lora_alpha=8,
+        target_modules=["c_attn", "attn.c_proj"],
+        rank_pattern={"h.1.attn.c_attn": 2},
+        alpha_pattern={"attn.c_proj": 3, "h.0.attn.c_attn": 0.1},
+        use_rslora=True,
+        fan_in_fan_out=True,
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
     base = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
     peft.get_peft_model(base, config).save_pretrained(tmp_path / "a", save_embedding_layers=False)
     done = convert_adapter(str(tmp_path / "a"), tmp_path / "b", "peft")

@@ -96,9 +96,19 @@ def expected_update(module, parts):
 @pytest.mark.parametrize("layout", ["hf", "mlx"])
 def test_fusing_computes_what_base_and_adapters_compute(layout, base, adapters, backend_name, tmp_path):
     done = report(
-        "fuse", "--adapter-dir", f"{adapters[0]}:0.5", f"{adapters[1]}:-1", "--model", base, "--to", layout,
-        "--output-dir", "fused", "--backend", backend_name,
-    )  # fmt: skip
+        "fuse",
+        "--adapter-dir",
+        f"{adapters[0]}:0.5",
+        f"{adapters[1]}:-1",
+        "--model",
+        base,
+        "--to",
+        layout,
+        "--output-dir",
+        "fused",
+        "--backend",
+        backend_name,
+    )
     assert done["backend"] == backend_name
     assert done["velocity_difference"] <= 1e-4 * max(1, done["largest_velocity"])
     before, after = (dict(read_diffrhythm(folder).tensors()) for folder in (base, tmp_path / "fused"))
@@ -119,9 +129,17 @@ def test_the_fused_folder_has_the_codec_the_configuration_and_the_style_beside_i
     base = make_base(tmp_path / "long", config)
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     done = report(
-        "fuse", "--adapter-dir", f"{adapters[0]}:0.5", adapters[1], "--model", base, "--output-dir", "fused",
-        "--backend", any_backend,
-    )  # fmt: skip
+        "fuse",
+        "--adapter-dir",
+        f"{adapters[0]}:0.5",
+        adapters[1],
+        "--model",
+        base,
+        "--output-dir",
+        "fused",
+        "--backend",
+        any_backend,
+    )
     fused = tmp_path / "fused"
     assert read_diffrhythm(fused).config == config
     assert (fused / "vae" / "model.safetensors").read_bytes() == (base / "vae" / "model.safetensors").read_bytes()
@@ -134,8 +152,16 @@ def test_a_base_in_half_precision_stays_so_and_it_is_said(tmp_path, adapters, an
     base = make_base(tmp_path / "base", codec=False)
     done = report("convert", "model", base, "half", "--to", "hf", "--dtype", "float16")
     done = report(
-        "fuse", "--adapter-dir", adapters[0], "--model", "half", "--output-dir", "fused", "--backend", any_backend,
-    )  # fmt: skip
+        "fuse",
+        "--adapter-dir",
+        adapters[0],
+        "--model",
+        "half",
+        "--output-dir",
+        "fused",
+        "--backend",
+        any_backend,
+    )
     kinds = {str(kind) for kind in read_diffrhythm(tmp_path / "fused").dtypes.values()}
     assert kinds == {"float16"}
     assert any(re.search(r"rounded to float16, which changes them by .+ % of the", note) for note in done["notes"])
@@ -226,9 +252,7 @@ def test_a_wrongly_converted_adapter_is_withdrawn(base, adapters, any_backend, t
     monkeypatch.setitem(conversion._READERS, "peft", wrong)
     monkeypatch.setattr(conversion, "same_update", lambda *parts: 0.0)  # only the model's output is to tell
     monkeypatch.setattr(conversion, "read_adapter", lambda source: (adapters[0], read_peft(adapters[0])))
-    result = call(
-        "convert", "adapter", adapters[0], "out", "--to", "peft", "--model", base, "--backend", any_backend
-    )  # fmt: skip
+    result = call("convert", "adapter", adapters[0], "out", "--to", "peft", "--model", base, "--backend", any_backend)
     refused(result, "velocity differs", "withdrawn")
     assert not (tmp_path / "out").exists()
 

@@ -47,9 +47,12 @@ def test_it_computes_what_vanilla_peft_does_with_the_original(settings: dict[str
 
     torch.manual_seed(0)
     config = peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=["q_proj", "o_proj", "proj_out", "time_mlp.0"], init_lora_weights=False,
+        r=4,
+        lora_alpha=6,
+        target_modules=["q_proj", "o_proj", "proj_out", "time_mlp.0"],
+        init_lora_weights=False,
         **settings,
-    )  # fmt: skip
+    )
     model = peft.get_peft_model(DiT.from_folder(base), config)
     model.save_pretrained(base.parent / "a", save_embedding_layers=False)
     expected = model.merge_and_unload().state_dict()

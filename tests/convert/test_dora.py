@@ -113,9 +113,14 @@ def test_vanilla_peft_loads_ours_and_computes_what_the_fused_model_does(work: Pa
 def test_an_adapter_saved_by_peft_reads_with_its_values(work: Path) -> None:
     torch, transformers, peft = (require(n) for n in ("torch", "transformers", "peft"))
     config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=["c_attn", "c_proj"], use_dora=True, fan_in_fan_out=True,
-        rank_pattern={"h.0.attn.c_proj": 2}, task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=3,
+        lora_alpha=5,
+        target_modules=["c_attn", "c_proj"],
+        use_dora=True,
+        fan_in_fan_out=True,
+        rank_pattern={"h.0.attn.c_proj": 2},
+        task_type="CAUSAL_LM",
+    )
     model = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained("base"), config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -174,9 +179,15 @@ def test_ranks_that_differ_are_padded_without_changing_what_is_fused(work: Path)
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": {"h.0.attn.c_proj": 1}}))
     assert run("convert", "adapter", "a", "m", "--to", "mlx-lm").exit_code == 0
     adapter = read_mlx_lm(work / "m")
-    found = dict(fuse_tensors(
-        tensors().items(), None, {}, conv1d=True, dora=[Dora(adapter.spec, adapter.state, adapter.magnitudes)],
-    ))  # fmt: skip
+    found = dict(
+        fuse_tensors(
+            tensors().items(),
+            None,
+            {},
+            conv1d=True,
+            dora=[Dora(adapter.spec, adapter.state, adapter.magnitudes)],
+        )
+    )
     assert run("fuse", "--adapter-dir", "a", "--output-dir", "out").exit_code == 0
     for key, array in read_checkpoint(Path("out")).load().items():
         np.testing.assert_allclose(found[key], array, atol=1e-6)

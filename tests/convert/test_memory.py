@@ -31,8 +31,11 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_checkpoint(tmp_path:
     largest = 4 * max(int(np.prod(shape)) for shape in shapes.values())
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path / "hf"), str(tmp_path / "out")],
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     grown = int(done.stdout) * 1024
     assert size > 100e6
     assert grown < 8 * largest + 20e6  # a few copies of one tensor, and what the allocator keeps

@@ -90,9 +90,14 @@ def test_adapters_go_to_mlx_lm_and_back_for_any_targets_ranks_and_scales(data: s
 
 @few
 @given(
-    st.sampled_from([2, 4, 8]), st.sampled_from([32, 64, 128]), st.integers(1, 4), st.integers(1, 3),
-    st.floats(-30, 30), st.floats(-1, 1), st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.sampled_from([2, 4, 8]),
+    st.sampled_from([32, 64, 128]),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.floats(-30, 30),
+    st.floats(-1, 1),
+    st.integers(0, 2**32 - 1),
+)
 def test_quantising_what_was_quantised_changes_at_most_its_rounding(
     bits: int, group: int, rows: int, groups: int, power: float, shift: float, seed: int
 ) -> None:
@@ -204,9 +209,12 @@ def test_diffrhythm_of_any_size_reads_back_from_its_tensors_alone(
 
 @few
 @given(
-    st.integers(1, 4), st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3),
-    sizes, st.sampled_from(["hf", "mlx"]), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3),
+    sizes,
+    st.sampled_from(["hf", "mlx"]),
+    st.booleans(),
+)
 def test_a_codec_of_any_size_reads_back_from_its_tensors_alone(
     channels: int, stages: list[tuple[int, int]], latent: int, layout: str, normed: bool
 ) -> None:

@@ -31,17 +31,41 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 
 @few
 @given(
-    st.sampled_from([16, 24, 32]), st.integers(1, 3), st.sampled_from([1, 2]), sizes, st.integers(0, 2), st.booleans(),
-    st.booleans(), dtypes, routes, st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.sampled_from([16, 24, 32]),
+    st.integers(1, 3),
+    st.sampled_from([1, 2]),
+    sizes,
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+    dtypes,
+    routes,
+    st.integers(0, 2**32 - 1),
+)
 def test_the_transformer(
-    text: int, depth: int, ff: int, mel: int, blocks: int, duration: bool, causal: bool, dtype: str, route: list[str],
+    text: int,
+    depth: int,
+    ff: int,
+    mel: int,
+    blocks: int,
+    duration: bool,
+    causal: bool,
+    dtype: str,
+    route: list[str],
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     config = DiffRhythmConfig(
-        32, depth, ff, text, blocks, mel, 3, max_frames=6144 if duration else 2048, causal=causal,
+        32,
+        depth,
+        ff,
+        text,
+        blocks,
+        mel,
+        3,
+        max_frames=6144 if duration else 2048,
+        causal=causal,
         duration_embedding=duration,
-    )  # fmt: skip
+    )
     tensors = random_tensors(config.tensor_shapes(), seed, dtype)
     with tempfile.TemporaryDirectory() as folder:
         last = Path(folder) / "0"
@@ -56,10 +80,14 @@ def test_the_transformer(
 
 @few
 @given(
-    st.integers(1, 5), st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3), sizes,
-    st.sampled_from(["folded", "gain and direction", "zero rows"]), dtypes,
-    st.lists(st.sampled_from(["hf", "mlx", "diffusers"]), min_size=1, max_size=4), st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3),
+    sizes,
+    st.sampled_from(["folded", "gain and direction", "zero rows"]),
+    dtypes,
+    st.lists(st.sampled_from(["hf", "mlx", "diffusers"]), min_size=1, max_size=4),
+    st.integers(0, 2**32 - 1),
+)
 def test_the_codec(
     channels: int, stages: list[tuple[int, int]], latent: int, kind: str, dtype: str, route: list[str], seed: int
 ) -> None:

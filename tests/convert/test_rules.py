@@ -14,9 +14,13 @@ RULES = (
     Rule("alpha", "snake", expanded=True),
 )
 SOURCES = {
-    "blocks.0.w": (2, 3), "blocks.1.w": (3, 3), "blocks.0.mask": (9,), "end": (4,),
-    "kernel": (2, 3, 5), "alpha": (1, 6, 1),
-}  # fmt: skip
+    "blocks.0.w": (2, 3),
+    "blocks.1.w": (3, 3),
+    "blocks.0.mask": (9,),
+    "end": (4,),
+    "kernel": (2, 3, 5),
+    "alpha": (1, 6, 1),
+}
 TARGETS = {"h.0.weight": (3, 2), "h.1.weight": (3, 3), "final": (4,), "conv": (3, 5, 2), "snake": (6,)}
 
 

@@ -143,11 +143,24 @@ def test_a_pickle_that_asks_for_anything_else_is_refused_and_nothing_runs(
         tensor_pickle((2,), (1, 1)),
     ],
     ids=[
-        "empty", "cut", "garbage", "cut later", "bad string", "giant memo", "giant text memo", "giant string",
-        "build on a class", "too large a shape", "too large a stride", "offset past the end",
-        "expanded to terabytes", "negative shape", "negative storage", "strides missing",
+        "empty",
+        "cut",
+        "garbage",
+        "cut later",
+        "bad string",
+        "giant memo",
+        "giant text memo",
+        "giant string",
+        "build on a class",
+        "too large a shape",
+        "too large a stride",
+        "offset past the end",
+        "expanded to terabytes",
+        "negative shape",
+        "negative storage",
+        "strides missing",
     ],
-)  # fmt: skip
+)
 def test_damaged_pickles_are_one_clear_error(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(ConvertError):
         TorchFile(archive(tmp_path / "f.pt", data, {"data/0": bytes(24)}))

@@ -97,8 +97,9 @@ def test_a_table_with_headings_and_quoted_names_is_read_as_times(tmp_path):
     path.write_text('file,start,end,name\r\n"slow, then fast.wav",0:01,3.25,slow\r\nb,2,,\r\n', encoding="utf-8-sig")
     found = given_times(path, {"slow, then fast.wav": 9.0, "b.flac": 4.0})
     assert [(p.source, p.start, p.end, p.name) for p in found] == [
-        ("slow, then fast.wav", 1.0, 3.25, "slow"), ("b.flac", 2.0, 4.0, ""),
-    ]  # fmt: skip
+        ("slow, then fast.wav", 1.0, 3.25, "slow"),
+        ("b.flac", 2.0, 4.0, ""),
+    ]
 
 
 def test_given_spans_are_cut_into_segments_of_a_length(folder, tmp_path):
@@ -107,8 +108,10 @@ def test_given_spans_are_cut_into_segments_of_a_length(folder, tmp_path):
     times.write_text("a, 1, 6, part\n")
     found = cut(folder, times, seconds=2).segments
     assert [(i["file"], i["start"], i["end"]) for i in found] == [
-        ("part.wav", 1, 3), ("part-002.wav", 3, 5), ("part-003.wav", 5, 6),
-    ]  # fmt: skip
+        ("part.wav", 1, 3),
+        ("part-002.wav", 3, 5),
+        ("part-003.wav", 5, 6),
+    ]
 
 
 def test_leftovers_that_are_dropped_are_said_and_in_the_manifest(folder):
@@ -174,8 +177,9 @@ def test_manifests_of_several_cut_folders_below_one_are_told_apart(folder, tmp_p
         cut_folder(tmp_path / name, tmp_path / "all" / name, CutOptions())
     found = read_manifest(tmp_path / "all")
     assert {name: item["source"] for name, item in found.items()} == {
-        "x/a-001.wav": "x/a.wav", "y/a-001.wav": "y/a.wav",
-    }  # fmt: skip
+        "x/a-001.wav": "x/a.wav",
+        "y/a-001.wav": "y/a.wav",
+    }
     (tmp_path / "all" / "x" / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="manifest"):
         read_manifest(tmp_path / "all")
@@ -345,9 +349,15 @@ def test_an_existing_output_folder_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"seconds": 0.5}, "--seconds"), ({"seconds": 10, "overlap": 8}, "--overlap"), ({"fade": -1}, "--fade"),
-     ({"loudness": 3}, "--loudness"), ({"leftover": "hide"}, "--leftover"), ({"seconds": float("nan")}, "--seconds")],
-)  # fmt: skip
+    [
+        ({"seconds": 0.5}, "--seconds"),
+        ({"seconds": 10, "overlap": 8}, "--overlap"),
+        ({"fade": -1}, "--fade"),
+        ({"loudness": 3}, "--loudness"),
+        ({"leftover": "hide"}, "--leftover"),
+        ({"seconds": float("nan")}, "--seconds"),
+    ],
+)
 def test_options_out_of_range_are_named(options, words):
     with pytest.raises(ConfigError, match=words):
         CutOptions(**options)

@@ -155,9 +155,15 @@ def test_too_little_disk_is_one_line_and_what_was_done_is_kept(codec, folder, tm
 
 def test_training_on_a_folder_of_recordings_encodes_them_beside_the_run_once(base, folder, tmp_path, backend_name):
     config = TrainConfig(
-        data_dir=str(folder), output_dir=str(tmp_path / "run"), model=str(base), backend=backend_name, max_seq_len=20,
-        max_steps=2, lora_r=2, val_split=0.3,
-    )  # fmt: skip
+        data_dir=str(folder),
+        output_dir=str(tmp_path / "run"),
+        model=str(base),
+        backend=backend_name,
+        max_seq_len=20,
+        max_steps=2,
+        lora_r=2,
+        val_split=0.3,
+    )
     result = train(config)
     assert result.after is not None
     cache = tmp_path / "run-latents"
@@ -183,10 +189,14 @@ def damaged(folder, name):
     first = folder / f"{index['items'][0]['sha256']}.safetensors"
     latents = np.zeros((30, toy_audio.CODEC.latent_dim), np.float32)
     arrays = {
-        "another codec": None, "wide": {"latents": np.zeros((30, 9), np.float32)}, "nan": {"latents": latents + np.nan},
+        "another codec": None,
+        "wide": {"latents": np.zeros((30, 9), np.float32)},
+        "nan": {"latents": latents + np.nan},
         "style": {"latents": latents, "style": np.zeros(100, np.float32)},
-        "text": {"latents": latents, "text": np.zeros(12, np.int32)}, "missing": None, "no list": None,
-    }[name]  # fmt: skip
+        "text": {"latents": latents, "text": np.zeros(12, np.int32)},
+        "missing": None,
+        "no list": None,
+    }[name]
     first.unlink()
     if arrays:
         write_safetensors(first, arrays)
@@ -200,9 +210,16 @@ def damaged(folder, name):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("another codec", "another codec"), ("wide", "9 channels"), ("nan", "finite"), ("style", r"\[100\]"),
-     ("text", "12 values for 30 frames"), ("missing", "safetensors"), ("no list", "preprocess")],
-)  # fmt: skip
+    [
+        ("another codec", "another codec"),
+        ("wide", "9 channels"),
+        ("nan", "finite"),
+        ("style", r"\[100\]"),
+        ("text", "12 values for 30 frames"),
+        ("missing", "safetensors"),
+        ("no list", "preprocess"),
+    ],
+)
 def test_latents_that_do_not_fit_are_refused_in_one_line(base, any_backend, tmp_path, name, words):
     folder = toy_audio.write_latents(tmp_path / "latents", base, count=3)
     damaged(folder, name)

@@ -31,9 +31,12 @@ def close(found, expected, tolerance=FORWARD):
 def forward(model, drops=(), time=None):
     given = golden("dit/forward_inputs")
     conditioning = {
-        "cond": given["cond"], "text": given["text"], "style": given["style_prompt"],
-        "start_time": given["start_time"], **{name: np.array(True) for name in drops},
-    }  # fmt: skip
+        "cond": given["cond"],
+        "text": given["text"],
+        "style": given["style_prompt"],
+        "start_time": given["start_time"],
+        **{name: np.array(True) for name in drops},
+    }
     if model.has_duration:
         conditioning["duration"] = given["duration"]
     return model.velocity(given["x"], given["time"] if time is None else time, model.prepare(conditioning), 0.0)
@@ -61,9 +64,12 @@ def test_causal_attention_equals_the_original_of_v1(original):
 def test_guidance_goes_from_the_pass_without_conditions_through_the_one_with_them(original):
     given, model = golden("dit/forward_inputs"), original("2048")
     conditioning = {
-        "cond": given["cond"], "text": given["text"], "style": given["style_prompt"],
-        "negative_style": given["style_prompt"], "start_time": given["start_time"],
-    }  # fmt: skip
+        "cond": given["cond"],
+        "text": given["text"],
+        "style": given["style_prompt"],
+        "negative_style": given["style_prompt"],
+        "start_time": given["start_time"],
+    }
     found = model.velocity(given["x"], given["time"], model.prepare(conditioning), 3.0)
     outputs = golden("dit/forward_outputs")
     p, q = outputs["out_2048_none"], outputs["out_2048_drop_audio_text"]
@@ -73,10 +79,14 @@ def test_guidance_goes_from_the_pass_without_conditions_through_the_one_with_the
 def training_batch():
     given = golden("dit/train_inputs")
     return {
-        "latents": given["x1"], "noise": given["x0"], "time": given["time"], "text": given["text"],
-        "style": given["style_prompt"], "start_time": given["start_time"],
+        "latents": given["x1"],
+        "noise": given["x0"],
+        "time": given["time"],
+        "text": given["text"],
+        "style": given["style_prompt"],
+        "start_time": given["start_time"],
         "valid": np.arange(given["x1"].shape[1]) < given["lens"][:, None],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -137,9 +147,12 @@ def sampling(model, negative="negative_style_prompt"):
         return np.repeat(given[key], 2, axis=0)
 
     conditioning = {
-        "text": twice("text"), "style": twice("style_prompt"), "negative_style": twice(negative),
-        "start_time": twice("start_time"), "cond": np.zeros_like(given["y0"]),
-    }  # fmt: skip
+        "text": twice("text"),
+        "style": twice("style_prompt"),
+        "negative_style": twice(negative),
+        "start_time": twice("start_time"),
+        "cond": np.zeros_like(given["y0"]),
+    }
     if model.has_duration:
         conditioning["duration"] = twice("song_duration")
     return given, conditioning

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from musiclora.convert.errors import ConfigError, ConvertError, DataError
-from musiclora.convert.oobleck_config import OobleckConfig
+from musiclora.convert.models.oobleck_config import OobleckConfig
 
 DILATIONS = (1, 3, 9)  # of the three residual units of every stage
 PIECE = 128  # latent frames that are encoded at one time

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig
 from musiclora.convert.errors import DataError, listed
+from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.backends.registry import BACKENDS, choose, probe
-from musiclora.convert.diffrhythm import read_diffrhythm
-from musiclora.convert.gpt2 import read_checkpoint
+from musiclora.convert.models.diffrhythm import read_diffrhythm
+from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import BackendError, DataError
 from musiclora.families import family_of
 from musiclora.models import BaseModel, find_model
-from musiclora.render import find_soundfont
+from musiclora.symbolic.render import find_soundfont
 
 
 def memory_bytes() -> int | None:

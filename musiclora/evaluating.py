@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from musiclora.adapters import parse_adapter
-from musiclora.evaluation import Evaluation
+from musiclora.adapters import base_of, find_adapter, parse_adapter
+from musiclora.evaluation.scores import Evaluation
 from musiclora.families import family_of, job, refuse_foreign
-from musiclora.models import base_of, find_adapter
 
 
 def evaluate(

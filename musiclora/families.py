@@ -18,16 +18,16 @@ _MODEL_TYPES = {"gpt2": "symbolic", "diffrhythm": "audio"}
 # Imported when they are asked for: a command loads the code of one family only.
 _JOBS = {
     "symbolic": {
-        "train": "musiclora.prepare",
-        "generate": "musiclora.composing",
-        "evaluate": "musiclora.scoring",
-        "preprocess": "musiclora.prepare",
+        "train": "musiclora.symbolic.preprocess",
+        "generate": "musiclora.symbolic.generate",
+        "evaluate": "musiclora.symbolic.evaluate",
+        "preprocess": "musiclora.symbolic.preprocess",
     },
     "audio": {
-        "train": "musiclora.audio_material",
-        "generate": "musiclora.audio_making",
-        "evaluate": "musiclora.audio_scoring",
-        "preprocess": "musiclora.audio_preparing",
+        "train": "musiclora.audio.task",
+        "generate": "musiclora.audio.generate",
+        "evaluate": "musiclora.audio.evaluate",
+        "preprocess": "musiclora.audio.preprocess",
     },
 }
 

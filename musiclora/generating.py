@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from musiclora.adapters import parse_adapter
+from musiclora.adapters import base_of, find_adapter, parse_adapter
 from musiclora.families import family_of, job, refuse_foreign
-from musiclora.models import base_of, find_adapter
-from musiclora.results import Reporter
+from musiclora.progress import Reporter
 
 
 def generate(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from musiclora.config import TrainConfig
-from musiclora.results import Reporter, TrainResult
-from musiclora.session import Session
+from musiclora.progress import Reporter
+from musiclora.training.config import TrainConfig
+from musiclora.training.result import TrainResult
+from musiclora.training.session import Session
 
 if TYPE_CHECKING:
-    from musiclora.demo import demo
+    from musiclora.demo.symbolic import demo
     from musiclora.evaluating import evaluate
     from musiclora.generating import generate
-    from musiclora.pretrain import pretrain
+    from musiclora.symbolic.pretrain import pretrain
 
 __all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "pretrain", "train"]
 

@@ -10,7 +10,7 @@ import pytest
 from require import REQUIRED
 
 from musiclora.backends import registry
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -53,7 +53,7 @@ def both_backends():
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """A GPT-2 of 100 k parameters with our tokenizer, as an HF folder; it knows nothing."""
-    from musiclora.data.tokens import own_tokenizer
+    from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 
     tokenizer = own_tokenizer()
     shape = Gpt2Config(

@@ -5,9 +5,9 @@ import math
 import re
 
 from musiclora.bundled import BUNDLED, bundled_tunes
-from musiclora.convert.gpt2 import read_checkpoint
-from musiclora.data import corpora
-from musiclora.data.tokens import load_tokenizer, own_tokenizer
+from musiclora.convert.models.gpt2 import read_checkpoint
+from musiclora.demo import corpora
+from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 
 
 def test_bundled_tunes_are_at_least_24_and_each_has_source_and_terms():

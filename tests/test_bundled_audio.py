@@ -9,18 +9,18 @@ import pytest
 from require import require
 
 from musiclora import flow
-from musiclora.audio_base import guess_loss
-from musiclora.audio_features import log_mel, magnitudes, resampled
-from musiclora.audio_windows import Form, Recording, fixed_batches
+from musiclora.audio.base_check import guess_loss
+from musiclora.audio.windows import Form, Recording, fixed_batches
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES
-from musiclora.convert.diffrhythm import read_diffrhythm
-from musiclora.convert.oobleck import read_oobleck
-from musiclora.data.reading import read_music
-from musiclora.demo_renders import read_wave, render_instruments
-from musiclora.losses import add
+from musiclora.convert.models.diffrhythm import read_diffrhythm
+from musiclora.convert.models.oobleck import read_oobleck
+from musiclora.demo.renders import read_wave, render_instruments
+from musiclora.evaluation.audio_features import log_mel, magnitudes, resampled
+from musiclora.evaluation.scores import add
 from musiclora.models import find_model
-from musiclora.results import Reporter
+from musiclora.progress import Reporter
+from musiclora.symbolic.reading.read_folder import read_music
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.adapter_conversion import convert_adapter
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
-from musiclora.config import TrainConfig
-from musiclora.conversion import convert_model
-from musiclora.convert.adapter import read_peft, state_shapes, write_peft
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
+from musiclora.conversion.adapter import convert_adapter
+from musiclora.conversion.model import convert_model
+from musiclora.convert.adapters.peft import read_peft, state_shapes, write_peft
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.jobs import train
+from musiclora.training.config import TrainConfig
 
 # Sums of float32 in another order: relative 1e-7 a product, 20 steps of AdamW; DESIGN asks for 1e-4.
 LOSS_TOLERANCE = 1e-4

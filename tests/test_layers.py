@@ -52,7 +52,7 @@ def test_frameworks_stay_in_their_folder(path):
 
 def test_the_check_itself_sees_an_upward_import(tmp_path):
     source = tmp_path / "bad.py"
-    source.write_text("from musiclora.training import Loop\nimport torch\n")
+    source.write_text("from musiclora.training.loop import Loop\nimport torch\n")
     assert [layer(name) for name in imports(source)] == [2, None]
 
 
@@ -89,7 +89,7 @@ def test_the_wheel_works_from_another_directory(tmp_path):
     target = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel], check=True)
     code = (
-        "import musiclora, musiclora.backends.registry as r, musiclora.convert.adapter, musiclora.cli\n"
+        "import musiclora, musiclora.backends.registry as r, musiclora.convert.adapters.peft, musiclora.cli\n"
         "from musiclora.models import find_model\nprint(r.__file__)\nprint(find_model('bundled').path)\n"
     )
     done = subprocess.run(

@@ -8,12 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
+from musiclora.adapters import base_of, check_base, find_adapter
 from musiclora.backends import lora_init
-from musiclora.convert.adapter import LoraSpec, write_peft
-from musiclora.convert.fingerprint import checkpoint_fingerprint
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
+from musiclora.convert.adapters.peft import LoraSpec, write_peft
+from musiclora.convert.files.fingerprint import checkpoint_fingerprint
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError, ConvertError
-from musiclora.models import base_of, check_base, find_adapter, find_model
+from musiclora.models import find_model
 
 SPEC = LoraSpec(2, 4.0, 0.0, ("c_attn",))
 
@@ -101,8 +102,8 @@ def public_like(tmp_path):
 def test_an_inferred_tokenizer_and_a_base_that_guesses_are_refused_and_may_be_allowed(
     public_like, tunes, tmp_path, any_backend
 ):
-    from musiclora.config import TrainConfig
     from musiclora.jobs import train
+    from musiclora.training.config import TrainConfig
 
     config = {
         "data_dir": str(tunes),
@@ -128,7 +129,7 @@ def test_a_path_that_leads_nowhere_is_no_hub_id(name, tmp_path, monkeypatch):
 
 
 def test_a_base_that_was_converted_from_the_recorded_one_is_accepted_with_a_note(adapter, tiny_base, tmp_path):
-    from musiclora.conversion import convert_model
+    from musiclora.conversion.model import convert_model
 
     convert_model(str(tiny_base), tmp_path / "half", "hf", "float16")
     (text,) = check_base(find_adapter(str(adapter)), find_model(str(tmp_path / "half")))
@@ -136,8 +137,8 @@ def test_a_base_that_was_converted_from_the_recorded_one_is_accepted_with_a_note
 
 
 def test_the_tokenizer_that_an_adapter_was_trained_with_wins_over_the_bases(adapter, tiny_base, any_backend):
-    from musiclora.data.tokenizer import MusicTokenizer, load_miditok
-    from musiclora.loading import open_model
+    from musiclora.symbolic.model import open_model
+    from musiclora.symbolic.tokens.tokenizer import MusicTokenizer, load_miditok
 
     miditok = load_miditok()
     config = miditok.TokenizerConfig(use_velocities=False, pitch_range=(40, 90), special_tokens=["PAD", "BOS", "EOS"])

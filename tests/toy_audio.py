@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
-from musiclora.convert.oobleck import OobleckConfig, write_oobleck
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.oobleck import OobleckConfig, write_oobleck
 
 CODEC = OobleckConfig(4, (1, 2), (32, 64), latent_dim=6, encoder_latent_dim=12)  # a hop of 2048, as the real one
 PACE = CODEC.sample_rate / CODEC.hop
@@ -63,8 +63,8 @@ def write_latents(folder, base, count=6, frames=50, **arrays):
     import hashlib
     import json
 
-    from musiclora.audio_loading import codec_fingerprint
-    from musiclora.convert.tensors import write_safetensors
+    from musiclora.audio.model import codec_fingerprint
+    from musiclora.convert.files.safetensors_file import write_safetensors
 
     folder.mkdir(parents=True)
     items = []

@@ -17,9 +17,9 @@ from musiclora.backends.mlx import device, dit
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
-from musiclora.convert.adapter import state_keys
-from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
+from musiclora.convert.adapters.peft import state_keys
 from musiclora.convert.errors import DataError
+from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining

@@ -12,8 +12,8 @@ from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, w
 from musiclora.backends.mlx import convolution, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.lora import Weights
-from musiclora.convert.adapter import state_keys
-from musiclora.convert.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
+from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
 PROJECTION = "input_embed.proj"
 _TINY = 1e-30  # keeps the gradient of a root finite where a channel is silent throughout

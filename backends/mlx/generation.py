@@ -13,9 +13,9 @@ from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
 from musiclora.backends.mlx.lora import Weights
 from musiclora.backends.mlx.sampler import Automaton, sample
-from musiclora.convert.adapter import state_keys
+from musiclora.convert.adapters.peft import state_keys
 from musiclora.convert.errors import BackendError, DataError, listed
-from musiclora.convert.gpt2 import Gpt2Config
+from musiclora.convert.models.gpt2 import Gpt2Config
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.gpt2 import MlxGpt2

@@ -13,10 +13,10 @@ from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
 from musiclora.backends.mlx.adapted import AdaptedWeights
-from musiclora.convert.adapter import state_keys
+from musiclora.convert.adapters.peft import state_keys
 from musiclora.convert.errors import BackendError
-from musiclora.convert.gpt2 import read_checkpoint
-from musiclora.convert.quantise import Packed
+from musiclora.convert.models.gpt2 import read_checkpoint
+from musiclora.convert.models.quantise import Packed
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining

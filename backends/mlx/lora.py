@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.mlx import quantised
-from musiclora.convert.adapter import LoraSpec, state_keys
+from musiclora.convert.adapters.peft import LoraSpec, state_keys
 from musiclora.convert.errors import ConvertError, listed
 
 Weights = Mapping[str, mx.array]

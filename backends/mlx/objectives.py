@@ -11,7 +11,7 @@ from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
 from musiclora.backends.mlx import batches, decoder, dit, head
 from musiclora.backends.mlx.decoder import Adapter, Dropout
-from musiclora.convert.diffrhythm import DiffRhythmConfig
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.diffrhythm import MlxFlow

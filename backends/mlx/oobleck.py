@@ -9,7 +9,7 @@ import numpy as np
 
 from musiclora.backends import codec_chunks
 from musiclora.backends.mlx import convolution, device
-from musiclora.convert.oobleck import read_oobleck
+from musiclora.convert.models.oobleck import read_oobleck
 
 Weights = dict[str, mx.array]
 

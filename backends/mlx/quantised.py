@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import mlx.core as mx
 
 from musiclora.backends.mlx import device
-from musiclora.convert.quantise import Packed
+from musiclora.convert.models.quantise import Packed
 
 Weights = Mapping[str, mx.array]
 

@@ -17,9 +17,9 @@ from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.dit_layers import Conditions
 from musiclora.backends.torch.objectives import FlowObjective
-from musiclora.convert.adapter import LoraSpec
-from musiclora.convert.diffrhythm import CONDITION
+from musiclora.convert.adapters.peft import LoraSpec
 from musiclora.convert.errors import BackendError, DataError
+from musiclora.convert.models.diffrhythm import CONDITION
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining

@@ -20,7 +20,7 @@ from musiclora.backends.torch.dit_layers import (
     TextEmbedding,
     rotation_of,
 )
-from musiclora.convert.diffrhythm import HEADS, DiffRhythmConfig, read_diffrhythm
+from musiclora.convert.models.diffrhythm import HEADS, DiffRhythmConfig, read_diffrhythm
 
 
 class DiT(nn.Module):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musiclora.backends.dit_tables import EPS, GROUPS, SCALE, angles, positions, waves
-from musiclora.convert.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
+from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
 Rotation = tuple[Tensor, Tensor]
 

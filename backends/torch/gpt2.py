@@ -16,7 +16,7 @@ from musiclora.backends.torch import adapter as lora
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Norm, decode, head_loss
 from musiclora.backends.torch.objectives import TokenObjective
-from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint
+from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining

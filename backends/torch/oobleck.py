@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from musiclora.backends import codec_chunks
-from musiclora.convert.oobleck import OobleckConfig, read_oobleck
+from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck
 
 _FLOOR = 1e-9  # added to exp(beta), as the original does
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from musiclora.demo_renders import read_wave
+from musiclora.demo.renders import read_wave
 
 
 def say(text: str) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from musiclora.data.corpora import base_tunes, order_by_seed
-from musiclora.demo_renders import EASTERN, WESTERN, read_songs, render_instruments
-from musiclora.results import Reporter
+from musiclora.demo.corpora import base_tunes, order_by_seed
+from musiclora.demo.renders import EASTERN, WESTERN, read_songs, render_instruments
+from musiclora.progress import Reporter
 
 FOLDERS = {
     "western": (WESTERN, 180.0),

@@ -16,12 +16,12 @@ from common import read_folder, say
 from train_base import encoded
 from train_codec import distance
 
-from musiclora.audio_base import guess_loss
-from musiclora.audio_making import FlowRequest, solve
-from musiclora.audio_windows import Form, Recording, fixed_batches
+from musiclora.audio.base_check import guess_loss
+from musiclora.audio.sampling import FlowRequest, solve
+from musiclora.audio.windows import Form, Recording, fixed_batches
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import get_backend
-from musiclora.losses import add
+from musiclora.evaluation.scores import add
 from musiclora.models import find_model
 
 STRETCH = 32  # frames, 1.5 seconds

@@ -21,7 +21,7 @@ from train_codec import CONFIG as CODEC_CONFIG
 
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.oobleck import Oobleck
-from musiclora.convert.diffrhythm import CONDITION, DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, write_diffrhythm
 
 CONFIG = DiffRhythmConfig(dim=192, depth=5, ff_mult=2, conv_layers=0, text_num_embeds=1, max_frames=128)
 BATCH, RATE, AVERAGE = 8, 1.5e-3, 0.995

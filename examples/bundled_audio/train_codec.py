@@ -22,7 +22,7 @@ from common import Clock, load, read_folder, save, say
 from torch import Tensor, nn
 
 from musiclora.backends.torch.oobleck import Oobleck, ResidualUnit
-from musiclora.convert.oobleck import OobleckConfig, write_oobleck
+from musiclora.convert.models.oobleck import OobleckConfig, write_oobleck
 
 CONFIG = OobleckConfig(channels=1, c_mults=(256,), strides=(2048,))
 HOP, SIZE, WIDTH, LATENTS = CONFIG.hop, 2 * CONFIG.hop, 256, CONFIG.latent_dim

@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.data.corpora import Tune, base_tunes, corpus_tunes, write_tunes
-from musiclora.data.reading import Song, read_music
-from musiclora.data.splits import near_duplicates
+from musiclora.demo.corpora import Tune, base_tunes, corpus_tunes, write_tunes
+from musiclora.symbolic.dataset.splits import near_duplicates
+from musiclora.symbolic.reading.read_folder import Song, read_music
 
 KEPT_FOR_TESTS = ("northumbrian", "han")
 COPY = 0.8  # share of 8-interval runs above which two tunes are the same piece in two printings

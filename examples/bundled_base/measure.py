@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.data.reading import read_music
-from musiclora.data.splits import interval_grams
-from musiclora.generation import GenerationRequest, generate_pieces
-from musiclora.loading import open_model
-from musiclora.scoring import evaluate
+from musiclora.symbolic.dataset.splits import interval_grams
+from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
+from musiclora.symbolic.evaluate import evaluate
+from musiclora.symbolic.model import open_model
+from musiclora.symbolic.reading.read_folder import read_music
 
 SAMPLES, TOKENS, COPY = 50, 500, 0.3
 Owners = dict[int, list[int]]

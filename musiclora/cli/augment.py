@@ -26,8 +26,8 @@ def augment(
     as_json: bool,
 ) -> None:
     """Write transposed and re-timed copies, tied to their songs: a held-out song's copies are never trained on."""
-    from musiclora.data.augment import augment as run
-    from musiclora.data.health import health_json, health_line
+    from musiclora.symbolic.reading.augment import augment as run
+    from musiclora.symbolic.reading.health import health_json, health_line
 
     with progress("writing copies") as update:
         summary = run(input_dir, output_dir, transpose, tempo, on_progress=update, workers=num_workers)

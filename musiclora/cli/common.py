@@ -135,7 +135,7 @@ def note(text: str) -> None:
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield update(done, total): a rich bar on a terminal, a plain line each tenth elsewhere, on stderr."""
-    from musiclora.display import Bar
+    from musiclora.progress import Bar
 
     with Bar(title) as bar:
         yield bar.update

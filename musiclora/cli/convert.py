@@ -41,8 +41,8 @@ def model(
     Symbolic: a GPT-2 folder, a Hub id or `bundled`; safetensors, shards or pytorch_model.bin, with and without the
     `transformer.` prefix, or mlx-lm's layout. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
     """
-    from musiclora.cli.reporting import console
-    from musiclora.conversion import convert_model
+    from musiclora.cli.console import console
+    from musiclora.conversion.model import convert_model
 
     with console() as out:
         bits = int(quantize) if quantize else None
@@ -65,7 +65,7 @@ def adapter(
 
     Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, and from the .pt of the earlier DiffRhythm LoRA scripts.
     """
-    from musiclora.adapter_conversion import convert_adapter
+    from musiclora.conversion.adapter import convert_adapter
 
     result = convert_adapter(source, destination, to, base, backend, allow_base_mismatch=allow_base_mismatch)
     _report(result, as_json)

@@ -52,8 +52,8 @@ def cut(
     Any format that libsndfile reads, of any length. Silent segments and files that cannot be used are left out with a
     line; so that what `train` holds out shares no recording with what it learns from, give it the whole output folder.
     """
-    from musiclora.cli.reporting import console
-    from musiclora.data.cutting import CutOptions, cut_folder
+    from musiclora.audio.files.cutting import CutOptions, cut_folder
+    from musiclora.cli.console import console
 
     options = CutOptions(seconds, overlap, leftover, fade, loudness, flac)
     with console() as out:

@@ -34,7 +34,7 @@ def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json
     Symbolic: twenty Chinese folk songs. Audio: such songs rendered with a double reed. Leaves the adapter,
     music by base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
-    from musiclora.cli.reporting import console
+    from musiclora.cli.console import console
 
     run, commands = _job(family, steps)
     with console() as out:
@@ -51,6 +51,6 @@ def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json
 
 def _job(family: str, steps: int | None) -> tuple[Callable[[Path, str, Any], Any], Callable[[Any], list[str]]]:
     """The demo of a family, and what it recommends to run next."""
-    home = importlib.import_module({"symbolic": "musiclora.demo", "audio": "musiclora.demo_audio"}[family])
+    home = importlib.import_module({"symbolic": "musiclora.demo.symbolic", "audio": "musiclora.demo.audio"}[family])
     options = home.Options() if steps is None else home.Options(steps=steps)
     return (lambda folder, backend, out: home.demo(folder, backend, options, out)), home.commands

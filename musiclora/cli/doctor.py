@@ -50,8 +50,8 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
 
 def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
     """`data` of a folder with notes, `recordings` of one with sound; of an empty one the error that notes give."""
-    from musiclora.data.audio import audio_files
-    from musiclora.data.reading import SUFFIXES
+    from musiclora.audio.files.sound import audio_files
+    from musiclora.formats import SUFFIXES
 
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
     has_notes = data_dir.is_dir() and any(p.suffix.lower() in SUFFIXES for p in data_dir.rglob("*"))
@@ -60,8 +60,8 @@ def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
 
 
 def _recordings(data_dir: Path) -> dict[str, Any]:
+    from musiclora.audio.files.health import audio_json, audio_line, audio_table, examine_folder
     from musiclora.cli.common import progress
-    from musiclora.data.audio_health import audio_json, audio_line, audio_table, examine_folder
 
     with progress("reading recordings") as update:
         rows = examine_folder(data_dir, update)
@@ -70,8 +70,8 @@ def _recordings(data_dir: Path) -> dict[str, Any]:
 
 def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
     from musiclora.cli.common import progress
-    from musiclora.data.health import health_json, health_line, health_table
-    from musiclora.data.reading import read_music
+    from musiclora.symbolic.reading.health import health_json, health_line, health_table
+    from musiclora.symbolic.reading.read_folder import read_music
 
     with progress("reading songs") as update:
         rows = read_music(data_dir, workers=workers, on_progress=update, need_songs=False).health
@@ -79,7 +79,8 @@ def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
 
 
 def _show(data: dict[str, Any], kind: str) -> None:
-    from musiclora.data import audio_health, health
+    from musiclora.audio.files import health as audio_health
+    from musiclora.symbolic.reading import health
 
     columns = health.COLUMNS if kind == "data" else audio_health.COLUMNS
     rows = [columns, *data["table"]]

@@ -55,7 +55,7 @@ def evaluate(
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
-    from musiclora.cli.reporting import console
+    from musiclora.cli.console import console
     from musiclora.evaluating import evaluate as run
 
     with console() as out:
@@ -90,8 +90,8 @@ def _compare(
     picture: Path | None,
     as_json: bool,
 ) -> None:
-    from musiclora.audio_comparison import compare_folders
-    from musiclora.cli.reporting import console
+    from musiclora.cli.console import console
+    from musiclora.evaluation.compare_folders import compare_folders
 
     if generated_dir is None or reference_dir is None or data_dir is not None:
         raise click.UsageError("Distances take --generated-dir and --reference-dir, both of them, and no --data-dir.")

@@ -31,9 +31,9 @@ def fuse(
     """Add adapters to their base and write one checkpoint that needs no adapter any more."""
     from dataclasses import asdict
 
+    from musiclora.cli.console import console
     from musiclora.cli.convert import report_check
-    from musiclora.cli.reporting import console
-    from musiclora.merging import fuse as run
+    from musiclora.conversion.fuse import fuse as run
 
     with console() as out:
         result = run(

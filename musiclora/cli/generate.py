@@ -73,7 +73,7 @@ def generate(
     **options: Any,
 ) -> None:
     """Write new music with a base model and any number of adapters."""
-    from musiclora.cli.reporting import console
+    from musiclora.cli.console import console
     from musiclora.generating import generate as run
 
     with console() as out:

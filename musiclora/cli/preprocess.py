@@ -42,10 +42,10 @@ def preprocess(
 
     An interrupted encoding goes on where it stopped.
     """
-    from musiclora.cli.reporting import console
-    from musiclora.config import DEFAULT_MODEL
+    from musiclora.cli.console import console
     from musiclora.families import family_of, job, refuse_foreign
     from musiclora.models import find_model
+    from musiclora.training.config import DEFAULT_MODEL
 
     name = model or DEFAULT_MODEL
     # A tokenizer that is named needs no model, hence none that has to be fetched.

@@ -56,10 +56,10 @@ def pretrain(
     **options: Any,
 ) -> None:
     """Train a symbolic base from scratch: all parameters, every transposition as augmentation."""
-    from musiclora.cli.reporting import console
-    from musiclora.config import resolve
-    from musiclora.pretrain import PretrainOptions
-    from musiclora.pretrain import pretrain as run
+    from musiclora.cli.console import console
+    from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.symbolic.pretrain import pretrain as run
+    from musiclora.training.config import resolve
 
     choices = PretrainOptions(preset, model, minutes, transpose, evaluate_every)
     config = resolve({**options, "trainable": "all"})

@@ -19,7 +19,7 @@ from musiclora.cli.common import note
 )
 def render(file: Path, output: Path, soundfont: Path | None) -> None:
     """Turn FILE (MIDI, or the first tune of an ABC file) into sound or into a picture."""
-    from musiclora.render import render_file
+    from musiclora.symbolic.render import render_file
 
     render_file(file, output, soundfont)
     note(f"wrote {output}")

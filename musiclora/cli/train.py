@@ -76,9 +76,9 @@ def train(config_file: Path | None, preset: str | None, restart: bool, as_json: 
 
     What you do not give is planned from the data and printed first. Ctrl-C saves; the same command goes on.
     """
-    from musiclora.cli.reporting import console
-    from musiclora.config import resolve
+    from musiclora.cli.console import console
     from musiclora.jobs import train as run
+    from musiclora.training.config import resolve
 
     options["target_modules"] = options["target_modules"] or None
     config = resolve(options, preset, config_file)

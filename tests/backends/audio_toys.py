@@ -11,9 +11,9 @@ import numpy as np
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import AUDIO_TARGETS, FAMILIES
-from musiclora.convert.adapter import LoraSpec
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
-from musiclora.convert.tensors import read_safetensors
+from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.files.safetensors_file import read_safetensors
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffrhythm"
 SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=AUDIO_TARGETS)

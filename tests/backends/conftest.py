@@ -10,7 +10,7 @@ from require import REQUIRED
 from toys import CONFIGS, Toy, formula_tensors
 
 from musiclora.backends import registry
-from musiclora.convert.gpt2 import write_checkpoint
+from musiclora.convert.models.gpt2 import write_checkpoint
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
 # White-box tests of a backend that is not installed cannot be imported; one that is required fails there. (Folders

@@ -11,8 +11,8 @@ import numpy as np
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
-from musiclora.convert.adapter import LoraSpec
-from musiclora.convert.gpt2 import Gpt2Config
+from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.models.gpt2 import Gpt2Config
 
 CONFIGS = {
     "rectangular": Gpt2Config(vocab_size=29, n_positions=20, n_embd=12, n_layer=2, n_head=3, n_inner=40),

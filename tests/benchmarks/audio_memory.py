@@ -23,8 +23,8 @@ import numpy as np
 
 from musiclora.backends import lora_init, registry
 from musiclora.backends.base import FAMILIES, OptimSpec
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
-from musiclora.convert.oobleck import OobleckConfig, write_oobleck
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.oobleck import OobleckConfig, write_oobleck
 
 FRAMES = {"train": 512, "decode": 320, "encode": 320}
 

@@ -27,7 +27,7 @@ import numpy as np
 from musiclora import flow
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 
 GUIDANCE = 4.0
 

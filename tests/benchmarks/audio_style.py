@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from musiclora.cli.reporting import console
-from musiclora.demo_audio import AudioDemoOptions, demo
+from musiclora.cli.console import console
+from musiclora.demo.audio import demo
+from musiclora.demo.audio_result import AudioDemoOptions
 
 KEYS = {"afd": "Audio Feature Distance", "spectral": "Spectral Distance, dB²"}
 

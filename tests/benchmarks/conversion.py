@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 
 CODE = """
 import sys, time
 from pathlib import Path
-from musiclora.audio_conversion import convert_audio
+from musiclora.conversion.diffrhythm import convert_audio
 def peak():  # kB; getrusage would count the parent's peak, which survives exec
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before, start = peak(), time.perf_counter()

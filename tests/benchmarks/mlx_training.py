@@ -32,7 +32,7 @@ def tokens(vocabulary: int, batch: int) -> np.ndarray:
 
 
 def checkpoint(vocabulary: int, layout: str, root: Path) -> Path:
-    from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+    from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
     config = Gpt2Config(**{**SIZES, "vocab_size": vocabulary})
     folder = root / f"{layout}-{vocabulary}"
@@ -44,7 +44,7 @@ def our_step(folder: Path, vocabulary: int, batch: int) -> Callable[[], float]:
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, OptimSpec
     from musiclora.backends.mlx.backend import BACKEND
-    from musiclora.convert.adapter import LoraSpec
+    from musiclora.convert.adapters.peft import LoraSpec
 
     model = BACKEND.load(FAMILIES["symbolic"], folder)
     spec = LoraSpec(RANK, RANK * SCALE, DROPOUT, ("c_attn", "c_proj", "c_fc"))

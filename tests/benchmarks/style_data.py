@@ -10,9 +10,9 @@ from typing import Any
 import mido
 import numpy as np
 
-from musiclora.data.corpora import corpus_folder, corpus_tunes, write_tunes
-from musiclora.data.reading import read_music
-from musiclora.data.splits import near_duplicates
+from musiclora.demo.corpora import corpus_folder, corpus_tunes, write_tunes
+from musiclora.symbolic.dataset.splits import near_duplicates
+from musiclora.symbolic.reading.read_folder import read_music
 
 TICKS = 480
 VELOCITY = 80  # the same for every note: loudness says nothing about the style
@@ -22,7 +22,7 @@ def draw(corpus: str, seed: int, cache: Path, train: int, held_out: int) -> tupl
     """Folders of `train` training songs and `held_out` others, no two of all alike; made once, then found again.
 
     Args:
-        corpus: `bach`, or a key of musiclora.data.corpora.CORPORA.
+        corpus: `bach`, or a key of musiclora.demo.corpora.CORPORA.
         seed: decides which songs, together with their names.
         cache: folder for the whole corpus and the draws.
         train, held_out: how many.

@@ -21,11 +21,11 @@ import click
 sys.path.insert(0, str(Path(__file__).parent))
 from style_data import draw
 
-from musiclora.config import TrainConfig
-from musiclora.convert.fingerprint import checkpoint_fingerprint
+from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.jobs import Reporter, train
 from musiclora.models import find_model
-from musiclora.scoring import evaluate
+from musiclora.symbolic.evaluate import evaluate
+from musiclora.training.config import TrainConfig
 
 TRAIN, HELD_OUT = 20, 40
 COLUMNS = {

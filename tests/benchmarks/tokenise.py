@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from musiclora.data.corpora import corpus_tunes
-from musiclora.data.pieces import load_pieces
-from musiclora.data.reading import read_music
-from musiclora.data.tokens import load_tokenizer
+from musiclora.demo.corpora import corpus_tunes
+from musiclora.symbolic.dataset.pieces import load_pieces
+from musiclora.symbolic.reading.read_folder import read_music
+from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
 
 def write_tunes(folder: Path, count: int) -> dict[str, Path]:

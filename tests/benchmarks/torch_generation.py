@@ -28,7 +28,7 @@ TARGETS = ("c_attn", "c_proj", "c_fc")
 
 
 def write_model(folder: Path) -> None:
-    from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+    from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
     config = Gpt2Config(VOCABULARY, n_positions=1024, n_embd=512, n_layer=6, n_head=8, n_inner=2048)
     write_checkpoint(folder, config, fresh_tensors(config, 0), "hf")

@@ -32,7 +32,7 @@ TARGETS = ("c_attn", "c_proj", "c_fc")
 
 
 def write_model(folder: Path, vocabulary: int) -> None:
-    from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+    from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
     config = Gpt2Config(vocabulary, n_positions=LENGTH, n_embd=512, n_layer=6, n_head=8, n_inner=2048)
     write_checkpoint(folder, config, fresh_tensors(config, 0), "hf")
@@ -69,7 +69,7 @@ def our_steps(folder, tokens, dtype):
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, OptimSpec
     from musiclora.backends.registry import get_backend
-    from musiclora.convert.adapter import LoraSpec
+    from musiclora.convert.adapters.peft import LoraSpec
 
     model = get_backend("torch").load(FAMILIES["symbolic"], folder, dtype=dtype)
     spec = LoraSpec(RANK, ALPHA, DROPOUT, TARGETS)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from require import require
 
 from musiclora.cli import main
-from musiclora.convert.tensors import write_safetensors
+from musiclora.convert.files.safetensors_file import write_safetensors
 
 soundfile = require("soundfile")
 RATE = 44100

@@ -184,7 +184,7 @@ def test_a_style_that_does_not_fit_is_one_line_for_every_command(folder, base, a
 
 @pytest.mark.parametrize("words", ["muq", "calm piano"])
 def test_words_as_a_style_need_their_encoder_and_one_line_says_so(folder, base, any_backend, words, monkeypatch):
-    from musiclora.data import styles
+    from musiclora.audio import style as styles
 
     monkeypatch.setattr(styles, "find_spec", lambda name: None)
     toy_audio.write_recordings(folder, 1, 1.5)
@@ -194,7 +194,7 @@ def test_words_as_a_style_need_their_encoder_and_one_line_says_so(folder, base, 
 
 
 def test_a_style_is_kept_beside_the_latents_and_one_trained_with_the_adapter_is_not(folder, base, any_backend):
-    from musiclora.data.latents import read_latents
+    from musiclora.audio.latents.store import read_latents
 
     toy_audio.write_recordings(folder, 2, 1.5)
     np.save(folder.parent / "style.npy", np.arange(512, dtype=np.float32))

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from musiclora.cli import main
-from musiclora.convert.tensors import read_safetensors, write_safetensors
+from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_base_that_is_not_gpt2_is_refused(train, tiny_base, tmp_path):
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused(train, tmp_path):
-    from musiclora.data.tokens import public_tokenizer
+    from musiclora.symbolic.tokens.tokenizers import public_tokenizer
 
     (tmp_path / "tokenizer").mkdir()
     public_tokenizer().save(tmp_path / "tokenizer")
@@ -158,7 +158,7 @@ def adapter(train, tmp_path):
 def test_an_adapter_for_another_base_is_refused_and_may_be_allowed(
     run, adapter, tiny_base, tunes, tmp_path, any_backend
 ):
-    from musiclora.convert.gpt2 import fresh_tensors, read_checkpoint, write_checkpoint
+    from musiclora.convert.models.gpt2 import fresh_tensors, read_checkpoint, write_checkpoint
 
     other = tmp_path / "other"
     extra = {"tokenizer.json": (tiny_base / "tokenizer.json").read_bytes()}

@@ -136,7 +136,7 @@ def test_doctor_warns_where_the_processor_build_has_no_fast_blas(monkeypatch):
 def test_the_training_bar_is_taken_away_before_another_task_shows_its_own(monkeypatch):
     from types import SimpleNamespace
 
-    from musiclora.cli import reporting
+    from musiclora.cli import console as reporting
 
     shown = []
 

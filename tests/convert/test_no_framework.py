@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musiclora.convert.adapter import LoraSpec, state_shapes, write_peft
-from musiclora.convert.diffrhythm import DiffRhythmConfig, write_diffrhythm
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.convert.tensors import read_safetensors
+from musiclora.convert.adapters.peft import LoraSpec, state_shapes, write_peft
+from musiclora.convert.files.safetensors_file import read_safetensors
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
 # Python runs this at every start, also in the interpreters that the command starts to look for backends.
 SITECUSTOMIZE = """

@@ -17,7 +17,7 @@ def main() -> None:
     from toys import CONFIGS, formula_tensors, token_batch
     from transformers import GPT2LMHeadModel
 
-    from musiclora.convert.gpt2 import write_checkpoint
+    from musiclora.convert.models.gpt2 import write_checkpoint
 
     found = {}
     for name, config in CONFIGS.items():

@@ -10,7 +10,7 @@ from audio_toys import CONFIGS, GOLDEN, FlowToy, write_toy
 from require import REQUIRED
 
 from musiclora.backends.base import FAMILIES
-from musiclora.convert.diffrhythm import read_diffrhythm, write_diffrhythm
+from musiclora.convert.models.diffrhythm import read_diffrhythm, write_diffrhythm
 
 
 @pytest.fixture(scope="session")

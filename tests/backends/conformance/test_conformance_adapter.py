@@ -8,7 +8,7 @@ from toys import SPEC, assert_same, formula_tensors
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import OptimSpec
-from musiclora.convert.adapter import LoraSpec, state_keys
+from musiclora.convert.adapters.peft import LoraSpec, state_keys
 from musiclora.convert.errors import ConfigError, ConvertError, MusicLoraError
 
 
@@ -18,7 +18,7 @@ def test_load_gives_the_checkpoints_values_under_canonical_names(toy):
 
 def test_load_from_the_mlx_layout_equals_the_hf_layout(toy, tmp_path):
     from musiclora.backends.base import FAMILIES
-    from musiclora.convert.gpt2 import write_checkpoint
+    from musiclora.convert.models.gpt2 import write_checkpoint
 
     write_checkpoint(tmp_path / "other", toy.config, formula_tensors(toy.config), "mlx")
     other = toy.backend.load(FAMILIES["symbolic"], tmp_path / "other")
@@ -46,7 +46,7 @@ def test_injection_with_zero_b_changes_nothing(toy):
 def test_injection_changes_the_logits_as_the_sum_of_weights_says(toy):
     """The reference is the same backend with weights that numpy summed."""
     from musiclora.backends.base import FAMILIES
-    from musiclora.convert.gpt2 import write_checkpoint
+    from musiclora.convert.models.gpt2 import write_checkpoint
 
     state, tensors, batch = toy.state(), formula_tensors(toy.config), toy.batch()
     for name in toy.config.linear_shapes():

@@ -7,9 +7,9 @@ import pytest
 from audio_toys import GOLDEN, golden
 from require import require
 
-from musiclora import audio_files
+from musiclora.audio.files import writing as audio_files
 from musiclora.convert.errors import DataError
-from musiclora.convert.oobleck import read_oobleck, write_oobleck
+from musiclora.convert.models.oobleck import read_oobleck, write_oobleck
 
 # float32 sums in another order through 36 convolutions: measured 4e-5.
 CODEC = 2e-4

@@ -11,7 +11,7 @@ from audio_toys import CONFIGS, SPEC, FlowToy, conditioning_of
 from musiclora import flow
 from musiclora.backends import registry
 from musiclora.backends.base import OptimSpec
-from musiclora.convert.adapter import write_peft
+from musiclora.convert.adapters.peft import write_peft
 
 # Two libraries' float32, over seven updates in which guidance multiplies rounding.
 CROSSED = 1e-3

@@ -74,7 +74,7 @@ def test_ties_go_to_the_lower_id(backend, folders, tmp_path, top_k, temperature)
     """A zero embedding makes all logits equal, so the order of tokens is that of their ids."""
     from toys import CONFIGS, Toy, formula_tensors
 
-    from musiclora.convert.gpt2 import write_checkpoint
+    from musiclora.convert.models.gpt2 import write_checkpoint
 
     config = CONFIGS["square"]
     tensors = formula_tensors(config) | {"transformer.wte.weight": np.zeros((16, 16), np.float32)}
@@ -103,7 +103,7 @@ def test_generation_uses_the_adapter_and_leaves_it_alone(toy):
 def test_generation_after_training_uses_the_new_weights(square, trainable, tmp_path):
     from toys import SPEC, Toy
 
-    from musiclora.convert.gpt2 import write_checkpoint
+    from musiclora.convert.models.gpt2 import write_checkpoint
 
     model = square.adapted() if trainable == "adapter" else square.load()
     prompt, draws = prompts(square.config), uniforms(1, STEPS, 3)

@@ -10,7 +10,7 @@ from toys import SPEC, assert_close, assert_same, formula_tensors, norm
 
 from musiclora.backends.base import FAMILIES, OptimSpec
 from musiclora.convert.errors import MusicLoraError
-from musiclora.convert.gpt2 import write_checkpoint
+from musiclora.convert.models.gpt2 import write_checkpoint
 
 DROPOUT = replace(SPEC, dropout=0.3)
 

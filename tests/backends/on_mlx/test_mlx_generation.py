@@ -11,9 +11,9 @@ from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.generation import Pace, generate
 from musiclora.backends.mlx.sampler import ranked, sample
-from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.adapters.peft import LoraSpec
 from musiclora.convert.errors import BackendError, DataError
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
 CONFIG = Gpt2Config(vocab_size=61, n_positions=48, n_embd=24, n_layer=2, n_head=3, n_inner=40)
 GRAMMAR = Grammar(

@@ -13,7 +13,7 @@ from musiclora.backends.base import FAMILIES
 from musiclora.backends.mlx import dit
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.objectives import FlowObjective
-from musiclora.convert.tensors import read_safetensors
+from musiclora.convert.files.safetensors_file import read_safetensors
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "diffrhythm" / "dit"
 PREFIX = "transformer."

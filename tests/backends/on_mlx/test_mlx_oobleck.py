@@ -10,7 +10,7 @@ from musiclora.backends import codec_chunks
 from musiclora.backends.mlx import device, oobleck
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.convert.errors import BackendError, ConfigError, ConvertError, DataError
-from musiclora.convert.oobleck import OobleckConfig, write_oobleck
+from musiclora.convert.models.oobleck import OobleckConfig, write_oobleck
 
 CONFIG = OobleckConfig(4, (1, 2), (2, 4), 3, 6, 2, 8000)
 HOP = 8

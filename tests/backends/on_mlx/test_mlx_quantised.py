@@ -13,10 +13,10 @@ from musiclora.backends.base import OptimSpec, SamplingSpec
 from musiclora.backends.mlx import quantised
 from musiclora.backends.mlx.generation import Pace, generate
 from musiclora.backends.registry import get_backend
-from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.adapters.peft import LoraSpec
 from musiclora.convert.errors import BackendError
-from musiclora.convert.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
-from musiclora.convert.quantise import dequantise, quantise
+from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
+from musiclora.convert.models.quantise import dequantise, quantise
 
 CONFIG = Gpt2Config(vocab_size=29, n_positions=20, n_embd=32, n_layer=2, n_head=2, n_inner=128)
 # Norms of 1 and gains of 0.35 make sums of 128 terms: rounding in another order, relative 1e-5.

@@ -10,9 +10,9 @@ from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.lora import DropoutPool, adapted, fused_weight
-from musiclora.convert.adapter import LoraSpec
+from musiclora.convert.adapters.peft import LoraSpec
 from musiclora.convert.errors import BackendError
-from musiclora.convert.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
 CONFIG = Gpt2Config(vocab_size=31, n_positions=24, n_embd=12, n_layer=2, n_head=3, n_inner=20)
 

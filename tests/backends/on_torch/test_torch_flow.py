@@ -20,9 +20,9 @@ from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
 from musiclora.backends.torch import dit_layers  # noqa: E402
 from musiclora.backends.torch.backend import BACKEND  # noqa: E402
 from musiclora.backends.torch.diffrhythm import DiT  # noqa: E402
-from musiclora.convert.adapter import write_peft  # noqa: E402
-from musiclora.convert.diffrhythm import HEADS, DiffRhythmConfig, write_diffrhythm  # noqa: E402
+from musiclora.convert.adapters.peft import write_peft  # noqa: E402
 from musiclora.convert.errors import ConvertError  # noqa: E402
+from musiclora.convert.models.diffrhythm import HEADS, DiffRhythmConfig, write_diffrhythm  # noqa: E402
 
 FULL = DiffRhythmConfig(2048, 16, 4)
 FULL_LONG = DiffRhythmConfig(2048, 16, 4, max_frames=6144, duration_embedding=True)
@@ -165,7 +165,7 @@ def test_plain_peft_loads_an_adapter_without_a_missing_or_unexpected_key(toy, tm
 def test_what_plain_peft_saves_is_read_back_as_the_same_adapter(one, tmp_path):
     from peft import PeftModel
 
-    from musiclora.convert.adapter import read_peft
+    from musiclora.convert.adapters.peft import read_peft
 
     plain = PeftModel.from_pretrained(DiT.from_folder(one.folder), saved(one, tmp_path / "adapter"))
     plain.save_pretrained(tmp_path / "again")

@@ -16,7 +16,7 @@ from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
 from musiclora.backends.torch import attention, functional  # noqa: E402
 from musiclora.backends.torch.adapter import DropoutPool  # noqa: E402
 from musiclora.convert.errors import MusicLoraError  # noqa: E402
-from musiclora.convert.gpt2 import ACTIVATIONS, Gpt2Config, write_checkpoint  # noqa: E402
+from musiclora.convert.models.gpt2 import ACTIVATIONS, Gpt2Config, write_checkpoint  # noqa: E402
 
 # Longer than one block of queries, so that blocks meet.
 LONG = Gpt2Config(vocab_size=23, n_positions=160, n_embd=16, n_layer=2, n_head=4, n_inner=24)

@@ -1,0 +1,1 @@
+"""Adapter formats: PEFT (native), mlx-lm, kohya, diffusers, and the arithmetic of LoRA updates."""

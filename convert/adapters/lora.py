@@ -1,0 +1,172 @@
+"""LoRA's settings, the modules they touch, and the arrays they need."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.convert.errors import ConfigError, ConvertError, listed
+from musiclora.convert.files.safetensors_file import non_finite
+
+Arrays = Mapping[str, np.ndarray]
+
+# Arrays of other methods, by what their names contain; every format spells them alike.
+_OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
+
+STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+MAGNITUDE = "lora_magnitude_vector"
+MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{MAGNITUDE}(?:\.default)?(?:\.weight)?")
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """What an adapter is made of (Hu et al. 2021, arXiv 2106.09685).
+
+    Attributes:
+        rank: columns of B and rows of A, at least 1.
+        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rslora (arXiv 2312.03732).
+        dropout: probability in [0, 1) of zeroing an input of A while training.
+        targets: module names that match exactly or as a dotted suffix, as PEFT's list form of target_modules.
+        rslora: use the rank-stabilised scale.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
+        if self.rank < 1:
+            raise ConfigError(f"LoRA rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise ConfigError(f"LoRA alpha is {self.alpha}; it must be a finite number")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"LoRA dropout is {self.dropout}; it must lie in [0, 1)")
+        if not self.targets:
+            raise ConfigError("no target modules were named for LoRA")
+
+    @property
+    def scale(self) -> float:
+        """Multiplier of B @ A."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+
+def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
+    """Names of the modules that the targets hit, in the order given; every target must hit one.
+
+    Raises:
+        ConfigError: a target that matches nothing, with some names that exist.
+    """
+    names = list(modules)
+    wanted = list(targets)
+    missed = [t for t in wanted if not any(n == t or n.endswith("." + t) for n in names)]
+    if missed:
+        leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
+        raise ConfigError(
+            f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}"
+        )
+    return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
+
+
+def state_keys(module: str) -> tuple[str, str]:
+    """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
+    return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def alpha_for(scale: float, rank: int) -> float:
+    """The alpha whose quotient by the rank is exactly scale, a round number where one fits."""
+    alpha = scale * rank
+    near = (math.nextafter(alpha, 0), math.nextafter(alpha, math.copysign(1e300, alpha)))
+    for candidate in (float(round(alpha)), round(alpha, 6), alpha, *near):
+        if candidate / rank == scale:
+            return candidate
+    return alpha
+
+
+def no_lora_array(name: str, others: Mapping[str, str] | None = None) -> str:
+    """What to say of an array that is none of LoRA's, with its method where the name tells it.
+
+    Args:
+        name: the array's.
+        others: further marks of methods that the format does not hold.
+    """
+    kind = next((kind for mark, kind in (_OTHER_METHODS | dict(others or {})).items() if mark in name), None)
+    return f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array"
+
+
+def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
+    """Compare DoRA's magnitudes with the modules that an adapter touches; each needs one vector [out].
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite vectors, all at once.
+    """
+    modules = state_modules(state)
+    problems = [f"{module} has no magnitude vector" for module in modules if module not in magnitudes]
+    for module, vector in magnitudes.items():
+        outputs = state[state_keys(module)[1]].shape[:1] if module in modules else None
+        if outputs is None:
+            problems.append(f"{module} has a magnitude vector, but no LoRA arrays")
+        elif vector.shape != outputs:
+            problems.append(f"the magnitude vector of {module} is {list(vector.shape)}, expected {list(outputs)}")
+        elif problem := non_finite(f"the magnitude vector of {module}", vector):
+            problems.append(problem)
+    if problems:
+        raise ConvertError(f"{where}: not a whole DoRA adapter: {listed(problems)}")
+
+
+def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Shape of every adapter array that spec needs on a model.
+
+    Args:
+        spec: the adapter.
+        linear_shapes: (out, in) of every module that can carry LoRA.
+
+    Raises:
+        ConfigError: a target matches nothing.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    for module in match_targets(linear_shapes, spec.targets):
+        out, inputs = linear_shapes[module]
+        key_a, key_b = state_keys(module)
+        shapes[key_a], shapes[key_b] = (spec.rank, inputs), (out, spec.rank)
+    return shapes
+
+
+def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
+    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
+    """
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    for name, array in state.items():
+        if name not in expected:
+            problems.append(f"{name} is surplus")
+        elif tuple(array.shape) != tuple(expected[name]):
+            problems.append(f"{name} is {list(array.shape)}, expected {list(expected[name])}")
+        elif problem := non_finite(name, array):
+            problems.append(problem)
+    if problems:
+        raise ConvertError(f"{where}: the adapter's arrays do not fit: {listed(problems)}")
+
+
+def state_modules(state: Iterable[str]) -> list[str]:
+    """Paths of the modules that an adapter state belongs to, in its order."""
+    return list(dict.fromkeys(match["module"] for name in state if (match := STATE_KEY.fullmatch(name))))
+
+
+def own_shapes(state: Arrays, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the shapes must be by the ranks alone: input and output sizes are taken from the arrays themselves."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, rank in ranks.items():
+        key_a, key_b = state_keys(module)
+        a, b = state.get(key_a), state.get(key_b)
+        shapes[key_a] = (rank, *(a.shape[1:2] if a is not None and a.ndim > 1 else (-1,)))
+        shapes[key_b] = (*(b.shape[:1] if b is not None and b.ndim else (-1,)), rank)
+    return shapes

@@ -1,0 +1,153 @@
+"""What adapters add up to: fused into weights, compressed to a rank, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
+from musiclora.convert.errors import ConvertError, listed
+
+Arrays = Mapping[str, np.ndarray]
+Part = tuple[LoraSpec, Arrays, float]
+
+
+@dataclass(frozen=True)
+class Dora:
+    """A weight-decomposed adapter: the updated weight's rows are brought to lengths of their own.
+
+    Attributes:
+        spec, state: as of LoRA.
+        magnitudes: length of every row [out] of each module.
+        strength: multiplier of what it changes: 0 leaves the base, 1 is the adapter.
+
+    Source: Liu et al. 2024 (arXiv 2402.09353), eq. 5.
+    """
+
+    spec: LoraSpec
+    state: Arrays
+    magnitudes: Arrays
+    strength: float = 1.0
+
+    def change(self, module: str, weight: np.ndarray) -> np.ndarray:
+        """What is added to a weight [out, in], float32; zeros where the module is not adapted."""
+        if module not in self.magnitudes:
+            return np.zeros(weight.shape, np.float32)
+        moved = weight.astype(np.float32) + _update(self.spec, self.state, module)
+        lengths = np.linalg.norm(moved.astype(np.float64), axis=1, keepdims=True)
+        # A row of zeros has no direction; it stays zero, where the formula divides by zero.
+        scale = self.magnitudes[module][:, None] / np.where(lengths, lengths, 1.0)
+        change: np.ndarray = np.float32(self.strength) * ((scale * moved).astype(np.float32) - weight)
+        return change
+
+
+def compress(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
+    """The best adapter of a lower rank, by singular values, and how far it is from the original.
+
+    Returns:
+        Settings, state, and ||update - compressed|| / ||update|| over all modules (Frobenius).
+
+    Source: Eckart and Young 1936; the values come from two thin QR factorisations, so no update is ever formed.
+    """
+    compressed: dict[str, np.ndarray] = {}
+    lost = total = 0.0
+    for module in state_modules(state):
+        key_a, key_b = state_keys(module)
+        q_out, r_out = np.linalg.qr(state[key_b].astype(np.float64) * spec.scale)
+        q_in, r_in = np.linalg.qr(state[key_a].astype(np.float64).T)
+        left, values, right = np.linalg.svd(r_out @ r_in.T)
+        kept = min(rank, len(values))
+        roots = np.sqrt(values[:kept])
+        b, a = q_out @ (left[:, :kept] * roots), (roots[:, None] * right[:kept]) @ q_in.T
+        compressed[key_a] = np.pad(a, ((0, rank - kept), (0, 0))).astype(np.float32)
+        compressed[key_b] = np.pad(b, ((0, 0), (0, rank - kept))).astype(np.float32)
+        lost += float((values[kept:] ** 2).sum())
+        total += float((values**2).sum())
+    error = (lost / total) ** 0.5 if total else 0.0
+    return LoraSpec(rank, float(rank), 0.0, spec.targets), compressed, error
+
+
+def fuse_tensors(
+    tensors: Iterable[tuple[str, np.ndarray]],
+    spec: LoraSpec | None,
+    state: Arrays,
+    *,
+    conv1d: bool,
+    dora: Sequence[Dora] = (),
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Add the update to a checkpoint's tensors as they stream by; adapted ones come out in float32.
+
+    Args:
+        tensors: (canonical name, array).
+        spec: gives the scale; None where there are DoRA adapters only.
+        state: adapter arrays, one rank and scale for all modules.
+        conv1d: whether linear weights are [in, out] (GPT-2) and not [out, in].
+        dora: more adapters; what each changes of the base is added, too.
+
+    Raises:
+        ConvertError: adapted modules that the checkpoint lacks, or whose sizes differ, all named at the end.
+    """
+    left = dict.fromkeys(m for s in (state, *(part.state for part in dora)) for m in state_modules(s))
+    problems: list[str] = []
+    for name, array in tensors:
+        module = name.removesuffix(".weight")
+        if module not in left:
+            yield name, array
+            continue
+        del left[module]
+        weight = array.T if conv1d else array
+        sizes = {_size(s, module) for s in (state, *(part.state for part in dora)) if state_keys(module)[0] in s}
+        if sizes != {weight.shape}:
+            own = " and ".join(str(list(size[::-1] if conv1d else size)) for size in sorted(sizes))
+            problems.append(f"{module} is {list(array.shape)} in the base and {own} in the adapter")
+            continue
+        update = _update(spec, state, module)
+        for part in dora:
+            update = update + part.change(module, weight)
+        yield name, array.astype(np.float32) + (update.T if conv1d else update)
+    problems += [f"{module} is not in the base" for module in left]
+    if problems:
+        raise ConvertError(f"the adapter does not fit this base: {listed(problems)}")
+
+
+def _size(state: Arrays, module: str) -> tuple[int, int]:
+    """(out, in) of a module by its arrays."""
+    key_a, key_b = state_keys(module)
+    return state[key_b].shape[0], state[key_a].shape[1]
+
+
+def _update(spec: LoraSpec | None, state: Arrays, module: str) -> np.ndarray:
+    """What LoRA adds to a weight [out, in], float32; 0 where the module is not adapted."""
+    key_a, key_b = state_keys(module)
+    if spec is None or key_a not in state:
+        return np.zeros((), np.float32)
+    product: np.ndarray = state[key_b].astype(np.float32) @ state[key_a].astype(np.float32)
+    return np.float32(spec.scale) * product
+
+
+def update_difference(before: Sequence[Part], after: Sequence[Part]) -> float:
+    """Largest absolute difference between two sums of updates, relative to the largest value of the first's updates.
+
+    Computed densely in float64, module by module, and apart from the code that converts, so that it can check it.
+    """
+    largest, scale = 0.0, 1e-30
+    for module in dict.fromkeys(m for _, state, _ in (*before, *after) for m in state_modules(state)):
+        firsts, seconds = ([_dense(part, module) for part in parts] for parts in (before, after))
+        sizes = {update.shape for update in (*firsts, *seconds) if update.ndim}
+        if len(sizes) > 1:
+            return float("inf")
+        scale = max(scale, *(float(np.abs(update).max(initial=0)) for update in firsts))
+        difference: np.ndarray = sum(firsts, np.zeros(())) - sum(seconds, np.zeros(()))
+        largest = max(largest, float(np.abs(difference).max(initial=0)))
+    return largest / scale
+
+
+def _dense(part: Part, module: str) -> np.ndarray:
+    spec, state, strength = part
+    key_a, key_b = state_keys(module)
+    if key_a not in state:
+        return np.zeros(())
+    dense: np.ndarray = strength * spec.scale * (state[key_b].astype(np.float64) @ state[key_a].astype(np.float64))
+    return dense

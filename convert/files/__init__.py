@@ -1,0 +1,1 @@
+"""Weight files: safe reading, atomic writing, fingerprints."""

@@ -1,0 +1,214 @@
+"""Fingerprints of models: the same whatever the layout, the shards or the stored order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import MusicLoraError
+from musiclora.convert.files.atomic import write_json
+from musiclora.convert.files.weight_files import read_json
+from musiclora.convert.models.diffrhythm import DiffRhythmCheckpoint, read_diffrhythm
+from musiclora.convert.models.gpt2 import GELU_TANH, Gpt2Checkpoint, read_checkpoint
+
+Tensors = Iterable[tuple[str, np.ndarray]]
+Watch = Callable[[Tensors], Tensors]
+
+RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
+_BLOCK = 1 << 18  # values hashed at a time
+_THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
+_IDS = ("bos_token_id", "eos_token_id")  # not part of the maths; many writers leave them at transformers' defaults
+_WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
+
+
+class Fingerprint:
+    """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
+
+    def __init__(self) -> None:
+        self._digests: list[bytes] = []
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Take in one tensor under its canonical name and layout."""
+        digest = hashlib.sha256(json.dumps([name, list(array.shape)]).encode())
+        flat = np.ascontiguousarray(array).reshape(-1)
+        for start in range(0, flat.size, _BLOCK):  # the float32 copy stays in the processor's cache
+            values = flat[start : start + _BLOCK].astype("<f4", copy=False)
+            digest.update(values.view(np.uint8).data)
+        self._digests.append(digest.digest())
+
+    def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Pass tensors through, taking them in on other threads; a few more tensors are in memory meanwhile."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[Future[None]] = deque()
+            for name, array in tensors:
+                if len(waiting) > _THREADS:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(self.add, name, array))
+                yield name, array
+            for future in waiting:
+                future.result()
+
+    def value(self) -> str:
+        """The fingerprint, hexadecimal."""
+        return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
+    fingerprint = Fingerprint()
+    for name, array in tensors:
+        fingerprint.add(name, array)
+    return fingerprint.value()
+
+
+def fingerprint_config(config: Any) -> str:
+    """SHA-256 over a configuration's numbers (a dataclass or a mapping), without its token ids."""
+    values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
+    values = {key: value for key, value in values.items() if key not in _IDS}
+    if values.get("activation_function") in GELU_TANH:
+        values["activation_function"] = GELU_TANH[0]
+    return hashlib.sha256(_canonical(values)).hexdigest()
+
+
+def fingerprint_file(content: bytes | str) -> str:
+    """SHA-256 over a tokenizer's JSON, whatever its layout and the versions of the libraries that saved it."""
+    data = content.encode() if isinstance(content, str) else content
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(data)
+        if isinstance(value, dict):
+            value = {key: item for key, item in value.items() if not key.endswith("_version")}
+        data = _canonical(value)
+    return hashlib.sha256(data).hexdigest()
+
+
+def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str, str]:
+    """Fingerprints of a model folder of either family: `weights`, `config`, `tokenizer` ("" where there is none).
+
+    `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from (see
+    `recorded_source`). What was hashed is cached in the user's cache folder by path, size and time of the files; the
+    model folder is never written to.
+
+    Args:
+        folder: the model's.
+        watch: passes the tensors through on their way, to show how far it is.
+
+    Raises:
+        ConvertError: the folder holds no readable checkpoint.
+    """
+    folder = Path(folder)
+    result = _hashed(folder, watch)
+    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    if source := recorded_source(record, result["weights"]):
+        result["source_weights"] = source["weights"]
+    return result
+
+
+def recorded_source(record: Mapping[str, Any], weights: str | None) -> dict[str, Any] | None:
+    """The fingerprint of the checkpoint that a folder was made from, by its record; None where that does not hold.
+
+    A record that also states what the folder's own weights were (`fingerprint`) holds for those only: a matrix that
+    was changed or stored transposed afterwards must not pass for the original.
+
+    Args:
+        record: content of the folder's musiclora.json.
+        weights: fingerprint of the weights that are there now; None where it is not known.
+    """
+    source, own = record.get("source_fingerprint"), record.get("fingerprint")
+    if not isinstance(source, dict) or not isinstance(source.get("weights"), str):
+        return None
+    changed = weights is not None and isinstance(own, dict) and own.get("weights") != weights
+    return None if changed else source
+
+
+def _hashed(folder: Path, watch: Watch | None) -> dict[str, str]:
+    key = _cache_key(folder)
+    cached = _cache_folder() / f"{key}.json"
+    if key and cached.is_file():
+        with contextlib.suppress(MusicLoraError):
+            values = read_json(cached)
+            if set(values) == {"weights", "config", "tokenizer"} and all(isinstance(v, str) for v in values.values()):
+                return values
+    checkpoint = _open(folder)
+    tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
+    result = {
+        "weights": fingerprint_tensors(watch(checkpoint.tensors()) if watch else checkpoint.tensors()),
+        "config": fingerprint_config(checkpoint.config),
+        "tokenizer": fingerprint_file(tokenizer.read_bytes()) if tokenizer else "",
+    }
+    if key:
+        with contextlib.suppress(MusicLoraError):  # a read-only home only costs the time to hash again
+            write_json(cached, result)
+    return result
+
+
+def _open(folder: Path) -> Gpt2Checkpoint | DiffRhythmCheckpoint:
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return read_diffrhythm(folder) if config.get("model_type") == "diffrhythm" else read_checkpoint(folder)
+
+
+def compare_fingerprints(recorded: Mapping[str, str], actual: Mapping[str, str]) -> list[str]:
+    """What differs between the base an adapter was trained on and the base at hand; empty where nothing does.
+
+    Parts that either side does not know are not compared. Weights also match through the checkpoint that a converted
+    folder was made from.
+    """
+    differences = []
+    for part, words in _WHAT.items():
+        known, found = _all(recorded, part), _all(actual, part)
+        if known and found and not known & found:
+            differences.append(f"{words} (recorded {recorded[part][:8]}, found {actual[part][:8]})")
+    return differences
+
+
+def matches_by_source(recorded: Mapping[str, str], actual: Mapping[str, str]) -> bool:
+    """Whether the weights differ and match only through a conversion's source, which deserves a note."""
+    return (
+        bool(recorded.get("weights"))
+        and recorded["weights"] != actual["weights"]
+        and not compare_fingerprints(
+            {"weights": recorded["weights"], "source_weights": recorded.get("source_weights", "")}, actual
+        )
+    )
+
+
+def _all(fingerprint: Mapping[str, str], part: str) -> set[str]:
+    return {value for key in (part, f"source_{part}") if (value := fingerprint.get(key))}
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _cache_folder() -> Path:
+    if chosen := os.environ.get("MUSICLORA_CACHE"):
+        return Path(chosen) / "fingerprints"
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "musiclora" / "fingerprints"
+
+
+def _cache_key(folder: Path) -> str:
+    """Hash of the path and of the size and time of every file that counts; "" where the folder cannot be listed."""
+    try:
+        suffixes = {".safetensors", ".json", ".conf", ".bin"}
+        files = sorted(p for p in folder.resolve().iterdir() if p.suffix in suffixes and p.name != RECORD)
+        facts = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)]
+    except OSError:
+        return ""
+    return hashlib.sha256(_canonical(["2", facts])).hexdigest()

@@ -1,0 +1,114 @@
+"""Weight files of a model folder: one file, or shards named by an index; safetensors before torch's .bin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files.safetensors_file import iter_safetensors, non_finite, safetensors_header
+from musiclora.convert.files.torch_file import TorchFile
+
+MAX_JSON = 50_000_000  # bytes
+
+Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The tensors of a folder.
+
+    Attributes:
+        files: file by file, the tensor names to read from it.
+        layout: dtype and shape of every tensor.
+        metadata: header text of the first file.
+    """
+
+    files: dict[Path, tuple[str, ...]]
+    layout: Layout
+    metadata: Mapping[str, str]
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) one at a time; NaN or infinity is an error that names the tensor."""
+        for path, names in self.files.items():
+            for name, array in _read(path, names):
+                if problem := non_finite(name, array):
+                    raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
+                yield name, array
+
+
+def weight_files(folder: Path) -> WeightFiles:
+    """Find the weights in a folder and check their headers.
+
+    Raises:
+        ConvertError: no weights, or shards that do not hold what the index says.
+    """
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        single, index = folder / file, folder / f"{file}.index.json"
+        if single.is_file():
+            layout, metadata = header(single)
+            return WeightFiles({single: tuple(layout)}, layout, metadata)
+        if index.is_file():
+            return _sharded(folder, index)
+    raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
+
+
+def header(path: Path) -> tuple[Layout, dict[str, str]]:
+    """Dtype and shape of every tensor in a safetensors or torch file, and the former's metadata."""
+    if path.suffix == ".safetensors":
+        return safetensors_header(path)
+    return {name: (ref.dtype, ref.shape) for name, ref in TorchFile(path).tensors().items()}, {}
+
+
+def _read(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    if path.suffix == ".safetensors":
+        return iter_safetensors(path, names)
+    file = TorchFile(path)
+    return file.read(item for item in file.tensors().items() if item[0] in set(names))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ConvertError: missing, unreadable, too large or not an object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ConvertError(f"{path}: {path.stat().st_size} bytes are too many for a configuration")
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConvertError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConvertError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConvertError(f"{path} holds no JSON object")
+    return value
+
+
+def _sharded(folder: Path, index: Path) -> WeightFiles:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConvertError(f"{index}: no weight_map")
+    names_of: dict[str, list[str]] = {}
+    for name, file in weight_map.items():
+        # A plain file name only: an index from elsewhere must not point outside its folder.
+        if not isinstance(file, str) or Path(file).name != file or "\\" in file:
+            raise ConvertError(f"{index}: {name} is said to be in {str(file)[:80]!r}, which is no file name")
+        names_of.setdefault(file, []).append(name)
+    layout: Layout = {}
+    problems: list[str] = []
+    metadata: Mapping[str, str] = {}
+    for file, names in names_of.items():
+        found, metadata = header(folder / file)
+        problems += [f"{name} is not in {file}" for name in names if name not in found]
+        problems += [f"{name} in {file} is not in the index" for name in found if weight_map.get(name) != file]
+        layout.update(found)
+    if problems:
+        raise ConvertError(f"{index}: {listed(problems)}")
+    return WeightFiles({folder / file: tuple(names) for file, names in names_of.items()}, layout, metadata)

@@ -1,0 +1,1 @@
+"""Model architectures: configuration, tensor shapes and names in every container."""

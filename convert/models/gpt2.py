@@ -1,0 +1,251 @@
+"""GPT-2 checkpoint folders in the layouts of transformers (hf) and mlx-lm (mlx), read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files.atomic import atomic_folder, atomic_write
+from musiclora.convert.files.safetensors_file import FLOATS, dtype_named, write_safetensors
+from musiclora.convert.files.weight_files import WeightFiles, read_json, weight_files
+from musiclora.convert.models.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
+from musiclora.convert.models.name_mapping import Plan, Rule, plan, plan_export
+from musiclora.convert.models.quantise import (
+    Packed,
+    QuantisedFiles,
+    packed_layout,
+    packed_stream,
+    quantised_files,
+    settings,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "GELU_TANH",
+    "LAYOUTS",
+    "Gpt2Checkpoint",
+    "Gpt2Config",
+    "fresh_tensors",
+    "read_checkpoint",
+    "rows_of",
+    "write_checkpoint",
+]
+
+_PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_ENDS = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+_MASK = "a causal mask, not a weight"
+_TIED = "the tied output head, equal to wte"
+
+
+def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
+    """Lines for one container; Conv1D keeps [in, out], mlx-lm's Linear [out, in]."""
+    rules = [Rule(f"{prefix}.{name}", f"transformer.{name}") for name in _ENDS]
+    for part in _PARTS:
+        linear = ".c_" in part
+        name = f"h.{{i}}.{part}"
+        rules.append(Rule(f"{prefix}.{name}.weight", f"transformer.{name}.weight", transpose=transpose and linear))
+        rules.append(Rule(f"{prefix}.{name}.bias", f"transformer.{name}.bias"))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.bias", None, reason=_MASK))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.masked_bias", None, reason=_MASK))
+    return (*rules, Rule("lm_head.weight", None, reason=_TIED))
+
+
+LAYOUTS: dict[str, tuple[Rule, ...]] = {
+    "hf": _rules("transformer", transpose=False),
+    "mlx": _rules("model", transpose=True),
+}
+
+
+@dataclass(frozen=True)
+class Gpt2Checkpoint:
+    """A checkpoint folder whose names and shapes are proven to fit its configuration.
+
+    Attributes:
+        folder: where it lies.
+        config: its numbers.
+        layout: "hf" or "mlx".
+        dropped: names that are not weights, and why.
+    """
+
+    folder: Path
+    config: Gpt2Config
+    layout: Literal["hf", "mlx"]
+    dropped: dict[str, str]
+    _plan: Plan
+    _files: WeightFiles
+
+    @property
+    def bits(self) -> int | None:
+        """Bits an element of the quantised matrices; None where there are none."""
+        return max(self._files.bits.values(), default=None) if isinstance(self._files, QuantisedFiles) else None
+
+    @property
+    def dtype(self) -> str:
+        """The widest dtype among the weights as they read, such as `float32`."""
+        dtypes = [self._files.layout[_stored(move.source, self._files)][0] for move in self._plan.moves]
+        return str(np.result_type(*set(dtypes)).name)
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (canonical name, array in its stored dtype), one at a time.
+
+        Raises:
+            ConvertError: a non-finite value, or an output head that differs from wte.
+        """
+        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        tied: dict[str, np.ndarray] = {}
+        for name, array in self._files.tensors():
+            move = moves.get(name)
+            if "lm_head.weight" in self.dropped and (name == "lm_head.weight" or name.endswith("wte.weight")):
+                tied[name] = array
+                if len(tied) == 2 and not _equal(*tied.values()):
+                    raise ConvertError(
+                        f"{self.folder}: lm_head.weight differs from wte; an untied head is not supported"
+                    )
+            if move:
+                yield move.target, move.apply(array)
+
+    def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
+        """As tensors, but quantised matrices stay packed: [out, in] of a linear layer, [rows, width] of a table."""
+        if not isinstance(self._files, QuantisedFiles):
+            yield from self.tensors()
+            return
+        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        for name, value in self._files.stored():
+            if move := moves.get(name):
+                yield move.target, value if isinstance(value, Packed) else move.apply(value)
+
+    def load(self, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """All tensors in one dtype under canonical names."""
+        return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
+
+
+def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
+    """Open a GPT-2 folder; weights are read when asked for. Those that MLX quantised read as float32.
+
+    Raises:
+        ConvertError: not a GPT-2, or tensors that are missing, surplus or mis-shaped, all at once.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConvertError(f"{folder}: no such folder")
+    if not (folder / "config.json").is_file():
+        raise ConvertError(f"{folder}: no config.json here, so this is no model folder")
+    content = read_json(folder / "config.json")
+    quantised = _take_quantisation(content)
+    try:
+        config = Gpt2Config.from_json(content)
+    except ConvertError as error:
+        raise ConvertError(f"{folder}: {error}") from error
+    files = weight_files(folder)
+    if quantised:
+        files = quantised_files(files, quantised, str(folder))
+    layout: Literal["hf", "mlx"] = "mlx" if any(name.startswith("model.") for name in files.layout) else "hf"
+    if quantised and layout == "hf":
+        raise ConvertError(f"{folder}: quantised, but not in mlx-lm's layout (names begin with 'model.')")
+    masks = (".attn.bias", ".attn.masked_bias")
+    if integers := [n for n, (dtype, _) in files.layout.items() if dtype not in FLOATS and not n.endswith(masks)]:
+        raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {listed(integers)}")
+    shapes = _prefixed(files, layout)
+    mapping = plan(LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
+    return Gpt2Checkpoint(folder, config, layout, mapping.dropped, mapping, files)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: Gpt2Config,
+    tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    layout: str,
+    *,
+    dtype: str = "float32",
+    bits: int | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that transformers (hf) or mlx-lm (mlx) loads, whole or not at all, one tensor in memory at a time.
+
+    Args:
+        folder: destination.
+        config: its numbers.
+        tensors: canonical names and layouts, in any order.
+        layout: "hf" or "mlx".
+        dtype: float32, float16 or bfloat16; every tensor is cast to it, of quantised ones the scales and biases.
+        bits: quantise the matrices to 4 or 8 bits an element (mlx only); see `quantise`.
+        extra_files: more files by plain name, such as the tokenizer.
+        overwrite: replace an existing folder.
+
+    Raises:
+        ConvertError: missing, surplus or mis-shaped tensors, or values that do not fit the dtype.
+        OutputError: the system refuses to write.
+    """
+    if layout not in LAYOUTS:
+        raise ConvertError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    if bits and layout != "mlx":
+        raise ConvertError("only the mlx layout holds quantised weights")
+    stored = dtype_named(dtype)
+    shapes = config.tensor_shapes()
+    moves = plan_export(LAYOUTS[layout], shapes)
+    plain = {moves[name].target: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+    moved: Iterator[tuple[str, np.ndarray]] = (
+        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs
+    )
+    described: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
+    if bits:
+        # mlx-lm writes both keys; transformers' tools look at the second.
+        described |= dict.fromkeys(("quantization", "quantization_config"), settings(plain, bits))
+        plain, moved = packed_layout(plain, bits), packed_stream(moved, bits)
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        write_safetensors(
+            temporary / "model.safetensors",
+            moved,
+            {"format": "pt" if layout == "hf" else "mlx"},
+            layout=plain,
+        )
+        atomic_write(temporary / "config.json", json.dumps(described, indent=2) + "\n")
+        for name, content in (extra_files or {}).items():
+            atomic_write(temporary / Path(name).name, content)
+
+
+def rows_of(name: str, array: np.ndarray, layout: str) -> np.ndarray:
+    """A tensor by its canonical name as the layout keeps it, or the reverse (a swap of axes undoes itself)."""
+    return plan_export(LAYOUTS[layout], [name])[name].apply(array)
+
+
+def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
+    """Take MLX's settings out of a config.json; those of other tools stay, to be refused."""
+    found = content.get("quantization")
+    if not isinstance(found, dict) or "bits" not in found or "quant_method" in found:
+        return {}
+    del content["quantization"]
+    if content.get("quantization_config") == found:
+        del content["quantization_config"]
+    return found
+
+
+def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, where a bare GPT2Model's names get the prefix that GPT2LMHeadModel's have."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    doubled: list[str] = []
+    for name, (_, shape) in files.layout.items():
+        full = name if layout == "mlx" or name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        if full in shapes:
+            doubled.append(f"{full} is there with and without its prefix")
+        shapes[full] = shape
+    if doubled:
+        raise ConvertError(f"{next(iter(files.files)).parent}: {listed(doubled)}")
+    return shapes
+
+
+def _stored(name: str, files: WeightFiles) -> str:
+    """The name in the file of a source that _prefixed may have given its prefix."""
+    return name if name in files.layout else name.removeprefix("transformer.")
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool(np.array_equal(first, second))

@@ -1,0 +1,225 @@
+"""MLX's affine quantisation in numpy: weights as small integers with a scale and a bias for each group of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.files.weight_files import Layout, WeightFiles
+
+BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
+GROUP_SIZES = (64, 32, 128)  # what MLX has kernels for; the first that divides a width is taken
+_TINY = np.float32(1e-7)
+_PARTS = (".weight", ".scales", ".biases")
+
+
+class Packed(NamedTuple):
+    """A quantised matrix [rows, width].
+
+    Attributes:
+        values: uint32 [rows, width * bits / 32]; the first element of a word is in its lowest bits.
+        scales: float [rows, width / group size].
+        biases: as scales.
+        bits: of one element.
+    """
+
+    values: np.ndarray
+    scales: np.ndarray
+    biases: np.ndarray
+    bits: int
+
+
+def group_size(shape: tuple[int, ...]) -> int | None:
+    """How many elements of a row share a scale; None where the array cannot be quantised."""
+    if len(shape) != 2 or not all(shape):
+        return None
+    return next((size for size in GROUP_SIZES if shape[1] % size == 0), None)
+
+
+def quantise(weight: np.ndarray, bits: int, group: int) -> Packed:
+    """Round a matrix to bits an element; bit for bit what `mx.quantize(weight, group, bits)` makes on the CPU.
+
+    Args:
+        weight: float [rows, width]; the width must be a multiple of group.
+        bits: 2, 4 or 8.
+        group: elements of a row that share a scale and a bias.
+
+    Returns:
+        Scales and biases are float32. The element of a group that is farthest from zero is kept exactly.
+
+    Source: mlx 0.32, the documentation of `mlx.core.quantize` (mode affine).
+    """
+    rows, width = weight.shape
+    grouped = weight.astype(np.float32).reshape(rows, width // group, group)
+    low, high = grouped.min(axis=-1), grouped.max(axis=-1)
+    top = np.float32(2**bits - 1)
+    below = np.abs(low) > np.abs(high)
+    scale = np.maximum((high - low) / top, _TINY)
+    scale, edge = np.where(below, scale, -scale), np.where(below, low, high)
+    steps = np.rint(edge / scale)
+    moved = steps != 0  # else zero itself is the edge
+    scale = np.where(moved, edge / np.where(moved, steps, np.float32(1)), scale)
+    bias = np.where(moved, edge, np.float32(0))
+    integers = np.clip(np.rint((grouped - bias[..., None]) / scale[..., None]), 0, top).astype(np.uint32)
+    words = (integers.reshape(rows, -1, 32 // bits) << _shifts(bits)).sum(axis=-1, dtype=np.uint32)
+    return Packed(words, scale, bias, bits)
+
+
+def dequantise(packed: Packed) -> np.ndarray:
+    """The matrix in float32: scale * integer + bias."""
+    rows, groups = packed.scales.shape
+    integers = (packed.values[..., None] >> _shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
+    grouped = integers.reshape(rows, groups, -1).astype(np.float32)
+    scales, biases = (part.astype(np.float32)[..., None] for part in (packed.scales, packed.biases))
+    dense: np.ndarray = (grouped * scales + biases).reshape(rows, -1)
+    return dense
+
+
+def rounded(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """A matrix [rows, width] after quantising, with scales and biases in dtype, in float32.
+
+    Raises:
+        ConvertError: the width is no multiple of any group size.
+    """
+    group = group_size(weight.shape)
+    if group is None:
+        raise ConvertError(f"a matrix {list(weight.shape)} cannot be quantised: no group size divides its rows")
+    packed = quantise(weight, bits, group)
+    return dequantise(packed._replace(scales=packed.scales.astype(dtype), biases=packed.biases.astype(dtype)))
+
+
+def _shifts(bits: int) -> np.ndarray:
+    return np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
+
+
+# --- writing ---
+
+
+def packed_layout(layout: Layout, bits: int) -> Layout:
+    """The layout of a file whose matrices are quantised; scales and biases keep the matrix's dtype."""
+    result: Layout = {}
+    for name, (dtype, shape) in layout.items():
+        group = group_size(shape)
+        if group is None:
+            result[name] = (dtype, shape)
+            continue
+        stem = name.removesuffix(".weight")
+        rows, width = shape
+        result[name] = (np.dtype(np.uint32), (rows, width * bits // 32))
+        result[f"{stem}.scales"] = result[f"{stem}.biases"] = (dtype, (rows, width // group))
+    return result
+
+
+def packed_stream(tensors: Iterable[tuple[str, np.ndarray]], bits: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Quantise the matrices among tensors as they stream by."""
+    for name, array in tensors:
+        group = group_size(array.shape)
+        if group is None:
+            yield name, array
+            continue
+        packed = quantise(array, bits, group)
+        stem = name.removesuffix(".weight")
+        yield name, packed.values
+        yield f"{stem}.scales", packed.scales
+        yield f"{stem}.biases", packed.biases
+
+
+def settings(layout: Layout, bits: int) -> dict[str, Any]:
+    """What config.json says under `quantization`: one group size for all, and the modules that have another."""
+    groups = {name.removesuffix(".weight"): group_size(shape) for name, (_, shape) in layout.items()}
+    sizes = [size for size in groups.values() if size]
+    if not sizes:
+        raise ConvertError(f"nothing here can be quantised: MLX needs rows of a multiple of {min(GROUP_SIZES)} values")
+    common = max(sorted(set(sizes)), key=sizes.count)
+    record: dict[str, Any] = {"group_size": common, "bits": bits, "mode": "affine"}
+    return record | {n: {"group_size": g, "bits": bits} for n, g in groups.items() if g and g != common}
+
+
+# --- reading ---
+
+
+@dataclass(frozen=True)
+class QuantisedFiles(WeightFiles):
+    """Weight files whose quantised matrices read as float32; `layout` shows these, too.
+
+    Attributes:
+        bits: of every quantised matrix, by the name of its weight.
+    """
+
+    bits: Mapping[str, int]
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) one at a time, de-quantised."""
+        for name, value in self.stored():
+            yield name, dequantise(value) if isinstance(value, Packed) else value
+
+    def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
+        """Yield (name, array), or all parts of a quantised matrix under the name of its weight."""
+        waiting: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in super().tensors():
+            stem, _, part = name.rpartition(".")
+            weight = f"{stem}.weight"
+            if weight not in self.bits or f".{part}" not in _PARTS:
+                yield name, array
+                continue
+            parts = waiting.setdefault(weight, {})
+            parts[part] = array
+            if len(parts) == len(_PARTS):
+                del waiting[weight]
+                yield weight, Packed(parts["weight"], parts["scales"], parts["biases"], self.bits[weight])
+
+
+def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -> QuantisedFiles:
+    """Read a folder by what its config.json says under `quantization`.
+
+    Args:
+        files: its tensors as they are stored.
+        config: content of `quantization`: bits, group_size, mode, and modules with settings of their own.
+        where: the folder, for messages.
+
+    Raises:
+        ConvertError: another mode or number of bits, or parts that are missing or do not fit each other, all at once.
+    """
+    if config.get("mode", "affine") != "affine":
+        raise ConvertError(
+            f"{where}: quantisation mode {str(config['mode'])[:20]!r} is not supported, only 'affine' is"
+        )
+    layout: Layout = dict(files.layout)
+    bits: dict[str, int] = {}
+    problems: list[str] = []
+    for stem in [name.removesuffix(".scales") for name in files.layout if name.endswith(".scales")]:
+        own = config.get(stem, config)
+        count, size = (own.get(k, config.get(k)) if isinstance(own, dict) else None for k in ("bits", "group_size"))
+        found = [files.layout.get(stem + part) for part in _PARTS]
+        if count not in BITS:
+            problems.append(f"{stem} has {count!r} bits; supported are {', '.join(map(str, BITS))}")
+        elif problem := _misfit(found, int(count), size):
+            problems.append(f"{stem}: {problem}")
+        else:
+            for part in _PARTS:
+                del layout[stem + part]
+            (_, (rows, words)) = files.layout[f"{stem}.weight"]
+            layout[f"{stem}.weight"] = (np.dtype(np.float32), (rows, words * 32 // int(count)))
+            bits[f"{stem}.weight"] = int(count)
+    if problems:
+        raise ConvertError(f"{where}: its quantised tensors do not fit: {listed(problems)}")
+    return QuantisedFiles(files.files, layout, files.metadata, bits)
+
+
+def _misfit(found: list[tuple[np.dtype[Any], tuple[int, ...]] | None], bits: int, size: Any) -> str:
+    """What is wrong with weight, scales and biases as they are stored; "" where nothing is."""
+    if None in found:
+        return "needs weight, scales and biases"
+    (kind, words), (_, scales), (_, biases) = (part for part in found if part)
+    if kind != np.uint32 or len(words) != 2:
+        return f"its weight is {kind} {list(words)}, expected uint32 words in rows"
+    width = words[1] * 32 // bits
+    if type(size) is not int or size not in GROUP_SIZES or width % size:
+        return f"group size {size!r} does not divide its width {width}"
+    if scales != (words[0], width // size) or biases != scales:
+        return f"scales {list(scales)} and biases {list(biases)}, expected {[words[0], width // size]}"
+    return ""

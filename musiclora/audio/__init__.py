@@ -1,0 +1,1 @@
+"""The audio family: recordings, latents, and flow-matching models over them."""

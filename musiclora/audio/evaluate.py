@@ -1,0 +1,62 @@
+"""The audio job behind `musiclora evaluate --data-dir`: held-out loss of recordings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from musiclora.audio.model import open_flow, recordings_in
+from musiclora.audio.windows import Form, fixed_batches
+from musiclora.errors import ConfigError
+from musiclora.evaluation.scores import Evaluation, add, flow_gain, flow_score, song_losses
+from musiclora.progress import Reporter
+from musiclora.training.config import TrainConfig
+
+_TOGETHER = 4096  # frames in one pass of the network
+
+
+def evaluate(
+    data_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    vae: str | Path | None = None,
+    max_seq_len: int | None = None,
+    allow_base_mismatch: bool = False,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Score every recording of a folder at the windows, times and noise that training scores held-out ones at.
+
+    Recordings without a style of their own are scored with the adapters' style, by the base without one.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    out = reporter or Reporter()
+    if max_seq_len is not None and max_seq_len < 8:
+        raise ConfigError(f"--max-seq-len is {max_seq_len}; it must be at least 8")
+    opened = open_flow(model, adapters, backend, with_codec=False, allow_base_mismatch=allow_base_mismatch)
+    flow = opened.model
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = Path(scratch) / "latents"
+        found = recordings_in(data_dir, opened.base, vae, opened.backend, cache, out, workers)
+    length = min(max_seq_len or TrainConfig.max_seq_len, flow.max_frames)
+    form = Form(length, flow.max_frames, flow.has_duration)
+    batches = [fixed_batches([r], form, max(1, _TOGETHER // length)) for r in found.recordings]
+    flow.set_style(opened.style)
+    with out.task("scoring") as update:
+        sums = song_losses(flow, batches, update)
+    score, base, difference = flow_score(add(sums), flow.latent_channels), None, None
+    if opened.adapters:
+        flow.set_adapter(False)
+        # A style that was not trained but given belongs to the recordings, and the base may know it as well.
+        if all(a.record.get("style", "trained") == "trained" for a in opened.adapters):
+            flow.set_style(None)
+        with out.task("scoring the base") as update:
+            before = song_losses(flow, batches, update)
+        base, difference = flow_score(add(before), flow.latent_channels), flow_gain(before, sums)
+    notes = (*opened.notes, *found.notes)
+    return Evaluation(opened.backend, score, base, difference, len(sums), notes)

@@ -1,0 +1,1 @@
+"""Recordings: reading, measuring, cutting and writing sound files."""

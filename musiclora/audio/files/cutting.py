@@ -1,0 +1,274 @@
+"""Cut recordings into segments of one length, or at given times, with a manifest that says where each comes from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.audio.files.cut_times import LEFTOVERS, LONGEST, Piece, given_times, grid
+from musiclora.audio.files.health import SILENCE, AudioHealth, decibels, examine, grouped
+from musiclora.audio.files.segments import CHANNELS, RATE, Names, faded, levelled, save_segment
+from musiclora.audio.files.sound import Sound, library, recordings_of
+from musiclora.convert.files.atomic import atomic_folder, write_json
+from musiclora.convert.files.weight_files import read_json
+from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, listed
+from musiclora.progress import Reporter
+
+SECONDS = 95.0  # 2048 frames of the codec
+MANIFEST = "manifest.json"
+_SPARE = 1 << 26  # bytes left on the disk beside the segments
+
+
+@dataclass(frozen=True)
+class CutOptions:
+    """How recordings are cut.
+
+    Attributes:
+        seconds: length of a segment; None for what a DiffRhythm model of 2048 frames hears, and with times for spans as
+            they are given.
+        overlap: seconds that a segment shares with the one before.
+        leftover: `keep`: the rest at the end of a recording is a segment of its own; `merge`: it is added to the last
+            one; `drop`: it is left out, with a line. A rest under a second is always merged. A recording shorter than a
+            segment is one segment, but for `drop`.
+        fade: milliseconds of a raised cosine where a cut goes through the music; 0 for none.
+        loudness: root mean square that each segment is brought to, in dB of full scale; None leaves it as it is.
+        flac: write FLAC in place of WAV, both with 16 bits.
+    """
+
+    seconds: float | None = None
+    overlap: float = 0.0
+    leftover: str = "keep"
+    fade: float = 10.0
+    loudness: float | None = None
+    flac: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.seconds is not None and not 1 <= self.seconds <= LONGEST:
+            problems.append(f"--seconds is {self.seconds:g}; it must be 1 to {LONGEST:g}")
+        elif not 0 <= self.overlap <= (self.seconds or SECONDS) / 2:
+            problems.append(f"--overlap is {self.overlap:g}; it must be 0 to half of --seconds")
+        if not 0 <= self.fade <= 500:
+            problems.append(f"--fade is {self.fade:g}; it must be 0 to 500 milliseconds")
+        if self.loudness is not None and not -60 <= self.loudness <= 0:
+            problems.append(f"--loudness is {self.loudness:g}; it must be -60 to 0 dB of full scale")
+        if self.leftover not in LEFTOVERS:
+            problems.append(f"--leftover is {self.leftover}; it must be one of {', '.join(LEFTOVERS)}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass
+class CutResult:
+    """What was written, and what the user should know.
+
+    Attributes:
+        segments: `file`, `source`, `start`, `end` (seconds in the source) and `sha256` of each.
+        left_out: `source`, `start`, `end` and `reason` of what was not written.
+        remarks: (source, text) of what is noteworthy about a recording.
+    """
+
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+
+    def drop(self, source: str, start: float, end: float, reason: str) -> None:
+        """Remember something that is not written."""
+        self.left_out.append({"source": source, "start": round(start, 4), "end": round(end, 4), "reason": reason})
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for people."""
+        gone = [f"left out: {i['source']}, {i['start']:g} to {i['end']:g} s: {i['reason']}" for i in self.left_out]
+        return [*gone, *grouped(self.remarks)]
+
+
+def cut_folder(
+    folder: Path, output: Path, options: CutOptions, times: Path | None = None, reporter: Reporter | None = None
+) -> CutResult:
+    """Cut every recording of a folder into stereo segments of 44.1 kHz with 16 bits.
+
+    Recordings are streamed: a segment at a time is in memory, however long they are. The output folder appears whole or
+    not at all.
+
+    Args:
+        folder: searched with its subfolders; only read.
+        output: new folder of segments and `manifest.json`.
+        options: how.
+        times: file of times to cut at; see `cut_times.given_times`. With a length in the options each span that is
+            given is cut into segments of it.
+        reporter: told what happens.
+
+    Raises:
+        ConfigError, DataError: nothing to cut, nothing that can be read, or times that do not fit.
+        OutputError: the output folder exists, or cannot be written.
+    """
+    out = reporter or Reporter()
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ConfigError(f"--output-dir {output}: lies inside --input-dir; choose a folder beside it")
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise OutputError(f"{output} exists already; remove it or choose another name")
+    result = CutResult()
+    healths = _survey(folder, result, out)
+    plan = _plan(healths, options, times, result)
+    _check_disk(output, plan)
+    total, done = max(1, int(sum(h.seconds for h in healths if h.file in plan))), 0.0
+    with atomic_folder(output) as temporary, out.task("cutting (seconds)") as update:
+        names = Names([h.file for h in healths], "flac" if options.flac else "wav")
+        for health in healths:
+            if pieces := plan.get(health.file):
+                with Sound(folder / health.file) as sound:
+                    for piece, audio in stretches(sound, pieces):
+                        _write(piece, audio, health, options, temporary, names, result)
+                        update(min(total, int(done + piece.end)), total)
+                done += health.seconds
+        if not result.segments:
+            raise DataError(f"{folder}: no segment is left: {listed(_reasons(result))}")
+        order = {h.file: number for number, h in enumerate(healths)}
+        result.segments.sort(key=lambda s: (order[s["source"]], s["start"], s["end"]))
+        settings = {**asdict(options), "times": times is not None, "sample_rate": RATE}
+        write_json(
+            temporary / MANIFEST,
+            {
+                "format": 1,
+                "settings": settings,
+                "segments": result.segments,
+                "left_out": result.left_out,
+            },
+        )
+    return result
+
+
+def _reasons(result: CutResult) -> list[str]:
+    return [f"{item['source']} {item['reason']}" for item in result.left_out]
+
+
+def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]:
+    """Every usable recording, read once to its end; what cannot be used is remembered as left out."""
+    library()
+    paths, foreign = recordings_of(folder)
+    usable = []
+    with out.task("reading recordings") as update:
+        for number, path in enumerate([*paths, *foreign], 1):
+            health = examine(path, path.relative_to(folder).as_posix())
+            if health.problem:
+                result.drop(health.file, 0.0, health.seconds, health.problem)
+            else:
+                usable.append(health)
+                result.remarks += [(health.file, text) for text in health.notes]
+            update(number, len(paths) + len(foreign))
+    if not usable:
+        raise DataError(f"{folder}: no recording can be used: {listed(_reasons(result))}")
+    return usable
+
+
+def _plan(
+    healths: Sequence[AudioHealth], options: CutOptions, times: Path | None, result: CutResult
+) -> dict[str, list[Piece]]:
+    """Segments by recording; leftovers that are dropped are remembered."""
+    lengths = {h.file: h.seconds for h in healths}
+    spans = given_times(times, lengths) if times else [Piece(source, 0.0, end) for source, end in lengths.items()]
+    plan: dict[str, list[Piece]] = {}
+    for span in spans:
+        if times and options.seconds is None:
+            found, dropped = [(span.start, span.end)], list[tuple[float, float]]()
+        else:
+            found, dropped = grid(span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover)
+        plan.setdefault(span.source, []).extend(Piece(span.source, a, b, span.name) for a, b in found)
+        for start, end in dropped:
+            result.drop(span.source, start, end, "is a leftover shorter than a segment (--leftover drop)")
+    return plan
+
+
+def _check_disk(output: Path, plan: dict[str, list[Piece]]) -> None:
+    needed = sum(int((p.end - p.start) * RATE) * CHANNELS * 2 for pieces in plan.values() for p in pieces) + _SPARE
+    at = next(p for p in output.absolute().parents if p.exists())
+    free = shutil.disk_usage(at).free
+    if free < needed:
+        raise OutputError(
+            f"{output}: {free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed for the segments; free some "
+            "space, choose another folder, or --flac and a part of the recordings"
+        )
+
+
+def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Yield each piece with its sound, float32 [2, samples] at 44.1 kHz, in one pass; those that end first come first.
+
+    A piece at the end of a recording may be shorter than asked for.
+    """
+    waiting = sorted(pieces, key=lambda p: p.start, reverse=True)
+    open_: list[tuple[Piece, list[np.ndarray]]] = []
+    at = 0
+    for block in sound.stream(RATE, CHANNELS):
+        until = at + len(block)
+        while waiting and round(waiting[-1].start * RATE) < until:
+            open_.append((waiting.pop(), []))
+        for piece, parts in open_:
+            first, last = (round(t * RATE) - at for t in (piece.start, piece.end))
+            parts.append(block[max(0, first) : max(0, last)])
+        for item in [item for item in open_ if round(item[0].end * RATE) <= until]:
+            open_.remove(item)
+            yield item[0], np.ascontiguousarray(np.concatenate(item[1]).T)
+        at = until
+    for piece, parts in open_:
+        yield piece, np.ascontiguousarray(np.concatenate(parts).T)
+
+
+def _write(
+    piece: Piece,
+    audio: np.ndarray,
+    health: AudioHealth,
+    options: CutOptions,
+    folder: Path,
+    names: Names,
+    result: CutResult,
+) -> None:
+    """Write one segment, or say why not."""
+    end = piece.start + audio.shape[1] / RATE
+    peak = float(np.abs(audio).max(initial=0.0))
+    if peak < SILENCE:
+        result.drop(piece.source, piece.start, end, f"is silent (peak {decibels(peak):.0f} dB)")
+        return
+    if health.peak > 1.001 and options.loudness is None:
+        audio = audio / np.float32(health.peak)  # one factor for the whole recording, so that segments stay alike
+        result.remarks += _once(result.remarks, (piece.source, "goes beyond full scale and is turned down to it"))
+    if options.loudness is not None:
+        audio, limited = levelled(audio, options.loudness)
+        if limited:
+            text = f"peaks keep some of its segments below {options.loudness:g} dB"
+            result.remarks += _once(result.remarks, (piece.source, text))
+    audio = faded(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
+    name = names.of(piece)
+    where = {"source": piece.source, "start": round(piece.start, 4), "end": round(end, 4)}
+    result.segments.append({"file": name, **where, "sha256": save_segment(folder / name, audio)})
+
+
+def _once(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
+    return [] if remark in known else [remark]
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """`source`, `start` and `end` of the segments that `cut` wrote into a folder or below it, by path inside it.
+
+    Raises:
+        DataError: a damaged manifest; without it pieces of one recording would not be known as such.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob(MANIFEST)):
+        below = path.parent.relative_to(folder)
+        try:
+            content = read_json(path)
+            if "segments" not in content:
+                continue  # somebody else's
+            for item in content["segments"]:
+                source = (below / str(item["source"])).as_posix()
+                span = {"start": float(item["start"]), "end": float(item["end"])}
+                found[(below / str(item["file"])).as_posix()] = {"source": source, **span}
+        except (ConvertError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut anew") from error
+    return found

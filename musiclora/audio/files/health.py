@@ -1,0 +1,206 @@
+"""What is in a recording and what is wrong with it: measured in one pass, shown as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.audio.files.sound import FOREIGN, Sound, audio_files
+from musiclora.errors import DataError
+
+COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
+SILENCE = 1e-4  # of full scale, -80 dB: no microphone is as quiet
+CLIPPED = 1e-4  # share of samples from which clipping is worth a word
+_FLAT = 3  # equal samples at full scale in a row
+_DULL = 32000  # Hz; below it a part of what is heard is missing
+
+
+@dataclass(frozen=True)
+class AudioHealth:
+    """One recording.
+
+    Attributes:
+        file: path inside the folder.
+        problem: why it cannot be used; empty where it can.
+        notes: what the user should know of a usable one.
+        seconds: what is really there.
+        frames: the same in samples, at its own rate.
+        rate: in Hz.
+        channels: as stored.
+        kind: container and encoding.
+        peak: largest absolute value, 1 for full scale.
+        clipped: share of samples on flat tops or beyond full scale.
+    """
+
+    file: str
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    frames: int = 0
+    rate: int = 0
+    channels: int = 0
+    kind: str = ""
+    peak: float = 0.0
+    clipped: float = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing can be heard."""
+        return self.peak < SILENCE
+
+
+def examine(path: Path, name: str | None = None) -> AudioHealth:
+    """Read a recording once and say what it is; whatever is wrong with the file is told in the result.
+
+    Args:
+        path: the file.
+        name: for the result.
+
+    Raises:
+        ConfigError: soundfile is not installed.
+    """
+    name = name or path.name
+    if path.suffix.lower() in FOREIGN:
+        return AudioHealth(name, "is in a format that is not read; convert it to WAV or FLAC")
+    try:
+        with Sound(path) as sound:
+            return _measured(sound, name)
+    except DataError as error:
+        return AudioHealth(name, str(error).removeprefix(f"{path}: "))
+
+
+def _measured(sound: Sound, name: str) -> AudioHealth:
+    peak, flat, problem = 0.0, 0, ""
+    try:
+        for block in sound.blocks():
+            peak = max(peak, float(np.abs(block).max()))
+            flat += clipped_samples(block)
+    except DataError as error:
+        problem = str(error).removeprefix(f"{sound.path}: ")
+    seconds = sound.read / sound.rate
+    if not sound.read and not problem:
+        problem = f"holds no sound{' (' + sound.cut_off + ')' if sound.cut_off else ''}"
+    elif peak < SILENCE and not problem:
+        problem = f"is silent (peak {decibels(peak):.0f} dB)"
+    share = flat / max(1, sound.read * sound.channels)
+    return AudioHealth(
+        name,
+        problem,
+        _notes(sound, share, peak),
+        seconds,
+        sound.read,
+        sound.rate,
+        sound.channels,
+        f"{sound.container} {sound.kind}",
+        peak,
+        share,
+    )
+
+
+def _notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
+    found = [sound.misnamed, sound.cut_off]
+    if sound.channels == 1:
+        found.append("is mono: both channels get the same")
+    if sound.channels > 2:
+        found.append(f"has {sound.channels} channels: the first two are taken")
+    if sound.rate < _DULL:
+        found.append(f"is sampled at {sound.rate} Hz: nothing above {sound.rate // 2} Hz is in it")
+    if clipped >= CLIPPED:
+        found.append(f"is clipped: {clipped:.2%} of its samples are at or beyond full scale")
+    return tuple(text for text in found if text)
+
+
+def clipped_samples(block: np.ndarray) -> int:
+    """How many samples [n, channels] lie on flat tops at full scale, or beyond it."""
+    size = np.abs(block)
+    beyond = size > 1.0001
+    top = (size >= 0.9999) & ~beyond
+    if not top.any():
+        return int(beyond.sum())
+    same = top[1:] & top[:-1] & (block[1:] == block[:-1])
+    run = same[: 1 - _FLAT + 1] & same[_FLAT - 2 :]  # three equal ones in a row
+    flat = np.zeros(block.shape, bool)
+    for shift in range(_FLAT):
+        flat[shift : shift + len(run)] |= run
+    return int((flat | beyond).sum())
+
+
+def decibels(value: float) -> float:
+    """Of a share of full scale; -120 for nothing."""
+    return max(-120.0, 20 * float(np.log10(max(value, 1e-6))))
+
+
+def examine_folder(folder: Path, on_progress: Callable[[int, int], None]) -> list[AudioHealth]:
+    """Every recording of a folder, and sound in formats that are not read.
+
+    Raises:
+        DataError: no such folder.
+    """
+    files, foreign = audio_files(folder)
+    rows = []
+    for number, path in enumerate([*files, *foreign], 1):
+        rows.append(examine(path, path.relative_to(folder).as_posix()))
+        on_progress(number, len(files) + len(foreign))
+    return rows
+
+
+def grouped(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
+    """Lines of (file, text): files of which the same is said share one."""
+    by_text: dict[str, list[str]] = {}
+    for file, text in notes:
+        by_text.setdefault(text, []).append(file)
+    lines = []
+    for text, files in by_text.items():
+        more = f" and {len(files) - shown} more" if len(files) > shown else ""
+        lines.append(f"{', '.join(files[:shown])}{more}: {text}")
+    return lines
+
+
+def _status(row: AudioHealth) -> str:
+    return "skipped" if row.problem else "noted" if row.notes else "kept"
+
+
+def audio_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
+    """Cells for a table with the headings COLUMNS; skipped rows first, then those with notes, then the others."""
+    rank = {"skipped": 0, "noted": 1, "kept": 2}
+    return [
+        (
+            r.file,
+            _status(r),
+            f"{r.seconds:.1f}",
+            str(r.rate or ""),
+            str(r.channels or ""),
+            r.kind,
+            f"{decibels(r.peak):.1f} dB" if r.frames else "",
+            f"{r.clipped:.2%}" if r.clipped else "",
+            "; ".join([r.problem] if r.problem else r.notes),
+        )
+        for r in sorted(rows, key=lambda row: rank[_status(row)])
+    ]
+
+
+def audio_json(rows: Sequence[AudioHealth]) -> dict[str, Any]:
+    """The table for machines: counts by status, the usable time, and every row."""
+    count = [_status(row) for row in rows]
+    return {
+        "kept": count.count("kept"),
+        "noted": count.count("noted"),
+        "skipped": count.count("skipped"),
+        "seconds": round(sum(row.seconds for row in rows if not row.problem), 3),
+        "rows": [{**dataclasses.asdict(row), "status": _status(row), "silent": row.silent} for row in rows],
+    }
+
+
+def audio_line(rows: Sequence[AudioHealth]) -> str:
+    """One line: how many recordings can be used, and how much time they are."""
+    found = audio_json(rows)
+    usable = found["kept"] + found["noted"]
+    return (
+        f"{usable} recordings can be used ({found['noted']} with a remark), {found['skipped']} cannot; "
+        f"{found['seconds'] / 60:.1f} minutes"
+    )

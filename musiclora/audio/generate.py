@@ -1,0 +1,158 @@
+"""The audio job behind `musiclora generate`: open the model, solve the flow, decode, write recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.audio.files.writing import checked_output, decoded, normalised, write_audio
+from musiclora.audio.init_audio import Reference, read_reference
+from musiclora.audio.model import OpenedFlow, given_style, open_flow
+from musiclora.audio.sampling import FlowRequest, solve
+from musiclora.backends.base import Codec
+from musiclora.errors import ConfigError
+from musiclora.formats import output_paths
+from musiclora.progress import Reporter
+
+BASE_MARK = "-base"
+_LEAST = 16  # frames; three quarters of a second
+_UNGUIDED = 1e-5  # below it there is no second pass, and no negative style
+
+
+@dataclass(frozen=True)
+class WrittenAudio:
+    """One file that was written."""
+
+    path: Path
+    kind: str
+    seconds: float
+    silent: bool
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        return {"path": str(self.path), "kind": self.kind, "seconds": round(self.seconds, 2), "silent": self.silent}
+
+    def line(self) -> str:
+        """For people."""
+        return f"{self.path}: {self.seconds:.1f} s, {self.kind}{', silent' if self.silent else ''}"
+
+
+@dataclass(frozen=True)
+class MadeAudio:
+    """What one call made."""
+
+    backend: str
+    base: str
+    files: list[WrittenAudio]
+    notes: tuple[str, ...]
+
+
+def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> MadeAudio:
+    """The command's part: options that were given, by parameter name."""
+    return make_audio(output, FlowRequest(**options), **common)
+
+
+def make_audio(
+    output: Path,
+    request: FlowRequest,
+    *,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    compare: bool = False,
+    allow_base_mismatch: bool = False,
+    reporter: Reporter | None = None,
+) -> MadeAudio:
+    """Generate recordings into WAV or FLAC files; nothing is written unless all of them succeed.
+
+    Args:
+        output: `F.wav` or `F.flac`; several pieces become `F-001.wav` and so on, the base's versions `F-base.wav`.
+        request: what to make.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number.
+        backend: `auto`, `mlx` or `torch`.
+        compare: also make the base's version from the same seed.
+        allow_base_mismatch: use an adapter although its base differs.
+        reporter: told what happens.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    output = checked_output(output)
+    if compare and not adapters:
+        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
+    out = reporter or Reporter()
+    opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
+    style, notes = _style(request, opened)
+    negative = None if request.negative_style is None else given_style(str(request.negative_style), opened.backend)
+    if negative is None and request.guidance >= _UNGUIDED:
+        notes.append("no negative style is given: zeros are used")
+    reference, frames, more = _reference(request, opened)
+    conditions = [("", "adapted" if opened.adapters else "base", style)]
+    if compare:
+        conditions.append((BASE_MARK, "base", style if request.style not in (None, "adapter") else None))
+    made: list[tuple[Path, str, np.ndarray]] = []
+    for mark, kind, wanted in conditions:
+        if mark:
+            opened.model.set_adapter(False)
+        with out.task(f"generating ({kind})") as update:
+            pieces = solve(opened.model, request, frames, wanted, negative, reference, update)
+        made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
+    files = _write(opened.codec, made, out)
+    if any(file.silent for file in files):
+        notes.append("silence came out: it is written as it is, without normalising")
+    return MadeAudio(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
+
+
+def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[WrittenAudio]:
+    """Decode and write pieces: (file, kind, latents)."""
+    files, rate = [], codec.sample_rate
+    with out.task("decoding") as update:
+        for number, (path, kind, latents) in enumerate(made, 1):
+            audio, silent = normalised(decoded(codec, latents))
+            write_audio(path, audio, rate)
+            files.append(WrittenAudio(path, kind, audio.shape[1] / rate, silent))
+            update(number, len(made))
+    return files
+
+
+def _style(request: FlowRequest, opened: OpenedFlow) -> tuple[np.ndarray | None, list[str]]:
+    """The style to generate with, and what to say about it."""
+    if request.style not in (None, "adapter"):
+        return given_style(str(request.style), opened.backend), []
+    if opened.style is not None:
+        return opened.style, ["the style is the adapter's"]
+    if request.style == "adapter":
+        raise ConfigError("--style adapter: no adapter that is given holds a style vector")
+    return None, ["no style is given: zeros are used"]
+
+
+def _reference(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | None, int, list[str]]:
+    """The recording to start from, the frames to make, and notes."""
+    codec, longest = opened.codec, opened.model.max_frames
+    pace = codec.sample_rate / codec.hop
+    frames = longest if request.seconds is None else int(request.seconds * pace)
+    if not _LEAST <= frames <= longest:
+        raise ConfigError(
+            f"--seconds is {request.seconds:g}; this model makes {_LEAST / pace:.1f} to {longest / pace:.1f} s "
+            f"(at most {longest} frames)"
+        )
+    if request.init_audio is None:
+        return None, frames, []
+    wanted = None if request.seconds is None else frames
+    reference, notes = read_reference(request.init_audio, request.repaint, codec, wanted, longest, request.seed)
+    return reference, len(reference.mask), notes
+
+
+def sample_to_folder(model: Any, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None) -> Path:
+    """Write one piece of at most ten seconds while training, as `<folder>/<name>.wav`."""
+    frames = min(model.max_frames, int(10 * codec.sample_rate / codec.hop))
+    request = FlowRequest(seed=seed, steps=16, guidance=0.0)
+    (latents,) = solve(model, request, frames, style, None, None)
+    path = folder / f"{name}.wav"
+    write_audio(path, normalised(decoded(codec, latents))[0], codec.sample_rate)
+    return path

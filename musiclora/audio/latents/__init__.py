@@ -1,0 +1,1 @@
+"""Latents folders: encoding recordings with the codec, and the files it writes."""

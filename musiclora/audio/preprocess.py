@@ -1,0 +1,115 @@
+"""The audio job behind `musiclora preprocess`: a folder of recordings becomes a folder of latents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.audio.latents.encode import Encoded, Encoding, encode_recordings
+from musiclora.audio.latents.store import is_latents
+from musiclora.audio.model import codec_fingerprint, codec_folder, given_style
+from musiclora.audio.style import need_muq, style_of_recording
+from musiclora.backends.registry import choose, get_backend
+from musiclora.errors import ConfigError
+from musiclora.models import find_model
+from musiclora.progress import Reporter
+
+ADAPTER, MUQ = "adapter", "muq"
+
+
+@dataclass(frozen=True)
+class LatentsResult:
+    """What `preprocess` made of recordings."""
+
+    folder: Path
+    backend: str
+    encoded: Encoded
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        e = self.encoded
+        return {
+            "output_dir": self.folder,
+            "backend": self.backend,
+            "recordings": e.recordings,
+            "seconds": e.seconds,
+            "encoded": e.fresh,
+            "left_out": e.left_out,
+            "remarks": e.remarks,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        e = self.encoded
+        kept = e.recordings - e.fresh
+        return [
+            f"{e.recordings} recordings, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"
+            + (f" ({kept} were there already)" if kept else "")
+        ]
+
+    def notes(self) -> list[str]:
+        """What the user should know."""
+        return self.encoded.notes()
+
+
+def preprocess(
+    data_dir: Path,
+    output_dir: Path,
+    model: str,
+    reporter: Reporter,
+    *,
+    backend: str = "auto",
+    vae: Path | None = None,
+    style: str | None = None,
+    posterior: str | None = None,
+    seed: int = 42,
+    num_workers: int | None = None,
+) -> LatentsResult:
+    """Encode a folder of recordings; an interrupted start is taken up where it stopped.
+
+    Args:
+        data_dir: recordings, or what `cut` wrote.
+        output_dir: the latents folder.
+        model: whose codec is taken where `vae` names none.
+        reporter: told what happens.
+        backend: `auto`, `mlx` or `torch`.
+        vae: a codec.
+        style: a file or words for all recordings, `muq` for each recording's own, `adapter` or None for none: then one
+            vector is trained with the adapter.
+        posterior: `mean` (default) or `sample`.
+        seed: of the samples.
+        num_workers: accepted; a codec uses all cores by itself.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+            Where the disk is too small, what was encoded is kept.
+    """
+    base, name = find_model(model), choose(backend)
+    where = codec_folder(base, vae)
+    if output_dir.is_file() or (output_dir.is_dir() and not is_latents(output_dir) and _foreign(output_dir)):
+        raise ConfigError(f"--output-dir {output_dir}: holds something else than latents; choose another")
+    encoding = Encoding(posterior or "mean", seed, *_style(style, name))
+    codec = get_backend(name).load_codec(where)
+    encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), reporter, encoding)
+    return LatentsResult(output_dir, name, encoded)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds more than what an encoding that was interrupted leaves."""
+    return any(p.suffix != ".safetensors" and not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _style(style: str | None, backend: str) -> tuple[Callable[[Path], np.ndarray] | None, str]:
+    """The style of each recording, and what tells it from others."""
+    if style in (None, ADAPTER):
+        return None, ""
+    if style == MUQ:
+        need_muq("--style muq")
+        return style_of_recording, MUQ
+    vector = given_style(str(style), backend)
+    return (lambda path: vector), hashlib.sha256(vector.tobytes()).hexdigest()

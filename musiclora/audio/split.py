@@ -1,0 +1,63 @@
+"""A split of recordings that puts no sound on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from musiclora.audio.windows import Recording
+from musiclora.errors import DataError
+
+
+def split_recordings(
+    recordings: Sequence[Recording], val_fraction: float, seed: int
+) -> tuple[list[Recording], list[Recording], list[str]]:
+    """Hold out about val_fraction of the recordings, whole ones only.
+
+    Pieces cut from one recording stay on one side, and so do recordings with the same sound. The choice depends on the
+    seed and on the names, not on the order.
+
+    Returns:
+        What to train on, what is held out, and notes for the user.
+
+    Raises:
+        DataError: fewer than two different recordings.
+    """
+    if val_fraction == 0:
+        return list(recordings), [], ["no recordings are held out (--val-split 0)"]
+    groups = _groups(recordings)
+    if len(groups) < 2:
+        raise DataError(
+            f"{len(groups)} different recording: training needs at least 2, one of them to validate on (pieces cut "
+            "from one recording stay together); add recordings, or pass --val-split 0 to train without validation"
+        )
+    wanted = max(1, round(val_fraction * len(groups)))
+    names = sorted(groups)
+    order = np.random.default_rng([seed, len(names)]).permutation(len(names))
+    held = {id(r) for i in order[: min(wanted, len(names) - 1)] for r in groups[names[i]]}
+    train = [r for r in recordings if id(r) not in held]
+    together = sum(len({r.source for r in group}) > 1 for group in groups.values())
+    notes = [f"{together} groups of recordings hold the same sound and stay together"] if together else []
+    return train, [r for r in recordings if id(r) in held], notes
+
+
+def _groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Recordings that belong together, by the first of their names."""
+    parent: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for r in recordings:
+        latents = hashlib.sha256(np.ascontiguousarray(r.latents).tobytes()).hexdigest()
+        roots = sorted(find(key) for key in (f"source {r.source}", f"sound {r.checksum}", f"latents {latents}"))
+        for root in roots[1:]:
+            parent[root] = roots[0]
+    members: dict[str, list[Recording]] = {}
+    for r in recordings:
+        members.setdefault(find(f"source {r.source}"), []).append(r)
+    return {min(r.name for r in group): group for group in members.values()}

@@ -1,0 +1,163 @@
+"""Style vectors: 512 values of a file, or of words or a recording by MuQ-MuLan where that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.adapters import Adapter
+from musiclora.audio.files.sound import Sound
+from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
+from musiclora.convert.files.torch_file import TorchFile
+from musiclora.convert.models.diffrhythm import CONDITION
+from musiclora.errors import ConfigError, ConvertError, DataError
+
+STYLE = "style.safetensors"
+
+WIDTH = 512
+MUQ_RATE, MUQ_SECONDS = 24000, 10.0  # what the encoder hears of a recording: its middle
+SUFFIXES = (".npy", ".pt", ".safetensors")
+
+
+def style_of_file(path: Path) -> np.ndarray:
+    """The one vector of a `.safetensors` (`style`), `.npy` or `.pt` file, float32 [512].
+
+    Pickles are read through the allow-list only.
+
+    Raises:
+        ConfigError: another ending.
+        DataError, ConvertError: unreadable, or not 512 finite values.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: a style is a file that ends in {', '.join(SUFFIXES)}")
+    found = np.asarray(_arrays(path), np.float32).squeeze()
+    if found.shape != (WIDTH,) or not np.isfinite(found).all():
+        raise DataError(f"{path}: expected one style vector of {WIDTH} finite values, found shape {list(found.shape)}")
+    return found
+
+
+def _arrays(path: Path) -> np.ndarray:
+    if path.suffix.lower() == ".safetensors":
+        arrays = read_safetensors(path)
+        if "style" not in arrays and len(arrays) != 1:
+            raise DataError(f"{path}: holds no tensor `style`")
+        return arrays.get("style", next(iter(arrays.values())))
+    if path.suffix.lower() == ".npy":
+        try:
+            loaded: np.ndarray = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read as a numpy array ({error})") from error
+        return loaded
+    file = TorchFile(path)
+    arrays = dict(file.read(file.tensors().items()))
+    if len(arrays) != 1:
+        raise DataError(f"{path}: holds {len(arrays)} tensors; expected one style vector")
+    return next(iter(arrays.values()))
+
+
+def need_muq(option: str) -> None:
+    """Check that MuQ-MuLan can be used.
+
+    Raises:
+        ConfigError: the package is not installed, or torch is missing for it.
+    """
+    missing = [name for name in ("muq", "torch") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{option}: needs the text and music encoder MuQ-MuLan, and {' and '.join(missing)} is not installed; "
+            "try: pip install muq torch, or give a style file"
+        )
+
+
+def style_of_words(text: str, option: str = "--style") -> np.ndarray:
+    """MuQ-MuLan's embedding of words, float32 [512] of unit length.
+
+    Raises:
+        ConfigError: the package or its weights are not there.
+    """
+    need_muq(option)
+    from musiclora.backends.torch.muq import embed_text
+
+    return embed_text(text)
+
+
+def style_of_recording(path: Path) -> np.ndarray:
+    """MuQ-MuLan's embedding of the ten seconds in the middle of a recording, float32 [512] of unit length.
+
+    Source: DiffRhythm's inference code, which takes 10 s of mono at 24 kHz from (length // 2) - 5 s.
+
+    Raises:
+        ConfigError: the package or its weights are not there.
+        DataError: the recording is shorter than ten seconds, or cannot be read.
+    """
+    need_muq("--style muq")
+    audio = middle(path, MUQ_SECONDS, MUQ_RATE)
+    from musiclora.backends.torch.muq import embed_audio
+
+    return embed_audio(audio)
+
+
+def middle(path: Path, seconds: float, rate: int) -> np.ndarray:
+    """Mono sound float32 [N] of so many seconds around the middle of a recording.
+
+    Raises:
+        DataError: the recording is shorter, or cannot be read.
+    """
+    with Sound(path) as sound:
+        frames = sum(map(len, sound.blocks()))  # what is really there
+    length = frames / sound.rate
+    if length < seconds:
+        raise DataError(f"{path}: {length:.1f} s are too short for a style by MuQ-MuLan ({seconds:g} s at least)")
+    first, parts, at = round(max(0.0, int(length) // 2 - seconds / 2) * rate), [], 0
+    last = first + round(seconds * rate)
+    with Sound(path) as sound:
+        for block in sound.stream(rate):
+            parts.append(block[max(0, first - at) : max(0, last - at)].mean(1))
+            at += len(block)
+            if at >= last:
+                break
+    return np.concatenate(parts)
+
+
+def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
+    """Sum of the adapters' style vectors, each times its strength, float32 [512]; None where none has one.
+
+    Raises:
+        ConvertError: a style file that holds something else.
+    """
+    styles = [(read_style(adapter.path / STYLE), adapter.strength) for adapter in adapters]
+    known = [(style, strength) for style, strength in styles if style is not None]
+    if not known:
+        return None
+    total: np.ndarray = np.zeros(CONDITION, np.float32)
+    for style, strength in known:
+        total = total + np.float32(strength) * style
+    return total
+
+
+def read_style(path: Path) -> np.ndarray | None:
+    """An adapter's style vector, float32 [512]; None where the file is not there.
+
+    Raises:
+        ConvertError: it holds something else.
+    """
+    if not path.is_file():
+        return None
+    style = read_safetensors(path).get("style")
+    if style is None or style.shape != (CONDITION,) or not np.isfinite(style.astype(np.float32)).all():
+        raise ConvertError(f"{path}: expected one vector `style` of {CONDITION} finite values")
+    return style.astype(np.float32)
+
+
+def carry_style(source: Path, destination: Path) -> list[str]:
+    """Copy an adapter's style vector into the folder that was made from it; a note where it has to stay behind."""
+    style = read_style(source / STYLE)
+    if style is None:
+        return []
+    if not destination.is_dir():
+        return [f"the style vector does not fit into this file; it stays in {source / STYLE}"]
+    write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
+    return []

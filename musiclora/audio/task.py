@@ -1,0 +1,229 @@
+"""Recordings as what a run learns from: latents, a base that makes them out of noise, and a style vector."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from safetensors.numpy import save
+
+from musiclora.audio.base_check import doubt
+from musiclora.audio.split import split_recordings
+from musiclora.audio.style import STYLE, read_style
+from musiclora.audio.windows import Form, Lazy, Recording, WindowEpochs, fixed_batches, pieces_of
+from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.convert.adapters.peft import read_peft
+from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
+from musiclora.errors import DataError
+from musiclora.evaluation.scores import add, flow_gain, flow_score
+from musiclora.models import BaseModel, find_model
+from musiclora.progress import Reporter
+from musiclora.training.adapter_files import AdapterForm
+from musiclora.training.config import TrainConfig
+from musiclora.training.task import Pace, Scores
+
+_STYLE = "style"  # among the trained arrays of the state folder
+FORM = AdapterForm(
+    "audio",
+    "recordings",
+    "new.wav",
+    ", with `musiclora.backends.torch.diffrhythm.DiT.from_folder` as the base",
+    None,
+    False,
+)
+# Kinds of device on which a frozen base of half the size is as fast; torch on MPS is known to leak and to give NaN.
+_HALF = ("cuda", "metal")
+
+
+@dataclass(frozen=True)
+class AudioMaterial:
+    """A base and the recordings (implements `material.Material`).
+
+    Attributes:
+        base: the model folder.
+        shape: the base's numbers.
+        train, held_out: recordings, split.
+        notes: what the user should know.
+        codec: fingerprint of the codec that made the latents.
+        backend: what computes; samples are decoded with it.
+        style: float32 [512] that all recordings are learnt with, None for their own or a trained one.
+        vae: the codec, None for the one beside the base.
+    """
+
+    family: ClassVar[str] = "audio"
+    form: ClassVar[AdapterForm] = FORM
+
+    base: BaseModel
+    shape: DiffRhythmConfig
+    train: Sequence[Recording]
+    held_out_recordings: Sequence[Recording]
+    notes: Sequence[str]
+    codec: str
+    backend: str
+    style: np.ndarray | None = None
+    vae: str | None = None
+
+    @property
+    def pace(self) -> Pace:
+        # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
+        return Pace("frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value")
+
+    @property
+    def trains_style(self) -> bool:
+        """Whether one style vector is trained with the adapter: where no recording and no option brings one."""
+        return self.style is None and all(r.style is None for r in (*self.train, *self.held_out_recordings))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(b"" if self.style is None else self.style.tobytes())
+        for part in (self.train, self.held_out_recordings):
+            for r in part:
+                digest.update(r.checksum.encode() + b"\0" + np.ascontiguousarray(r.latents).tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()
+
+    def counts(self) -> tuple[int, int]:
+        return len(self.train), len(self.held_out_recordings)
+
+    def lines(self) -> Sequence[str]:
+        train, held_out = self.counts()
+        style = {
+            "trained": "one style vector is trained with the adapter",
+            "given": "all recordings are learnt with the style that is given",
+            "recordings": "every recording is learnt with the style beside it",
+        }[self.style_from]
+        return [f"{train} recordings to train on, {held_out} held out", *self.notes, style]
+
+    def row_length(self, config: TrainConfig) -> int:
+        return min(config.max_seq_len, self.shape.max_frames)
+
+    def widest(self, config: TrainConfig) -> tuple[int, int]:
+        length = self.row_length(config)
+        frames = [pieces_of(r.frames, length) * min(length, r.frames) for r in self.train]
+        return sum(frames), max(min(length, r.frames) for r in self.train)
+
+    def _form(self, config: TrainConfig) -> Form:
+        return Form(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
+
+    def epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
+        return WindowEpochs(self.train, self._form(config), rows, config.seed)
+
+    def held_out(self, config: TrainConfig, rows: int) -> Lazy:
+        return fixed_batches(self.held_out_recordings, self._form(config), rows)
+
+    def song_batches(self, config: TrainConfig) -> Sequence[Lazy]:
+        rows = config.batch_size or max(1, self.pace.in_pass // self.row_length(config))
+        return [fixed_batches([r], self._form(config), rows) for r in self.held_out_recordings]
+
+    def dtype(self, config: TrainConfig, device: str) -> str:
+        return config.dtype or ("bfloat16" if device in _HALF else "float32")
+
+    def checkpointing(self, config: TrainConfig) -> bool:
+        return config.grad_checkpointing is not False
+
+    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Callable[[Path], Any]) -> str | None:
+        batches = [batch for song in self.song_batches(config) for batch in song]
+        return doubt(self.base.name, self.base.path, loss, batches, load)
+
+    def begin(self, model: Any, saved: Arrays | None) -> None:
+        if self.trains_style:
+            model.set_style(np.zeros(CONDITION, np.float32) if saved is None else saved[_STYLE])
+
+    def arrays(self, model: Any) -> Arrays:
+        found = dict(model.read_adapter())
+        return {**found, _STYLE: model.read_style()} if self.trains_style else found
+
+    def restore(self, model: Any, arrays: Arrays) -> None:
+        model.write_adapter({name: array for name, array in arrays.items() if name != _STYLE})
+
+    def restore_best(self, model: Any, folder: Path) -> Arrays:
+        best = read_peft(folder).state
+        model.write_adapter(best)
+        if self.trains_style:
+            model.set_style(read_style(folder / STYLE))
+        return best
+
+    def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
+        base, trained = (flow_score(add(sums), self.shape.mel_dim) for sums in (before, after))
+        return Scores(base, trained, flow_gain(before, after))
+
+    def fingerprints(self) -> dict[str, str]:
+        from musiclora.audio.model import audio_fingerprints
+
+        return audio_fingerprints(self.base.path, self.codec)
+
+    def files(self, model: Any) -> Mapping[str, bytes]:
+        style = model.read_style() if self.trains_style else self._known_style()
+        return {STYLE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
+
+    def _known_style(self) -> np.ndarray:
+        """The style given, or the mean of the recordings' own, as long as they are on average."""
+        if self.style is not None:
+            return self.style
+        styles = np.stack([np.asarray(r.style, np.float32) for r in self.train])
+        mean: np.ndarray = styles.mean(0)
+        size = float(np.linalg.norm(mean))
+        if size:
+            mean = mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size)
+        return mean
+
+    @property
+    def style_from(self) -> str:
+        """Where the style comes from: `trained`, `given` (an option) or `recordings`."""
+        return "trained" if self.trains_style else ("given" if self.style is not None else "recordings")
+
+    def record(self) -> dict[str, Any]:
+        return {"style": self.style_from}
+
+    def save_model(self, path: Path, model: Model) -> None:
+        with atomic_folder(path, overwrite=True) as folder:
+            write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
+            if (self.base.path / "vae").is_dir():
+                shutil.copytree(self.base.path / "vae", folder / "vae")
+
+    def facts(self, config: TrainConfig) -> dict[str, Any]:
+        frames = sum(r.frames for r in self.train)
+        return {"max_frames": self.shape.max_frames, "style": self.style_from, "codec": self.codec, "frames": frames}
+
+    def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
+        from musiclora.audio.generate import sample_to_folder
+        from musiclora.audio.model import codec_folder
+        from musiclora.backends.registry import get_backend
+
+        codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
+        style = model.read_style() if self.trains_style else self._known_style()
+        sample_to_folder(model, codec, folder, name, seed, style)
+
+
+def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMaterial:
+    """What Session asks of every family: find the base, encode or read the recordings, split them.
+
+    Recordings are encoded into `<output-dir>-latents` beside the run, which later starts take up again.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    from musiclora.audio.model import given_style, recordings_in
+
+    base = find_model(config.model)
+    shape = read_diffrhythm(base.path).config
+    style = given_style(config.style, backend) if config.style else None
+    output = Path(config.output_dir)
+    found = recordings_in(
+        Path(config.data_dir),
+        base,
+        config.vae,
+        backend,
+        output.with_name(output.name + "-latents"),
+        reporter,
+        config.num_workers,
+    )
+    if style is None and len({r.style is None for r in found.recordings}) > 1:
+        raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
+    train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
+    return AudioMaterial(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

@@ -1,0 +1,51 @@
+"""Shows on stderr what a job does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from musiclora.progress import Bar, Reporter, clock, say
+
+
+class Console(Reporter):
+    """A reporter for people: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bar where there is one."""
+        self._bar.print(text) if self._bar else say(text)
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar for one long task."""
+        self.close()  # two live bars would write over one another
+        with Bar(title) as bar:
+            yield bar.update
+
+    def step(self, note: Any) -> None:
+        """Show the loss, the speed and the time left of a training step."""
+        if self._bar is None:
+            self._bar = Bar("training")
+            self._bar.__enter__()
+        text = f"loss {note.loss:.3f}, {note.speed:,.0f} {note.unit}/s, {clock(note.seconds_left)} left"
+        self._bar.update(note.progress.step, note.steps, text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+@contextmanager
+def console() -> Iterator[Console]:
+    """Yield a console and close its bar whatever happens."""
+    out = Console()
+    try:
+        yield out
+    finally:
+        out.close()

@@ -1,0 +1,1 @@
+"""The offline demos of both families, their data and reports."""

@@ -1,0 +1,152 @@
+"""Recordings of the audio demo: melodies played by one instrument after the other, rendered with a soundfont."""
+
+from __future__ import annotations
+
+import tempfile
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.convert.errors import OutputError
+from musiclora.demo.corpora import Tune, write_tunes
+from musiclora.errors import DataError
+from musiclora.progress import Reporter
+from musiclora.symbolic.reading.read_folder import Song, read_music
+from musiclora.symbolic.render import render_audio
+from musiclora.symbolic.render_worker import write_wave
+
+TICKS = 960  # a second, at 480 a quarter and the default tempo of 120
+PAUSE = 0.5  # seconds between two tunes
+
+# Programs of General MIDI, counted from 0. The base was trained on the first list, its codec on the second too. The
+# demo adapts it to the third, new to both: a shehnai, which stands in for its Chinese relative, the suona.
+WESTERN = {
+    "piano": 0,
+    "organ": 19,
+    "accordion": 21,
+    "guitar": 24,
+    "violin": 40,
+    "cello": 42,
+    "trumpet": 56,
+    "oboe": 68,
+    "clarinet": 71,
+    "flute": 73,
+}
+EASTERN = {"dulcimer": 15, "sitar": 104, "shamisen": 106, "koto": 107, "shakuhachi": 77}
+REED = {"shehnai": 111}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One rendered file: its instrument, and the names of the tunes in it."""
+
+    path: Path
+    instrument: str
+    tunes: tuple[str, ...]
+
+
+def read_songs(tunes: Sequence[Tune], reporter: Reporter) -> list[Song]:
+    """Notes of tunes, in their order; what cannot be read is left out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tunes(tunes, Path(scratch))
+        with reporter.task("reading songs") as update:
+            songs = read_music(Path(scratch), on_progress=update).songs
+    order = {tune.name: i for i, tune in enumerate(tunes)}
+    return sorted(songs, key=lambda song: order[song.source.stem])
+
+
+def medley(songs: Sequence[Song], program: int) -> Any:
+    """One symusic Score of all songs, one after the other, on one program."""
+    from symusic import Note, Score, Track
+
+    score, track, at = Score(480), Track(program=program), 0.0
+    for song in songs:
+        played = song.score.to("second")
+        notes = [note for part in played.tracks if not part.is_drum for note in part.notes]
+        first = min(note.time for note in notes)
+        for note in notes:
+            start = round((at + note.time - first) * TICKS)
+            track.notes.append(Note(start, max(1, round(note.duration * TICKS)), note.pitch, note.velocity))
+        at += max(note.time + note.duration for note in notes) - first + PAUSE
+    score.tracks.append(track)
+    return score
+
+
+def portions(songs: Sequence[Song], seconds: float) -> Iterator[list[Song]]:
+    """Runs of songs of at least so many seconds, no song in two of them; a shorter rest is left out."""
+    run: list[Song] = []
+    for song in songs:
+        run.append(song)
+        if sum(part.seconds + PAUSE for part in run) >= seconds:
+            yield run
+            run = []
+
+
+def render_instruments(
+    songs: Sequence[Song], instruments: dict[str, int], folder: Path, seconds: float, reporter: Reporter, what: str
+) -> list[Recording]:
+    """Render one recording an instrument, each of other songs, at 44.1 kHz in stereo; files that are there are kept.
+
+    Args:
+        songs: with their scores.
+        instruments: program by name.
+        folder: where `<instrument>.wav` goes.
+        seconds: least length of each recording.
+        reporter: told what happens.
+        what: what is rendered, for the message.
+
+    Raises:
+        DataError: too few songs, or nothing here can play MIDI.
+    """
+    runs = list(portions(songs, seconds))
+    if len(runs) < len(instruments):
+        raise DataError(f"{len(songs)} songs make {len(runs)} recordings of {seconds:g} s; {len(instruments)} needed")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+    made = []
+    with reporter.task(what) as update:
+        for done, ((name, program), run) in enumerate(zip(instruments.items(), runs, strict=False)):
+            update(done, len(instruments))
+            path = folder / f"{name}.wav"
+            if not path.is_file():
+                _render(run, program, path)
+            made.append(Recording(path, name, tuple(song.name for song in run)))
+        update(len(instruments), len(instruments))
+    return made
+
+
+def clip_recordings(recordings: Sequence[Recording], folder: Path, seconds: float = 128 * 2048 / 44100) -> list[Path]:
+    """Cut recordings into `<folder>/<instrument>-01.wav` and so on, as long as what the bundled model makes.
+
+    A rest shorter than that, such as the last notes' reverberation, is left out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for recording in recordings:
+        audio, rate = read_wave(recording.path)
+        length = round(seconds * rate)
+        for number in range(len(audio) // length):
+            path = folder / f"{recording.instrument}-{number + 1:02d}.wav"
+            write_wave(path, audio[number * length : (number + 1) * length], rate)
+            made.append(path)
+    return made
+
+
+def read_wave(path: Path) -> tuple[np.ndarray, int]:
+    """Samples float32 [N, channels] of a 16-bit WAV file that was rendered here, and its rate in Hz."""
+    with wave.open(str(path)) as file:
+        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        return frames.reshape(-1, file.getnchannels()), file.getframerate()
+
+
+def _render(songs: Sequence[Song], program: int, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        midi = Path(scratch) / "medley.mid"
+        medley(songs, program).dump_midi(midi)
+        render_audio(midi, path)

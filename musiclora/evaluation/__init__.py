@@ -1,0 +1,1 @@
+"""Held-out scores, audio features and distances, comparisons of folders."""

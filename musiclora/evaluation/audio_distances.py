@@ -1,0 +1,264 @@
+"""How far generated recordings are from real ones: Audio Feature Distance and Spectral Distance, with their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from musiclora.errors import DataError
+from musiclora.evaluation.audio_features import FEATURE_NAMES, Recordings, level_gain, log_mel, magnitudes, resampled
+
+RESAMPLES, SPLITS = 1000, 20
+_CONSTANT = 1e-6  # a deviation this small beside the mean is rounding
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A distance and the interval around it.
+
+    Attributes:
+        value: the distance; for real against real its mean over the splits.
+        low, high: 95 % interval; see `distances` and `real_against_real`.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Generated against real recordings, and real against real as the scale to read that by.
+
+    Attributes:
+        afd, spectral: Audio Feature Distance (0 to 2) and Spectral Distance (dB squared).
+        real_afd, real_spectral: the same between random halves of the reference recordings.
+        generated, reference: how many recordings were measured.
+        constant: features that left no scale, since they are the same in every reference recording.
+    """
+
+    afd: Spread
+    spectral: Spread
+    real_afd: Spread
+    real_spectral: Spread
+    generated: int
+    reference: int
+    constant: tuple[str, ...]
+
+
+def feature_scale(reference: np.ndarray) -> np.ndarray:
+    """What each feature is divided by: its standard deviation over the reference recordings.
+
+    Args:
+        reference: feature vectors [N, F], N at least 2.
+
+    Returns:
+        Float64 [F]; infinity for a feature that does not vary (by more than a millionth of its mean), which takes it
+        out of every distance.
+
+    Raises:
+        DataError: fewer than two recordings, or no feature varies.
+    """
+    if len(reference) < 2:
+        raise DataError(
+            f"{len(reference)} reference recording cannot tell how much a feature varies; give at least two"
+        )
+    deviation = reference.std(axis=0, dtype=np.float64)
+    varies = deviation > _CONSTANT * np.abs(reference.mean(axis=0, dtype=np.float64))
+    if not varies.any():
+        raise DataError("the reference recordings are all alike, so that no feature has a scale; give different ones")
+    return np.where(varies, deviation, np.inf)
+
+
+def audio_feature_distance(generated: np.ndarray, reference: np.ndarray, scale: np.ndarray | None = None) -> float:
+    """Cosine distance between the mean feature vectors of two sets, in units of each feature's deviation.
+
+    Args:
+        generated, reference: feature vectors [N, F] and [M, F].
+        scale: what features are divided by [F]; None takes `feature_scale` of the reference.
+
+    Returns:
+        1 - cos of the angle between the two means, not centred: 0 for the same direction, at most 2.
+
+    Raises:
+        DataError: no scale, see `feature_scale`, or a set whose mean is zero in every feature.
+    """
+    divisor = feature_scale(reference) if scale is None else scale
+    a, b = (_unit(part.mean(axis=0, dtype=np.float64) / divisor) for part in (generated, reference))
+    # Half the squared chord is 1 - cos without the cancellation that makes equal vectors come out at 1e-16.
+    return float(((a - b) ** 2).sum() / 2)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector)
+    if not length:
+        raise DataError("the mean of all features is zero, so that it has no direction")
+    unit: np.ndarray = vector / length
+    return unit
+
+
+def pair_errors(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Mean squared difference over bands of every generated x reference pair of spectra, float64 [N, M], dB squared."""
+    # Row by row: all differences at once would be a hundred times as large as the answer.
+    return np.stack([((row - reference) ** 2).mean(axis=1) for row in generated])
+
+
+def spectral_distance(generated: np.ndarray, reference: np.ndarray) -> float:
+    """Mean squared error of time-averaged log-mel spectra, mean over all generated x reference pairs.
+
+    Args:
+        generated, reference: mean log-mel spectra in dB, [N, 128] and [M, 128].
+
+    Returns:
+        Decibels squared. Two equal sets are not at 0 unless each holds one spectrum only: what recordings of one set
+        differ among themselves is part of it. Compare with real against real.
+    """
+    return float(pair_errors(generated, reference).mean())
+
+
+def distances(generated: Recordings, reference: Recordings, seed: int = 0) -> Distances:
+    """Both distances with 95 % bootstrap intervals over the files of both sets (1,000 resamples, percentiles).
+
+    Features keep the scale of the whole reference in every resample and split. An interval is widened to hold its
+    value where that lies outside: of sets that are alike, resampling can only increase the distance.
+
+    Raises:
+        DataError: fewer than two reference recordings, or alike ones.
+    """
+    scale = feature_scale(reference.vectors)
+    errors = pair_errors(generated.spectra, reference.spectra)
+    rng = np.random.default_rng(seed)
+    sizes = len(generated), len(reference)
+    picks = [tuple(rng.integers(0, n, n) for n in sizes) for _ in range(RESAMPLES)]
+
+    def afd(g: np.ndarray, r: np.ndarray) -> float:
+        return audio_feature_distance(generated.vectors[g], reference.vectors[r], scale)
+
+    whole = tuple(np.arange(n) for n in sizes)
+    real_afd, real_spectral = real_against_real(reference, seed)
+    return Distances(
+        _interval(afd(*whole), [afd(*pick) for pick in picks]),
+        _interval(float(errors.mean()), [float(errors[np.ix_(*pick)].mean()) for pick in picks]),
+        real_afd,
+        real_spectral,
+        *sizes,
+        tuple(name for name, s in zip(FEATURE_NAMES, scale, strict=True) if np.isinf(s)),
+    )
+
+
+def ranked(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
+    """Each generated recording's own Audio Feature Distance and Spectral Distance, the nearest by the former first.
+
+    Raises:
+        DataError: fewer than two reference recordings, or alike ones.
+    """
+    scale = feature_scale(reference.vectors)
+    errors = pair_errors(generated.spectra, reference.spectra).mean(axis=1)
+    afds = [audio_feature_distance(vector[None], reference.vectors, scale) for vector in generated.vectors]
+    rows = zip(generated.names, afds, (float(e) for e in errors), strict=True)
+    return sorted(rows, key=lambda row: row[1])
+
+
+def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spread]:
+    """Both distances between random halves of the reference recordings: mean and 95 % range over 20 splits.
+
+    Features keep the scale of the whole set. Of an odd number the second half has one recording more.
+
+    Raises:
+        DataError: fewer than two recordings, or alike ones.
+    """
+    scale = feature_scale(reference.vectors)
+    errors = pair_errors(reference.spectra, reference.spectra)
+    rng = np.random.default_rng([seed, 1])
+    half = len(reference) // 2
+    halves = [np.split(rng.permutation(len(reference)), [half]) for _ in range(SPLITS)]
+
+    def spread(of: Callable[[np.ndarray, np.ndarray], float]) -> Spread:
+        values = [of(a, b) for a, b in halves]
+        return Spread(float(np.mean(values)), *_percentiles(values))
+
+    return (
+        spread(lambda a, b: audio_feature_distance(reference.vectors[a], reference.vectors[b], scale)),
+        spread(lambda a, b: float(errors[np.ix_(a, b)].mean())),
+    )
+
+
+def reductions(
+    baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0, *, matched: bool = False
+) -> tuple[Spread, Spread]:
+    """By what share both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 is farther away.
+
+    Args:
+        baseline: recordings by the model without what is judged, such as the base without its adapter.
+        generated, reference: as for `distances`.
+        seed: of the bootstrap over the files of all three sets; a resample's reference is the same for both distances.
+        matched: the n-th generated recording was made as the n-th of the baseline (from the same noise), so that a
+            resample takes both or neither; what the noise does to both then cancels.
+
+    Raises:
+        DataError: fewer than two reference recordings, or alike ones; a baseline at no distance.
+    """
+    scale = feature_scale(reference.vectors)
+    rng = np.random.default_rng([seed, 2])
+    sizes = len(baseline), len(generated), len(reference)
+    picks = [tuple(np.arange(n) for n in sizes)]
+    for _ in range(RESAMPLES):
+        b, g, r = (rng.integers(0, n, n) for n in sizes)
+        picks.append((g if matched else b, g, r))
+    errors = [pair_errors(part.spectra, reference.spectra) for part in (baseline, generated)]
+
+    def afd(recordings: Recordings, chosen: np.ndarray, r: np.ndarray) -> float:
+        return audio_feature_distance(recordings.vectors[chosen], reference.vectors[r], scale)
+
+    def spectral(which: int, chosen: np.ndarray, r: np.ndarray) -> float:
+        return float(errors[which][np.ix_(chosen, r)].mean())
+
+    return (
+        _reduction([(afd(baseline, b, r), afd(generated, g, r)) for b, g, r in picks]),
+        _reduction([(spectral(0, b, r), spectral(1, g, r)) for b, g, r in picks]),
+    )
+
+
+def _reduction(pairs: list[tuple[float, float]]) -> Spread:
+    """Share by which the second is smaller, of the first pair, with the range over the others."""
+    if not pairs[0][0]:
+        raise DataError("the baseline is at no distance from the reference, so that nothing can be nearer")
+    shares = [1 - after / before for before, after in pairs if before]
+    return _interval(shares[0], shares[1:])
+
+
+def framewise_distance(audio: np.ndarray, rate: int, original: np.ndarray, original_rate: int) -> float:
+    """Mean squared error of log-mel spectrograms frame by frame, of a recording and what was made of it.
+
+    Args:
+        audio, original: float [channels, N] or [N].
+        rate, original_rate: their sample rates in Hz.
+
+    Returns:
+        Decibels squared, over the frames that both have; 0 for equal recordings. Both are scaled by the original's
+        level, so that a copy that is louder or fainter is not the same.
+
+    Raises:
+        DataError: lengths that differ by more than a tenth of a second, or an original that cannot be measured.
+    """
+    seconds = audio.shape[-1] / rate, original.shape[-1] / original_rate
+    if abs(seconds[0] - seconds[1]) > 0.1:
+        raise DataError(f"is {seconds[0]:.2f} s long and its original {seconds[1]:.2f} s; frames do not correspond")
+    reference = resampled(original, original_rate)
+    gain = level_gain(reference)
+    spectra = [log_mel(magnitudes(gain * part) ** 2) for part in (resampled(audio, rate), reference)]
+    frames = min(part.shape[1] for part in spectra)
+    first, second = (part[:, :frames].astype(np.float64) for part in spectra)
+    return float(((first - second) ** 2).mean())
+
+
+def _interval(value: float, resampled: list[float]) -> Spread:
+    low, high = _percentiles(resampled)
+    return Spread(value, min(low, value), max(high, value))
+
+
+def _percentiles(values: list[float]) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,166 @@
+"""The job behind `musiclora evaluate --generated-dir --reference-dir`: two folders of recordings compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.errors import ConfigError, DataError, listed
+from musiclora.evaluation.audio_distances import Distances, Spread, distances, framewise_distance, ranked, reductions
+from musiclora.evaluation.audio_features import Recordings
+from musiclora.evaluation.measure import apart, correspond, measure, need_audio, read, recording_files, said
+from musiclora.evaluation.spectra_plot import spectra_picture
+from musiclora.formats import BASE_MARK
+from musiclora.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two folders of recordings were found to be.
+
+    Attributes:
+        distances: both distances, with intervals and scale.
+        framewise: mean squared error of log-mel spectra frame by frame over files of the same name, dB squared; None
+            where the folders are not paired.
+        reduction: by what share both distances are smaller than a baseline's; None without one.
+        ranking: name, Audio Feature Distance and Spectral Distance of each generated recording, the nearest first.
+        notes: what the user should know: files left out, features without a scale.
+    """
+
+    distances: Distances
+    framewise: float | None
+    reduction: tuple[Spread, Spread] | None
+    ranking: list[tuple[str, float, float]]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        d = self.distances
+        found: dict[str, Any] = {
+            "afd": d.afd.value,
+            "spectral_distance": d.spectral.value,
+            "afd_interval": [d.afd.low, d.afd.high],
+            "spectral_distance_interval": [d.spectral.low, d.spectral.high],
+            "real_vs_real": {
+                "afd": d.real_afd.value,
+                "spectral_distance": d.real_spectral.value,
+                "afd_interval": [d.real_afd.low, d.real_afd.high],
+                "spectral_distance_interval": [d.real_spectral.low, d.real_spectral.high],
+            },
+            "generated": d.generated,
+            "reference": d.reference,
+            "files": [{"name": name, "afd": afd, "spectral_distance": sd} for name, afd, sd in self.ranking],
+            "notes": list(self.notes),
+        }
+        if self.framewise is not None:
+            found["framewise"] = self.framewise
+        for key, part in zip(("afd", "spectral_distance"), self.reduction or (), strict=False):
+            found[f"{key}_reduction"] = part.value
+            found[f"{key}_reduction_interval"] = [part.low, part.high]
+        return found
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        d = self.distances
+        rows = [
+            f"{d.generated} generated recordings against {d.reference} reference recordings; smaller is nearer",
+            f"{'':24}{'distance':>10}{'95 % interval':>22}{'real against real':>20}{'range':>22}",
+            _row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
+            _row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
+        ]
+        if self.framewise is not None:
+            rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
+        for name, part in zip(("Audio Feature Distance", "Spectral Distance"), self.reduction or (), strict=False):
+            interval = f"95 % interval {part.low:.1%} to {part.high:.1%}"
+            rows.append(f"{name}: {part.value:.1%} smaller than the baseline's ({interval})")
+        return rows
+
+    def ranking_lines(self) -> list[str]:
+        """Every generated recording with its own distances, the nearest first."""
+        head = f"{'nearest first':40}{'Audio Feature Distance':>24}{'Spectral Distance, dB²':>24}"
+        return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.ranking)]
+
+
+def _row(name: str, found: Spread, real: Spread, form: str) -> str:
+    intervals = [f"{part.low:{form}} to {part.high:{form}}" for part in (found, real)]
+    return f"{name:24}{found.value:>10{form}}{intervals[0]:>22}{real.value:>20{form}}{intervals[1]:>22}"
+
+
+def compare_folders(
+    generated_dir: Path,
+    reference_dir: Path,
+    *,
+    baseline_dir: Path | None = None,
+    paired: bool = False,
+    picture: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Compare two folders of recordings; definitions in docs/audio-evaluation.md.
+
+    Args:
+        generated_dir, reference_dir: searched with their subfolders.
+        baseline_dir: recordings that the generated ones should be nearer than, such as the base model's; None takes
+            what `generate --compare` wrote beside the generated ones, if there is anything.
+        paired: also compare files of the same name frame by frame.
+        picture: PNG file to draw the mean spectra of both folders into.
+        reporter: told about progress.
+
+    Raises:
+        ConfigError: the audio packages are not installed, or the picture is a folder.
+        DataError: a folder without recordings, nothing that can be measured, too few references, files without a
+            partner.
+    """
+    out = reporter or Reporter()
+    need_audio()
+    if picture and picture.is_dir():
+        raise ConfigError(f"--picture {picture}: a folder; give the name of a PNG file")
+    made, bases = apart(recording_files(generated_dir))
+    files = {"generated": made, "reference": recording_files(reference_dir)}
+    if baseline_dir or bases:
+        files["baseline"] = recording_files(baseline_dir) if baseline_dir else bases
+    sets: dict[str, Recordings] = {}
+    for what, paths in files.items():
+        with out.task(f"listening to the {what} recordings") as update:
+            sets[what] = measure(paths, update)
+    generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
+    found = distances(generated, reference)
+    reduction = None
+    if baseline:
+        reduction = reductions(baseline, generated, reference, matched=correspond(generated.names, baseline.names))
+    framewise = None
+    if paired:
+        with out.task("comparing frame by frame") as update:
+            framewise = _framewise({generated_dir: made, reference_dir: files["reference"]}, update)
+    if picture:
+        spectra_picture(picture, generated.spectra, reference.spectra)
+    notes = [line for recordings in sets.values() for line in recordings.left_out]
+    if bases:
+        taken = "left out" if baseline_dir else "taken as the baseline"
+        notes.append(f"{len(bases)} files whose names end in {BASE_MARK} are by the base alone: {taken}")
+    if found.constant:
+        notes.append(
+            f"left out of the distance, since all reference recordings share them: {listed(list(found.constant))}"
+        )
+    return Comparison(found, framewise, reduction, ranked(generated, reference), tuple(notes))
+
+
+def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int], None]) -> float:
+    """Mean of the framewise distance over files of the same name, whatever their ending."""
+    generated, reference = (
+        {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths} for folder, paths in files.items()
+    )
+    if lonely := sorted(set(generated) ^ set(reference)):
+        raise DataError(f"--paired needs files of the same names in both folders; without a partner: {listed(lonely)}")
+    values = []
+    for done, (name, path) in enumerate(sorted(generated.items()), 1):
+        (audio, rate, _), (original, original_rate, _) = read(path), read(reference[name])
+        try:
+            values.append(framewise_distance(audio, rate, original, original_rate))
+        except DataError as error:
+            raise DataError(said(path, error)) from None
+        update(done, len(generated))
+    return float(np.mean(values))

@@ -1,0 +1,114 @@
+"""Folders of recordings: which files there are, and what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.errors import ConfigError, DataError, listed
+from musiclora.evaluation.audio_features import LONGEST, Recordings, analyse
+from musiclora.formats import BASE_MARK
+from musiclora.formats import SUFFIXES as SYMBOLIC_SUFFIXES
+
+
+def need_audio() -> None:
+    """Raise ConfigError where the packages that read and analyse sound are not installed."""
+    if missing := [name for name in ("librosa", "soundfile", "soxr") if find_spec(name) is None]:
+        raise ConfigError(f"comparing recordings needs {', '.join(missing)}; try: pip install 'musiclora[audio]'")
+
+
+def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Part what `generate --compare` wrote: the music itself, and the base's versions of it."""
+    known = {path.with_suffix("") for path in files}
+    bases = {
+        path
+        for path in files
+        if path.stem.endswith(BASE_MARK) and path.with_name(path.stem.removesuffix(BASE_MARK)) in known
+    }
+    return [path for path in files if path not in bases], [path for path in files if path in bases]
+
+
+def correspond(generated: Sequence[str], bases: Sequence[str]) -> bool:
+    """Whether two lists of file names are the same one by one, but for endings and the mark of the base's versions."""
+    first, second = ([Path(name).stem.removesuffix(BASE_MARK) for name in names] for names in (generated, bases))
+    return first == second
+
+
+def measure(files: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> Recordings:
+    """Measure recordings; one that cannot be measured is left out and named, of a long one the first 300 s count.
+
+    Args:
+        files: as `recording_files` lists them.
+        on_progress: called with (done, total) files.
+
+    Raises:
+        DataError: none can be measured.
+    """
+    names: list[str] = []
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    left_out: list[str] = []
+    long: list[str] = []
+    for done, path in enumerate(files, 1):
+        try:
+            audio, rate, cut = read(path)
+            rows.append(analyse(audio, rate))
+        except DataError as error:
+            left_out.append(f"left out {said(path, error)}")
+        else:
+            names.append(path.name)
+            long += [path.name] if cut else []
+        if on_progress:
+            on_progress(done, len(files))
+    if not rows:
+        raise DataError(f"no recording can be measured: {listed(left_out)}")
+    if long:
+        left_out.append(f"only the first {LONGEST:.0f} s were measured of {', '.join(long)}")
+    vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
+    return Recordings(tuple(names), vectors, spectra, tuple(left_out))
+
+
+def said(path: Path, error: DataError) -> str:
+    """An error with the file's name in front, if it is not there already."""
+    text = str(error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def recording_files(folder: Path) -> list[Path]:
+    """The recordings of a folder and its subfolders, by their endings, in a stable order; hidden ones are passed over.
+
+    Raises:
+        DataError: no such folder, or no recordings in it.
+    """
+    import soundfile
+
+    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'a file; give the folder it is in' if folder.exists() else 'no such folder'}")
+    every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if found := [p for p in every if p.suffix.lower() in endings]:
+        return found
+    if any(p.suffix.lower() in SYMBOLIC_SUFFIXES for p in every):
+        raise DataError(
+            f"{folder}: holds notes and no recordings; these distances compare sound (see: musiclora render)"
+        )
+    raise DataError(f"{folder}: no recordings in this folder")
+
+
+def read(path: Path) -> tuple[np.ndarray, int, bool]:
+    """Samples float32 [channels, N] of at most 300 s, the rate in Hz, and whether there was more.
+
+    Raises:
+        DataError: not a recording that libsndfile can read.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            most = int(LONGEST * file.samplerate)
+            audio = file.read(most, dtype="float32", always_2d=True).T
+            return audio, file.samplerate, file.frames > most
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read as sound ({error})") from None

@@ -1,0 +1,193 @@
+"""Held-out scores, one definition everywhere: loss, perplexity and bits a note of tokens; loss of latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from musiclora.backends.base import Arrays, LossSum, Model
+
+# What a single song must gain to be believed, where there are no others to judge the spread by.
+_LEAST = {"bits a note": 0.05, "loss": 0.005}
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts some songs.
+
+    Attributes:
+        loss: nats a token, summed over all scored tokens and divided by their number.
+        perplexity: e to the loss.
+        bits_per_note: nats of all scored tokens / ln 2 / notes; comparable between tokenizers.
+        tokens: scored tokens, end-of-piece included.
+        notes: notes in the songs.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_note: float
+    tokens: int
+    notes: int
+
+    @staticmethod
+    def heading() -> str:
+        """Names of the columns of row."""
+        return f"{'loss':>9}{'perplexity':>12}{'bits a note':>13}{'tokens':>10}"
+
+    def row(self) -> str:
+        """The score as a line of a table."""
+        return f"{self.loss:9.4f}{self.perplexity:12.2f}{self.bits_per_note:13.3f}{self.tokens:10d}"
+
+    def to(self, after: Score) -> str:
+        """The way from this score to a later one, in words."""
+        return (
+            f"held-out loss {self.loss:.4f} -> {after.loss:.4f}, "
+            f"bits a note {self.bits_per_note:.3f} -> {after.bits_per_note:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class FlowScore:
+    """How well a model predicts the way from noise to some recordings.
+
+    Attributes:
+        loss: squared error of the velocity, averaged over all latent values of all scored windows and times.
+        frames: latent frames scored, each as often as it was.
+    """
+
+    loss: float
+    frames: int
+
+    @staticmethod
+    def heading() -> str:
+        """Names of the columns of row."""
+        return f"{'loss':>9}{'frames':>10}"
+
+    def row(self) -> str:
+        """The score as a line of a table."""
+        return f"{self.loss:9.4f}{self.frames:10d}"
+
+    def to(self, after: FlowScore) -> str:
+        """The way from this score to a later one, in words."""
+        return f"held-out loss {self.loss:.4f} -> {after.loss:.4f}"
+
+
+def flow_score(total: LossSum, channels: int) -> FlowScore:
+    """Score of a summed loss over latents of so many channels."""
+    return FlowScore(total.mean, round(total.weight / channels))
+
+
+def score(total: LossSum, notes: int) -> Score:
+    """Score of a summed loss over songs that hold so many notes."""
+    bits = total.total / math.log(2) / notes if notes else float("nan")
+    perplexity = math.exp(total.mean) if total.mean < 700 else float("inf")
+    return Score(total.mean, perplexity, bits, int(total.weight), notes)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What was gained per song, base minus adapted: bits a note, or loss a latent value.
+
+    Attributes:
+        mean: weighted by notes, or by latent values, so that it equals the difference of the two scores.
+        low, high: 95 % interval of the mean by bootstrap over songs (2,000 resamples, percentile).
+        songs: how many there were.
+        unit: `bits a note` or `loss`.
+    """
+
+    mean: float
+    low: float
+    high: float
+    songs: int
+    unit: str = "bits a note"
+
+    @property
+    def verdict(self) -> str:
+        """`gained`, `nothing gained` or `lost`, by whether the interval excludes zero."""
+        if self.songs < 2:
+            return "gained" if self.mean > _LEAST[self.unit] else "nothing gained"
+        if self.low > 0:
+            return "gained"
+        return "lost" if self.high < 0 else "nothing gained"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a folder.
+
+    Attributes:
+        backend: what computed them.
+        score: with the adapters, or of the base where none is given.
+        base: of the base alone, None where no adapter is given.
+        gain: base minus adapted, with its spread over songs.
+        songs: pieces scored.
+        notes: what the user should know.
+    """
+
+    backend: str
+    score: Score | FlowScore
+    base: Score | FlowScore | None
+    gain: Gain | None
+    songs: int
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        base, difference = (asdict(part) if part else None for part in (self.base, self.gain))
+        facts = {"backend": self.backend, "songs": self.songs, "base": base, "gain": difference}
+        return {**asdict(self.score), **facts}
+
+    def lines(self) -> list[str]:
+        """The scores as a table."""
+        rows = [("base", self.base), ("with adapter", self.score)] if self.base else [("model", self.score)]
+        lines = [f"{self.songs} songs on {self.backend}", f"{'':14}{self.score.heading()}"]
+        lines += [f"{name:14}{part.row()}" for name, part in rows if part]
+        if g := self.gain:
+            lines.append(f"gain {g.mean:.3f} {g.unit} (95 % over songs {g.low:.3f} to {g.high:.3f}): {g.verdict}")
+        return lines
+
+
+def gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:
+    """Gain in bits a note over the same songs, with its spread over songs.
+
+    Args:
+        before, after: one sum a song.
+        notes: notes of each song.
+        seed: of the bootstrap.
+    """
+    bits = np.array([(b.total - a.total) / math.log(2) for b, a in zip(before, after, strict=True)])
+    return _bootstrap(bits, np.array(notes, float), seed, "bits a note")
+
+
+def flow_gain(before: Sequence[LossSum], after: Sequence[LossSum], seed: int = 0) -> Gain:
+    """Gain in loss over the same recordings, with its spread over recordings."""
+    errors = np.array([b.total - a.total for b, a in zip(before, after, strict=True)])
+    return _bootstrap(errors, np.array([b.weight for b in before]), seed, "loss")
+
+
+def _bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:
+    chosen = np.random.default_rng(seed).integers(0, len(sums), (2000, len(sums)))
+    means = sums[chosen].sum(1) / np.maximum(counts[chosen].sum(1), 1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Gain(float(sums.sum() / max(counts.sum(), 1)), float(low), float(high), len(sums), unit)
+
+
+def song_losses(
+    model: Model, batches: Sequence[Sequence[Arrays]], on_song: Callable[[int, int], None] | None = None
+) -> list[LossSum]:
+    """Summed loss of each song, given the batches of each on its own."""
+    sums = []
+    for number, song in enumerate(batches, 1):
+        sums.append(add([model.loss(batch) for batch in song]))
+        if on_song is not None:
+            on_song(number, len(batches))
+    return sums
+
+
+def add(parts: Sequence[LossSum]) -> LossSum:
+    """Sum of sums."""
+    return LossSum(sum(p.total for p in parts), sum(p.weight for p in parts))

@@ -1,0 +1,1 @@
+"""Pictures and HTML: piano roll, loss plot, spectra, inline audio."""

@@ -1,0 +1,1 @@
+"""The symbolic family: MIDI and ABC files, tokens, and token models over them."""

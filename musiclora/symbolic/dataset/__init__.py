@@ -1,0 +1,1 @@
+"""Training data of the symbolic family: pieces, splits, packed batches, transpositions."""

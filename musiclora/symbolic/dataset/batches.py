@@ -1,0 +1,173 @@
+"""Batches: packed rows of tokens with loss mask, segments and positions; the same for both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from musiclora.backends.base import Arrays
+from musiclora.convert.errors import ConfigError, DataError
+from musiclora.symbolic.dataset.packing import Unit, best_packing, windows
+from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+
+Batch = dict[str, np.ndarray]
+PAD_SEGMENT = -1
+
+
+class BatchPlan:
+    """All batches of a set of pieces, fixed by the seed and addressable by epoch and index.
+
+    Every token of every piece is a target exactly once an epoch (without a BOS token the first one cannot be). A
+    piece that fits into max_seq_len is never cut; a longer one becomes several full windows whose overlapping
+    context is not scored. Rows hold one or more such units, each its own segment with positions from 0. What
+    lies in a row is fixed; which rows share a batch, and the order of batches, changes with the epoch.
+
+    Attributes:
+        pieces: the pieces, in the order given.
+        skipped: names of pieces without anything to score.
+        row_lengths: the different lengths of rows, rising.
+        tokens_per_epoch: scored targets in an epoch.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        max_seq_len: int,
+        batch_size: int,
+        seed: int,
+        bos: int | None,
+        eos: int | None,
+        pad: int,
+        shuffle: bool = True,
+    ) -> None:
+        """Lay out the rows.
+
+        Args:
+            pieces: what to train on.
+            max_seq_len: longest row in tokens, at least 2.
+            batch_size: rows in a batch; the last batch of each row length may have fewer.
+            seed: key of the order.
+            bos: id put before each piece, or None.
+            eos: id put after each piece, or None.
+            pad: id that fills rows up.
+            shuffle: False keeps the rows in order, as for validation.
+
+        Raises:
+            ConfigError: max_seq_len under 2 or batch_size under 1.
+            DataError: no piece has anything to score.
+        """
+        if max_seq_len < 2 or batch_size < 1:
+            raise ConfigError(f"max_seq_len is {max_seq_len} and batch_size {batch_size}; at least 2 and 1 are needed")
+        self.pieces = list(pieces)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self._bos, self._eos, self._pad = bos, eos, pad
+        units = [windows(i, self._wrapped_length(p), max_seq_len) for i, p in enumerate(self.pieces)]
+        self.skipped = [p.name for p, u in zip(self.pieces, units, strict=True) if not u]
+        flat = [u for per_piece in units for u in per_piece]
+        if not flat:
+            raise DataError(f"none of {len(self.pieces)} pieces has two tokens; there is nothing to train on or score")
+        packing = best_packing([u.length for u in flat], max_seq_len)
+        self._rows = [[flat[i] for i in row] for row in packing.rows]
+        self._lengths = packing.lengths
+        self.row_lengths = sorted(set(self._lengths))
+        self.tokens_per_epoch = sum(u.stop - max(u.scored, u.start + 1) for u in flat)
+
+    def _wrapped_length(self, piece: Piece) -> int:
+        if not len(piece.tokens):
+            return 0
+        return len(piece.tokens) + (self._bos is not None) + (self._eos is not None)
+
+    def _wrapped(self, piece: Piece) -> np.ndarray:
+        before = [] if self._bos is None else [self._bos]
+        after = [] if self._eos is None else [self._eos]
+        return np.concatenate([before, piece.tokens, after]).astype(np.int32)
+
+    def rows(self, epoch: int) -> list[list[Unit]]:
+        """The units of each row, in the order in which the batches of this epoch hold them."""
+        return [self._rows[i] for batch in self._order(epoch) for i in batch]
+
+    def batches(self, epoch: int) -> BatchSequence:
+        """The batches of an epoch; index it to resume anywhere."""
+        return BatchSequence(self, self._order(epoch))
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        """Row numbers of each batch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        grouped: list[list[int]] = []
+        for length in self.row_lengths:
+            rows = [i for i, n in enumerate(self._lengths) if n == length]
+            if self.shuffle:
+                rows = [rows[i] for i in rng.permutation(len(rows))]
+            grouped += [rows[k : k + self.batch_size] for k in range(0, len(rows), self.batch_size)]
+        return [grouped[i] for i in rng.permutation(len(grouped))] if self.shuffle else grouped
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches, the same in every epoch."""
+        return sum(-(-self._lengths.count(n) // self.batch_size) for n in self.row_lengths)
+
+    def steps(self, accum: int) -> int:
+        """Optimiser steps an epoch takes when each one takes `accum` batches; the last may take fewer."""
+        return -(-self.batches_per_epoch // accum)
+
+    def padding(self, epoch: int) -> float:
+        """Share of the epoch's cells that hold no token."""
+        used = sum(u.length for row in self.rows(epoch) for u in row)
+        return 1 - used / sum(self._lengths)
+
+    def build(self, rows: Sequence[int]) -> Batch:
+        """Batch of rows that share one length.
+
+        Returns:
+            tokens int32, loss_mask bool, segments int32 (-1: padding) and positions int32, each [B, L].
+        """
+        shape = (len(rows), self._lengths[rows[0]])
+        tokens = np.full(shape, self._pad, np.int32)
+        mask = np.zeros(shape, bool)
+        segments = np.full(shape, PAD_SEGMENT, np.int32)
+        positions = np.zeros(shape, np.int32)
+        for b, row in enumerate(rows):
+            at = 0
+            for s, unit in enumerate(self._rows[row]):
+                end = at + unit.length
+                tokens[b, at:end] = self._wrapped(self.pieces[unit.piece])[unit.start : unit.stop]
+                mask[b, at + max(unit.scored - unit.start, 1) : end] = True
+                segments[b, at:end] = s
+                positions[b, at:end] = np.arange(unit.length)
+                at = end
+        return {"tokens": tokens, "loss_mask": mask, "segments": segments, "positions": positions}
+
+
+class BatchSequence(Sequence[Batch]):
+    """The batches of one epoch, built when asked for."""
+
+    def __init__(self, plan: BatchPlan, order: list[list[int]]) -> None:
+        self._plan = plan
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self._plan.build(rows) for rows in self._order[index]]
+        return self._plan.build(self._order[index])
+
+
+def batch_plan(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int) -> BatchPlan:
+    """Rows and batches of some pieces."""
+    return BatchPlan(list(pieces), length, rows, seed, bos=tokenizer.bos_id, eos=tokenizer.eos_id, pad=tokenizer.pad_id)
+
+
+def song_batches(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int) -> list[list[Arrays]]:
+    """Batches of each song on its own, for scores by song."""
+    return [list(batch_plan([p], tokenizer, length, 4, 0).batches(0)) for p in pieces]

@@ -1,0 +1,141 @@
+"""Rows of tokens for training and scoring, and training data that changes its key from epoch to epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from musiclora.backends.base import Arrays
+from musiclora.convert.errors import DataError
+from musiclora.symbolic.dataset.batches import batch_plan
+from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+
+
+class TransposedEpochs:
+    """Batches in which every piece stands in a key drawn anew each epoch, by seed, epoch and place in the list.
+
+    A transposition exchanges pitch tokens only, so every epoch has the same rows, targets and number of batches.
+
+    Attributes:
+        tokens_per_epoch: scored targets in an epoch.
+    """
+
+    def __init__(
+        self, keys: Sequence[Sequence[Piece]], tokenizer: MusicTokenizer, length: int, rows: int, seed: int
+    ) -> None:
+        """Take the pieces.
+
+        Args:
+            keys: for each piece, its versions to draw from.
+            tokenizer: the one that made them.
+            length: longest row in tokens.
+            rows: rows in a batch.
+            seed: of the keys and of the order.
+        """
+        self._keys, self._tokenizer, self._length, self._rows, self._seed = keys, tokenizer, length, rows, seed
+        self._last: tuple[int, Sequence[Arrays]] = (-1, [])
+        plan = batch_plan([versions[0] for versions in keys], tokenizer, length, rows, seed)
+        self.tokens_per_epoch: int = plan.tokens_per_epoch
+
+    def batches(self, epoch: int) -> Sequence[Arrays]:
+        """Batches of one epoch; the same for the same number."""
+        if self._last[0] != epoch:
+            rng = np.random.default_rng([self._seed, epoch, 7])
+            chosen = [versions[int(rng.integers(len(versions)))] for versions in self._keys]
+            plan = batch_plan(chosen, self._tokenizer, self._length, self._rows, self._seed)
+            self._last = (epoch, plan.batches(epoch))
+        return self._last[1]
+
+
+def keys_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
+    """The piece in all keys at most so many semitones away in which its pitches have tokens; at least as it is.
+
+    Raises:
+        DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
+    """
+    versions = transpositions(tokenizer, piece)
+    near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
+    return near or [piece]
+
+
+class Transpositions(Sequence[Piece]):
+    """All transpositions of one piece within a range, from the lowest on; each is made when asked for."""
+
+    def __init__(self, piece: Piece, shifts: range, up: np.ndarray) -> None:
+        self._piece = piece
+        self.shifts = shifts
+        self._up = up
+
+    def __len__(self) -> int:
+        return len(self.shifts)
+
+    @overload
+    def __getitem__(self, index: int) -> Piece: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Piece]: ...
+
+    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        shift = self.shifts[index]
+        piece = self._piece
+        if shift == 0:
+            return piece
+        tokens = self._up[shift][piece.tokens]
+        return dataclasses.replace(
+            piece,
+            name=f"{piece.name} {shift:+d}",
+            tokens=tokens,
+            is_original=False,
+            pitches=(piece.pitches + np.int16(shift)).astype(np.int16),
+        )
+
+
+def transpositions(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
+    """The piece in every key in which all its pitches lie in low..high, the unchanged one included if it does.
+
+    Only pitch tokens are exchanged, so every version has as many tokens and the same rhythm. Empty where the piece
+    spans more than the range or has no pitch token.
+
+    Args:
+        tokenizer: the one that made the piece; not a trained one (byte pairs), nor one with drum pitches in the piece.
+        piece: tokens without BOS and EOS.
+        low: lowest pitch allowed, MIDI number.
+        high: highest pitch allowed.
+
+    Raises:
+        DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
+    """
+    if tokenizer.inner.is_trained:
+        raise DataError(
+            f"this {tokenizer.kind} tokenizer merges tokens; transpose the music files with augment instead"
+        )
+    pitch_of = tokenizer.pitch_of
+    low, high = max(low, int(pitch_of[pitch_of >= 0].min())), min(high, int(pitch_of.max()))
+    pitches = pitch_of[piece.tokens]
+    pitches = pitches[pitches >= 0]
+    if not len(pitches):
+        return Transpositions(piece, range(0), np.zeros((0, 0), np.int32))
+    shifts = range(low - int(pitches.min()), high - int(pitches.max()) + 1)
+    return Transpositions(piece, shifts, _shift_table(tokenizer))
+
+
+@functools.lru_cache(maxsize=4)
+def _shift_table(tokenizer: MusicTokenizer) -> np.ndarray:
+    """Id of each token after a shift, int32 [256, V]; row 256 + s for negative s, as numpy counts from the end."""
+    pitch_of = tokenizer.pitch_of
+    ids = np.full(128, -1, np.int32)
+    ids[pitch_of[pitch_of >= 0]] = np.flatnonzero(pitch_of >= 0)
+    table = np.tile(np.arange(len(pitch_of), dtype=np.int32), (256, 1))
+    at = np.flatnonzero(pitch_of >= 0)
+    for shift in range(-127, 128):
+        target = pitch_of[at] + shift
+        inside = (target >= 0) & (target <= 127)
+        table[shift, at[inside]] = ids[target[inside]]
+    return table

@@ -1,0 +1,1 @@
+"""From a token model to a score: grammar, continuation, decoding."""

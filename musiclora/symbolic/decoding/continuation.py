@@ -1,0 +1,250 @@
+"""New pieces from a token model: batches, prompts, long pieces by re-priming, endings on a bar line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora.backends.base import SamplingSpec, TokenModel
+from musiclora.convert.files.atomic import atomic_write
+from musiclora.errors import ConfigError, DataError
+from musiclora.sampling import uniforms
+from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
+from musiclora.symbolic.decoding.to_score import decode_tokens, note_count, tidy
+
+BATCH = 8
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to generate.
+
+    Attributes:
+        max_new_tokens: tokens drawn for each piece, at most; more than the model holds is fine.
+        temperature, top_k, top_p: see SamplingSpec.
+        seed: piece i of one seed is the same whatever count is.
+        count: how many pieces.
+        prompt: symusic Score to continue, or None.
+        prompt_bars: take only so many bars of the prompt; 0 takes all of it.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 0.95
+    seed: int = 42
+    count: int = 1
+    prompt: Any = None
+    prompt_bars: int = 0
+
+    def __post_init__(self) -> None:
+        checks = (("max_new_tokens", 1), ("count", 1), ("seed", 0), ("prompt_bars", 0))
+        for name, least in checks:
+            if getattr(self, name) < least:
+                option = "--" + name.replace("_", "-")
+                raise ConfigError(f"{option} is {getattr(self, name)}; it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class GeneratedPiece:
+    """One piece.
+
+    Attributes:
+        number: from 1.
+        score: symusic Score in ticks.
+        ids: model tokens of prompt and continuation, without BOS and EOS, before trimming.
+        prompt_notes: notes that came from the prompt.
+        notes: notes altogether.
+        ended: whether the model ended the piece itself.
+    """
+
+    number: int
+    score: Any
+    ids: list[int]
+    prompt_notes: int
+    notes: int
+    ended: bool
+
+    def save(self, path: Path) -> None:
+        """Write the piece as a MIDI file that appears whole or not at all."""
+        atomic_write(path, bytes(self.score.dumps_midi()))
+
+
+@dataclass
+class _Row:
+    """A piece in the making: its tokens so far without BOS, and the state of the grammar after them."""
+
+    number: int
+    ids: list[int]
+    state: int
+    drawn: int = 0
+    ended: bool = False
+    whole: int = 0  # longest prefix of ids after which no note is half written
+    starts: list[int] = field(default_factory=list)  # where in ids a context may begin: bar lines, or whole notes
+
+
+def generate_pieces(
+    model: TokenModel, tokenizer: Any, request: GenerationRequest, on_progress: OnProgress | None = None
+) -> list[GeneratedPiece]:
+    """Generate pieces that decode, each ending on a bar line or where the model ended it.
+
+    Args:
+        model: with its adapter injected, if any.
+        tokenizer: `data.tokenizer.MusicTokenizer` of the model.
+        request: what to make.
+        on_progress: called with (tokens done, tokens at most).
+
+    Raises:
+        DataError: the prompt does not fit, or not one note was written.
+    """
+    info = grammar_for(tokenizer)
+    prompt = _prompt_ids(tokenizer, info, request, model.n_positions)
+    if not prompt and info.bos_id is None:
+        prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
+    draw = uniforms(request.seed, request.max_new_tokens, request.count)
+    total, done = request.count * request.max_new_tokens, 0
+
+    def count_tokens(number: int) -> None:
+        nonlocal done
+        done += number
+        if on_progress is not None:
+            on_progress(min(done, total), total)
+
+    pieces = []
+    for first in range(0, request.count, BATCH):
+        rows = [_Row(first + i, [], info.start) for i in range(min(BATCH, request.count - first))]
+        for row in rows:
+            _extend(row, prompt, info)
+            row.state = int(info.unsounded[row.state])
+        _fill(model, info, rows, request, draw, count_tokens)
+        pieces += [_piece(tokenizer, info, row, len(prompt), request) for row in rows]
+    if on_progress is not None:
+        on_progress(total, total)
+    return pieces
+
+
+def _prompt_ids(tokenizer: Any, info: GrammarInfo, request: GenerationRequest, n_positions: int) -> list[int]:
+    """Tokens of the prompt, up to the bar line where the continuation begins if bars were asked for."""
+    if request.prompt is None:
+        return []
+    ids = [int(i) for i in tokenizer.encode(request.prompt)]
+    if not ids:
+        raise DataError("--prompt: holds no notes that this model's tokenizer can write")
+    if request.prompt_bars:
+        lines = np.flatnonzero(info.opens_bar[ids])
+        # REMI opens the first bar with a token too, PerTok only those after it
+        needed = request.prompt_bars - (0 if info.opens_bar[ids[0]] and _opens_with_bar(info) else 1)
+        if needed < len(lines):
+            ids = ids[: lines[needed] + 1] if len(info.tokens[ids[lines[needed]]]) == 1 else ids[: lines[needed]]
+    longest = n_positions - 1 - (info.bos_id is not None)
+    if len(ids) > longest:
+        raise DataError(
+            f"--prompt: has {len(ids)} tokens, the model holds {n_positions}; take fewer bars with --prompt-bars"
+        )
+    return ids
+
+
+def _opens_with_bar(info: GrammarInfo) -> bool:
+    """Whether every piece must begin with a bar token."""
+    return bool(info.opens_bar[info.allowed(info.start)].all())
+
+
+def _extend(row: _Row, ids: Sequence[int], info: GrammarInfo) -> None:
+    """Append tokens and note where contexts may begin."""
+    for token in ids:
+        if info.opens_bar[token] or (info.whole[row.state] and not info.opens_bar.any()):
+            row.starts.append(len(row.ids))
+        row.state = info.step(row.state, token)
+        row.ids.append(token)
+        if info.whole[row.state]:
+            row.whole = len(row.ids)
+
+
+def _fill(
+    model: TokenModel,
+    info: GrammarInfo,
+    rows: list[_Row],
+    request: GenerationRequest,
+    draw: np.ndarray,
+    count_tokens: Callable[[int], None],
+) -> None:
+    """Draw tokens until every row has its number or has ended; rows whose contexts are equally long go together."""
+    spec = SamplingSpec(request.temperature, request.top_k, request.top_p, info.eos_id, info.pad_id)
+    while open_rows := [r for r in rows if not r.ended and r.drawn < request.max_new_tokens]:
+        contexts = [_context(row, info, model.n_positions) for row in open_rows]
+        size = len(contexts[0])
+        together = [
+            (r, c) for r, c in zip(open_rows, contexts, strict=True) if len(c) == size and r.drawn == open_rows[0].drawn
+        ]
+        batch = [row for row, _ in together]
+        drawn = batch[0].drawn
+        steps = min(request.max_new_tokens - drawn, model.n_positions - size)
+        found = model.generate(
+            np.array([c for _, c in together], np.int32),
+            spec,
+            draw[drawn : drawn + steps, [row.number for row in batch]],
+            info.at([row.state for row in batch], model.vocab_size),
+            lambda block: count_tokens(block.size),
+        )
+        for row, new in zip(batch, found.tolist(), strict=True):
+            row.drawn += steps
+            if info.eos_id is not None and info.eos_id in new:
+                new = new[: new.index(info.eos_id)]
+                row.ended = True
+            _extend(row, new, info)
+
+
+def _context(row: _Row, info: GrammarInfo, n_positions: int) -> list[int]:
+    """What the model is shown: all of the piece, or its last bars that fill about half of what the model holds.
+
+    As in training, positions count from the context's start and BOS comes first where there is one.
+    """
+    bos = [] if info.bos_id is None else [info.bos_id]
+    if len(row.ids) + len(bos) < n_positions:
+        return [*bos, *row.ids]
+    wanted = len(row.ids) - (n_positions // 2 - len(bos))
+    # the first start that leaves at most half; a bar longer than that is taken whole, or cut where it must be
+    later = [s for s in row.starts if s >= wanted]
+    within = [s for s in row.starts if len(row.ids) - s + len(bos) < n_positions]
+    start = later[0] if later else within[-1] if within else wanted
+    if info.opens_bar[row.ids[start]] and not _opens_with_bar(info) and len(info.tokens[row.ids[start]]) == 1:
+        start += 1  # where pieces begin without a bar token, so do contexts
+    return [*bos, *row.ids[start:]]
+
+
+def _piece(tokenizer: Any, info: GrammarInfo, row: _Row, prompt: int, request: GenerationRequest) -> GeneratedPiece:
+    """Decode a row: to its last bar line, or to its last whole note where that would lose everything."""
+    inner = tokenizer.inner
+    prompt_notes = note_count(inner, info.base_tokens(row.ids[:prompt]))
+    tokens, cut = info.base_tokens(row.ids[: row.whole]), False
+    if not row.ended:
+        everything = info.base_tokens(row.ids)
+        lines = [i for i, t in enumerate(everything) if t.startswith("Bar_") and t != "Bar_End"]
+        if lines and note_count(inner, everything[: lines[-1]]) > prompt_notes:
+            tokens, cut = everything[: lines[-1]], True
+    notes = note_count(inner, tokens)
+    if notes == 0:
+        raise DataError(
+            f"not one note in {request.max_new_tokens} tokens; raise --max-new-tokens, or try another --seed "
+            "or --temperature"
+        )
+    score = decode_tokens(inner, tokens)
+    tidy(score, request.prompt, cut)
+    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, notes, row.ended)
+
+
+def sample_to_folder(model: TokenModel, tokenizer: Any, folder: Path, name: str, seed: int) -> Path | None:
+    """Write one piece while training, as `<folder>/<name>.mid`; None where the model writes no note yet."""
+    request = GenerationRequest(max_new_tokens=min(512, model.n_positions - 1), seed=seed)
+    try:
+        piece = generate_pieces(model, tokenizer, request)[0]
+    except DataError:
+        return None
+    path = folder / f"{name}.mid"
+    piece.save(path)
+    return path

@@ -1,0 +1,218 @@
+"""Which token may follow which: automata over MidiTok vocabularies, so that every sampled piece decodes.
+
+A state is (what came last, length of the bar, position in it, has a note sounded). The states of REMI and PerTok count
+positions, so that time goes forward; any other tokenizer with one vocabulary gets MidiTok's graph of token types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musiclora.backends.base import Grammar
+from musiclora.errors import DataError
+from musiclora.symbolic.decoding.grammar_rules import NOTES, STAY, Move, Rules, is_special, rules_for
+
+
+@dataclass(frozen=True)
+class GrammarInfo:
+    """The automaton of one tokenizer, and what its tokens stand for.
+
+    Attributes:
+        classes: int32 [V], class of each token.
+        transitions: int32 [S, C], next state or -1.
+        start: state before the first token.
+        whole: bool [S], True where no note is half written, so that a piece may be cut there.
+        unsounded: int32 [S], the same place with no note sounded yet: from there EOS waits for a note.
+        tokens: for each id the base tokens it stands for (one, or several after BPE training).
+        opens_bar: bool [V], True for ids whose first base token begins a bar.
+        pad_id: filler, or 0; bos_id, eos_id: None where the vocabulary has none.
+        note: what the automaton cannot promise, or an empty text.
+        repair: puts right in base tokens what the automaton cannot see.
+    """
+
+    classes: np.ndarray
+    transitions: np.ndarray
+    start: int
+    whole: np.ndarray
+    unsounded: np.ndarray
+    tokens: list[tuple[str, ...]]
+    opens_bar: np.ndarray
+    pad_id: int
+    bos_id: int | None
+    eos_id: int | None
+    note: str = ""
+    repair: Callable[[list[str]], list[str]] = list
+
+    def at(self, states: Sequence[int] | np.ndarray, vocab_size: int) -> Grammar:
+        """The automaton as the backends take it, each row in its own state; surplus ids of the model are forbidden."""
+        classes, transitions = self.classes, self.transitions
+        if vocab_size > len(classes):
+            surplus = np.full(vocab_size - len(classes), transitions.shape[1], np.int32)
+            classes = np.append(classes, surplus)
+            transitions = np.pad(transitions, ((0, 0), (0, 1)), constant_values=-1)
+        return Grammar(classes, transitions, np.asarray(states, np.int32))
+
+    def step(self, state: int, token: int) -> int:
+        """State after one token; special tokens change nothing, a token out of place is followed as well as can be."""
+        column = self.transitions[:, self.classes[token]]
+        if column[state] >= 0:
+            return int(column[state])
+        reached = column[column >= 0]
+        return int(reached[0]) if len(reached) and token != self.eos_id else state
+
+    def state_after(self, ids: Iterable[int]) -> int:
+        """State after a sequence that begins a piece (or begins on a bar line)."""
+        state = self.start
+        for token in ids:
+            state = self.step(state, int(token))
+        return state
+
+    def allowed(self, state: int) -> np.ndarray:
+        """Tokens that may come next, bool [V]."""
+        return np.asarray(self.transitions[state, self.classes] >= 0)
+
+    def base_tokens(self, ids: Iterable[int]) -> list[str]:
+        """Base tokens of a sequence, ready to decode: special ones left out, time put right."""
+        return self.repair([token for i in ids for token in self.tokens[int(i)] if not is_special(token)])
+
+
+def grammar_for(tokenizer: Any) -> GrammarInfo:
+    """Build the automaton of a MidiTok tokenizer or of a `data.tokenizer.MusicTokenizer`.
+
+    Raises:
+        DataError: the tokenizer has several vocabularies, which a GPT-2 cannot read.
+    """
+    tokenizer = getattr(tokenizer, "inner", tokenizer)
+    if tokenizer.is_multi_voc:
+        raise DataError(
+            f"tokenizer {type(tokenizer).__name__} has several vocabularies; use one with a single vocabulary"
+        )
+    names = {i: token for token, i in tokenizer.vocab.items()}
+    rules = rules_for(tokenizer, list(names.values()))
+    tokens = _base_sequences(tokenizer, names)
+    base_classes, transitions, whole, unsounded, start = _automaton(rules, list(names.values()))
+    classes, transitions = _compose(tokens, base_classes, transitions)
+    ids = {token: i for i, token in names.items()}
+    return GrammarInfo(
+        classes=classes,
+        transitions=transitions,
+        start=start,
+        whole=whole,
+        unsounded=unsounded,
+        tokens=tokens,
+        opens_bar=np.array([bool(t) and t[0].startswith("Bar_") and t[0] != "Bar_End" for t in tokens]),
+        pad_id=ids.get("PAD_None", 0),
+        bos_id=ids.get("BOS_None"),
+        eos_id=ids.get("EOS_None"),
+        note=rules.note,
+        repair=rules.repair,
+    )
+
+
+def _base_sequences(tokenizer: Any, names: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """Base tokens of each id, in the order of ids; ids that stand for nothing get an empty tuple."""
+    if not tokenizer.is_trained:
+        return [(names[i],) if i in names else () for i in range(max(names) + 1)]
+    learned = tokenizer._vocab_learned_bytes_to_tokens
+    by_id = {i: tuple(learned[key]) for key, i in tokenizer.vocab_model.items()}
+    return [by_id.get(i, ()) for i in range(max(by_id) + 1)]
+
+
+def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndarray, np.ndarray, np.ndarray, int]:
+    """Class of each base token, transitions [S, C], whole [S], unsounded [S] and the start state, minimised."""
+    kinds = ["start", *sorted(rules.successors.keys() - {"start"})]
+    number = {kind: i for i, kind in enumerate(kinds)}
+    shape = (len(kinds), len(rules.limits), max(rules.limits) - rules.origin, 2)
+    kind, limit, position, sounded = (axis.ravel() for axis in np.indices(shape))
+    limits = np.array(rules.limits)[limit]
+    position = position + rules.origin
+    end = len(kind)
+    class_of: dict[str, int] = {}
+    classes: dict[tuple[str, Move], int] = {}
+    columns: list[np.ndarray] = []
+    for token in tokens:
+        name = "BarEnd" if token == "Bar_End" else token.split("_")[0]
+        move = rules.moves.get(token, STAY)
+        if (name, move) not in classes:
+            classes[name, move] = len(columns)
+            follow = np.array([number.get(rules.successors[k].get(name, ""), -1) for k in kinds])[kind]
+            place, size, fits = _moved(move, position, limit, limits, rules.origin)
+            sounds = np.maximum(sounded, name in NOTES)
+            flat = ((follow * shape[1] + size) * shape[2] + (place - rules.origin)) * 2 + sounds
+            columns.append(np.append(np.where(fits & (follow >= 0), flat, -1), -1))
+        class_of[token] = classes[name, move]
+    whole = np.append(np.isin(kind, [number[k] for k in rules.ends if k in number]), True)
+    if "EOS_None" in class_of:
+        columns[class_of["EOS_None"]] = np.append(np.where(whole[:-1] & (sounded == 1), end, -1), end)
+    unsounded = np.append(np.arange(end) - sounded, end)
+    start = int(np.ravel_multi_index((0, rules.start_limit, 0, 0), shape))
+    table = np.stack(columns, 1)
+    labels, kept = _merge(table, whole, _reached(table, unsounded, start))
+    table = np.where(table[kept] >= 0, labels[table[kept]], -1)
+    return class_of, table.astype(np.int32), whole[kept], labels[unsounded[kept]].astype(np.int32), int(labels[start])
+
+
+def _reached(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray:
+    """States that start leads to, and their unsounded twins."""
+    reached = np.zeros(len(table), bool)
+    front = np.array([start])
+    while len(front):
+        reached[front] = True
+        following = np.unique(np.append(table[front], unsounded[front][:, None], axis=1))
+        front = following[(following >= 0) & ~reached[following]]
+    return np.flatnonzero(reached)
+
+
+def _moved(
+    move: Move, position: np.ndarray, limit: np.ndarray, limits: np.ndarray, origin: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position, limit index and whether the move fits, for every state."""
+    op, value = move
+    if op == "bar":
+        return np.full_like(position, origin), limit, np.ones(len(limit), bool)
+    if op == "limit":
+        return position, np.full_like(limit, value), np.ones(len(limit), bool)
+    if op == "to":
+        return np.full_like(position, value), limit, (position < value) & (value < limits)
+    if op == "by":
+        return position + value, limit, (value > 0) & (position + value < limits)
+    return position, limit, position < limits
+
+
+def _merge(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge those states that no continuation tells apart (Moore 1956): label of each, and one state per label."""
+    labels = np.full(len(table), -1)
+    rows = np.append(table[states] >= 0, whole[states, None], axis=1).astype(np.int64)
+    count = 0
+    while True:
+        _, kept, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        labels[states] = inverse.reshape(-1)
+        if len(kept) == count:
+            return labels, states[kept]
+        count = len(kept)
+        following = np.where(table[states] >= 0, labels[table[states]], -1)
+        rows = np.append(following, labels[states, None], axis=1)
+
+
+def _compose(
+    tokens: list[tuple[str, ...]], class_of: Mapping[str, int], table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run each token's base tokens through the base automaton; tokens that act alike share a class."""
+    forbidden = np.full(len(table), -1, np.int32)
+    found: dict[bytes, int] = {}
+    columns: list[np.ndarray] = []
+    classes = np.empty(len(tokens), np.int32)
+    for i, sequence in enumerate(tokens):
+        column = np.arange(len(table), dtype=np.int32) if sequence else forbidden
+        for token in sequence:
+            column = np.where(column >= 0, table[column, class_of[token]], np.int32(-1))
+        key = column.tobytes()
+        if key not in found:
+            found[key] = len(columns)
+            columns.append(column)
+        classes[i] = found[key]
+    return classes, np.stack(columns, axis=1)

@@ -1,0 +1,51 @@
+"""The symbolic job behind `musiclora evaluate`: loss, perplexity and bits a note over a folder of music."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from musiclora.errors import DataError
+from musiclora.evaluation.scores import Evaluation, gain, score
+from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.pieces import load_pieces
+from musiclora.symbolic.model import open_model
+from musiclora.symbolic.preprocess import add, song_batches, song_losses
+
+
+def evaluate(
+    data_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    tokenizer: str | None = None,
+    max_seq_len: int | None = None,
+    allow_base_mismatch: bool = False,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Score every song of a folder; augmented copies are left out.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    out = reporter or Reporter()
+    opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
+    with out.task("reading songs") as update:
+        found = load_pieces(data_dir, opened.tokenizer, workers=workers, on_progress=update)
+    pieces = [piece for piece in found.pieces if piece.is_original]
+    if not pieces:
+        raise DataError(f"{data_dir}: holds augmented copies only; score the folder they were made from")
+    length = min(max_seq_len or opened.model.n_positions, opened.model.n_positions)
+    batches = song_batches(pieces, opened.tokenizer, length)
+    notes = [piece.notes for piece in pieces]
+    with out.task("scoring") as update:
+        sums = song_losses(opened.model, batches, update)
+    base = difference = None
+    if opened.adapters:
+        opened.model.set_adapter(False)
+        with out.task("scoring the base") as update:
+            before = song_losses(opened.model, batches, update)
+        base, difference = score(add(before), sum(notes)), gain(before, sums, notes)
+    return Evaluation(opened.backend, score(add(sums), sum(notes)), base, difference, len(pieces), opened.notes)

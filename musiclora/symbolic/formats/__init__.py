@@ -1,0 +1,1 @@
+"""File formats of the symbolic family: MIDI, ABC, and repairs."""

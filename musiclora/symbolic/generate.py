@@ -1,0 +1,138 @@
+"""The job behind `musiclora generate`: open the model, make pieces, write files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musiclora.errors import ConfigError, DataError
+from musiclora.formats import output_paths
+from musiclora.progress import Reporter
+from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
+from musiclora.symbolic.model import Opened, open_model
+from musiclora.symbolic.reading.read_folder import read_music
+
+SUFFIXES = (".mid", ".midi")
+BASE_MARK = "-base"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file that was written.
+
+    Attributes:
+        path: the MIDI file.
+        kind: `adapted`, or `base` for a model without adapter.
+        piece: what is in it.
+        seconds: its length.
+    """
+
+    path: Path
+    kind: str
+    piece: GeneratedPiece
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        p = self.piece
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "notes": p.notes,
+            "prompt_notes": p.prompt_notes,
+            "tokens": len(p.ids),
+            "seconds": round(self.seconds, 2),
+            "ended_by_model": p.ended,
+        }
+
+    def line(self) -> str:
+        """For people."""
+        ending = "ended by the model" if self.piece.ended else "cut at a bar line"
+        return f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What one call made."""
+
+    backend: str
+    base: str
+    files: list[Written]
+    notes: tuple[str, ...]
+
+
+def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> Composition:
+    """The command's part: options that were given, by parameter name."""
+    apart = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
+    request = GenerationRequest(**{name: value for name, value in options.items() if name not in apart})
+    return compose(output, request, **apart, **common)
+
+
+def compose(
+    output: Path,
+    request: GenerationRequest,
+    *,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    tokenizer: str | None = None,
+    prompt: Path | None = None,
+    compare: bool = False,
+    allow_base_mismatch: bool = False,
+    reporter: Reporter | None = None,
+) -> Composition:
+    """Generate pieces into MIDI files; nothing is written unless all of them succeed.
+
+    Args:
+        output: `F.mid` or `F`; several pieces become `F-001.mid` and so on, the base's versions `F-base.mid`.
+        request: what to make; its prompt is read from the file below.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number.
+        backend: `auto`, `mlx` or `torch`.
+        tokenizer: overrides the model's own.
+        prompt: MIDI or ABC file to continue.
+        compare: also make the base's version from the same seed.
+        allow_base_mismatch: use an adapter although its base differs.
+        reporter: told what happens.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    if not output.suffix and output.name and not output.is_dir():
+        output = output.with_suffix(".mid")
+    if output.suffix.lower() not in SUFFIXES or output.is_dir():
+        raise ConfigError(f"--output {output}: expected a file name that ends in .mid")
+    if compare and not adapters:
+        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
+    if request.prompt_bars and prompt is None:
+        raise ConfigError("--prompt-bars: there is no --prompt to take bars of")
+    if prompt is not None:
+        request = dataclasses.replace(request, prompt=_read_prompt(prompt))
+    out = reporter or Reporter()
+    opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
+    kind = "adapted" if adapters else "base"
+    made = [("", kind, _make(opened, request, out, "generating"))]
+    if compare:
+        opened.model.set_adapter(False)
+        made.append((BASE_MARK, "base", _make(opened, request, out, "generating with the base")))
+    files = []
+    for mark, kind, pieces in made:
+        for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
+            piece.save(path)
+            files.append(Written(path, kind, piece, float(piece.score.to("second").end())))
+    return Composition(opened.backend, opened.base.name, files, opened.notes)
+
+
+def _read_prompt(path: Path) -> Any:
+    songs = read_music(path, workers=1).songs
+    if len(songs) > 1:
+        raise DataError(f"--prompt {path}: holds {len(songs)} tunes; give a file with one")
+    return songs[0].score
+
+
+def _make(opened: Opened, request: GenerationRequest, out: Reporter, title: str) -> list[GeneratedPiece]:
+    with out.task(title) as update:
+        return generate_pieces(opened.model, opened.tokenizer, request, update)

@@ -1,0 +1,97 @@
+"""A base with its adapters, ready to generate or to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musiclora.adapters import Adapter, base_of, check_base, combine, find_adapter, parse_adapter
+from musiclora.backends.base import FAMILIES
+from musiclora.backends.registry import choose, get_backend
+from musiclora.convert.models.gpt2 import read_checkpoint
+from musiclora.errors import ConfigError
+from musiclora.models import BaseModel, find_model
+from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
+from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A loaded model.
+
+    Attributes:
+        model: a TokenModel of the backend, the adapters injected as one.
+        base: where the weights came from.
+        tokenizer: the base's, or the one asked for.
+        backend: what computes.
+        adapters: what was injected.
+        notes: what the user should know.
+    """
+
+    model: Any
+    base: BaseModel
+    tokenizer: MusicTokenizer
+    backend: str
+    adapters: tuple[Adapter, ...]
+    notes: tuple[str, ...]
+
+
+def open_model(
+    model: str | None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    tokenizer: str | None = None,
+    dtype: str = "float32",
+    allow_base_mismatch: bool = False,
+) -> Opened:
+    """Load a base and inject adapters given as `PATH` or `PATH:STRENGTH`.
+
+    Raises:
+        ConfigError, ConvertError, DataError, BackendError: whatever does not fit, in one line.
+    """
+    found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
+    base = base_of(model, found)
+    notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    codec = _tokenizer(base, found, tokenizer)
+    name = choose(backend)
+    loaded = get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype)
+    if found:
+        spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+        loaded.inject_adapter(spec, state)
+    return Opened(loaded, base, codec, name, found, tuple(notes))
+
+
+def _tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str | None) -> MusicTokenizer:
+    """The tokenizer asked for, else the one that the adapters were trained with, else the base's own."""
+    vocab_size = read_checkpoint(base.path).config.vocab_size
+    # Folders of other tools may hold a tokenizer.json of another kind; ours have a record.
+    beside = [a.path / TOKENIZER_FILE for a in adapters if a.record and (a.path / TOKENIZER_FILE).is_file()]
+    if wanted is not None or not beside:
+        return find_tokenizer(base, vocab_size, wanted)
+    found = [find_tokenizer(base, vocab_size, str(path)) for path in beside]
+    if len({tokenizer.fingerprint for tokenizer in found}) > 1:
+        raise ConfigError("the adapters were trained with different tokenizers; give --tokenizer")
+    return found[0]
+
+
+def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
+    """The tokenizer of a base by the value of --model, or the one asked for."""
+    if wanted is not None:
+        return load_tokenizer(wanted)
+    base = find_model(model)
+    return find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, None)
+
+
+def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> MusicTokenizer:
+    """The tokenizer asked for, else the one beside the model, else the one its vocabulary size implies.
+
+    Raises:
+        DataError: none is known, or it has more tokens than the model.
+    """
+    if wanted is None:
+        return infer_tokenizer(base.path, vocab_size)
+    tokenizer = load_tokenizer(wanted)
+    check_fits(tokenizer, vocab_size)
+    return tokenizer

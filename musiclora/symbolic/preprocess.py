@@ -1,0 +1,63 @@
+"""From a folder of music and a symbolic base to what the training loop takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, write_token_cache
+from musiclora.symbolic.model import tokenizer_for
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensResult:
+    """What `preprocess` made of songs."""
+
+    folder: Path
+    pieces: PieceSet
+
+    def record(self) -> dict[str, Any]:
+        """For --json."""
+        from musiclora.symbolic.reading.health import health_json
+
+        p = self.pieces
+        tokens = sum(len(piece.tokens) for piece in p.pieces)
+        return {
+            "pieces": len(p.pieces),
+            "songs": p.songs,
+            "notes": p.notes,
+            "tokens": tokens,
+            "health": health_json(p.health),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        from musiclora.symbolic.reading.health import health_line
+
+        p = self.pieces
+        return [f"{len(p.pieces)} pieces of {p.songs} songs in {self.folder}: {health_line(p.health)}"]
+
+    def notes(self) -> list[str]:
+        """What the user should know."""
+        return []
+
+
+def preprocess(
+    data_dir: Path,
+    output_dir: Path,
+    model: str,
+    reporter: Reporter,
+    *,
+    backend: str = "auto",
+    seed: int = 42,
+    tokenizer: str | None = None,
+    num_workers: int | None = None,
+) -> TokensResult:
+    """Tokenise a folder of music into a token cache; no backend is needed and nothing is drawn."""
+    chosen = tokenizer_for(model, tokenizer)
+    with reporter.task("tokenising") as update:
+        pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)
+        write_token_cache(output_dir, pieces, chosen)
+    return TokensResult(output_dir, pieces)

@@ -1,0 +1,150 @@
+"""A symbolic base from scratch: all parameters, every transposition as augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
+from musiclora.errors import ConfigError
+from musiclora.models import BaseModel, find_model
+from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.pieces import load_pieces
+from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpositions
+from musiclora.symbolic.model import find_tokenizer
+from musiclora.symbolic.preprocess import Prepared
+from musiclora.symbolic.task import split_songs
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
+from musiclora.training.config import TrainConfig
+from musiclora.training.loop import Epochs, LoopOptions
+from musiclora.training.plan import Plan
+from musiclora.training.result import TrainResult
+from musiclora.training.session import Session
+
+# (width, layers, heads, positions); the feed-forward layers are four times as wide.
+PRESETS: dict[str, tuple[int, int, int, int]] = {
+    "tiny": (64, 2, 2, 256),
+    "small": (256, 6, 4, 1024),
+    "medium": (512, 6, 8, 1024),
+}
+
+
+_ENDLESS = 1_000_000  # epochs, where the clock ends the run
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What `pretrain` needs beside the training options.
+
+    Attributes:
+        preset: size of a fresh base.
+        model: go on from this base instead.
+        minutes: time budget over all starts; the schedule follows the clock. 0: none.
+        transpose: draw another transposition of each piece every epoch.
+        evaluate_every: optimiser steps between evaluations.
+        max_held_out: at most so many held-out pieces are scored.
+        low, high: pitches (MIDI numbers) that a transposed piece must stay within.
+    """
+
+    preset: str = "small"
+    model: str | None = None
+    minutes: float = 0.0
+    transpose: bool = True
+    evaluate_every: int = 250
+    max_held_out: int = 120
+    low: int = 40
+    high: int = 93
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
+
+
+class PretrainSession(Session):
+    """A training session over all parameters, with transpositions and a time budget."""
+
+    def __init__(self, config: TrainConfig, options: PretrainOptions, reporter: Reporter, prepared: Prepared) -> None:
+        super().__init__(config, reporter, prepared)
+        self.options = options
+
+    def epoch_data(self, rows: int) -> Any:
+        if not self.options.transpose:
+            return super().epoch_data(rows)
+        o, songs, tokenizer = self.options, self.prepared.songs, self.prepared.tokenizer
+        keys = [transpositions(tokenizer, piece, low=o.low, high=o.high) or [piece] for piece in songs.train]
+        return TransposedEpochs(keys, tokenizer, self.length, rows, self.config.seed)
+
+    def _measured(self, plan: Plan, data: Epochs) -> Plan:
+        """With a time budget, as many steps as the probe says it allows."""
+        plan, budget = super()._measured(plan, data), self.options.minutes * 60
+        if not budget or not plan.seconds:
+            return plan
+        steps = max(1, int(plan.steps * budget / plan.seconds))
+        epochs = -(-steps // plan.steps_per_epoch)
+        return dataclasses.replace(plan, steps=steps, epochs=epochs, warmup=min(100, steps // 10), seconds=budget)
+
+    def _loop_options(self, plan: Plan) -> LoopOptions:
+        o = self.options
+        every = o.evaluate_every if plan.steps_per_epoch > o.evaluate_every else 0
+        return dataclasses.replace(
+            super()._loop_options(plan),
+            epochs=_ENDLESS if o.minutes else plan.epochs,
+            max_seconds=o.minutes * 60,
+            evaluate_every=every,
+            patience=self.config.patience or 0,
+        )
+
+
+def pretrain(
+    config: TrainConfig, options: PretrainOptions, reporter: Reporter | None = None, restart: bool = False
+) -> TrainResult:
+    """Train a base; the result is `model-best/`, a Hugging Face folder with its tokenizer.
+
+    Args:
+        config: training options; `model` is ignored.
+        options: size, budget, augmentation.
+        reporter: told what happens.
+        restart: begin anew and keep the old run as a backup.
+    """
+    out = reporter or Reporter()
+    with tempfile.TemporaryDirectory() as scratch:
+        base, tokenizer = _base(options, config, Path(scratch) / "fresh")
+        with out.task("reading songs") as update:
+            pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
+        songs = split_songs(pieces, config)
+        held_out = songs.held_out[: options.max_held_out]
+        songs = dataclasses.replace(songs, held_out=held_out)
+        shape = read_checkpoint(base.path).config
+        prepared = Prepared(base, tokenizer, shape.n_positions, songs)
+        config = dataclasses.replace(
+            config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
+        )
+        if options.minutes:
+            config = dataclasses.replace(config, epochs=_ENDLESS)
+        return PretrainSession(config, options, out, prepared).train(restart)
+
+
+def _base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:
+    if options.model:
+        base = find_model(options.model)
+        return base, find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
+    width, layers, heads, positions = PRESETS[options.preset]
+    shape = Gpt2Config(
+        vocab_size=tokenizer.vocab_size,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_inner=4 * width,
+        activation_function="gelu_new",
+        layer_norm_epsilon=1e-5,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+    write_checkpoint(fresh, shape, fresh_tensors(shape, config.seed), "hf")
+    return BaseModel(options.preset, fresh, "Apache-2.0"), tokenizer

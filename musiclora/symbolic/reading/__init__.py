@@ -1,0 +1,1 @@
+"""Reading folders of music in child processes, health table, augmentation."""

@@ -1,0 +1,168 @@
+"""Augmentation: transposed and re-timed copies as files, and transpositions of token pieces in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musiclora.convert.errors import ConfigError, DataError
+from musiclora.convert.files.atomic import atomic_folder
+from musiclora.symbolic.reading.health import HealthRow
+from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
+from musiclora.symbolic.reading.read_folder import Progress, Song, read_music, shown
+
+_SLOWEST = 3.6  # quarters a minute: MIDI stores at most 2^24 microseconds a quarter
+_MAX_STEM = 150
+
+
+@dataclass
+class AugmentSummary:
+    """What augment wrote.
+
+    Attributes:
+        songs: different songs read.
+        files: files written, unchanged ones included.
+        skipped: `name: why` for each copy that was left out.
+        health: what became of the input.
+    """
+
+    songs: int = 0
+    files: int = 0
+    skipped: list[str] = field(default_factory=list)
+    health: list[HealthRow] = field(default_factory=list)
+
+
+def augment(
+    input_dir: Path,
+    output_dir: Path,
+    transpose: Sequence[int] = (),
+    tempo: Sequence[float] = (),
+    on_progress: Progress | None = None,
+    workers: int | None = None,
+) -> AugmentSummary:
+    """Write one MIDI file per song, transposition (and 0) and tempo factor (and 1.0), named `song__t-2__x0.90.mid`.
+
+    Drum tracks are never transposed; a copy whose pitches would leave 0..127 is skipped and reported. A tempo factor
+    scales the tempo events and leaves ticks alone: a tokenizer with tempo tokens (the public base's) sees another
+    tempo, one without (our own REMI) sees the same tokens, and load_pieces then keeps only one of such copies.
+    provenance.json ties every file to its song. Songs that are copies themselves (by the input's provenance.json)
+    are passed over.
+
+    Args:
+        input_dir: folder of music, or one file; only read.
+        output_dir: folder that appears whole or not at all; an earlier output of augment is replaced.
+        transpose: semitones.
+        tempo: factors; 0.9 is slower.
+        on_progress: called with (done, total) files written.
+        workers: child processes for reading.
+
+    Raises:
+        ConfigError: a transposition or factor out of range, or folders inside one another.
+        DataError: nothing to read.
+        OutputError: the output folder holds other things, or cannot be written.
+    """
+    shifts, factors = _checked(transpose, tempo)
+    _check_folders(input_dir, output_dir)
+    reading = read_music(input_dir, workers=workers)
+    songs = [s for s in reading.songs if s.is_original]
+    if not songs:
+        raise DataError(f"{input_dir}: it holds only augmented copies; give the folder with the originals")
+    summary = AugmentSummary(songs=len(songs), health=reading.health)
+    stems = _stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
+    origins: dict[str, Origin] = {}
+    total = len(songs) * len(shifts) * len(factors)
+    with atomic_folder(output_dir, overwrite=_is_ours(output_dir)) as building:
+        for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
+            (building / stem).parent.mkdir(parents=True, exist_ok=True)
+            for shift in shifts:
+                if not _fits(song.score, shift):
+                    summary.skipped.append(f"{song.name} by {shift:+d}: pitches would leave 0..127")
+                    continue
+                for factor in factors:
+                    name = f"{stem}__t{shift}__x{_short(factor)}.mid"
+                    _copy(song.score, shift, factor).dump_midi(str(building / name))
+                    origins[name] = Origin(song.group, shift, factor, shift == 0 and factor == 1.0)
+            if on_progress:
+                on_progress((i + 1) * total // len(songs), total)
+        write_provenance(building, origins)
+    summary.files = len(origins)
+    return summary
+
+
+def _checked(transpose: Sequence[int], tempo: Sequence[float]) -> tuple[list[int], list[float]]:
+    for shift in transpose:
+        if not -60 <= shift <= 60:
+            raise ConfigError(f"--transpose {shift}: give semitones between -60 and 60")
+    for factor in tempo:
+        if not (math.isfinite(factor) and 0.25 <= factor <= 4):
+            raise ConfigError(f"--tempo {factor}: give factors between 0.25 and 4")
+    return sorted({0, *transpose}), sorted({1.0, *tempo})
+
+
+def _check_folders(source: Path, output: Path) -> None:
+    a, b = source.resolve(), output.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise ConfigError(
+            f"--output-dir {output} and --input-dir {source} lie inside one another: the input would be overwritten, "
+            "or the copies read as songs; choose a folder beside the input"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder holds nothing but an earlier output of augment."""
+    if not (folder / PROVENANCE_FILE).is_file():
+        return False
+    known = {*read_provenance(folder), PROVENANCE_FILE}
+    return all(shown(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
+
+
+def _stems(songs: Sequence[Song], root: Path) -> list[str]:
+    """Output path of each song without its ending; no two are the same, on any file system."""
+    bare = []
+    for song in songs:
+        path = song.source.relative_to(root)
+        safe = shown(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
+        folder, _, leaf = safe.rpartition("/")
+        bare.append(f"{folder}/{leaf[:_MAX_STEM]}" if folder else leaf[:_MAX_STEM])
+    files = Counter(stem.casefold() for stem, _ in {(b, s.source) for b, s in zip(bare, songs, strict=True)})
+    used: set[str] = set()
+    stems = []
+    for stem, song in zip(bare, songs, strict=True):
+        if files[stem.casefold()] > 1:  # a.mid beside a.kar
+            stem += "_" + song.source.suffix[1:]
+        if song.tune:
+            stem += f"-{song.tune:03d}"
+        name, n = stem, 1
+        while name.casefold() in used:
+            n += 1
+            name = f"{stem}~{n}"
+        used.add(name.casefold())
+        stems.append(name)
+    return stems
+
+
+def _short(factor: float) -> str:
+    return f"{factor:.2f}" if round(factor, 2) == factor else repr(factor)
+
+
+def _fits(score: Any, shift: int) -> bool:
+    pitches = [t.notes.numpy()["pitch"] for t in score.tracks if not t.is_drum and len(t.notes)]
+    return all(0 <= int(p.min()) + shift and int(p.max()) + shift <= 127 for p in pitches)
+
+
+def _copy(score: Any, shift: int, factor: float) -> Any:
+    copy = score.copy()
+    if shift:
+        for track in copy.tracks:
+            if not track.is_drum:
+                track.shift_pitch(shift, inplace=True)
+        for key in copy.key_signatures:
+            key.key = (key.key + 7 * shift + 5) % 12 - 5  # a semitone is seven steps round the circle of fifths
+    if factor != 1.0:
+        for tempo in copy.tempos:
+            tempo.qpm = max(tempo.qpm * factor, _SLOWEST)
+    return copy

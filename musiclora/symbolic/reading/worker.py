@@ -1,0 +1,183 @@
+"""The child process that parses unknown files: reads tasks on stdin, answers on stdout, prints nowhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from musiclora.convert.errors import DataError
+
+if TYPE_CHECKING:
+    from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+
+MAX_MEMORY = 6 * 2**30
+MAX_TOKENS = 500_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """A MIDI file by path, or one ABC tune as text."""
+
+    path: str = ""
+    tune: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker needs to know before its first task.
+
+    Attributes:
+        tokenizer: tokenizer.json, or None to leave songs untokenised.
+        keep_scores: send scores back.
+    """
+
+    tokenizer: str | None
+    keep_scores: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One tune as it comes back: either `error` says why it was skipped, or the rest is filled."""
+
+    error: str = ""
+    repairs: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    tracks: int = 0
+    notes: int = 0
+    drums: int = 0
+    outside: int = 0
+    seconds: float = 0.0
+    pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
+    tokens: np.ndarray | None = None
+    decoded_notes: int = 0
+    score: Any = None
+
+
+def melody(score: Any) -> np.ndarray:
+    """The highest pitch at each onset of a one-track score, int16 [n]."""
+    notes = score.tracks[0].notes.numpy()
+    order = np.lexsort((-notes["pitch"].astype(np.int16), notes["time"]))
+    times = notes["time"][order]
+    first = np.concatenate([np.ones(min(1, len(times)), bool), np.diff(times) > 0])
+    top: np.ndarray = notes["pitch"][order][first].astype(np.int16)
+    return top
+
+
+def _examine(score: Any, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool) -> Outcome:
+    from musiclora.symbolic.formats.sanitise import sanitise
+    from musiclora.symbolic.tokens.tokenizer import merge_tracks
+
+    clean = sanitise(score)
+    low, high = tokenizer.pitch_range if tokenizer else (0, 127)
+    merged = merge_tracks(clean.score, low, high)
+    if not merged.kept:
+        raise DataError("only drums" if merged.drums == clean.notes else f"no notes between pitch {low} and {high}")
+    counted = ((merged.drums, "drum notes left out"), (merged.outside, f"notes outside {low}..{high} left out"))
+    remarks = [f"{n} {what}" for n, what in counted if n]
+    if clean.tracks > 1:
+        remarks.insert(0, f"{clean.tracks} tracks merged")
+    tokens = tokenizer.encode(clean.score) if tokenizer else None
+    if tokens is not None and len(tokens) > MAX_TOKENS:
+        raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
+    return Outcome(
+        repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
+        remarks=tuple(remarks),
+        tracks=clean.tracks,
+        notes=merged.kept,
+        drums=merged.drums,
+        outside=merged.outside,
+        seconds=clean.seconds,
+        pitches=melody(merged.score),
+        tokens=tokens,
+        decoded_notes=tokenizer.note_count(tokens) if tokenizer and tokens is not None else 0,
+        score=clean.score if keep_score else None,
+    )
+
+
+def run(task: Task, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+    """Parse, repair and tokenise; never raises."""
+    from musiclora.symbolic.formats.abc import parse_tune
+    from musiclora.symbolic.formats.midi import MAX_BYTES, Parsed, parse_midi
+
+    try:
+        if task.path:
+            with Path(task.path).open("rb") as file:
+                parsed = parse_midi(file.read(MAX_BYTES + 1))
+        else:
+            parsed = [Parsed(parse_tune(task.tune), ())]
+    except Exception as error:  # third-party parsers raise nearly anything; this is the child that contains them
+        return [Outcome(error=_reason(error))]
+    outcomes = []
+    for one in parsed:
+        try:
+            outcomes.append(_examine(one.score, one.repairs, tokenizer, keep_scores))
+        except Exception as error:
+            outcomes.append(Outcome(error=_reason(error)))
+    return outcomes
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"unreadable: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def send(stream: BinaryIO, item: object) -> None:
+    """Write one length-prefixed object."""
+    data = pickle.dumps(item, protocol=5)
+    stream.write(len(data).to_bytes(8, "big") + data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Read one object.
+
+    Raises:
+        EOFError: the other side has gone.
+    """
+    head = stream.read(8)
+    data = stream.read(int.from_bytes(head, "big")) if len(head) == 8 else b""
+    if len(head) < 8 or len(data) < int.from_bytes(head, "big"):
+        raise EOFError("the stream has ended")
+    return pickle.loads(data)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY:
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, hard))
+
+
+def main() -> None:
+    """Answer tasks until stdin ends."""
+    # symusic's ABC reader and the program it runs print on descriptors 1 and 2: answers need one of their own.
+    answers = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    tasks = os.fdopen(os.dup(0), "rb")
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    setting: Setting = receive(tasks)
+    _limit_memory()
+    from musiclora.symbolic.tokens.tokenizer import from_json
+
+    tokenizer = from_json(setting.tokenizer) if setting.tokenizer else None
+    send(answers, "ready")
+    while True:
+        try:
+            task: Task = receive(tasks)
+        except EOFError:
+            return
+        send(answers, run(task, tokenizer, setting.keep_scores))

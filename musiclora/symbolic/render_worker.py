@@ -1,0 +1,182 @@
+"""The process in which files are parsed and MIDI becomes sound: `python -m musiclora.symbolic.render_worker JOB.json`.
+
+Parsers and synthesisers of other projects may crash or hang on odd input; here they take down nothing but themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RATE = 44100
+LONGEST_GAP = 3.0  # seconds of silence that are kept
+TAIL = 2.0  # seconds for the last notes to fade
+LONGEST_NOTE = 30.0
+PEAK = 0.89  # -1 dB of full scale
+_KEPT_CONTROLS = (7, 10, 11, 64)  # volume, pan, expression, sustain pedal
+_FAILED = 3
+
+
+def sanitised(score: Any, max_seconds: float) -> bytes:
+    """MIDI bytes of a symusic Score in seconds: odd values left out, long gaps closed, length capped.
+
+    Raises:
+        ValueError: no note is left.
+    """
+    from symusic import ControlChange, Note, Score, Tempo, Track
+
+    notes = [(t, n) for t in score.tracks for n in t.notes if np.isfinite(n.time + n.duration) and n.velocity > 0]
+    if not notes:
+        raise ValueError("it has no notes")
+    starts = np.array([max(0.0, n.time) for _, n in notes])
+    ends = starts + np.clip([n.duration for _, n in notes], 0.02, LONGEST_NOTE)
+    knots, moved = _closed_gaps(starts, ends)
+    clean = Score(480)
+    clean.tempos.append(Tempo(0, 120.0))
+    tracks: dict[tuple[int, bool], Any] = {}
+
+    def ticks(seconds: float) -> int:
+        return round(float(np.interp(seconds, knots, moved)) * 960)
+
+    def track_of(track: Any) -> Any:
+        key = (0 if track.is_drum else int(track.program) % 128, bool(track.is_drum))
+        return tracks.setdefault(key, Track(program=key[0], is_drum=key[1]))
+
+    for (track, note), start, end in zip(notes, starts, ends, strict=True):
+        first = ticks(start)
+        if first < max_seconds * 960 and 0 <= note.pitch <= 127:
+            length = max(10, min(ticks(end), round(max_seconds * 960)) - first)
+            track_of(track).notes.append(Note(first, length, int(note.pitch), min(127, int(note.velocity))))
+    for track in score.tracks:
+        key = (0 if track.is_drum else int(track.program) % 128, bool(track.is_drum))
+        for control in track.controls if key in tracks else ():
+            if control.number in _KEPT_CONTROLS and 0 <= control.value <= 127 and np.isfinite(control.time):
+                tick = min(ticks(max(0.0, control.time)), round(max_seconds * 960))
+                tracks[key].controls.append(ControlChange(tick, control.number, control.value))
+    if not tracks:
+        raise ValueError("it has no notes in its first minutes")
+    clean.tracks = list(tracks.values())
+    # the synthesiser stops at the last event: a silent one leaves time to fade
+    clean.tracks[0].controls.append(ControlChange(clean.end() + round(TAIL * 960), 64, 0))
+    return bytes(clean.dumps_midi())
+
+
+def _closed_gaps(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times and where they move to, so that no silence lasts longer than LONGEST_GAP."""
+    order = np.argsort(starts)
+    sounding = np.maximum.accumulate(ends[order])
+    silence_from = np.append(0.0, sounding)
+    silence_to = np.append(starts[order], sounding[-1])
+    excess = np.maximum(0.0, silence_to - silence_from - LONGEST_GAP)
+    knots, moved, lost = [0.0], [0.0], 0.0
+    for i in np.flatnonzero(excess):
+        knots += [silence_from[i] + LONGEST_GAP, silence_to[i]]
+        moved += [silence_from[i] + LONGEST_GAP - lost, silence_to[i] - lost - excess[i]]
+        lost += excess[i]
+    last = float(sounding[-1]) + TAIL
+    return np.array([*knots, last]), np.array([*moved, last - lost])
+
+
+def resampled(audio: np.ndarray, rate: int, wanted: int = RATE, taps: int = 48) -> np.ndarray:
+    """Resample float32 [N, channels] by a windowed sinc of so many taps.
+
+    Each block of `down` input frames gives `up` output frames (160 and 147 from 48 kHz), all by one matrix product.
+    """
+    if rate == wanted or not len(audio):
+        return audio
+    common = int(np.gcd(rate, wanted))
+    up, down = wanted // common, rate // common
+    blocks = -(-len(audio) // down)
+    width = down + taps
+    distance = np.arange(width)[:, None] - taps // 2 - np.arange(up)[None, :] * down / up
+    cutoff = 0.95 * min(1.0, wanted / rate)
+    window = np.i0(8.0 * np.sqrt(np.clip(1 - (2 * distance / taps) ** 2, 0, None))) / np.i0(8.0)
+    kernel = np.where(np.abs(distance) <= taps / 2, cutoff * np.sinc(cutoff * distance) * window, 0).astype(np.float32)
+    out = np.empty((blocks * up, audio.shape[1]), np.float32)
+    for channel in range(audio.shape[1]):
+        padded = np.pad(audio[:, channel], (taps // 2, blocks * down - len(audio) + taps))
+        frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::down][:blocks]
+        out[:, channel] = (np.ascontiguousarray(frames) @ kernel).ravel()
+    return out[: -(-len(audio) * up // down)]
+
+
+def _midirenderer(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
+    import midirenderer
+
+    return _read_wave(midirenderer.render_wave_from(soundfont.read_bytes(), midi))
+
+
+def _fluidsynth(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.mid", Path(folder) / "out.wav"
+        source.write_bytes(midi)
+        options = ["-n", "-i", "-q", "-g", "0.5", "-r", str(RATE), "-O", "s16", "-T", "wav", "-F", str(target)]
+        command = ["fluidsynth", *options, str(soundfont), str(source)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        return _read_wave(target.read_bytes())
+
+
+def _read_wave(data: bytes) -> tuple[np.ndarray, int]:
+    with wave.open(io.BytesIO(data)) as file:
+        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        return frames.reshape(-1, file.getnchannels()), file.getframerate()
+
+
+def write_wave(path: Path, audio: np.ndarray, rate: int = RATE) -> None:
+    """Write float audio [N, channels] as 16 bit WAV."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(audio.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def normalised(audio: np.ndarray) -> np.ndarray:
+    """Scale to the same peak; silence stays silence."""
+    peak = float(np.abs(audio).max(initial=0.0))
+    return audio * np.float32(PEAK / peak) if peak > 1e-6 else audio
+
+
+def _parsed(path: Path) -> Any:
+    """The first score of a MIDI or ABC file, by the readers that training uses."""
+    from musiclora.symbolic.formats.abc import decode_text, parse_tune, split_tunes
+    from musiclora.symbolic.formats.midi import parse_midi
+
+    data = path.read_bytes()
+    if path.suffix.lower() != ".abc":
+        return parse_midi(data)[0].score
+    tunes = split_tunes(decode_text(data))
+    if not tunes:
+        raise ValueError("it holds no tune")
+    return parse_tune(tunes[0])
+
+
+def _main(job: dict[str, Any]) -> None:
+    score = _parsed(Path(job["source"]))
+    if "midi" in job:
+        from musiclora.symbolic.formats.sanitise import sanitise
+
+        Path(job["midi"]).write_bytes(sanitise(score).score.dumps_midi())
+        return
+    midi = sanitised(score.to("second"), job["max_seconds"])
+    engine = {"midirenderer": _midirenderer, "fluidsynth": _fluidsynth}[job["engine"]]
+    audio, rate = engine(Path(job["soundfont"]), midi)
+    if audio.shape[1] == 1:
+        audio = np.repeat(audio, 2, axis=1)
+    write_wave(Path(job["wav"]), normalised(resampled(audio, rate)))
+
+
+if __name__ == "__main__":
+    try:
+        _main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except Exception as error:  # whatever a parser or a synthesiser raises: one line for the parent
+        sys.stderr.write(f"{str(error) or type(error).__name__}\n")
+        sys.exit(_FAILED)

@@ -1,0 +1,1 @@
+"""The training engine: configuration, plan, session, loop, run folder."""

@@ -1,0 +1,160 @@
+"""What a run leaves for others: adapter folders and model folders with their records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musiclora import __version__
+from musiclora.backends.base import Arrays, Model
+from musiclora.convert.adapters.peft import LoraSpec, state_keys, write_peft
+from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
+from musiclora.models import BaseModel
+
+_CARD = """---
+base_model: {base}
+library_name: peft
+tags: [music, lora, {form.tag}]
+---
+
+# A LoRA adapter for {base}
+
+Trained with musiclora {version} on {songs} {form.pieces}. The base model's licence: {licence}. Whoever shares this
+adapter answers for the rights in the music it was trained on.
+
+{scores}
+
+    musiclora generate --adapter-dir THIS_FOLDER --model {base} --output {form.output}
+
+It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads it as well{form.how}.
+"""
+
+
+@dataclass(frozen=True)
+class AdapterForm:
+    """What sets the adapter folders of a family apart.
+
+    Attributes:
+        tag, pieces, output, how: words for the card: a tag, what was learnt from, a file to make, how PEFT's base is
+            loaded.
+        task_type, fan_in_fan_out: PEFT's settings.
+    """
+
+    tag: str = "midi"
+    pieces: str = "pieces of music"
+    output: str = "new.mid"
+    how: str = ""
+    task_type: str | None = "CAUSAL_LM"
+    fan_in_fan_out: bool = True
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What to record beside trained arrays; no absolute paths and no song names.
+
+    Attributes:
+        base: the base model.
+        family: `symbolic` or `audio`.
+        backend: what trained it.
+        fingerprints: of the base, by part.
+        songs: training songs.
+        files: what lies beside the arrays, such as tokenizer.json.
+        form: how the family's folders are written.
+    """
+
+    base: BaseModel
+    family: str
+    backend: str
+    fingerprints: Mapping[str, str]
+    songs: int
+    files: Mapping[str, bytes]
+    form: AdapterForm = AdapterForm()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base_name(self) -> str:
+        """What the base is called where strangers read it: of a folder, its name only."""
+        path = Path(self.base.name).expanduser()
+        return path.resolve().name if path.is_dir() else self.base.name
+
+    def record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Content of musiclora.json."""
+        return {
+            "format": 1,
+            "musiclora": __version__,
+            "family": self.family,
+            "base_model": self.base_name,
+            "backend": self.backend,
+            "fingerprints": dict(self.fingerprints),
+            "songs": self.songs,
+            "metrics": dict(metrics),
+            **self.extra,
+        }
+
+
+def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, metrics: Mapping[str, Any]) -> None:
+    """Write the model's adapter as a PEFT folder, replacing an older one as a whole."""
+    form = origin.form
+    scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+    card = _CARD.format(
+        base=origin.base_name,
+        version=__version__,
+        songs=origin.songs,
+        licence=origin.base.licence,
+        scores=scores,
+        form=form,
+    )
+    write_peft(
+        path,
+        spec,
+        model.read_adapter(),
+        base_model=origin.base.name,
+        record=origin.record(metrics),
+        readme=card,
+        task_type=form.task_type,
+        fan_in_fan_out=form.fan_in_fan_out,
+        extra_files=origin.files,
+        overwrite=True,
+    )
+
+
+def save_model(path: Path, model: Model, config: Gpt2Config, tokenizer: bytes, dtype: str = "float32") -> None:
+    """Write the model's weights as a Hugging Face folder with its tokenizer."""
+    write_checkpoint(
+        path, config, model.read_weights(), "hf", dtype=dtype, extra_files={"tokenizer.json": tokenizer}, overwrite=True
+    )
+
+
+def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dict[str, float]:
+    """Size of the update relative to the weights, by module.
+
+    Args:
+        base: Frobenius norm of each adapted module's weight.
+        spec: gives the scale.
+        state: adapter arrays.
+
+    Returns:
+        ||scale * B A||_F / ||W||_F by module. The norm of the product comes from two rank x rank matrices:
+        ||B A||_F^2 = sum(B^T B * A A^T).
+    """
+    ratios = {}
+    for module, norm in base.items():
+        key_a, key_b = state_keys(module)
+        a, b = state[key_a].astype(np.float64), state[key_b].astype(np.float64)
+        squared = float(((b.T @ b) * (a @ a.T)).sum())
+        ratios[module] = spec.scale * max(squared, 0.0) ** 0.5 / max(norm, 1e-30)
+    return ratios
+
+
+def weight_norms(model: Model, modules: list[str]) -> dict[str, float]:
+    """Frobenius norm of the weight of each module."""
+    wanted = {f"{m}.weight": m for m in modules}
+    return {
+        wanted[name]: float(np.linalg.norm(array.astype(np.float32)))
+        for name, array in model.read_weights()
+        if name in wanted
+    }

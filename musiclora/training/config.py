@@ -1,0 +1,237 @@
+"""Training options: one frozen record, filled in the order defaults < preset < TOML file < option."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musiclora.backends.base import FAMILIES, Family
+from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.errors import ConfigError
+from musiclora.training.schedule import SCHEDULES
+
+DEFAULT_MODEL = "xingjianll/midi-gpt2"
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "conservative": {"lora_r": 8, "lora_alpha": 16.0, "lora_dropout": 0.1},
+    "capacity": {"lora_r": 32, "lora_alpha": 64.0},
+    "bundled": {"lr": 5e-4, "transpose": 5},
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `musiclora train`; None means planned from the data (see planning.py) or the family's default.
+
+    Attributes:
+        data_dir: folder of music, or a token cache written by `preprocess`.
+        output_dir: the run folder.
+        model: `bundled`, a Hub id, or a model folder (hf or mlx layout).
+        tokenizer: tokenizer.json or its folder; None takes the one beside the model.
+        max_seq_len: longest row in tokens, at most the model's n_positions.
+        batch_size: rows in one forward pass.
+        grad_accum_steps: forward passes in one optimiser step, weighted by their tokens.
+        epochs: passes over the training songs.
+        lr: peak learning rate.
+        warmup_steps: optimiser steps of linear rise.
+        max_grad_norm: clipping threshold of the global gradient norm; 0 turns it off.
+        val_split: share of the songs held out, by near-duplicate cluster.
+        patience: evaluations (one an epoch) without a better held-out loss before the run stops.
+        mix_dir: more music to mix in, so that the style stays a flavour.
+        mix_ratio: share of the training tokens that come from mix_dir, in (0, 1).
+        transpose: draw each training song in a key at most so many semitones away, anew every epoch; 0 keeps keys.
+        sample_every: write a sample every so many epochs; 0 never.
+        num_workers: processes that read and tokenise.
+        dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
+        style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
+            trains one vector with the adapter.
+        vae: audio only: the codec that encodes recordings; None takes the one beside the model.
+        trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
+        max_steps: stop after so many optimiser steps whatever the epochs.
+    """
+
+    data_dir: str
+    output_dir: str
+    model: str = DEFAULT_MODEL
+    tokenizer: str | None = None
+    max_seq_len: int = 1024
+    batch_size: int | None = None
+    grad_accum_steps: int | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    weight_decay: float = 0.01
+    lr_schedule: str = "cosine"
+    warmup_steps: int | None = None
+    max_grad_norm: float = 1.0
+    val_split: float = 0.1
+    patience: int | None = None
+    lora_r: int | None = None
+    lora_alpha: float | None = None
+    lora_dropout: float | None = None
+    target_modules: tuple[str, ...] | None = None
+    dtype: str | None = None
+    grad_checkpointing: bool | None = None
+    num_workers: int | None = None
+    mix_dir: str | None = None
+    mix_ratio: float = 0.25
+    transpose: int = 0
+    sample_every: int = 0
+    allow_base_mismatch: bool = False
+    seed: int = 42
+    backend: str = "auto"
+    family: str = "symbolic"
+    trainable: str = "adapter"
+    style: str | None = None
+    vae: str | None = None
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target_modules, list):
+            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        problems = [*self._numbers_out_of_range(), *self._wrong_choices()]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def _numbers_out_of_range(self) -> list[str]:
+        least = {
+            "max_seq_len": 8,
+            "batch_size": 1,
+            "grad_accum_steps": 1,
+            "epochs": 1,
+            "warmup_steps": 0,
+            "patience": 1,
+            "lora_r": 1,
+            "num_workers": 0,
+            "sample_every": 0,
+            "transpose": 0,
+            "seed": 0,
+            "weight_decay": 0,
+            "max_grad_norm": 0,
+            "max_steps": 1,
+        }
+        problems = []
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                problems.append(f"{_option(name)} is {value}; it must be at least {low}")
+        for name in ("lr", "lora_alpha"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                problems.append(f"{_option(name)} is {value}; it must be above 0")
+        for name, low_open in (("val_split", False), ("mix_ratio", True), ("lora_dropout", False)):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
+                problems.append(f"{_option(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+        return problems
+
+    def _wrong_choices(self) -> list[str]:
+        choices: dict[str, tuple[str, ...]] = {
+            "lr_schedule": SCHEDULES,
+            "dtype": ("float32", "float16", "bfloat16"),
+            "backend": ("auto", "mlx", "torch"),
+            "family": tuple(FAMILIES),
+            "trainable": ("adapter", "all"),
+        }
+        return [
+            f"{_option(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
+            for name, known in choices.items()
+            if getattr(self, name) not in known and (name, getattr(self, name)) != ("dtype", None)
+        ]
+
+    @property
+    def family_record(self) -> Family:
+        return FAMILIES[self.family]
+
+    def lora(self) -> LoraSpec:
+        """The adapter's settings, with the family's defaults where nothing was given."""
+        default = self.family_record.lora
+        rank = self.lora_r or default.rank
+        alpha = self.lora_alpha if self.lora_alpha is not None else default.alpha / default.rank * rank
+        dropout = default.dropout if self.lora_dropout is None else self.lora_dropout
+        return LoraSpec(rank, alpha, dropout, self.target_modules or default.targets)
+
+    def changed(self) -> dict[str, Any]:
+        """Settings that are not at their defaults."""
+        return {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if f.default is not dataclasses.MISSING and (value := getattr(self, f.name)) != f.default
+        }
+
+    def as_toml(self) -> dict[str, Any]:
+        """Plain values for config.toml; what is None is left out."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def resolve(options: Mapping[str, Any], preset: str | None = None, config_file: Path | None = None) -> TrainConfig:
+    """Build the record: defaults < preset < config file < options that are not None.
+
+    Args:
+        options: values by field name; None means not given.
+        preset: a key of PRESETS.
+        config_file: TOML with the field names, at the top or under [train].
+
+    Raises:
+        ConfigError: an unknown key or preset, a value of the wrong type or out of range, or a folder not given.
+    """
+    values: dict[str, Any] = {}
+    from_file = _read_toml(config_file) if config_file else {}
+    in_file = from_file.pop("preset", None)
+    preset = preset or in_file
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ConfigError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
+        values.update(PRESETS[preset])
+    values.update(from_file)
+    values.update({k: v for k, v in options.items() if v is not None})
+    missing = [_option(name) for name in ("data_dir", "output_dir") if not values.get(name)]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given, as an option or in the config file")
+    return TrainConfig(**values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    where = str(path)
+    if set(content) == {"train"} and isinstance(content["train"], dict):
+        content, where = content["train"], f"{path} [train]"
+    return _checked(content, where)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "tuple": (list,),
+}
+
+
+def _checked(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Refuse unknown keys and values of the wrong type, naming all of them."""
+    fields = {f.name: str(f.type).split(" | ")[0].split("[")[0] for f in dataclasses.fields(TrainConfig)}
+    fields["preset"] = "str"
+    problems = []
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
+            problems.append(f"unknown key {key!r}; {hint}")
+        elif not isinstance(value, _TYPES[fields[name]]) or (isinstance(value, bool) and fields[name] != "bool"):
+            problems.append(f"{key} is {value!r}; expected {fields[name]}")
+    if problems:
+        raise ConfigError(f"{where}: " + "; ".join(problems))
+    return {key.replace("-", "_"): value for key, value in content.items()}

@@ -1,0 +1,287 @@
+"""The training loop: one for both backends, both families, adapters and full fine-tuning."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from musiclora.backends.base import Arrays, LossSum, Model, Training
+from musiclora.errors import TrainingError
+from musiclora.training.run_folder import Progress, Run
+from musiclora.training.schedule import decay, learning_rate
+
+
+class Epochs(Protocol):
+    """Training data: batches by epoch, the same for the same number."""
+
+    def batches(self, epoch: int) -> Sequence[Arrays]: ...
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """What the loop itself needs to know.
+
+    Attributes:
+        epochs: passes over the data.
+        accumulate: batches in one optimiser step.
+        lr: peak learning rate.
+        schedule: one of musiclora.training.schedule.SCHEDULES.
+        warmup: optimiser steps of linear rise.
+        total: optimiser steps of the whole run, for the schedule.
+        patience: evaluations without a better held-out loss before stopping; 0 never stops.
+        max_steps: stop after so many optimiser steps; 0 no limit.
+        max_seconds: stop after so much time, the schedule following the clock; 0 no limit.
+        save_seconds: longest time between two saves of the state.
+        evaluate_every: optimiser steps between evaluations inside an epoch; 0 evaluates at its end only.
+        evaluate_epochs: evaluate at the end of every so manieth epoch, and at the very end.
+        unit: what speed is counted in.
+        values: scored targets in one unit.
+    """
+
+    epochs: int
+    accumulate: int
+    lr: float
+    schedule: str
+    warmup: int
+    total: int
+    patience: int = 0
+    max_steps: int = 0
+    max_seconds: float = 0.0
+    save_seconds: float = 120.0
+    evaluate_every: int = 0
+    evaluate_epochs: int = 1
+    unit: str = "tokens"
+    values: int = 1
+
+
+@dataclass
+class Hooks:
+    """What the loop calls; each has a default that does nothing.
+
+    Attributes:
+        save_best, save_last: write the trained arrays as a user's file.
+        arrays: trained arrays for the state folder.
+        fill_state: writes further files into the state folder.
+        on_step: told of each step, for the display.
+        on_evaluation: told of each evaluation.
+        after_epoch: called with the number of epochs done.
+    """
+
+    save_best: Callable[[], None] = lambda: None
+    save_last: Callable[[], None] = lambda: None
+    arrays: Callable[[], Mapping[str, np.ndarray]] = dict
+    fill_state: Callable[[Path], None] | None = None
+    on_step: Callable[[StepNote], None] = lambda note: None
+    on_evaluation: Callable[[Progress, float], None] = lambda progress, loss: None
+    after_epoch: Callable[[int], None] = lambda epoch: None
+
+
+@dataclass(frozen=True)
+class StepNote:
+    """One step, for the display."""
+
+    progress: Progress
+    steps: int
+    loss: float
+    lr: float
+    speed: float
+    seconds_left: float
+    unit: str = "tokens"
+
+
+def evaluate_batches(
+    model: Model, batches: Sequence[Arrays], on_batch: Callable[[int, int], None] | None = None
+) -> LossSum:
+    """Sum of losses over batches (no gradient, no dropout)."""
+    total = weight = 0.0
+    for number, batch in enumerate(batches, 1):
+        part = model.loss(batch)
+        total, weight = total + part.total, weight + part.weight
+        if on_batch is not None:
+            on_batch(number, len(batches))
+    return LossSum(total, weight)
+
+
+def group(batches: Sequence[Arrays], accumulate: int) -> list[Sequence[Arrays]]:
+    """Batches of each optimiser step; the last step of an epoch may have fewer."""
+    return [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
+
+
+@dataclass
+class Loop:
+    """Runs optimiser steps from where the progress is to the end, saving as it goes."""
+
+    model: Model
+    training: Training
+    data: Epochs
+    held_out: Sequence[Arrays]
+    options: LoopOptions
+    run: Run
+    progress: Progress = field(default_factory=Progress)
+    hooks: Hooks = field(default_factory=Hooks)
+    _saved: float = field(default_factory=time.monotonic)
+    _clock: float = field(default_factory=time.monotonic)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def go(self) -> Progress:
+        """Train until the epochs, steps, minutes or patience are used up.
+
+        Raises:
+            TrainingError: a loss or gradient that is not finite; the state before that step is saved.
+            KeyboardInterrupt: Ctrl-C or a termination signal came; the step under way was finished and saved.
+        """
+        self.progress.ended = ""
+        self._clock = self._saved = time.monotonic()
+        with _finish_step_on_signal(self._stop):
+            while not self.progress.ended and self.progress.epoch < self.options.epochs:
+                self._epoch()
+        self.progress.ended = self.progress.ended or "epochs"
+        self.save()
+        return self.progress
+
+    def _epoch(self) -> None:
+        p, steps = self.progress, group(self.data.batches(self.progress.epoch), self.options.accumulate)
+        if not steps:
+            raise TrainingError("there is nothing to train on: the training songs give no batch")
+        while p.index < len(steps) and not p.ended:
+            self._step(steps[p.index])
+            p.ended = self._used_up()
+            every = self.options.evaluate_every
+            if every and p.step % every == 0 and p.index < len(steps) and not p.ended:
+                self._evaluate()
+            if time.monotonic() - self._saved > self.options.save_seconds:
+                self.save()
+        whole = p.index >= len(steps)
+        due = p.ended or p.epoch + 1 >= self.options.epochs or (p.epoch + 1) % self.options.evaluate_epochs == 0
+        if due:
+            self._evaluate()
+        if whole:
+            p.epoch, p.index, p.loss, p.weight = p.epoch + 1, 0, 0.0, 0.0
+        if due:
+            self.save()
+        if whole:
+            self.hooks.after_epoch(p.epoch)
+
+    def _step(self, micro_batches: Sequence[Arrays]) -> None:
+        p, started, unit = self.progress, time.monotonic(), self.options.unit
+        lr = self._learning_rate()
+        result = self.training.step(list(micro_batches), lr)
+        if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            self._refuse_step(lr)
+        p.step, p.index = p.step + 1, p.index + 1
+        units = result.weight / self.options.values
+        p.loss, p.weight, p.tokens = p.loss + result.loss, p.weight + result.weight, p.tokens + units
+        seconds = max(time.monotonic() - started, 1e-9)
+        self._tick()
+        loss, speed = result.loss / max(result.weight, 1.0), units / seconds
+        self.run.append_metrics(
+            step=p.step,
+            epoch=p.epoch,
+            loss=round(loss, 6),
+            lr=lr,
+            grad_norm=round(result.grad_norm, 6),
+            **{f"{unit}_per_second": round(speed, 1)},
+            seconds=round(p.seconds, 2),
+        )
+        self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left(), unit))
+        if self._stop.is_set():
+            self.save()
+            raise KeyboardInterrupt
+
+    def _refuse_step(self, lr: float) -> None:
+        if self.progress.step:
+            self.save()
+            kept = f"the state after step {self.progress.step} is kept in {self.run.path}"
+        else:
+            kept = "nothing was written"
+        raise TrainingError(
+            f"the loss is not finite at step {self.progress.step + 1} (learning rate {lr:.3g}); {kept}; "
+            "try a lower --lr, --dtype float32, or look for damaged weights with another --model"
+        )
+
+    def _learning_rate(self) -> float:
+        o, p = self.options, self.progress
+        if o.max_seconds and p.step >= o.warmup:
+            return o.lr * decay(o.schedule, min(1.0, p.seconds / o.max_seconds))
+        return learning_rate(o.schedule, o.lr, p.step, o.total, o.warmup)
+
+    def _seconds_left(self) -> float:
+        o, p = self.options, self.progress
+        if o.max_seconds:
+            return max(0.0, o.max_seconds - p.seconds)
+        return p.seconds / max(p.step, 1) * max(0, o.total - p.step)
+
+    def _used_up(self) -> str:
+        o, p = self.options, self.progress
+        if o.max_steps and p.step >= o.max_steps:
+            return "steps"
+        return "time" if o.max_seconds and p.seconds >= o.max_seconds else ""
+
+    def _evaluate(self) -> None:
+        p = self.progress
+        if not self.held_out:
+            self.hooks.save_best()
+            return
+        loss = evaluate_batches(self.model, self.held_out).mean
+        self._tick()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the held-out loss is not finite after step {p.step}; the state saved before is kept in "
+                f"{self.run.path}; try a lower --lr or --dtype float32"
+            )
+        train_loss = p.loss / p.weight if p.weight else None
+        self.run.append_metrics(step=p.step, epoch=p.epoch, train_loss=train_loss, val_loss=round(loss, 6))
+        if p.best is None or loss < p.best:
+            p.best, p.best_step, p.waited = loss, p.step, 0
+            self.hooks.save_best()
+        else:
+            p.waited += 1
+            if self.options.patience and p.waited >= self.options.patience:
+                p.ended = "patience"
+        self.hooks.on_evaluation(p, loss)
+
+    def save(self) -> None:
+        """Write the state and the last arrays; a later start goes on exactly from here."""
+        self._tick()
+        arrays: dict[str, Any] = {"optimizer": self.training.read_state()}
+        trained = self.hooks.arrays()
+        if trained:
+            arrays["adapter"] = trained
+        self.run.write_state(self.progress, arrays, self.hooks.fill_state)
+        self.hooks.save_last()
+        self._saved = time.monotonic()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+
+@contextmanager
+def _finish_step_on_signal(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets stop, so that no step is torn; a second Ctrl-C interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

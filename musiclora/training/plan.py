@@ -1,0 +1,125 @@
+"""What is not given is planned from the data: batch, accumulation, epochs, warm-up, time and memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from musiclora.backends.base import Arrays, Training
+from musiclora.progress import clock
+from musiclora.training.config import TrainConfig
+from musiclora.training.task import Pace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a run before it starts.
+
+    Attributes:
+        batch_size: rows in one forward pass.
+        accumulate: forward passes in one optimiser step.
+        epochs: passes over the data.
+        steps_per_epoch, steps: optimiser steps.
+        warmup: of these, steps of linear rise.
+        units_per_epoch: tokens, or frames.
+        seconds: estimate from the probe for all epochs, None without one.
+        memory: peak bytes after the probe, None without one.
+        warnings: what the user should know.
+        unit: what data are counted in.
+    """
+
+    batch_size: int
+    accumulate: int
+    epochs: int
+    steps_per_epoch: int
+    steps: int
+    warmup: int
+    units_per_epoch: int
+    seconds: float | None = None
+    memory: int | None = None
+    warnings: tuple[str, ...] = ()
+    unit: str = "tokens"
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        text = [
+            f"plan: {self.epochs} epochs of {self.steps_per_epoch} steps = {self.steps} steps, warm-up {self.warmup}; "
+            f"{self.batch_size} rows x {self.accumulate} accumulated a step; "
+            f"{self.units_per_epoch:,} {self.unit} an epoch"
+        ]
+        if self.seconds is not None and self.memory is not None:
+            text.append(
+                f"      at most {clock(self.seconds)} (by a probe), memory {self.memory / 2**30:.1f} GiB so far"
+            )
+        return text + [f"      warning: {w}" for w in self.warnings]
+
+
+def batch_shape(
+    config: TrainConfig, units_per_epoch: int, row_length: int, pace: Pace | None = None
+) -> tuple[int, int]:
+    """Rows in a forward pass and passes in a step, from the data where they are not given.
+
+    About an eighth of an epoch goes into one step, for tokens between 1,024 and 8,192; one pass holds about 4,096
+    tokens, which is where a laptop's arithmetic units are busy and its memory is not yet full.
+    """
+    pace = pace or Pace()
+    low, high = pace.a_step
+    units = min(high, max(low, units_per_epoch // 8))
+    rows = max(1, round(units / max(row_length, 1)))
+    if config.batch_size and config.grad_accum_steps:
+        return config.batch_size, config.grad_accum_steps
+    if config.batch_size:
+        return config.batch_size, max(1, rows // config.batch_size)
+    if config.grad_accum_steps:
+        return max(1, rows // config.grad_accum_steps), config.grad_accum_steps
+    in_pass = max(1, min(rows, pace.in_pass // max(row_length, 1)))
+    return in_pass, math.ceil(rows / in_pass)
+
+
+def make_plan(
+    config: TrainConfig, batch_size: int, accumulate: int, batches: int, units_per_epoch: int, pace: Pace | None = None
+) -> Plan:
+    """Epochs, steps and warm-up for so many batches an epoch."""
+    pace = pace or Pace()
+    per_epoch = max(1, math.ceil(batches / accumulate))
+    low, high = pace.epochs
+    epochs = config.epochs or min(high, max(low, math.ceil(pace.steps / per_epoch)))
+    if config.max_steps and not config.epochs:
+        epochs = math.ceil(config.max_steps / per_epoch)
+    steps = min(epochs * per_epoch, config.max_steps or epochs * per_epoch)
+    warmup = min(100, steps // 10) if config.warmup_steps is None else config.warmup_steps
+    warnings = []
+    if warmup > max(steps // 10, 1):
+        warnings.append(f"--warmup-steps {warmup} is more than a tenth of the {steps} real steps")
+    if steps < 30:
+        warnings.append(
+            f"only {steps} optimiser steps: the model will hardly change; give more --epochs, or a smaller "
+            "--grad-accum-steps or --batch-size"
+        )
+    return Plan(
+        batch_size,
+        accumulate,
+        epochs,
+        per_epoch,
+        steps,
+        warmup,
+        units_per_epoch,
+        warnings=tuple(warnings),
+        unit=pace.unit,
+    )
+
+
+def probe_seconds(training: Training, micro_batches: Sequence[Arrays]) -> float:
+    """Seconds of one optimiser step, the second of two (the first one compiles), leaving the training untouched.
+
+    The steps run at learning rate 0, which leaves the weights as they are, and the optimiser's state is put back.
+    """
+    before = {name: array.copy() for name, array in training.read_state().items()}
+    training.step(micro_batches, 0.0)
+    started = time.perf_counter()
+    training.step(micro_batches, 0.0)
+    seconds = time.perf_counter() - started
+    training.write_state(before)
+    return seconds

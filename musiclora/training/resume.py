@@ -1,0 +1,59 @@
+"""Whether a run folder holds the run that is asked for."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+from musiclora.errors import TrainingError
+from musiclora.training.config import TrainConfig
+from musiclora.training.run_folder import CONFIG, META, Run
+
+# Settings that may change between two starts of one run without making it another run.
+_FREE = {
+    "epochs",
+    "max_steps",
+    "num_workers",
+    "patience",
+    "sample_every",
+    "output_dir",
+    "allow_base_mismatch",
+    "backend",
+}
+# Settings that config.toml holds as planned where they were not given.
+PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
+
+
+def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> dict[str, Any]:
+    """Compare a run on disk with the one asked for.
+
+    Args:
+        run: the folder.
+        config: what is asked for.
+        backend: what computes.
+        songs: fingerprint of the songs.
+
+    Returns:
+        The settings of the run on disk.
+
+    Raises:
+        TrainingError: other settings, songs or backend, each named; or records that cannot be read.
+    """
+    try:
+        old = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
+        data = json.loads((run.path / META).read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
+        ) from error
+    new = config.as_toml()
+    names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in PLANNED)]
+    differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
+    if old.get("backend") != backend:
+        differing.append(f"backend was {old.get('backend')}, is {backend}")
+    if data != songs:
+        differing.append("the songs changed")
+    if differing:
+        raise TrainingError(f"{run.path}: holds another run ({'; '.join(differing)}); use --restart or another folder")
+    return dict(old)

@@ -1,0 +1,241 @@
+"""Long recordings as latents: block by block as at once, within bounds, and taken up after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_audio
+from require import require
+
+from musiclora.audio.files.sound import read_recording
+from musiclora.audio.latents import encode as encoding
+from musiclora.audio.latents.encode import Encoding, encode_recordings
+from musiclora.audio.latents.store import read_latents
+from musiclora.backends.registry import get_backend
+
+soundfile = require("soundfile")
+
+
+class Levels:
+    """A codec that keeps the mean level of every frame, in numpy; the second channel tells the frame's first sample."""
+
+    sample_rate, hop, latent_channels, audio_channels = 44100, 2048, 2, 2
+
+    def encode(self, audio):
+        frames = audio.shape[2] // self.hop
+        parts = audio[:, 0, : frames * self.hop].reshape(1, frames, self.hop)
+        mean = np.stack([np.abs(parts).mean(2), parts[..., 0]], 2).astype(np.float32)
+        return mean, np.zeros_like(mean)
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 22050], ids=["44.1 kHz", "48 kHz", "22.05 kHz"])
+def test_blocks_of_a_long_recording_give_what_the_whole_gives(tmp_path, any_backend, monkeypatch, rate):
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    toy_audio.write_codec(tmp_path / "vae")
+    codec = get_backend(any_backend).load_codec(tmp_path / "vae")
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "long.wav", toy_audio.tone(50, 1, rate), rate, subtype="FLOAT")
+    encode_recordings(tmp_path / "in", tmp_path / "cache", codec, "f")
+    ((_, arrays),) = read_latents(tmp_path / "cache")
+    mean, _ = codec.encode(read_recording(tmp_path / "in" / "long.wav", 44100)[None])
+    assert arrays["latents"].shape == mean[0].shape
+    assert len(mean[0]) > 5 * 200
+    np.testing.assert_allclose(arrays["latents"], mean[0], atol=1e-4)
+
+
+def test_two_hours_are_encoded_without_holding_them(tmp_path):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "in").mkdir()
+    clicks = np.zeros(8000 * 600, np.float32)
+    clicks[::8000] = 0.5
+    with soundfile.SoundFile(tmp_path / "in" / "long.flac", "w", 8000, 1) as file:
+        for _ in range(12):
+            file.write(clicks)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    encoded = encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    ((item, arrays),) = read_latents(tmp_path / "cache")
+    assert arrays["latents"].shape == (7200 * 44100 // 2048, 2)
+    assert item["end"] == pytest.approx(7200, abs=0.1)
+    assert encoded.seconds == pytest.approx(7200, abs=0.1)
+    assert grown < 300  # MB; two hours of stereo at 44.1 kHz are 2540
+    heard = arrays["latents"][:, 0] > 1e-6
+    assert heard.sum() >= 7200  # a click every second, none lost at a seam
+
+
+def test_samples_of_the_posterior_depend_on_the_seed_alone(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 1, 2.0)
+
+    def drawn(name, seed):
+        encode_recordings(tmp_path / "in", tmp_path / name, Levels(), "f", None, Encoding("sample", seed))
+        return read_latents(tmp_path / name)[0][1]["latents"]
+
+    first = drawn("a", 1)
+    assert np.array_equal(first, drawn("b", 1))
+    assert not np.array_equal(first, drawn("c", 2))
+    encode_recordings(tmp_path / "in", tmp_path / "d", Levels(), "f")
+    off = first - read_latents(tmp_path / "d")[0][1]["latents"]
+    assert off.std() == pytest.approx(np.log(2), rel=0.3)  # softplus(0)
+
+
+def test_another_kind_of_latents_is_not_taken_from_the_cache(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 1, 2.0)
+    found = []
+    for wanted in (Encoding(), Encoding("sample", 1), Encoding()):
+        encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f", None, wanted)
+        found.append(np.array(read_latents(tmp_path / "cache")[0][1]["latents"]))
+    assert not np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+_KILLED = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[3], sys.argv[4]]
+from pathlib import Path
+from test_long_recordings import Levels
+from musiclora.audio.latents.encode import encode_recordings
+class Killed(Levels):
+    calls = 0
+    def encode(self, audio):
+        Killed.calls += 1
+        if Killed.calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(audio)
+encode_recordings(Path(sys.argv[1]), Path(sys.argv[2]), Killed(), "f")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 4, 1.0)
+    here = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parent], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}
+    assert len(kept) == 2
+    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f")
+    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}
+    assert kept.items() <= now.items()
+    assert len(json.loads((tmp_path / "cache" / "index.json").read_text())["items"]) == 4
+
+
+class _Stopping(Levels):
+    """Stops at its n-th call; counts them."""
+
+    def __init__(self, stop=0):
+        self.calls, self.stop = 0, stop
+
+    def encode(self, audio):
+        self.calls += 1
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        return super().encode(audio)
+
+
+def long_recording(folder, seconds=50):
+    folder.mkdir()
+    soundfile.write(folder / "long.wav", toy_audio.tone(seconds, 1), 44100)
+    return folder
+
+
+@pytest.mark.parametrize("posterior", ["mean", "sample"])
+def test_a_recording_that_was_stopped_goes_on_at_its_block(tmp_path, monkeypatch, posterior):
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    folder, wanted = long_recording(tmp_path / "in"), Encoding(posterior, 3)
+    whole = _Stopping()
+    encode_recordings(folder, tmp_path / "whole", whole, "f", None, wanted)
+    with pytest.raises(KeyboardInterrupt):
+        encode_recordings(folder, tmp_path / "cache", _Stopping(4), "f", None, wanted)
+    (part,) = (tmp_path / "cache").glob(".*.part")
+    with part.open("ab") as file:
+        file.write(b"a torn block")
+    again = _Stopping()
+    assert encode_recordings(folder, tmp_path / "cache", again, "f", None, wanted).fresh == 1
+    assert (whole.calls, again.calls) == (6, 3)
+    before, after = (read_latents(tmp_path / name)[0][1]["latents"] for name in ("whole", "cache"))
+    assert np.array_equal(before, after)
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_what_is_half_done_is_not_taken_for_another_codec_or_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    folder = long_recording(tmp_path / "in")
+    for fingerprint, wanted in (("f", Encoding()), ("g", Encoding()), ("g", Encoding("sample"))):
+        with pytest.raises(KeyboardInterrupt):
+            encode_recordings(folder, tmp_path / "cache", _Stopping(3), fingerprint, None, wanted)
+        assert len(list((tmp_path / "cache").glob(".*.part"))) == 1
+    last = _Stopping()
+    encode_recordings(folder, tmp_path / "cache", last, "h")
+    assert last.calls == 6
+
+
+def test_latents_that_say_they_are_another_codecs_than_the_index_says_are_made_anew(tmp_path):
+    folder = long_recording(tmp_path / "in", 2)
+    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    index = (tmp_path / "cache" / "index.json").read_text()
+    encode_recordings(folder, tmp_path / "cache", Levels(), "g")
+    (tmp_path / "cache" / "index.json").write_text(index)  # as if stopped between the two files
+    assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
+
+
+def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):
+    import contextlib
+
+    from musiclora.progress import Reporter
+
+    monkeypatch.setattr(encoding, "BLOCK", 200)
+    told = {}
+
+    class Listening(Reporter):
+        @contextlib.contextmanager
+        def task(self, title):
+            yield lambda done, total: told.setdefault(title, []).append((done, total))
+
+    encode_recordings(long_recording(tmp_path / "in"), tmp_path / "cache", Levels(), "f", Listening())
+    assert told["reading recordings"] == [(1, 1)]
+    seconds = told["encoding recordings (seconds)"]
+    assert len(seconds) == 7
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == (50, 50)
+
+
+def test_the_same_recording_twice_is_encoded_once(tmp_path):
+    folder, codec = long_recording(tmp_path / "in", 2), _Stopping()
+    (folder / "copy.wav").write_bytes((folder / "long.wav").read_bytes())
+    found = encode_recordings(folder, tmp_path / "cache", codec, "f")
+    assert (found.recordings, found.fresh, codec.calls) == (2, 1, 1)
+
+
+def test_a_style_of_each_recording_is_made_once_and_replaced_by_another(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 2, 1.0)
+    made = []
+
+    def style(path):
+        made.append(path.name)
+        return np.full(512, len(made), np.float32)
+
+    for _ in range(2):
+        encode_recordings(
+            tmp_path / "in", tmp_path / "cache", Levels(), "f", None, Encoding(style=style, style_name="s")
+        )
+    assert made == ["tone-0.wav", "tone-1.wav"]
+    assert [arrays["style"][0] for _, arrays in read_latents(tmp_path / "cache")] == [1, 2]
+    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f", None, Encoding(style=style, style_name="t"))
+    assert [arrays["style"][0] for _, arrays in read_latents(tmp_path / "cache")] == [3, 4]
+    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f")
+    assert all("style" not in arrays for _, arrays in read_latents(tmp_path / "cache"))
+
+
+def test_a_damaged_index_is_made_anew(tmp_path):
+    toy_audio.write_recordings(tmp_path / "in", 2, 1.0)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "index.json").write_text('{"items": [')
+    assert encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f").recordings == 2

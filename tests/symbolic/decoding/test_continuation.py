@@ -1,0 +1,421 @@
+"""Pieces: same seed same music, prompts kept, endings on bar lines, adapters combined, both backends alike."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+
+import mido
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from require import REQUIRED
+from symusic import Note, Score, Tempo, Track
+
+from musiclora.adapters import combine, parse_adapter
+from musiclora.backends import registry
+from musiclora.backends.base import FAMILIES, SamplingSpec
+from musiclora.cli import main
+from musiclora.convert.adapters.peft import LoraSpec, write_peft
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.errors import ConfigError, ConvertError, DataError
+from musiclora.formats import output_paths
+from musiclora.sampling import decision_margin, sample_token, uniforms
+from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces, sample_to_folder
+from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
+
+
+class NumpyModel:
+    """A token model whose logits are random numbers keyed by the last two tokens of the context.
+
+    Attributes:
+        contexts: the prompts it was shown.
+        eos_bias: added to the logit of the end token.
+    """
+
+    def __init__(self, tokenizer, n_positions: int = 64, eos_bias: float = -20.0, surplus: int = 0, bar_bias=3) -> None:
+        self.vocab_size = tokenizer.vocab_size + surplus
+        self.n_positions = n_positions
+        self.eos, self.eos_bias = tokenizer.eos_id, eos_bias
+        self.bars, self.bar_bias = list(tokenizer.bar_ids), bar_bias
+        self.contexts: list[list[int]] = []
+
+    def logits(self, ids) -> np.ndarray:
+        found = np.random.default_rng([7, *ids[-2:]]).normal(0, 1.5, self.vocab_size).astype(np.float32)
+        found[self.eos] += self.eos_bias
+        found[self.bars] += self.bar_bias
+        return found
+
+    def generate(self, prompts, spec, draws, grammar=None, on_tokens=None):
+        assert prompts.shape[1] + len(draws) <= self.n_positions
+        assert prompts.shape[0] == draws.shape[1]
+        self.contexts += prompts.tolist()
+        out = np.full((len(prompts), len(draws)), spec.pad_id, np.int32)
+        for b, context in enumerate(prompts.tolist()):
+            state = int(np.broadcast_to(grammar.start, len(prompts))[b])
+            for step, u in enumerate(draws[:, b]):
+                allowed = grammar.transitions[state, grammar.classes] >= 0
+                token = sample_token(self.logits(context), float(u), spec, allowed)
+                state = int(grammar.transitions[state, grammar.classes[token]])
+                out[b, step] = token
+                context.append(token)
+                if token == spec.eos_id:
+                    break
+        if on_tokens:
+            on_tokens(out)
+        return out
+
+
+@pytest.fixture(params=[own_tokenizer, public_tokenizer], ids=["own", "public"])
+def tokenizer(request):
+    return request.param()
+
+
+def tune(bars: int = 4, program: int = 0) -> Score:
+    score = Score(480)
+    track = Track(program=program)
+    for beat in range(bars * 4):
+        track.notes.append(Note(beat * 480, 480, 60 + beat * 5 % 12, 90))
+    score.tracks.append(track)
+    score.tempos.append(Tempo(0, 92.0))
+    return score
+
+
+def melody(score: Score) -> list[tuple[float, int]]:
+    """Onset in quarters and pitch of every note."""
+    return sorted((n.time / score.ticks_per_quarter, n.pitch) for t in score.tracks for n in t.notes)
+
+
+def test_pieces_of_a_seed_do_not_depend_on_count_or_batch(tokenizer):
+    several = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(60, seed=3, count=10))
+    fewer = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(60, seed=3, count=2))
+    other = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(60, seed=4, count=2))
+    assert [p.number for p in several] == list(range(1, 11))
+    assert [p.ids for p in several[:2]] == [p.ids for p in fewer]
+    assert several[0].ids != several[1].ids
+    assert fewer[0].ids != other[0].ids
+
+
+def test_pieces_decode_open_in_symusic_and_mido_and_have_a_tempo_and_a_program(tokenizer, tmp_path):
+    for piece in generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(300, seed=1, count=3)):
+        piece.save(tmp_path / "piece.mid")
+        read = Score(tmp_path / "piece.mid")
+        assert read.note_num() == piece.notes > 0
+        assert 20 <= read.tempos[0].qpm <= 400
+        messages = list(mido.MidiFile(file=io.BytesIO((tmp_path / "piece.mid").read_bytes())))
+        assert any(m.type == "program_change" for m in messages)
+        assert sum(m.type == "note_on" and m.velocity > 0 for m in messages) == piece.notes
+
+
+def test_pieces_end_on_a_bar_line(tokenizer):
+    for piece in generate_pieces(NumpyModel(tokenizer, 512), tokenizer, GenerationRequest(200, seed=2, count=4)):
+        bar = 4 * piece.score.ticks_per_quarter
+        tokens = grammar_for(tokenizer).base_tokens(piece.ids)
+        bars = sum(t == "Bar_None" for t in tokens) - (tokens[0] == "Bar_None" and tokenizer.kind == "REMI")
+        assert not piece.ended
+        onsets = [n.time for t in piece.score.tracks for n in t.notes]
+        ends = [n.time + n.duration for t in piece.score.tracks for n in t.notes]
+        assert max(onsets) < bars * bar  # nothing of the bar that was begun last
+        assert max(ends) <= -(-(max(onsets) + 1) // bar) * bar  # nothing sounds over the line
+
+
+def test_piece_that_the_model_ends_keeps_its_last_bar(tokenizer):
+    model = NumpyModel(tokenizer, eos_bias=2.0)
+    pieces = generate_pieces(model, tokenizer, GenerationRequest(400, seed=5, count=4))
+    assert any(p.ended for p in pieces)
+    info = grammar_for(tokenizer)
+    for piece in (p for p in pieces if p.ended):
+        assert tokenizer.eos_id not in piece.ids
+        assert piece.notes == tokenizer.note_count(np.array(piece.ids)) > 0
+        assert info.whole[info.state_after(piece.ids)]
+
+
+def test_piece_without_a_bar_line_keeps_its_whole_notes(tokenizer):
+    piece = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(7, seed=0))[0]
+    assert piece.notes == tokenizer.note_count(np.array(piece.ids)) > 0
+
+
+def test_not_one_note_is_one_clear_error(tokenizer):
+    with pytest.raises(DataError, match="not one note in 1 tokens"):
+        generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(1))
+
+
+@pytest.mark.parametrize("bars", [0, 2], ids=["whole prompt", "two bars"])
+def test_continuation_contains_its_prompt_and_goes_on(tokenizer, bars):
+    prompt = tune(program=21)
+    request = GenerationRequest(120, seed=6, prompt=prompt, prompt_bars=bars, count=2)
+    for piece in generate_pieces(NumpyModel(tokenizer, 512), tokenizer, request):
+        notes = [n for n in melody(prompt) if not bars or n[0] < bars * 4]
+        assert piece.prompt_notes == len(notes)
+        new = melody(piece.score)
+        for note in notes:
+            new.remove(note)
+        assert new
+        assert new[0][0] >= (bars * 4 or notes[-1][0])
+        assert piece.score.tracks[0].program == 21
+        assert piece.score.tempos[0].qpm == pytest.approx(92, abs=0.01)
+
+
+def test_continuation_may_not_end_before_a_new_note(tokenizer):
+    model = NumpyModel(tokenizer, 512, eos_bias=40.0)
+    piece = generate_pieces(model, tokenizer, GenerationRequest(50, prompt=tune(2)))[0]
+    assert piece.ended
+    assert piece.notes == piece.prompt_notes + 1
+
+
+def test_prompt_that_does_not_fit_is_refused(tokenizer):
+    with pytest.raises(DataError, match="--prompt-bars"):
+        generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(prompt=tune(20)))
+    with pytest.raises(DataError, match="no notes"):
+        generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(prompt=Score(480)))
+    generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(20, prompt=tune(20), prompt_bars=2))
+
+
+def test_long_piece_goes_on_from_its_last_bars(tokenizer):
+    model = NumpyModel(tokenizer, n_positions=64, bar_bias=6)  # bars of a few notes each
+    progress = []
+    request = GenerationRequest(300, top_k=0, top_p=1.0, seed=8, count=2)
+    pieces = generate_pieces(model, tokenizer, request, lambda done, total: progress.append((done, total)))
+    info = grammar_for(tokenizer)
+    for piece in pieces:
+        assert len(piece.ids) == 300
+        state = info.start
+        for token in piece.ids:  # the grammar holds across the seams
+            state = int(info.transitions[state, info.classes[token]])
+            assert state >= 0
+    later = [c for c in model.contexts if len(c) > 1]
+    assert len(later) >= 2 * 300 // 64
+    for context in later:
+        assert context[0] == tokenizer.bos_id
+        assert tokenizer.bos_id not in context[1:]
+        assert len(context) <= 33  # half of what the model holds
+        # the context is cut out of a piece right at a bar line
+        joined = [p.ids for p in pieces]
+        place = next(
+            (ids, i) for ids in joined for i in range(len(ids)) if ids[i : i + len(context) - 1] == context[1:]
+        )
+        ids, i = place
+        assert info.opens_bar[ids[i]] or info.opens_bar[ids[i - 1]]
+    assert progress[-1] == (600, 600)
+    assert all(a <= b for (a, _), (b, _) in itertools.pairwise(progress))
+
+
+def test_long_piece_with_bars_longer_than_the_context_goes_on():
+    tokenizer = public_tokenizer()
+    model = NumpyModel(tokenizer, n_positions=32)
+    silent = model.logits
+
+    def no_bars(ids):
+        found = silent(ids)
+        found[[i for i, t in enumerate(tokenizer.tokens) if t.startswith(("Bar", "TimeShift", "Tempo"))]] -= 100
+        return found
+
+    model.logits = no_bars
+    piece = generate_pieces(model, tokenizer, GenerationRequest(100, seed=1))[0]
+    assert len(piece.ids) == 100
+    assert piece.notes >= 33
+
+
+def test_model_with_more_ids_than_the_tokenizer_never_writes_them(tokenizer):
+    model = NumpyModel(tokenizer, surplus=50)
+    piece = generate_pieces(model, tokenizer, GenerationRequest(200, temperature=2.0, top_p=1.0))[0]
+    assert max(piece.ids) < tokenizer.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_new_tokens", 0), ("count", 0), ("seed", -1), ("prompt_bars", -1)], ids=str
+)
+def test_request_out_of_range_names_the_option(field, value):
+    with pytest.raises(ConfigError, match="--" + field.replace("_", "-")):
+        GenerationRequest(**{field: value})
+
+
+def test_output_paths_are_numbered_for_several(tmp_path):
+    assert output_paths(tmp_path / "F.mid", 1) == [tmp_path / "F.mid"]
+    names = [p.name for p in output_paths(tmp_path / "F.mid", 3, "-base")]
+    assert names == ["F-001-base.mid", "F-002-base.mid", "F-003-base.mid"]
+
+
+def test_sample_to_folder_writes_a_file_or_leaves_nothing(tmp_path):
+    tokenizer = own_tokenizer()
+    path = sample_to_folder(NumpyModel(tokenizer), tokenizer, tmp_path / "samples", "epoch-001", 1)
+    assert path == tmp_path / "samples" / "epoch-001.mid"
+    assert Score(path).note_num() > 0
+    assert sample_to_folder(NumpyModel(tokenizer, n_positions=2), tokenizer, tmp_path / "none", "x", 1) is None
+    assert not (tmp_path / "none").exists()
+
+
+# -- adapters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a/b", ("a/b", 1.0)),
+        ("a/b:0.5", ("a/b", 0.5)),
+        ("a:b:-1e-1", ("a:b", -0.1)),
+        ("C:\\runs\\mine", ("C:\\runs\\mine", 1.0)),
+        ("C:\\runs\\mine:2", ("C:\\runs\\mine", 2.0)),
+        ("owner/name:0", ("owner/name", 0.0)),
+    ],
+    ids=str,
+)
+def test_parse_adapter_takes_a_number_after_the_last_colon(text, expected):
+    assert parse_adapter(text) == expected
+
+
+def test_parse_adapter_takes_an_existing_path_as_it_is(tmp_path):
+    odd = tmp_path / "take:2"
+    odd.mkdir()
+    assert parse_adapter(str(odd)) == (str(odd), 1.0)
+    assert parse_adapter(f"{odd}:0.25") == (str(odd), 0.25)
+
+
+@pytest.mark.parametrize("text", ["a:nan", "a:inf", ":0.5"])
+def test_parse_adapter_refuses_what_is_no_strength(text):
+    with pytest.raises(ConfigError, match="PATH:STRENGTH"):
+        parse_adapter(text)
+
+
+def adapter(rank: int, alpha: float, modules: dict[str, tuple[int, int]], seed: int, rslora: bool = False):
+    rng = np.random.default_rng(seed)
+    state = {}
+    for module, (out, inputs) in modules.items():
+        state[f"{module}.lora_A.weight"] = rng.normal(size=(rank, inputs)).astype(np.float32)
+        state[f"{module}.lora_B.weight"] = rng.normal(size=(out, rank)).astype(np.float32)
+    targets = tuple({m.rsplit(".", 1)[-1] for m in modules})
+    return LoraSpec(rank, alpha, 0.1, targets, rslora), state
+
+
+def update(spec: LoraSpec, state, module: str) -> np.ndarray:
+    if f"{module}.lora_A.weight" not in state:
+        return 0
+    return spec.scale * state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
+
+
+@pytest.mark.parametrize("strengths", [(1.0, 1.0), (0.5, -2.0), (0.0, 1.0)], ids=str)
+def test_combined_adapter_is_the_weighted_sum_of_updates(strengths):
+    shapes = {"h.0.c_attn": (9, 5), "h.0.c_proj": (4, 4), "h.1.c_fc": (3, 7)}
+    one = adapter(3, 6.0, {m: shapes[m] for m in ("h.0.c_attn", "h.0.c_proj")}, 1)
+    two = adapter(2, 5.0, {m: shapes[m] for m in ("h.0.c_proj", "h.1.c_fc")}, 2, rslora=True)
+    spec, state = combine([(*one, strengths[0]), (*two, strengths[1])])
+    assert spec.rank == 5
+    for module in shapes:
+        expected = strengths[0] * update(*one, module) + strengths[1] * update(*two, module)
+        # float32 products of a few terms
+        assert update(spec, state, module) == pytest.approx(expected, abs=1e-5)
+
+
+def test_combining_one_adapter_changes_its_scale_only():
+    spec, state = adapter(3, 6.0, {"h.0.c_attn": (9, 5)}, 1)
+    found, same = combine([(spec, state, 0.5)])
+    assert found.scale == spec.scale / 2
+    assert all(np.array_equal(same[k], v) for k, v in state.items())
+
+
+def test_adapters_of_different_shapes_are_refused():
+    one, two = (adapter(2, 2.0, {"h.0.c_attn": shape}, 1) for shape in [(9, 5), (9, 6)])
+    with pytest.raises(ConvertError, match=r"h.0.c_attn is \[9, 5\] in one and \[9, 6\]"):
+        combine([(*one, 1.0), (*two, 1.0)])
+
+
+# -- both backends -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small model whose weights are large enough for music that differs by seed, and an adapter beside it."""
+    os.environ.setdefault("MUSICLORA_COMPILE", "off")
+    tokenizer = own_tokenizer()
+    config = Gpt2Config(vocab_size=tokenizer.vocab_size, n_positions=96, n_embd=32, n_layer=2, n_head=2, n_inner=64)
+    tensors = {k: v * 8 if v.ndim > 1 else v for k, v in fresh_tensors(config, 1).items()}
+    root = tmp_path_factory.mktemp("models")
+    write_checkpoint(root / "toy", config, tensors, "hf", extra_files={"tokenizer.json": tokenizer.to_json().encode()})
+    modules = {m: s for m, s in config.linear_shapes().items() if m.endswith("c_attn")}
+    write_peft(root / "adapter", *adapter(2, 8.0, modules, 1), base_model=str(root / "toy"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    """The same model on both backends."""
+    for name in registry.BACKENDS:
+        if reason := registry.why_not(name):
+            (pytest.fail if name in REQUIRED else pytest.skip)(f"{name}: {reason}")
+    return {name: registry.get_backend(name).load(FAMILIES["symbolic"], folder / "toy") for name in registry.BACKENDS}
+
+
+def test_same_seed_gives_the_same_music_on_both_backends(models):
+    tokenizer = own_tokenizer()
+    info = grammar_for(tokenizer)
+    request = {"max_new_tokens": 80, "top_k": 40, "top_p": 0.95, "count": 100, "seed": 11}
+    found = {name: generate_pieces(m, tokenizer, GenerationRequest(**request)) for name, m in models.items()}
+    left, right = found.values()
+    different = [i for i in range(100) if left[i].score.dumps_midi() != right[i].score.dumps_midi()]
+    assert len({tuple(p.ids) for p in left}) == 100
+    assert len(different) <= 1
+    spec = SamplingSpec(1.0, 40, 0.95, info.eos_id, info.pad_id)
+    draws = uniforms(11, 80, 100)
+    for i in different:
+        at = next(k for k, (a, b) in enumerate(zip(left[i].ids, right[i].ids, strict=False)) if a != b)
+        context = np.array([[info.bos_id, *left[i].ids[:at]]], np.int32)
+        allowed = info.allowed(info.state_after(left[i].ids[:at]))
+        for model in models.values():
+            batch = {"tokens": context, "loss_mask": np.zeros(context.shape, bool)}
+            assert decision_margin(model.logits(batch)[0, -1], float(draws[at, i]), spec, allowed) < 1e-5
+
+
+def test_generate_command_writes_numbered_pieces_of_base_and_adapted(folder, tmp_path):
+    output = tmp_path / "new" / "F.mid"
+    options = ["--max-new-tokens", "60", "--count", "2", "--seed", "1", "--compare", "--json"]
+    command = ["generate", "--output", str(output), "--adapter-dir", str(folder / "adapter"), *options]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    names = ["F-001-base.mid", "F-001.mid", "F-002-base.mid", "F-002.mid"]
+    assert sorted(p.name for p in output.parent.iterdir()) == names
+    assert {(f["kind"], f["path"].endswith("-base.mid")) for f in record["files"]} == {
+        ("adapted", False),
+        ("base", True),
+    }
+    assert [Score(f["path"]).note_num() for f in record["files"]] == [f["notes"] for f in record["files"]]
+    alone = CliRunner().invoke(
+        main,
+        ["generate", "--output", str(tmp_path / "B.mid"), "--model", str(folder / "toy"), *options[:2], "--seed", "1"],
+    )
+    assert alone.exit_code == 0, alone.stderr
+    assert (tmp_path / "B.mid").read_bytes() == (output.parent / "F-001-base.mid").read_bytes()
+    assert (tmp_path / "B.mid").read_bytes() != (output.parent / "F-001.mid").read_bytes()
+
+
+def test_generate_with_strength_zero_is_the_base(folder, tmp_path):
+    for name, option in (("zero", [f"{folder / 'adapter'}:0"]), ("none", [])):
+        adapters = ["--adapter-dir", *option] if option else []
+        command = ["generate", "--output", str(tmp_path / f"{name}.mid"), "--model", str(folder / "toy"), *adapters]
+        assert CliRunner().invoke(main, [*command, "--max-new-tokens", "60"]).exit_code == 0
+    assert (tmp_path / "zero.mid").read_bytes() == (tmp_path / "none.mid").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "x.wav"], "ends in .mid"),
+        (["--output", "x.mid", "--compare"], "--adapter-dir"),
+        (["--output", "x.mid", "--prompt-bars", "2"], "no --prompt"),
+        (["--output", "x.mid", "--top-p", "0"], "top_p is 0"),
+        (["--output", "x.mid", "--seed", "-1"], "--seed is -1"),
+        (["--output", "x.mid", "--prompt", "missing.mid"], "missing.mid"),
+    ],
+    ids=["not midi", "nothing to compare", "no prompt", "top-p", "seed", "prompt"],
+)
+def test_generate_with_bad_options_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["generate", "--model", str(folder / "toy"), *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())

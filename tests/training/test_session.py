@@ -1,0 +1,404 @@
+"""The training job: exact resume, what it leaves, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musiclora.backends.base import LossSum, StepResult
+from musiclora.convert.adapters.peft import read_peft
+from musiclora.errors import ConfigError, DataError, TrainingError
+from musiclora.jobs import train
+from musiclora.training.config import TrainConfig
+from musiclora.training.loop import Hooks, Loop, LoopOptions, group
+from musiclora.training.run_folder import Progress, Run
+from musiclora.training.session import Session
+
+
+@pytest.fixture
+def config(tiny_base, tunes, any_backend, tmp_path):
+    def make(name="run", **changes):
+        settings = {
+            "data_dir": str(tunes),
+            "output_dir": str(tmp_path / name),
+            "model": str(tiny_base),
+            "backend": any_backend,
+            "max_seq_len": 128,
+            "batch_size": 4,
+            "grad_accum_steps": 2,
+            "epochs": 2,
+            "lr": 5e-3,
+            "lora_r": 4,
+            "lora_dropout": 0.1,
+            "val_split": 0.25,
+            "num_workers": 1,
+            "seed": 5,
+        }
+        return TrainConfig(**{**settings, **changes})
+
+    return make
+
+
+def adapter(path):
+    return read_peft(Path(path) / "adapter-last").state
+
+
+def equal(first, second):
+    return set(first) == set(second) and all(np.array_equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_every_promised_file(config, tmp_path):
+    result = train(config())
+    run = tmp_path / "run"
+    names = {"adapter-best", "adapter-last", "training_meta.json", "metrics.jsonl", "loss.png", "config.toml", "state"}
+    assert names <= {p.name for p in run.iterdir()}
+    meta = json.loads((run / "training_meta.json").read_text())
+    promised = (
+        "base_model tokenizer max_seq_len epochs batch_size grad_accum_steps lr weight_decay lora_r lora_alpha "
+        "lora_dropout val_split best_val_loss"
+    )
+    assert set(promised.split()) <= set(meta)
+    assert meta["best_val_loss"] == pytest.approx(result.after.loss, abs=1e-5)
+    assert result.after.loss < result.before.loss
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "lr" in row]
+    assert [row["step"] for row in steps] == list(range(1, meta["steps"] + 1))
+    assert {"epoch", "loss", "tokens_per_second"} <= set(steps[0])
+    record = json.loads((run / "adapter-best" / "musiclora.json").read_text())
+    assert record["fingerprints"]
+    assert record["base_model"] == "tiny"
+    assert str(tmp_path) not in json.dumps(record)
+    assert str(Path(config().model).parent) not in (run / "adapter-best" / "README.md").read_text()
+
+
+def test_the_update_is_measured_against_the_weights(config, tiny_base):
+    from musiclora.convert.models.gpt2 import read_checkpoint
+
+    result = train(config())
+    found = read_peft(result.run_dir / "adapter-best")
+    module = "transformer.h.1.mlp.c_fc"
+    weight = read_checkpoint(tiny_base).load()[f"{module}.weight"]
+    a, b = found.state[f"{module}.lora_A.weight"], found.state[f"{module}.lora_B.weight"]
+    expected = np.linalg.norm(found.spec.scale * (b @ a)) / np.linalg.norm(weight)
+    assert result.update[module] == pytest.approx(expected, rel=1e-4)
+    assert expected > 0
+
+
+def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config):
+    train(config("whole"))
+    train(config("parts", max_steps=3))
+    # max_steps sets the schedule's end too, so the first part is cut by hand: as a crash would leave it.
+    whole = Session(config("broken"))
+    _run_steps(whole, 3)
+    train(config("broken"))
+    assert equal(adapter(config("whole").output_dir), adapter(config("broken").output_dir))
+    assert not equal(adapter(config("whole").output_dir), adapter(config("parts").output_dir))
+
+
+def _run_steps(session, steps):
+    """Run some steps of a session and stop as Ctrl-C would."""
+    seen = []
+
+    def stop(note):
+        seen.append(note)
+        if len(seen) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    session.out.step = stop
+    with pytest.raises(KeyboardInterrupt):
+        session.train()
+
+
+def test_ctrl_c_finishes_the_step_and_saves(config):
+    session = Session(config())
+    _run_steps(session, 3)
+    progress = Run(session.run.path).read_progress()
+    assert (progress.step, progress.ended) == (3, "")
+    assert (session.run.path / "adapter-last").is_dir()
+
+
+@pytest.mark.slow
+def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
+    config, tmp_path, tunes, tiny_base, any_backend
+):
+    options = {
+        "--data-dir": tunes,
+        "--model": tiny_base,
+        "--backend": any_backend,
+        "--max-seq-len": 128,
+        "--batch-size": 4,
+        "--grad-accum-steps": 2,
+        "--epochs": 6,
+        "--lr": 5e-3,
+        "--lora-r": 4,
+        "--lora-dropout": 0.1,
+        "--val-split": 0.25,
+        "--num-workers": 1,
+        "--seed": 5,
+    }
+    pairs = [str(part) for pair in options.items() for part in pair]
+
+    def start(name):  # processes of their own: one that holds both frameworks may multiply with another BLAS
+        command = [sys.executable, "-m", "musiclora", "train", *pairs, "--output-dir", str(tmp_path / name)]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    process = start("killed")
+    state, deadline = tmp_path / "killed" / "state" / "progress.json", time.monotonic() + 240
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    killed_at = Run(tmp_path / "killed").read_progress()
+    assert [start(name).wait() for name in ("killed", "whole")] == [0, 0]
+    assert 0 < killed_at.step < Run(tmp_path / "whole").read_progress().step
+    assert equal(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"))
+
+
+def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
+    session = Session(config(mix_dir=str(tunes), mix_ratio=0.6))
+    held_out = {tuple(p.tokens) for p in session.prepared.songs.held_out}
+    assert held_out
+    assert not held_out & {tuple(p.tokens) for p in session.prepared.songs.train}
+    assert any("--mix-dir" in text for text in session.prepared.songs.notes)
+
+
+def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
+    first = train(config())
+    again = train(config())
+    assert again.already_finished
+    assert again.after == first.after
+    longer = train(config(epochs=3))
+    assert longer.progress.epoch == 3
+    assert longer.progress.step > first.progress.step
+
+
+def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
+    options = {"lr": 1e-9, "patience": 1, "lora_dropout": 0.0}
+    first = train(config(epochs=3, **options))
+    assert first.progress.ended == "patience"
+    assert train(config(epochs=3, **options)).already_finished
+    assert train(config(epochs=9, **options)).progress.step > first.progress.step
+
+
+def test_another_setting_in_the_same_folder_is_refused_by_name(config):
+    train(config(epochs=1))
+    with pytest.raises(TrainingError, match=r"lora_r was 4, is 2.*--restart"):
+        train(config(epochs=1, lora_r=2))
+
+
+def test_a_setting_left_out_the_second_time_is_noticed_too(config):
+    train(config(epochs=1, lora_r=2))
+    with pytest.raises(TrainingError, match=r"lora_r was 2, is None"):
+        train(config(epochs=1, lora_r=None))
+
+
+def test_planned_settings_need_not_be_given_again(config):
+    options = {"batch_size": None, "grad_accum_steps": None, "epochs": 1}
+    first = train(config(**options))
+    assert train(config(**options)).progress.step == first.progress.step
+
+
+def test_settings_given_once_hold_for_the_rest_of_the_run(config):
+    train(config(epochs=1, batch_size=3, grad_accum_steps=1))
+    train(config(epochs=2, batch_size=None, grad_accum_steps=None))
+    train(config("whole", epochs=2, batch_size=3, grad_accum_steps=1))
+    broken, whole = (
+        json.loads((Path(config(n).output_dir) / "training_meta.json").read_text()) for n in ("run", "whole")
+    )
+    assert broken["batch_size"] == whole["batch_size"] == 3
+    assert broken["steps"] == whole["steps"]
+
+
+def test_restart_keeps_the_old_run_as_a_backup(config, tmp_path):
+    train(config(epochs=1))
+    old = adapter(tmp_path / "run")
+    train(config(epochs=1, lora_r=2), restart=True)
+    (backup,) = tmp_path.glob("run.backup-*")
+    assert equal(adapter(backup), old)
+    assert read_peft(tmp_path / "run" / "adapter-last").spec.rank == 2
+
+
+def test_two_processes_cannot_train_in_one_folder(config, tmp_path):
+    with Run(tmp_path / "run").locked(), pytest.raises(TrainingError, match="another process"):
+        train(config())
+
+
+def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path, monkeypatch):
+    session, other = Session(config()), Run(tmp_path / "run")
+    start = session._start
+
+    def meanwhile():  # the other process begins while this one loads its model
+        start()
+        lock.__enter__()
+        (tmp_path / "run" / "config.toml").write_text("its own")
+
+    lock = other.locked()
+    monkeypatch.setattr(session, "_start", meanwhile)
+    with pytest.raises(TrainingError, match="another process"):
+        session.train()
+    assert (tmp_path / "run" / "config.toml").read_text() == "its own"
+    lock.__exit__(None, None, None)
+
+
+def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
+    killed = Run(tmp_path / "run")
+    with killed.locked():
+        killed.append_metrics(step=0, val_loss=9.0)
+        (killed.path / "config.toml").write_text("[train]")
+        (killed.path / ".state.abc.tmp").mkdir()
+    result = train(config(epochs=1))
+    assert result.progress.ended == "epochs"
+    assert killed.read_metrics()[0]["step"] == 0
+    assert 9.0 not in [row.get("val_loss") for row in killed.read_metrics()]
+    assert not list(killed.path.glob(".state*"))
+
+
+def test_a_state_that_was_being_replaced_when_the_power_went_is_found_again(config, tmp_path):
+    first = train(config())
+    (tmp_path / "run" / "state").rename(tmp_path / "run" / ".state.1234abcd.old")
+    again = train(config())
+    assert again.already_finished
+    assert again.progress.step == first.progress.step
+
+
+def test_a_folder_with_other_files_is_not_touched(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="is not empty"):
+        train(config())
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_one_song_only_is_refused_with_what_to_do(config, tunes, tmp_path):
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "a.abc").write_bytes(next(iter(sorted(tunes.glob("*.abc")))).read_bytes())
+    with pytest.raises(DataError):
+        train(config(data_dir=str(folder)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_matches_nothing_is_refused_and_nothing_is_written(config, tmp_path):
+    with pytest.raises(ConfigError, match="q_proj"):
+        train(config(target_modules=("q_proj",)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_songs_are_never_trained_on(config):
+    session = Session(config())
+    songs = session.prepared.songs
+    trained = {tuple(p.tokens) for p in songs.train}
+    assert songs.held_out
+    assert not trained & {tuple(p.tokens) for p in songs.held_out}
+    assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
+
+
+class Fake:
+    """A model and training whose losses are given, for the loop alone."""
+
+    def __init__(self, held_out, step_loss=1.0):
+        self.held_out, self.step_loss, self.lrs, self.sizes = list(held_out), step_loss, [], []
+
+    def loss(self, batch):
+        return LossSum(self.held_out.pop(0) * 2, 2)
+
+    def step(self, micro_batches, lr):
+        self.lrs.append(lr)
+        self.sizes.append(len(micro_batches))
+        return StepResult(self.step_loss * 4, 4, 0.5)
+
+    def read_state(self):
+        return {"step": np.array([len(self.lrs)])}
+
+
+class Data:
+    def batches(self, epoch):
+        return [{"n": np.array([i])} for i in range(5)]
+
+
+def loop(fake, tmp_path, **changes):
+    options = {"epochs": 9, "accumulate": 2, "lr": 0.1, "schedule": "constant", "warmup": 0, "total": 27}
+    saved = []
+    hooks = Hooks(save_best=lambda: saved.append("best"), save_last=lambda: saved.append("last"))
+    built = Loop(fake, fake, Data(), [{}], LoopOptions(**{**options, **changes}), Run(tmp_path), Progress(), hooks)
+    return built, saved
+
+
+def test_patience_stops_the_run_and_the_best_is_what_was_kept(tmp_path):
+    fake = Fake([3.0, 2.0, 2.5, 2.1, 1.0])
+    built, saved = loop(fake, tmp_path, patience=2)
+    progress = built.go()
+    assert (progress.ended, progress.best, progress.best_step, progress.epoch) == ("patience", 2.0, 6, 4)
+    assert saved.count("best") == 2
+
+
+def test_the_last_step_of_an_epoch_takes_what_is_left(tmp_path):
+    fake = Fake([1.0])
+    loop(fake, tmp_path, epochs=1)[0].go()
+    assert fake.sizes == [2, 2, 1]
+    assert [len(g) for g in group(list(range(6)), 4)] == [4, 2]
+
+
+@pytest.mark.parametrize("done", [0, 2], ids=["first step", "later step"])
+def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path, done):
+    fake = Fake([1.0])
+    built, saved = loop(fake, tmp_path)
+    for _ in range(done):
+        built._step([{}])
+    fake.step_loss = float("nan")
+    with pytest.raises(TrainingError, match=f"not finite at step {done + 1}"):
+        built.go()
+    assert Run(tmp_path).exists == bool(done)
+    assert saved == (["last"] if done else [])
+
+
+def test_the_time_budget_ends_the_run_and_drives_the_schedule(tmp_path):
+    fake = Fake([1.0] * 99)
+    built, _ = loop(fake, tmp_path, schedule="linear", max_seconds=10.0, epochs=99)
+    built.progress.seconds = 5.0
+    built._step([{}])
+    assert fake.lrs[-1] == pytest.approx(0.05, rel=0.01)
+    built.progress.seconds = 11.0
+    assert built.go().ended == "time"
+
+
+def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
+    train(config("quiet"))
+    train(config("loud", sample_every=1))
+    assert sorted(p.name for p in (tmp_path / "loud" / "samples").glob("*.mid")) == ["epoch-001.mid", "epoch-002.mid"]
+    assert equal(adapter(tmp_path / "quiet"), adapter(tmp_path / "loud"))
+
+
+def test_mixed_in_music_is_trained_on_and_never_held_out(config, tunes, tmp_path):
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for path in sorted(tunes.glob("*.abc"))[4:]:
+        (extra / f"x-{path.name}").write_bytes(path.read_bytes())
+    own = tmp_path / "own"
+    own.mkdir()
+    for path in sorted(tunes.glob("*.abc"))[:4]:
+        (own / path.name).write_bytes(path.read_bytes())
+    plain = Session(config(data_dir=str(own)))
+    mixed = Session(config(data_dir=str(own), mix_dir=str(extra), mix_ratio=0.4))
+    assert [p.name for p in mixed.prepared.songs.held_out] == [p.name for p in plain.prepared.songs.held_out]
+    added = [p for p in mixed.prepared.songs.train if p.name.startswith("x-")]
+    share = sum(len(p.tokens) for p in added) / sum(len(p.tokens) for p in mixed.prepared.songs.train)
+    assert 0.3 < share < 0.8
+
+
+def test_augmented_copies_of_held_out_songs_are_on_neither_side(config, tunes, tmp_path):
+    from musiclora.symbolic.reading.augment import augment
+
+    augment(tunes, tmp_path / "aug", [-2, 2], [], workers=1)
+    songs = Session(config(data_dir=str(tmp_path / "aug"))).prepared.songs
+    assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
+    assert all(p.is_original for p in songs.held_out)
+    assert len(songs.train) == 3 * 6

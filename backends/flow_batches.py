@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.convert.errors import DataError, listed
+from musiclora.convert.errors import DataError, join_problems
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -62,7 +62,7 @@ def check(batch: Arrays, config: DiffRhythmConfig) -> None:
     if "time" in batch and not (np.min(batch["time"]) >= 0 and np.max(batch["time"]) <= 1):
         problems.append(f"time goes from {np.min(batch['time']):g} to {np.max(batch['time']):g}; it lies in [0, 1]")
     if problems:
-        raise DataError(f"flow batch: {listed(problems)}")
+        raise DataError(f"flow batch: {join_problems(problems)}")
 
 
 def _too_long(length: int, config: DiffRhythmConfig) -> list[str]:
@@ -126,7 +126,7 @@ def conditioning(
     needed, optional = _conditions(batch, rows, length, config)
     problems = _problems(batch, needed, {**optional, "valid": (rows, length)}, config) + _too_long(length, config)
     if problems:
-        raise DataError(f"conditioning: {listed(problems)}")
+        raise DataError(f"conditioning: {join_problems(problems)}")
     if own_style is not None and "style" not in batch:
         batch = {**batch, "style": np.repeat(own_style[None], rows, axis=0)}
     without = {k: v for k, v in batch.items() if k not in ("text", "drop_style", "style")} | {

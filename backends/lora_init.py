@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from musiclora.convert.adapters.peft import LoraSpec, match_targets, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, match_targets, state_keys
 
 
 def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, np.ndarray]:

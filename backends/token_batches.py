@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.convert.errors import DataError, listed
+from musiclora.convert.errors import DataError, join_problems
 
 
 def check(batch: Arrays, vocab_size: int, n_positions: int) -> None:
@@ -30,7 +30,7 @@ def check(batch: Arrays, vocab_size: int, n_positions: int) -> None:
     if "loss_mask" in batch and not problems and np.asarray(batch["loss_mask"])[:, 0].any():
         problems.append("loss_mask scores column 0, which nothing predicts")
     if problems:
-        raise DataError(f"token batch: {listed(problems)}")
+        raise DataError(f"token batch: {join_problems(problems)}")
 
 
 def weight(batch: Arrays) -> int:

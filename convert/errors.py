@@ -38,7 +38,7 @@ class TrainingError(MusicLoraError):
     """A training run that cannot go on."""
 
 
-def listed(problems: list[str], shown: int = 5) -> str:
+def join_problems(problems: list[str], shown: int = 5) -> str:
     """Join problems into one line: the first few by name, then a count of the rest."""
     more = len(problems) - shown
     return "; ".join(problems[:shown]) + (f"; and {more} more" if more > 0 else "")

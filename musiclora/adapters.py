@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_keys, uniform
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.peft import make_uniform, read_peft
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints, matches_by_source
-from musiclora.errors import ConfigError, ConvertError, listed
+from musiclora.convert.files.safetensors_file import Arrays
+from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.models import BaseModel, _from_hub, find_model
-
-Arrays = Mapping[str, np.ndarray]
 
 
 def parse_adapter(text: str) -> tuple[str, float]:
@@ -38,7 +38,7 @@ def parse_adapter(text: str) -> tuple[str, float]:
     return path, strength
 
 
-def combine(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tuple[LoraSpec, dict[str, np.ndarray]]:
+def combine_adapters(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tuple[LoraSpec, dict[str, np.ndarray]]:
     """The sum of adapters, each times its strength, as one adapter; exact, since ranks are concatenated.
 
     Args:
@@ -85,7 +85,7 @@ def _module_shapes(states: Sequence[Arrays]) -> dict[str, tuple[int, int]]:
             if shapes.setdefault(module, shape) != shape:
                 problems.append(f"{module} is {list(shapes[module])} in one and {list(shape)} in another")
     if problems:
-        raise ConvertError(f"these adapters do not fit together: {listed(problems)}")
+        raise ConvertError(f"these adapters do not fit together: {join_problems(problems)}")
     return shapes
 
 
@@ -131,7 +131,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
             f"{path}: a DoRA adapter can be fused and converted only; make a model with "
             f"`musiclora fuse --adapter-dir {name} --output-dir NEW` and give that as --model"
         )
-    spec, state = uniform(adapter)
+    spec, state = make_uniform(adapter)
     return Adapter(path, strength, spec, state, adapter.base_model or "", adapter.record, adapter.magnitudes)
 
 

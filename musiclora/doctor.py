@@ -25,7 +25,7 @@ def memory_bytes() -> int | None:
     return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Versions, processor, memory, backends and the one `auto` takes, sound."""
     try:
         auto: str | None = choose("auto")

@@ -8,7 +8,7 @@ from musiclora.convert.errors import (
     MusicLoraError,
     OutputError,
     TrainingError,
-    listed,
+    join_problems,
 )
 
 __all__ = [
@@ -19,5 +19,5 @@ __all__ = [
     "MusicLoraError",
     "OutputError",
     "TrainingError",
-    "listed",
+    "join_problems",
 ]

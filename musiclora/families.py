@@ -18,16 +18,16 @@ _MODEL_TYPES = {"gpt2": "symbolic", "diffrhythm": "audio"}
 # Imported when they are asked for: a command loads the code of one family only.
 _JOBS = {
     "symbolic": {
-        "train": "musiclora.symbolic.preprocess",
-        "generate": "musiclora.symbolic.generate",
-        "evaluate": "musiclora.symbolic.evaluate",
-        "preprocess": "musiclora.symbolic.preprocess",
+        "train": "musiclora.symbolic.task:load_symbolic_task",
+        "generate": "musiclora.symbolic.generate:generate_from_options",
+        "evaluate": "musiclora.symbolic.evaluate:evaluate_songs",
+        "preprocess": "musiclora.symbolic.preprocess:preprocess_songs",
     },
     "audio": {
-        "train": "musiclora.audio.task",
-        "generate": "musiclora.audio.generate",
-        "evaluate": "musiclora.audio.evaluate",
-        "preprocess": "musiclora.audio.preprocess",
+        "train": "musiclora.audio.task:load_audio_task",
+        "generate": "musiclora.audio.generate:generate_from_options",
+        "evaluate": "musiclora.audio.evaluate:evaluate_recordings",
+        "preprocess": "musiclora.audio.preprocess:preprocess_recordings",
     },
 }
 
@@ -73,8 +73,9 @@ def family_of(folder: Path) -> str:
 
 
 def job(family: str, command: str) -> Any:
-    """The module with a family's part of `train`, `generate`, `evaluate` or `preprocess`."""
-    return importlib.import_module(_JOBS[family][command])
+    """The function with a family's part of `train`, `generate`, `evaluate` or `preprocess`."""
+    module, _, name = _JOBS[family][command].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def refuse_foreign(family: str, model: str, given: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from musiclora.errors import ConfigError
 
 
-class Velocities(Protocol):
+class VelocityField(Protocol):
     """The part of a FlowModel that sampling calls."""
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray: ...
@@ -25,7 +25,7 @@ def draw_times(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def sample(
-    model: Velocities,
+    model: VelocityField,
     prepared: Any,
     noise: np.ndarray,
     steps: int,

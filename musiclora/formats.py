@@ -8,7 +8,7 @@ BASE_MARK = "-base"  # ends the names of what `generate --compare` writes with t
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 ABC_SUFFIXES = (".abc",)
-SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES
+MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES
 
 
 def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from musiclora.errors import ConfigError
 
-BUNDLED = {"bundled": "symbolic", "bundled-audio": "audio"}
+BUNDLED_MODELS = {"bundled": "symbolic", "bundled-audio": "audio"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 # The last two are how the original of the audio family comes.
@@ -43,8 +43,8 @@ def find_model(name: str, option: str = "--model") -> BaseModel:
     Raises:
         ConfigError: no such folder, or the Hub cannot be reached; with what to do.
     """
-    if name in BUNDLED:
-        path = Path(str(resources.files("musiclora.bundled"))) / BUNDLED[name]
+    if name in BUNDLED_MODELS:
+        path = Path(str(resources.files("musiclora.bundled"))) / BUNDLED_MODELS[name]
         if not (path / "config.json").is_file():
             raise ConfigError(f"the bundled model is missing from this installation ({path}); reinstall musiclora")
         return BaseModel(name, path, "Apache-2.0")

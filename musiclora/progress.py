@@ -18,7 +18,9 @@ _UNIT = 1_000_000  # values; what is shown is counted in millions
 
 
 @contextmanager
-def shown(out: Reporter, what: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Callable[[Tensors], Tensors]]:
+def track_tensors(
+    out: Reporter, what: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[Callable[[Tensors], Tensors]]:
     """Yield a function that passes tensors through and shows how many million values have gone by.
 
     Args:
@@ -59,13 +61,13 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as `42 s`, `3 min 10 s` or `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
@@ -104,14 +106,14 @@ class Bar:
         if now - self._said >= self.every and done:
             self._said = now
             left = (now - self._started) / done * (total - done)
-            say(f"{self.title}: {done} of {total}{', ' + note if note else ''}, {clock(left)} left")
+            print_line(f"{self.title}: {done} of {total}{', ' + note if note else ''}, {format_duration(left)} left")
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
         if self._rich is not None:
             self._rich.console.print(text, highlight=False, markup=False)
         else:
-            say(text)
+            print_line(text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

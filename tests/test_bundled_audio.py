@@ -16,8 +16,8 @@ from musiclora.backends.base import FAMILIES
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.demo.renders import read_wave, render_instruments
-from musiclora.evaluation.audio_features import log_mel, magnitudes, resampled
-from musiclora.evaluation.scores import add
+from musiclora.evaluation.audio_features import log_mel, resample_mono, stft_magnitudes
+from musiclora.evaluation.scores import total_loss
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import read_music
@@ -56,7 +56,7 @@ def test_card_says_what_it_is_made_of_and_that_it_is_a_demonstration(folder):
 def test_codec_plays_what_it_hears(backend_name, folder, rendered):
     codec = registry.get_backend(backend_name).load_codec(folder)
     made = codec.decode(codec.encode(rendered)[0])
-    pictures = [log_mel(magnitudes(resampled(audio[0], codec.sample_rate)) ** 2) for audio in (made, rendered)]
+    pictures = [log_mel(stft_magnitudes(resample_mono(audio[0], codec.sample_rate)) ** 2) for audio in (made, rendered)]
     alike = np.corrcoef(*(picture.ravel() for picture in pictures))[0, 1]
     shifted = np.corrcoef(pictures[0].ravel(), np.roll(pictures[1], 90, axis=1).ravel())[0, 1]
 
@@ -81,7 +81,7 @@ def test_base_predicts_music_that_it_has_not_heard_better_than_guessing(backend_
     form = Form(config.max_frames, config.max_frames, config.duration_embedding)
     batches = list(fixed_batches([recording], form, 8))
 
-    assert add([model.loss(batch) for batch in batches]).mean < 0.9 * guess_loss(batches)
+    assert total_loss([model.loss(batch) for batch in batches]).mean < 0.9 * guess_loss(batches)
 
 
 def test_same_seed_gives_the_same_latents_on_both_backends(both_backends, folder):

@@ -14,7 +14,8 @@ from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.conversion.adapter import convert_adapter
 from musiclora.conversion.model import convert_model
-from musiclora.convert.adapters.peft import read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.lora import state_shapes
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig

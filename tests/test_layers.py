@@ -32,6 +32,84 @@ def layer(module: str) -> int | None:
     return FOLDERS.get(parts[1], 2) if len(parts) > 1 else 2
 
 
+# Rooms of musiclora/, from the bottom up; a file may import what lies in its own room or below it.
+ROOMS: tuple[tuple[str, ...], ...] = (
+    ("__init__", "progress", "formats", "errors", "bundled"),
+    ("models", "families", "reporting", "flow", "sampling"),
+    ("adapters", "evaluation"),
+    ("training",),
+    ("symbolic", "audio"),
+    ("demo", "conversion", "doctor"),
+    ("jobs",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a source file, with the packages mapped as in pyproject.toml."""
+    top, *rest = path.relative_to(ROOT).with_suffix("").parts
+    parts = ["musiclora", *([] if top == "musiclora" else [top]), *rest]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Modules that each module imports, imports for type checking and inside functions included."""
+    graph = {}
+    for name, path in modules.items():
+        found = imports(path)
+        graph[name] = {m for text in found for m in (text, text.rpartition(".")[0]) if m in modules and m != name}
+        # `from package import module` names the module; the package itself is not meant then
+        graph[name] -= {m for text in found if text in modules for m in (text.rpartition(".")[0],)} - set(found)
+    return graph
+
+
+def cycles_in(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach each other (Tarjan 1972: strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for target in graph[node]:
+            if target not in order:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], order[target])
+        if low[node] == order[node]:
+            group = []
+            while not group or group[-1] != node:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in order:
+            visit(node)
+    return found
+
+
+def room_of(module: str) -> str | None:
+    """First folder or file below musiclora/; None for the two lower packages."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return "__init__"
+    return None if parts[1] in FOLDERS else parts[1]
+
+
+def rises_or_crosses(module: str, target: str) -> bool:
+    """Whether an import goes to a room above, or to another room of the same floor."""
+    own, other = room_of(module), room_of(target)
+    if own is None or other is None or own == other:
+        return False
+    return FLOOR[other] >= FLOOR[own]
+
+
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -48,6 +126,30 @@ def test_frameworks_stay_in_their_folder(path):
     here = parts[1] if parts[0] == "backends" and len(parts) > 2 else None
     strays = [n for n in imports(path) if (home := FRAMEWORKS.get(n.split(".")[0])) is not None and home != here]
     assert not strays
+
+
+GRAPH = import_graph({module_of(path): path for path in SOURCES})
+
+
+def test_every_room_has_its_floor():
+    assert {room for module in GRAPH if (room := room_of(module))} == set(FLOOR)
+    assert len(list((ROOT / "musiclora").glob("[a-z]*"))) <= 20
+
+
+@pytest.mark.parametrize("module", [m for m in GRAPH if room_of(m)])
+def test_rooms_import_downwards_only(module):
+    assert [target for target in sorted(GRAPH[module]) if rises_or_crosses(module, target)] == []
+
+
+def test_no_two_files_import_each_other():
+    assert [cycle for cycle in cycles_in(GRAPH) if ".backends." not in cycle[0]] == []
+
+
+def test_the_checks_see_a_cycle_and_an_upward_import():
+    assert cycles_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert rises_or_crosses("musiclora.training.loop", "musiclora.audio.task")
+    assert rises_or_crosses("musiclora.symbolic.task", "musiclora.audio.task")
+    assert not rises_or_crosses("musiclora.audio.task", "musiclora.training.task")
 
 
 def test_the_check_itself_sees_an_upward_import(tmp_path):

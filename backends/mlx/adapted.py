@@ -10,7 +10,7 @@ import numpy as np
 from musiclora.backends.base import Arrays
 from musiclora.backends.mlx import lora
 from musiclora.backends.mlx.decoder import Adapter
-from musiclora.convert.adapters.peft import LoraSpec, match_targets
+from musiclora.convert.adapters.lora import LoraSpec, match_targets
 from musiclora.convert.errors import BackendError
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from musiclora.backends.mlx import attention, lora, ops, quantised
 from musiclora.backends.mlx.lora import DropoutPool, Weights
-from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 EMBEDDING = "transformer.wte.weight"  # also the output head

@@ -17,7 +17,7 @@ from musiclora.backends.mlx import device, dit
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
-from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.errors import DataError
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
 

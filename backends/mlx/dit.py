@@ -12,7 +12,7 @@ from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, w
 from musiclora.backends.mlx import convolution, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.lora import Weights
-from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
 PROJECTION = "input_embed.proj"

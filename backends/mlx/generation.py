@@ -13,8 +13,8 @@ from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
 from musiclora.backends.mlx.lora import Weights
 from musiclora.backends.mlx.sampler import Automaton, sample
-from musiclora.convert.adapters.peft import state_keys
-from musiclora.convert.errors import BackendError, DataError, listed
+from musiclora.convert.adapters.lora import state_keys
+from musiclora.convert.errors import BackendError, DataError, join_problems
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _check(model: MlxGpt2, prompts: np.ndarray, uniforms: np.ndarray) -> None:
     if not 0 <= prompts.min() <= prompts.max() < model.vocab_size:
         problems.append(f"ids go from {prompts.min()} to {prompts.max()}; allowed are 0 to {model.vocab_size - 1}")
     if problems:
-        raise DataError(f"generate: {listed(problems)}")
+        raise DataError(f"generate: {join_problems(problems)}")
 
 
 def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[_State]:

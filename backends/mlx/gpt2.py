@@ -13,7 +13,7 @@ from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
 from musiclora.backends.mlx.adapted import AdaptedWeights
-from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.convert.models.quantise import Packed

@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.mlx import quantised
-from musiclora.convert.adapters.peft import LoraSpec, state_keys
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.errors import ConvertError, join_problems
 
 Weights = Mapping[str, mx.array]
 
@@ -30,7 +30,7 @@ def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[in
         if k in state and tuple(state[k].shape) != tuple(shape)
     ]
     if problems:
-        raise ConvertError(f"{what} does not fit this model: {listed(problems)}")
+        raise ConvertError(f"{what} does not fit this model: {join_problems(problems)}")
 
 
 def state_shapes(

@@ -13,7 +13,7 @@ import numpy as np
 from musiclora.backends.base import Arrays, OptimSpec, StepResult
 from musiclora.backends.mlx.decoder import Dropout
 from musiclora.backends.mlx.lora import DropoutPool, check_state
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -11,7 +11,7 @@ from torch import nn
 
 from musiclora.backends.base import Arrays
 from musiclora.backends.torch import adapter as lora
-from musiclora.convert.adapters.peft import LoraSpec, check_state, match_targets, state_keys, state_shapes
+from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_keys, state_shapes
 from musiclora.convert.errors import BackendError
 
 

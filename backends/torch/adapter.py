@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musiclora.convert.adapters.peft import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
 
 ADAPTER = "default"
 

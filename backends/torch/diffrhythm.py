@@ -17,7 +17,7 @@ from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.dit_layers import Conditions
 from musiclora.backends.torch.objectives import FlowObjective
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError, DataError
 from musiclora.convert.models.diffrhythm import CONDITION
 

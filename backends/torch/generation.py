@@ -13,7 +13,7 @@ from torch import Tensor
 from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.torch.adapter import fused_weight
 from musiclora.backends.torch.functional import Decoder, Dense, norm
-from musiclora.convert.errors import ConfigError, DataError, listed
+from musiclora.convert.errors import ConfigError, DataError, join_problems
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.gpt2 import TorchGpt2
@@ -155,14 +155,14 @@ def check_request(
     if not 0 <= spec.pad_id < model.vocab_size:
         problems.append(f"pad_id is {spec.pad_id}; allowed are 0 to {model.vocab_size - 1}")
     if problems:
-        raise DataError(f"generate: {listed(problems)}")
+        raise DataError(f"generate: {join_problems(problems)}")
     if grammar is None:
         return
     if grammar.classes.shape != (model.vocab_size,):
         raise ConfigError(f"the grammar knows {grammar.classes.shape[0]} tokens, the model has {model.vocab_size}")
     dead = np.flatnonzero((grammar.transitions[:, np.unique(grammar.classes)] < 0).all(1))
     if dead.size:
-        raise ConfigError(f"the grammar's states {listed([str(s) for s in dead])} forbid every token")
+        raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
 
 
 def generate(

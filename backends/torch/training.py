@@ -13,7 +13,7 @@ from torch import Tensor
 from musiclora.backends.base import Arrays, OptimSpec, StepResult
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.adapter import DropoutPool, Masks
-from musiclora.convert.adapters.peft import check_state
+from musiclora.convert.adapters.lora import check_state
 from musiclora.convert.errors import BackendError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -19,7 +19,7 @@ from musiclora.convert.adapters.lora import (
     state_modules,
 )
 from musiclora.convert.adapters.peft import PeftAdapter
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import non_finite
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 
@@ -43,7 +43,7 @@ def audio_modules_of(state: Iterable[str], where: str) -> list[str]:
     """
     modules = state_modules(state)
     if unknown := [module for module in modules if module not in known_modules()]:
-        raise ConvertError(f"{where}: not linear layers of DiffRhythm: {listed(unknown)}")
+        raise ConvertError(f"{where}: not linear layers of DiffRhythm: {join_problems(unknown)}")
     return modules
 
 
@@ -88,7 +88,7 @@ def adapter_of(
     problems += [text for name, array in state.items() if (text := non_finite(name, array))]
     problems += [f"{key} is missing" for module in modules for key in state_keys(module) if key not in state]
     if problems or not modules:
-        raise ConvertError(f"{where}: {listed(problems or ['no LoRA arrays here'])}")
+        raise ConvertError(f"{where}: {join_problems(problems or ['no LoRA arrays here'])}")
     ranks = {module: int(state[state_keys(module)[0]].shape[0]) for module in modules}
     check_state(state, own_shapes(state, ranks), where)
     if magnitudes:

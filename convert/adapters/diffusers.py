@@ -22,7 +22,7 @@ from musiclora.convert.adapters.lora import (
 )
 from musiclora.convert.adapters.peft import PeftAdapter
 from musiclora.convert.adapters.peft_config import Own, lora_config, module_scale, refuse_others
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.files.weight_files import read_json
@@ -94,7 +94,7 @@ def read_diffusers(path: Path) -> PeftAdapter:
         keys = state_keys(match["module"])
         state[keys[match["part"] == "B"]] = array
     if problems:
-        raise ConvertError(f"{file}: {listed(problems)}")
+        raise ConvertError(f"{file}: {join_problems(problems)}")
     config = _config(metadata, str(file))
     if config.get("use_dora") and not magnitudes:
         raise ConvertError(f"{file}: a DoRA adapter without its magnitude vectors (lora_magnitude_vector)")

@@ -21,7 +21,7 @@ from musiclora.convert.adapters.lora import (
 )
 from musiclora.convert.adapters.peft import PeftAdapter
 from musiclora.convert.adapters.peft_config import Own
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_file
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 
@@ -119,7 +119,7 @@ def read_kohya(path: Path) -> PeftAdapter:
             key_a, key_b = state_keys(flat[match["flat"]])
             state[key_a if "down" in match["part"] else key_b] = array
     if problems:
-        raise ConvertError(f"{path}: {listed(problems)}")
+        raise ConvertError(f"{path}: {join_problems(problems)}")
     ranks = {module: len(state.get(state_keys(module)[0], ())) for module in state_modules(state)}
     scales = {module: alphas[module] / rank if module in alphas and rank else 1.0 for module, rank in ranks.items()}
     record = header_object(metadata, _RECORD, str(path))

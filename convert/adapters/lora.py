@@ -7,12 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from musiclora.convert.errors import ConfigError, ConvertError, listed
-from musiclora.convert.files.safetensors_file import non_finite
-
-Arrays = Mapping[str, np.ndarray]
+from musiclora.convert.errors import ConfigError, ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Arrays, non_finite
 
 # Arrays of other methods, by what their names contain; every format spells them alike.
 _OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
@@ -117,7 +113,7 @@ def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
         elif problem := non_finite(f"the magnitude vector of {module}", vector):
             problems.append(problem)
     if problems:
-        raise ConvertError(f"{where}: not a whole DoRA adapter: {listed(problems)}")
+        raise ConvertError(f"{where}: not a whole DoRA adapter: {join_problems(problems)}")
 
 
 def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -153,7 +149,7 @@ def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: s
         elif problem := non_finite(name, array):
             problems.append(problem)
     if problems:
-        raise ConvertError(f"{where}: the adapter's arrays do not fit: {listed(problems)}")
+        raise ConvertError(f"{where}: the adapter's arrays do not fit: {join_problems(problems)}")
 
 
 def state_modules(state: Iterable[str]) -> list[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Arrays
 
-Arrays = Mapping[str, np.ndarray]
 Part = tuple[LoraSpec, Arrays, float]
 
 
@@ -43,7 +43,7 @@ class Dora:
         return change
 
 
-def compress(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
+def compress_to_rank(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
     """The best adapter of a lower rank, by singular values, and how far it is from the original.
 
     Returns:
@@ -109,7 +109,7 @@ def fuse_tensors(
         yield name, array.astype(np.float32) + (update.T if conv1d else update)
     problems += [f"{module} is not in the base" for module in left]
     if problems:
-        raise ConvertError(f"the adapter does not fit this base: {listed(problems)}")
+        raise ConvertError(f"the adapter does not fit this base: {join_problems(problems)}")
 
 
 def _size(state: Arrays, module: str) -> tuple[int, int]:

@@ -10,14 +10,14 @@ import numpy as np
 from musiclora.convert.adapters.diffrhythm_modules import adapter_of
 from musiclora.convert.adapters.lora import state_keys, state_modules
 from musiclora.convert.adapters.peft import PeftAdapter
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
 
 ALPHA = 16.0  # fixed in the seed's code; its files do not say it
 _KEY = re.compile(r"(?:transformer\.)?(?P<module>.+)\.lora_(?P<part>[AB])")
 
 
-def read_seed_adapter(path: Path) -> PeftAdapter:
+def read_lora_music_generation(path: Path) -> PeftAdapter:
     """Read the seed's checkpoint into the native form; it keeps A as [in, rank] and B as [rank, out].
 
     Raises:
@@ -37,6 +37,6 @@ def read_seed_adapter(path: Path) -> PeftAdapter:
         # Transposed on the way in: where rank equals the width, the wrong one would fit as well.
         state[state_keys(match["module"])[match["part"] == "B"]] = np.ascontiguousarray(array.T)
     if problems:
-        raise ConvertError(f"{path}: {listed(problems)}")
+        raise ConvertError(f"{path}: {join_problems(problems)}")
     scales = {module: ALPHA / max(len(state.get(state_keys(module)[0], ())), 1) for module in state_modules(state)}
     return adapter_of(state, scales, str(path), "", {})

@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import alpha_for, check_magnitudes
-from musiclora.convert.adapters.peft import LoraSpec, PeftAdapter, check_state, own_shapes, state_keys, state_modules
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    alpha_for,
+    check_magnitudes,
+    check_state,
+    own_shapes,
+    state_keys,
+    state_modules,
+)
+from musiclora.convert.adapters.peft import PeftAdapter
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
-from musiclora.convert.files.safetensors_file import non_finite, read_safetensors, write_safetensors
+from musiclora.convert.files.safetensors_file import Arrays, non_finite, read_safetensors, write_safetensors
 from musiclora.convert.files.weight_files import read_json
-
-Arrays = Mapping[str, np.ndarray]
 
 _KEY = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
 _BLOCK = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
@@ -58,7 +64,7 @@ def write_mlx_lm(
     if magnitudes:
         check_magnitudes(magnitudes, state, str(folder))
     if others := [module for module in modules if not _BLOCK.fullmatch(module)]:
-        raise ConvertError(f"mlx-lm adapters are for GPT-2's blocks; it cannot hold {listed(others)}")
+        raise ConvertError(f"mlx-lm adapters are for GPT-2's blocks; it cannot hold {join_problems(others)}")
     arrays: dict[str, np.ndarray] = {}
     for module in modules:
         key_a, key_b = state_keys(module)
@@ -93,10 +99,10 @@ def read_mlx_lm(folder: Path) -> PeftAdapter:
     state, magnitudes, problems = _state(folder)
     modules = state_modules(state)
     if problems or not modules:
-        raise ConvertError(f"{folder}: {listed(problems or ['no LoRA arrays here'])}")
+        raise ConvertError(f"{folder}: {join_problems(problems or ['no LoRA arrays here'])}")
     problems = _unfilled(config, modules)
     if problems:
-        raise ConvertError(f"{folder}: {listed(problems)}")
+        raise ConvertError(f"{folder}: {join_problems(problems)}")
     check_state(state, own_shapes(state, dict.fromkeys(modules, rank)), str(folder))
     if magnitudes or config.get("fine_tune_type") == "dora":
         check_magnitudes(magnitudes, state, str(folder))

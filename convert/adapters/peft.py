@@ -18,35 +18,17 @@ from musiclora.convert.adapters.lora import (
     alpha_for,
     check_magnitudes,
     check_state,
-    match_targets,
     no_lora_array,
     own_shapes,
     state_keys,
     state_modules,
-    state_shapes,
 )
-from musiclora.convert.adapters.peft_config import PREFIX, Own, lora_config, module_scale, refuse_others
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.adapters.peft_config import PEFT_PREFIX, Own, lora_config, module_scale, refuse_others
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
-from musiclora.convert.files.safetensors_file import iter_safetensors, write_safetensors
+from musiclora.convert.files.safetensors_file import Arrays, iter_safetensors, write_safetensors
 from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.files.weight_files import read_json
-
-__all__ = [
-    "LoraSpec",
-    "PeftAdapter",
-    "check_state",
-    "match_targets",
-    "own_shapes",
-    "read_peft",
-    "state_keys",
-    "state_modules",
-    "state_shapes",
-    "uniform",
-    "write_peft",
-]
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,14 +106,14 @@ def write_peft(
     ranks = {module: own[module][0] if own else spec.rank for module in modules}
     check_state(state, own_shapes(state, ranks), str(folder))
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
-        raise ConvertError(f"{folder}: no array for the target modules {listed(unused)}")
+        raise ConvertError(f"{folder}: no array for the target modules {join_problems(unused)}")
     if magnitudes:
         check_magnitudes(magnitudes, state, str(folder))
     config = lora_config(spec, own, dora=bool(magnitudes))
     config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
-    arrays = {PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
+    arrays = {PEFT_PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
     vectors = (magnitudes or {}).items()
-    arrays |= {f"{PREFIX}{module}.{MAGNITUDE}": np.asarray(vector, np.float32) for module, vector in vectors}
+    arrays |= {f"{PEFT_PREFIX}{module}.{MAGNITUDE}": np.asarray(vector, np.float32) for module, vector in vectors}
     files: dict[str, str | bytes] = {
         "adapter_config.json": json.dumps(config, indent=2, sort_keys=True) + "\n",
         "musiclora.json": json.dumps(dict(record or {}), indent=2, ensure_ascii=False) + "\n",
@@ -174,7 +156,7 @@ def read_peft(folder: Path) -> PeftAdapter:
     )
 
 
-def uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
+def make_uniform(adapter: PeftAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]:
     """The same update with one rank and one scale: ranks padded with zeros, ratios of scales folded into B."""
     if adapter.is_uniform:
         return adapter.spec, dict(adapter.state)
@@ -203,10 +185,10 @@ def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in arrays:
-        if vector := MAGNITUDE_KEY.fullmatch(name.removeprefix(PREFIX)):
+        if vector := MAGNITUDE_KEY.fullmatch(name.removeprefix(PEFT_PREFIX)):
             magnitudes[vector["module"]] = np.asarray(array, np.float32)
             continue
-        match = STATE_KEY.fullmatch(name.removeprefix(PREFIX))
+        match = STATE_KEY.fullmatch(name.removeprefix(PEFT_PREFIX))
         if match is None:
             problems.append(no_lora_array(name))
             continue
@@ -215,7 +197,7 @@ def _read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
             problems.append(f"{key} comes twice")
         state[key] = np.asarray(array, np.float32)
     if problems:
-        raise ConvertError(f"{path}: {listed(problems)}")
+        raise ConvertError(f"{path}: {join_problems(problems)}")
     return state, magnitudes
 
 
@@ -238,4 +220,4 @@ def _check_targets(spec: LoraSpec, modules: list[str], where: str) -> None:
     problems = [f"{module} has arrays but is no target module" for module in surplus]
     problems += [f"the target module {target} has no arrays" for target in missing]
     if problems:
-        raise ConvertError(f"{where}: {listed(problems)}")
+        raise ConvertError(f"{where}: {join_problems(problems)}")

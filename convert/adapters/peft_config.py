@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 
-PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 _LARGEST = 3.4e38  # an alpha must fit float32
 
 Own = Mapping[str, tuple[int, float]]  # rank and scale of every module
@@ -103,7 +103,7 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
     if isinstance(initial, str) and initial.lower().startswith(_BASE_CHANGING):
         problems.append(f"init_lora_weights {initial!r} (it changes the base's weights too)")
     if problems:
-        raise ConvertError(f"{where}: not supported in a LoRA adapter: {listed(problems)}")
+        raise ConvertError(f"{where}: not supported in a LoRA adapter: {join_problems(problems)}")
 
 
 def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
-from musiclora.convert.files.safetensors_file import iter_safetensors, non_finite, safetensors_header
+from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
 from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.files.torch_pickle import TensorRef
-from musiclora.convert.files.weight_files import Layout, read_json, weight_files
+from musiclora.convert.files.weight_files import read_json, weight_files
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _EMA = "ema_model."
@@ -94,7 +94,7 @@ def open_source(path: Path) -> Source:
         notes += [note] if note else []
         metadata = metadata or text
     if doubled:
-        raise ConvertError(f"{path}: {listed(doubled)}")
+        raise ConvertError(f"{path}: {join_problems(doubled)}")
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     return Source(path, layout, names, config, metadata, tuple(notes))
@@ -107,7 +107,9 @@ def _files_in(folder: Path) -> list[Path]:
         return found
     found = sorted(file for file in folder.iterdir() if file.suffix in _TORCH)
     if len(found) > 1:
-        raise ConvertError(f"{folder}: several checkpoints here ({listed([f.name for f in found])}); name one of them")
+        raise ConvertError(
+            f"{folder}: several checkpoints here ({join_problems([f.name for f in found])}); name one of them"
+        )
     if not found:
         raise ConvertError(f"{folder}: no .safetensors, .pt, .pth, .bin or .ckpt file here")
     return found
@@ -148,7 +150,7 @@ def _state_dict(file: TorchFile) -> tuple[str, str]:
     for key in ("model_state_dict", "ema_model_state_dict", "state_dict"):
         if isinstance(file.tree.get(key), dict):
             others = [str(name) for name, part in file.tree.items() if name != key and isinstance(part, dict)]
-            return key, f"{file.path.name}: took {key}, left out {listed(others)}" if others else ""
+            return key, f"{file.path.name}: took {key}, left out {join_problems(others)}" if others else ""
     return "", ""
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import Flusher, write_error
 
 Arrays = Mapping[str, np.ndarray]
@@ -82,7 +82,7 @@ def iter_safetensors(path: Path, names: Collection[str] | None = None) -> Iterat
     path = Path(path)
     entries, _, data_start = _parse(path)
     if missing := sorted(set(names or ()) - set(entries)):
-        raise ConvertError(f"{path}: no tensor named {listed(missing)}")
+        raise ConvertError(f"{path}: no tensor named {join_problems(missing)}")
     with _opened(path) as file:
         for name, (dtype, shape, start) in sorted(entries.items(), key=lambda item: item[1][2]):
             if names is not None and name not in names:
@@ -135,7 +135,7 @@ def write_safetensors(
         raise write_error(Path(path), error) from error
 
 
-def cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def cast_tensor(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """Cast to dtype; a finite value that becomes infinite is an error that names the tensor."""
     if array.dtype == dtype:
         return array
@@ -201,14 +201,16 @@ def _parse(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
         raise ConvertError(f"{path}: the header's __metadata__ must map names to text")
     entries, problems = _entries(header, size - 8 - length)
     if problems:
-        raise ConvertError(f"{path}: the safetensors header does not describe this file: {listed(problems)}")
+        raise ConvertError(f"{path}: the safetensors header does not describe this file: {join_problems(problems)}")
     return entries, metadata, 8 + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
-        raise ValueError("duplicate names " + listed(sorted({name for name in names if names.count(name) > 1})[:5]))
+        raise ValueError(
+            "duplicate names " + join_problems(sorted({name for name in names if names.count(name) > 1})[:5])
+        )
     return dict(pairs)
 
 
@@ -293,8 +295,8 @@ def _write_all(
                 problems.append(f"{name} is {list(array.shape)}, expected {list(shape)}")
                 continue
             file.seek(offsets[name])
-            file.write(np.ascontiguousarray(cast(name, array, dtype)).reshape(-1).view(np.uint8).data)
+            file.write(np.ascontiguousarray(cast_tensor(name, array, dtype)).reshape(-1).view(np.uint8).data)
             flusher.wrote(array.nbytes)
     problems += [f"{name} is missing" for name in left]
     if problems:
-        raise ConvertError(f"tensors do not fit: {listed(problems)}")
+        raise ConvertError(f"tensors do not fit: {join_problems(problems)}")

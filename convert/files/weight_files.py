@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
-from musiclora.convert.files.safetensors_file import iter_safetensors, non_finite, safetensors_header
+from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
 from musiclora.convert.files.torch_file import TorchFile
 
 MAX_JSON = 50_000_000  # bytes
-
-Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,14 @@ def weight_files(folder: Path) -> WeightFiles:
     for file in ("model.safetensors", "pytorch_model.bin"):
         single, index = folder / file, folder / f"{file}.index.json"
         if single.is_file():
-            layout, metadata = header(single)
+            layout, metadata = read_header(single)
             return WeightFiles({single: tuple(layout)}, layout, metadata)
         if index.is_file():
             return _sharded(folder, index)
     raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
 
 
-def header(path: Path) -> tuple[Layout, dict[str, str]]:
+def read_header(path: Path) -> tuple[Layout, dict[str, str]]:
     """Dtype and shape of every tensor in a safetensors or torch file, and the former's metadata."""
     if path.suffix == ".safetensors":
         return safetensors_header(path)
@@ -105,10 +103,10 @@ def _sharded(folder: Path, index: Path) -> WeightFiles:
     problems: list[str] = []
     metadata: Mapping[str, str] = {}
     for file, names in names_of.items():
-        found, metadata = header(folder / file)
+        found, metadata = read_header(folder / file)
         problems += [f"{name} is not in {file}" for name in names if name not in found]
         problems += [f"{name} in {file} is not in the index" for name in found if weight_map.get(name) != file]
         layout.update(found)
     if problems:
-        raise ConvertError(f"{index}: {listed(problems)}")
+        raise ConvertError(f"{index}: {join_problems(problems)}")
     return WeightFiles({folder / file: tuple(names) for file, names in names_of.items()}, layout, metadata)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.checkpoint_source import Source, open_source
 from musiclora.convert.files.safetensors_file import dtypes_for, write_safetensors
-from musiclora.convert.models.name_mapping import Plan, Rule, Shape, plan, plan_export
+from musiclora.convert.models.name_mapping import NameMapping, Rule, Shape, map_names, map_names_for_export
 
 HEADS = 32  # whatever a configuration says: the original always builds its blocks with the library's default
 CONDITION = 512  # width of the time, start, duration and style vectors
@@ -62,7 +62,7 @@ class DiffRhythmConfig:
         if not problems and (self.depth > 1000 or self.conv_layers > 1000):
             problems.append("more than 1000 blocks")
         if problems:
-            raise ConvertError(f"DiffRhythm configuration: {listed(problems)}")
+            raise ConvertError(f"DiffRhythm configuration: {join_problems(problems)}")
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> DiffRhythmConfig:
@@ -75,7 +75,7 @@ class DiffRhythmConfig:
             raise ConvertError(f"not DiffRhythm: model_type is {config.get('model_type')!r}, expected 'diffrhythm'")
         model = config["model"]
         if missing := [key for key in ("dim", "depth", "ff_mult") if key not in model]:
-            raise ConvertError(f"DiffRhythm configuration: model has no {listed(missing)}")
+            raise ConvertError(f"DiffRhythm configuration: model has no {join_problems(missing)}")
         keys = ("dim", "depth", "ff_mult", "text_dim", "conv_layers", "mel_dim", "text_num_embeds")
         frames = config.get("max_frames", 2048)
         duration = bool(config.get("duration_embedding", frames == 6144))
@@ -146,7 +146,7 @@ def _rules(prefix: str, kernel: tuple[int, ...]) -> tuple[Rule, ...]:
     return tuple(dict.fromkeys(rules))
 
 
-LAYOUTS: dict[str, tuple[Rule, ...]] = {
+DIFFRHYTHM_LAYOUTS: dict[str, tuple[Rule, ...]] = {
     "hf": _rules("transformer.", ()),
     "bare": _rules("", ()),
     "mlx": _rules("", (0, 2, 1)),
@@ -170,7 +170,7 @@ class DiffRhythmCheckpoint:
     dtypes: dict[str, np.dtype[Any]]
     dropped: dict[str, str]
     notes: tuple[str, ...]
-    _plan: Plan
+    _plan: NameMapping
     _source: Source
 
     def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
@@ -216,7 +216,7 @@ def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmChec
         config = _inferred(shapes, path)
     if causal is not None:
         config = DiffRhythmConfig(**{**asdict(config), "causal": causal})
-    mapping = plan(LAYOUTS[layout], shapes, config.tensor_shapes(), str(path))
+    mapping = map_names(DIFFRHYTHM_LAYOUTS[layout], shapes, config.tensor_shapes(), str(path))
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
     return DiffRhythmCheckpoint(config, layout, dtypes, mapping.dropped, source.notes, mapping, source)
 
@@ -242,7 +242,7 @@ def write_diffrhythm(
         OutputError: the system refuses to write.
     """
     shapes = config.tensor_shapes()
-    moves = plan_export(LAYOUTS[layout], shapes)
+    moves = map_names_for_export(DIFFRHYTHM_LAYOUTS[layout], shapes)
     kinds = dtypes_for(shapes, dtypes)
     stored = {moves[name].target: (kinds[name], moves[name].shape(shape)) for name, shape in shapes.items()}
     moved = (
@@ -266,7 +266,7 @@ def _inferred(shapes: Mapping[str, Shape], path: Path) -> DiffRhythmConfig:
     gate, table = "transformer_blocks.0.mlp.gate_proj.weight", "text_embed.text_embed.weight"
     missing = [name for name in (gate, table, "proj_out.weight") if len(plain.get(name, ())) != 2 or 0 in plain[name]]
     if missing:
-        raise ConvertError(f"{path}: cannot tell the model's size without the matrices {listed(missing)}")
+        raise ConvertError(f"{path}: cannot tell the model's size without the matrices {join_problems(missing)}")
     inner, dim = plain[gate]
     blocks, text_blocks = (_count(plain, stem) for stem in ("transformer_blocks", "text_embed.text_blocks"))
     rows, text_dim = plain[table]

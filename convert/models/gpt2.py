@@ -10,25 +10,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.safetensors_file import FLOATS, dtype_named, write_safetensors
 from musiclora.convert.files.weight_files import WeightFiles, read_json, weight_files
 from musiclora.convert.models.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
-from musiclora.convert.models.name_mapping import Plan, Rule, plan, plan_export
+from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, map_names_for_export
 from musiclora.convert.models.quantise import (
     Packed,
     QuantisedFiles,
     packed_layout,
     packed_stream,
+    quantisation_settings,
     quantised_files,
-    settings,
 )
 
 __all__ = [
     "ACTIVATIONS",
     "GELU_TANH",
-    "LAYOUTS",
+    "GPT2_LAYOUTS",
     "Gpt2Checkpoint",
     "Gpt2Config",
     "fresh_tensors",
@@ -56,7 +56,7 @@ def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
     return (*rules, Rule("lm_head.weight", None, reason=_TIED))
 
 
-LAYOUTS: dict[str, tuple[Rule, ...]] = {
+GPT2_LAYOUTS: dict[str, tuple[Rule, ...]] = {
     "hf": _rules("transformer", transpose=False),
     "mlx": _rules("model", transpose=True),
 }
@@ -77,7 +77,7 @@ class Gpt2Checkpoint:
     config: Gpt2Config
     layout: Literal["hf", "mlx"]
     dropped: dict[str, str]
-    _plan: Plan
+    _plan: NameMapping
     _files: WeightFiles
 
     @property
@@ -150,9 +150,9 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
         raise ConvertError(f"{folder}: quantised, but not in mlx-lm's layout (names begin with 'model.')")
     masks = (".attn.bias", ".attn.masked_bias")
     if integers := [n for n, (dtype, _) in files.layout.items() if dtype not in FLOATS and not n.endswith(masks)]:
-        raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {listed(integers)}")
+        raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {join_problems(integers)}")
     shapes = _prefixed(files, layout)
-    mapping = plan(LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
+    mapping = map_names(GPT2_LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
     return Gpt2Checkpoint(folder, config, layout, mapping.dropped, mapping, files)
 
 
@@ -183,13 +183,13 @@ def write_checkpoint(
         ConvertError: missing, surplus or mis-shaped tensors, or values that do not fit the dtype.
         OutputError: the system refuses to write.
     """
-    if layout not in LAYOUTS:
-        raise ConvertError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    if layout not in GPT2_LAYOUTS:
+        raise ConvertError(f"unknown layout {layout!r}; known: {', '.join(GPT2_LAYOUTS)}")
     if bits and layout != "mlx":
         raise ConvertError("only the mlx layout holds quantised weights")
     stored = dtype_named(dtype)
     shapes = config.tensor_shapes()
-    moves = plan_export(LAYOUTS[layout], shapes)
+    moves = map_names_for_export(GPT2_LAYOUTS[layout], shapes)
     plain = {moves[name].target: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
     moved: Iterator[tuple[str, np.ndarray]] = (
@@ -198,7 +198,7 @@ def write_checkpoint(
     described: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
     if bits:
         # mlx-lm writes both keys; transformers' tools look at the second.
-        described |= dict.fromkeys(("quantization", "quantization_config"), settings(plain, bits))
+        described |= dict.fromkeys(("quantization", "quantization_config"), quantisation_settings(plain, bits))
         plain, moved = packed_layout(plain, bits), packed_stream(moved, bits)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_safetensors(
@@ -214,7 +214,7 @@ def write_checkpoint(
 
 def rows_of(name: str, array: np.ndarray, layout: str) -> np.ndarray:
     """A tensor by its canonical name as the layout keeps it, or the reverse (a swap of axes undoes itself)."""
-    return plan_export(LAYOUTS[layout], [name])[name].apply(array)
+    return map_names_for_export(GPT2_LAYOUTS[layout], [name])[name].apply(array)
 
 
 def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
             doubled.append(f"{full} is there with and without its prefix")
         shapes[full] = shape
     if doubled:
-        raise ConvertError(f"{next(iter(files.files)).parent}: {listed(doubled)}")
+        raise ConvertError(f"{next(iter(files.files)).parent}: {join_problems(doubled)}")
     return shapes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # three names of one function
 ACTIVATIONS = (*GELU_TANH, "gelu", "relu", "silu", "swish", "tanh")
@@ -75,7 +75,7 @@ class Gpt2Config:
         if not isinstance(self.layer_norm_epsilon, float | int) or not 0 <= self.layer_norm_epsilon < 1:
             problems.append(f"layer_norm_epsilon is {self.layer_norm_epsilon!r}")
         if problems:
-            raise ConvertError(f"GPT-2 configuration: {listed(problems)}")
+            raise ConvertError(f"GPT-2 configuration: {join_problems(problems)}")
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Gpt2Config:
@@ -174,7 +174,7 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
     ]
     problems += [f"{key} is set" for key in ("quantization", "quantization_config") if config.get(key)]
     if problems:
-        raise ConvertError(f"a GPT-2 variant that is not supported: {listed(problems)}")
+        raise ConvertError(f"a GPT-2 variant that is not supported: {join_problems(problems)}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:

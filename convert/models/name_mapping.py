@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 
 Shape = tuple[int, ...]
 
@@ -40,7 +40,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Move:
+class TensorMove:
     """What to do with one tensor: permute its axes, or add or drop the two axes round a vector."""
 
     source: str
@@ -63,21 +63,23 @@ class Move:
             return (1, *shape, 1)
         return tuple(shape[axis] for axis in self.order) if len(self.order) == len(shape) else tuple(shape)
 
-    def reversed(self) -> Move:
+    def reversed(self) -> TensorMove:
         """The move that undoes this one."""
         order = tuple(int(axis) for axis in np.argsort(self.order))
-        return Move(self.target, self.source, order, self.expand, self.squeeze)
+        return TensorMove(self.target, self.source, order, self.expand, self.squeeze)
 
 
 @dataclass(frozen=True)
-class Plan:
+class NameMapping:
     """A proven mapping: every source is moved or dropped, every target is filled exactly once."""
 
-    moves: tuple[Move, ...]
+    moves: tuple[TensorMove, ...]
     dropped: dict[str, str]
 
 
-def plan(rules: Sequence[Rule], sources: Mapping[str, Shape], targets: Mapping[str, Shape], where: str) -> Plan:
+def map_names(
+    rules: Sequence[Rule], sources: Mapping[str, Shape], targets: Mapping[str, Shape], where: str
+) -> NameMapping:
     """Map a container's tensors to canonical names.
 
     Args:
@@ -105,11 +107,11 @@ def plan(rules: Sequence[Rule], sources: Mapping[str, Shape], targets: Mapping[s
     names = {move.source: move.target for move in _reverse(rules, [t for t in targets if t not in filled])}
     problems += [f"{names.get(target, target)} is missing" for target in targets if target not in filled]
     if problems:
-        raise ConvertError(f"{where}: the tensors do not fit the configuration: {listed(problems)}")
-    return Plan(tuple(moves), dropped)
+        raise ConvertError(f"{where}: the tensors do not fit the configuration: {join_problems(problems)}")
+    return NameMapping(tuple(moves), dropped)
 
 
-def plan_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, Move]:
+def map_names_for_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, TensorMove]:
     """Map canonical names to a container's: {canonical name: Move to the container's name}.
 
     Raises:
@@ -118,18 +120,18 @@ def plan_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, Move]:
     wanted = list(names)
     moves = {move.source: move for move in _reverse(rules, wanted)}
     if missing := [name for name in wanted if name not in moves]:
-        raise ConvertError(f"no rule writes {listed(missing)}")
+        raise ConvertError(f"no rule writes {join_problems(missing)}")
     return moves
 
 
-def moves_of(rules: Sequence[Rule], sources: Iterable[str]) -> list[Move]:
+def moves_from_names(rules: Sequence[Rule], sources: Iterable[str]) -> list[TensorMove]:
     """Moves of the names that the table knows; nothing is proven (see `plan`)."""
     return _moves(rules, sources)[0]
 
 
-def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Move], dict[str, str], list[str]]:
+def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[TensorMove], dict[str, str], list[str]]:
     patterns = [(_compile(rule.source_pattern), rule) for rule in rules]
-    moves: list[Move] = []
+    moves: list[TensorMove] = []
     dropped: dict[str, str] = {}
     problems: list[str] = []
     for name in sources:
@@ -140,18 +142,18 @@ def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Move], d
         elif rule.target_pattern is None:
             dropped[name] = rule.reason
         else:
-            moves.append(Move(name, rule.target_pattern.format(**match.groupdict()), rule.order, rule.expanded))
+            moves.append(TensorMove(name, rule.target_pattern.format(**match.groupdict()), rule.order, rule.expanded))
     return moves, dropped, problems
 
 
-def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[Move]:
+def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[TensorMove]:
     """Moves from canonical names to the container's; names that no line yields are left out."""
     patterns = [(_compile(rule.target_pattern), rule) for rule in rules if rule.target_pattern is not None]
     for name in targets:
         for pattern, rule in patterns:
             if match := pattern.fullmatch(name):
                 source = rule.source_pattern.format(**match.groupdict())
-                yield Move(source, name, rule.order, rule.expanded).reversed()
+                yield TensorMove(source, name, rule.order, rule.expanded).reversed()
                 break
 
 

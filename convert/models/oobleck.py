@@ -10,16 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
+from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.checkpoint_source import Source, open_source
 from musiclora.convert.files.safetensors_file import dtypes_for, write_safetensors
-from musiclora.convert.models.name_mapping import Plan, Rule, Shape, moves_of, plan, plan_export
+from musiclora.convert.models.name_mapping import (
+    NameMapping,
+    Rule,
+    Shape,
+    map_names,
+    map_names_for_export,
+    moves_from_names,
+)
 from musiclora.convert.models.oobleck_config import OobleckConfig
-from musiclora.convert.models.oobleck_names import EXPORTS, PREFIX, rules
+from musiclora.convert.models.oobleck_names import EXPORTS, PRETRANSFORM_PREFIX, oobleck_rules
 
 
-def fold(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
+def fold_weight_norm(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Weight of a weight-normed layer, float32: g v / ||v||, the norm over all axes but the first.
 
     Source: Salimans and Kingma 2016 (arXiv 1602.07868), eq. 2; the axis as in torch, also for transposed convolutions.
@@ -38,10 +45,18 @@ def fold(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 FORMS = {"hf": (False, True), "mlx": (False,), "diffusers": (True,)}  # with weight norm or without
 
-__all__ = ["OobleckCheckpoint", "OobleckConfig", "fold", "is_oobleck", "read_oobleck", "unfold", "write_oobleck"]
+__all__ = [
+    "OobleckCheckpoint",
+    "OobleckConfig",
+    "fold_weight_norm",
+    "is_oobleck",
+    "read_oobleck",
+    "unfold_weight_norm",
+    "write_oobleck",
+]
 
 
-def unfold(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unfold_weight_norm(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gain (float32) and direction of a weight: the inverse of `fold`, with the weight itself as its direction."""
     norms = np.sqrt(np.square(weight.astype(np.float32)).sum(axis=(1, 2), dtype=np.float64))[:, None, None]
     direction = np.where(norms == 0, np.ones((), weight.dtype), weight)  # a kernel of zeros has none: any will do
@@ -65,7 +80,7 @@ class OobleckCheckpoint:
     weight_norm: bool
     dtypes: dict[str, np.dtype[Any]]
     dropped: dict[str, str]
-    _plan: Plan
+    _plan: NameMapping
     _source: Source
 
     def tensors(self, *, weight_norm: bool = False) -> Iterator[tuple[str, np.ndarray]]:
@@ -93,7 +108,7 @@ def _unfolded(tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, 
         if not name.endswith(".weight"):
             yield name, array
             continue
-        gain, direction = unfold(array)
+        gain, direction = unfold_weight_norm(array)
         yield f"{name}_g", gain
         yield f"{name}_v", direction
 
@@ -110,14 +125,14 @@ def _folded(tensors: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[t
             continue
         pair = (array, halves.pop(other)) if name.endswith("g") else (halves.pop(other), array)
         try:
-            yield weight, fold(*pair)
+            yield weight, fold_weight_norm(*pair)
         except ConvertError as error:
             raise ConvertError(f"{path}: {weight}: {error}") from error
 
 
 def is_oobleck(layout: Iterable[str]) -> bool:
     """Whether the names are those of this codec, in any container."""
-    plain = {name.removeprefix(PREFIX) for name in layout}
+    plain = {name.removeprefix(PRETRANSFORM_PREFIX) for name in layout}
     return any(name.startswith(("encoder.layers.", "encoder.block.")) for name in plain)
 
 
@@ -132,18 +147,20 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
         raise ConvertError(f"{path}: not the Oobleck codec: it has no encoder.layers")
     shapes = {name: shape for name, (_, shape) in source.layout.items()}
     around: dict[str, str] = {}
-    if any(name.startswith(PREFIX) for name in shapes):
+    if any(name.startswith(PRETRANSFORM_PREFIX) for name in shapes):
         layout = "pretransform"
-        around = {name: "a part of the model around the codec" for name in shapes if not name.startswith(PREFIX)}
+        around = {
+            name: "a part of the model around the codec" for name in shapes if not name.startswith(PRETRANSFORM_PREFIX)
+        }
         shapes = {name: shape for name, shape in shapes.items() if name not in around}
     elif any(name.startswith("encoder.block.") for name in shapes):
         layout = "diffusers"
     else:
         layout = "mlx" if source.metadata.get("format") == "mlx" else "hf"
     normed = any(name.endswith("weight_g") for name in shapes)
-    table = rules(layout, _stages(shapes))
+    table = oobleck_rules(layout, _stages(shapes))
     config = _config(source, table, shapes)
-    mapping = plan(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
+    mapping = map_names(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
     return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped | around, mapping, source)
 
@@ -176,7 +193,7 @@ def write_oobleck(
         raise ConvertError(f"layout {layout!r} cannot hold this codec; known: {', '.join(EXPORTS)}")
     settings = config.to_json(layout)
     shapes = config.normed_shapes() if weight_norm else config.tensor_shapes()
-    moves = plan_export(rules(layout, len(config.strides)), shapes)
+    moves = map_names_for_export(oobleck_rules(layout, len(config.strides)), shapes)
     kinds = dtypes_for(shapes, dtypes)
     stored = {moves[name].target: (kinds[name], moves[name].shape(shape)) for name, shape in shapes.items()}
     moved = (
@@ -190,7 +207,7 @@ def write_oobleck(
 
 def _stages(names: Iterable[str]) -> int:
     """Stages of the codec, counted by the encoder's changes of rate."""
-    paths = [name.removeprefix(PREFIX).split(".") for name in names]
+    paths = [name.removeprefix(PRETRANSFORM_PREFIX).split(".") for name in names]
     wide = {path[2] for path in paths if path[:2] == ["encoder", "layers"] and path[3:5] == ["layers", "4"]}
     blocks = {path[2] for path in paths if path[:2] == ["encoder", "block"]}
     return min(max(len(wide), len(blocks)), 20)
@@ -200,13 +217,13 @@ def _config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Shape]) 
     """The configuration beside the weights, or what their shapes imply."""
     if source.config.get("model_type") == "oobleck" or source.config.get("_class_name") == "AutoencoderOobleck":
         return OobleckConfig.from_json(source.config)
-    moves = {move.source: move for move in moves_of(tuple(table), shapes)}
+    moves = {move.source: move for move in moves_from_names(tuple(table), shapes)}
     plain = {move.target.removesuffix("_v"): move.shape(shapes[name]) for name, move in moves.items()}
     stages = _stages(shapes)
     needed = ["encoder.layers.0.weight", f"encoder.layers.{stages + 2}.weight", "decoder.layers.0.weight"]
     needed += [f"encoder.layers.{i}.layers.4.weight" for i in range(1, stages + 1)]
     if missing := [name for name in needed if len(plain.get(name, ())) != 3 or 0 in plain[name]]:
-        raise ConvertError(f"{source.path}: cannot tell the codec's size without the kernels {listed(missing)}")
+        raise ConvertError(f"{source.path}: cannot tell the codec's size without the kernels {join_problems(missing)}")
     channels, audio, _ = plain["encoder.layers.0.weight"]
     changes = [plain[f"encoder.layers.{i}.layers.4.weight"] for i in range(1, stages + 1)]
     return OobleckConfig(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from musiclora.convert.models.name_mapping import Rule
 
-PREFIX = "pretransform.model."  # in a checkpoint of Stable Audio, beside the diffusion model
-LAYOUTS = ("hf", "mlx", "diffusers", "pretransform")
+PRETRANSFORM_PREFIX = "pretransform.model."  # in a checkpoint of Stable Audio, beside the diffusion model
+OOBLECK_LAYOUTS = ("hf", "mlx", "diffusers", "pretransform")
 EXPORTS = ("hf", "mlx", "diffusers")
 
 _CONV, _TRANSPOSED, _SNAKE = "conv", "transposed", "snake"
@@ -13,11 +13,11 @@ _CONV, _TRANSPOSED, _SNAKE = "conv", "transposed", "snake"
 _FROM_MLX = {_CONV: (0, 2, 1), _TRANSPOSED: (2, 0, 1)}
 
 
-def rules(layout: str, stages: int) -> tuple[Rule, ...]:
+def oobleck_rules(layout: str, stages: int) -> tuple[Rule, ...]:
     """Lines that map a container's names to stable-audio-tools', for a codec of so many stages."""
     lines: list[Rule] = []
     for name, other, kind in _layers(stages):
-        source = {"diffusers": other, "pretransform": PREFIX + name}.get(layout, name)
+        source = {"diffusers": other, "pretransform": PRETRANSFORM_PREFIX + name}.get(layout, name)
         if kind == _SNAKE:
             expanded = layout == "diffusers"
             lines += [Rule(f"{source}.{leaf}", f"{name}.{leaf}", expanded=expanded) for leaf in ("alpha", "beta")]

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, listed
-from musiclora.convert.files.weight_files import Layout, WeightFiles
+from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Layout
+from musiclora.convert.files.weight_files import WeightFiles
 
 BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
 GROUP_SIZES = (64, 32, 128)  # what MLX has kernels for; the first that divides a width is taken
@@ -40,7 +41,7 @@ def group_size(shape: tuple[int, ...]) -> int | None:
     return next((size for size in GROUP_SIZES if shape[1] % size == 0), None)
 
 
-def quantise(weight: np.ndarray, bits: int, group: int) -> Packed:
+def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
     """Round a matrix to bits an element; bit for bit what `mx.quantize(weight, group, bits)` makes on the CPU.
 
     Args:
@@ -69,7 +70,7 @@ def quantise(weight: np.ndarray, bits: int, group: int) -> Packed:
     return Packed(words, scale, bias, bits)
 
 
-def dequantise(packed: Packed) -> np.ndarray:
+def dequantise_matrix(packed: Packed) -> np.ndarray:
     """The matrix in float32: scale * integer + bias."""
     rows, groups = packed.scales.shape
     integers = (packed.values[..., None] >> _shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
@@ -79,7 +80,7 @@ def dequantise(packed: Packed) -> np.ndarray:
     return dense
 
 
-def rounded(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
+def round_matrix(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
     """A matrix [rows, width] after quantising, with scales and biases in dtype, in float32.
 
     Raises:
@@ -88,8 +89,8 @@ def rounded(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
     group = group_size(weight.shape)
     if group is None:
         raise ConvertError(f"a matrix {list(weight.shape)} cannot be quantised: no group size divides its rows")
-    packed = quantise(weight, bits, group)
-    return dequantise(packed._replace(scales=packed.scales.astype(dtype), biases=packed.biases.astype(dtype)))
+    packed = quantise_matrix(weight, bits, group)
+    return dequantise_matrix(packed._replace(scales=packed.scales.astype(dtype), biases=packed.biases.astype(dtype)))
 
 
 def _shifts(bits: int) -> np.ndarray:
@@ -121,14 +122,14 @@ def packed_stream(tensors: Iterable[tuple[str, np.ndarray]], bits: int) -> Itera
         if group is None:
             yield name, array
             continue
-        packed = quantise(array, bits, group)
+        packed = quantise_matrix(array, bits, group)
         stem = name.removesuffix(".weight")
         yield name, packed.values
         yield f"{stem}.scales", packed.scales
         yield f"{stem}.biases", packed.biases
 
 
-def settings(layout: Layout, bits: int) -> dict[str, Any]:
+def quantisation_settings(layout: Layout, bits: int) -> dict[str, Any]:
     """What config.json says under `quantization`: one group size for all, and the modules that have another."""
     groups = {name.removesuffix(".weight"): group_size(shape) for name, (_, shape) in layout.items()}
     sizes = [size for size in groups.values() if size]
@@ -155,7 +156,7 @@ class QuantisedFiles(WeightFiles):
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, array) one at a time, de-quantised."""
         for name, value in self.stored():
-            yield name, dequantise(value) if isinstance(value, Packed) else value
+            yield name, dequantise_matrix(value) if isinstance(value, Packed) else value
 
     def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
         """Yield (name, array), or all parts of a quantised matrix under the name of its weight."""
@@ -206,7 +207,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
             layout[f"{stem}.weight"] = (np.dtype(np.float32), (rows, words * 32 // int(count)))
             bits[f"{stem}.weight"] = int(count)
     if problems:
-        raise ConvertError(f"{where}: its quantised tensors do not fit: {listed(problems)}")
+        raise ConvertError(f"{where}: its quantised tensors do not fit: {join_problems(problems)}")
     return QuantisedFiles(files.files, layout, files.metadata, bits)
 
 

@@ -17,11 +17,11 @@ from train_base import encoded
 from train_codec import distance
 
 from musiclora.audio.base_check import guess_loss
-from musiclora.audio.sampling import FlowRequest, solve
+from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.audio.windows import Form, Recording, fixed_batches
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import get_backend
-from musiclora.evaluation.scores import add
+from musiclora.evaluation.scores import total_loss
 from musiclora.models import find_model
 
 STRETCH = 32  # frames, 1.5 seconds
@@ -71,7 +71,7 @@ def main() -> None:
     recordings = [Recording(k, k, f"{i:064d}", v) for i, (k, v) in enumerate(held.items())]
     batches = list(fixed_batches(recordings, form, 16))
     request = FlowRequest(seed=1, count=options.clips, steps=24, guidance=0.0)
-    clips = solve(model, request, model.max_frames, None, None, None)
+    clips = sample_latents(model, request, model.max_frames, None, None, None)
     copies = {
         name: np.quantile(nearest(pieces, list(trained.values())), [0.05, 0.5]).round(3).tolist()
         for name, pieces in (("generated", clips), ("held-out", list(held.values())))
@@ -80,7 +80,7 @@ def main() -> None:
         json.dumps(
             {
                 "codec_distance": {"mean": float(np.mean(list(apart.values()))), **apart},
-                "held_out_loss": add([model.loss(batch) for batch in batches]).mean,
+                "held_out_loss": total_loss([model.loss(batch) for batch in batches]).mean,
                 "guess": guess_loss(batches),
                 "nearest_trained_stretch_5_and_50_percent": copies,
             },

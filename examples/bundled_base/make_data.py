@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.demo.corpora import Tune, base_tunes, corpus_tunes, write_tunes
+from musiclora.demo.corpora import CorpusTune, base_tunes, corpus_tunes, write_tunes
 from musiclora.symbolic.dataset.splits import near_duplicates
 from musiclora.symbolic.reading.read_folder import Song, read_music
 
@@ -22,7 +22,7 @@ COPY = 0.8  # share of 8-interval runs above which two tunes are the same piece 
 HELD_OUT = 16  # one in so many
 
 
-def read(tunes: Sequence[Tune]) -> tuple[list[Tune], list[Song]]:
+def read(tunes: Sequence[CorpusTune]) -> tuple[list[CorpusTune], list[Song]]:
     """The tunes that can be read, each with its notes."""
     by_name = {tune.name: tune for tune in tunes}
     with tempfile.TemporaryDirectory() as folder:

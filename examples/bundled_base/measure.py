@@ -20,7 +20,7 @@ import numpy as np
 
 from musiclora.symbolic.dataset.splits import interval_grams
 from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
-from musiclora.symbolic.evaluate import evaluate
+from musiclora.symbolic.evaluate import evaluate_songs
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.read_folder import read_music
 
@@ -73,7 +73,7 @@ def samples(model: str) -> list[np.ndarray]:
 def main(model: str, data: Path) -> dict[str, Any]:
     """All numbers of the card."""
     owners = owners_of_runs(melodies(data / "train"))
-    score = evaluate(data / "held-out", model).score
+    score = evaluate_songs(data / "held-out", model).score
     return {
         "held_out_bits_per_note": round(score.bits_per_note, 3),
         "held_out_loss": round(score.loss, 4),

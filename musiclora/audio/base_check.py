@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum
-from musiclora.evaluation.scores import add
+from musiclora.evaluation.scores import total_loss
 
 # A base this close to the guess, or above it, has not learnt anything about these latents.
 _GUESSING = 0.95
@@ -41,7 +41,9 @@ def guess_loss(batches: Sequence[Arrays]) -> float:
     return total / max(weight, 1.0)
 
 
-def doubt(name: str, folder: Path, loss: float, batches: Sequence[Arrays], load: Callable[[Path], Any]) -> str | None:
+def check_base_loss(
+    name: str, folder: Path, loss: float, batches: Sequence[Arrays], load: Callable[[Path], Any]
+) -> str | None:
     """A warning where a base does no better than the guess; it says so where the other causal switch is better.
 
     Args:
@@ -80,4 +82,4 @@ def _other_switch(
         (copy / "config.json").write_text(json.dumps({**config, "causal": not causal}), encoding="utf-8")
         model = load(copy)
         sums: list[LossSum] = [model.loss(batch) for batch in batches]
-    return add(sums).mean
+    return total_loss(sums).mean

@@ -9,14 +9,14 @@ from pathlib import Path
 from musiclora.audio.model import open_flow, recordings_in
 from musiclora.audio.windows import Form, fixed_batches
 from musiclora.errors import ConfigError
-from musiclora.evaluation.scores import Evaluation, add, flow_gain, flow_score, song_losses
+from musiclora.evaluation.scores import Evaluation, flow_gain, flow_score, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 
 _TOGETHER = 4096  # frames in one pass of the network
 
 
-def evaluate(
+def evaluate_recordings(
     data_dir: Path,
     model: str | None = None,
     adapters: Sequence[str] = (),
@@ -49,7 +49,7 @@ def evaluate(
     flow.set_style(opened.style)
     with out.task("scoring") as update:
         sums = song_losses(flow, batches, update)
-    score, base, difference = flow_score(add(sums), flow.latent_channels), None, None
+    score, base, difference = flow_score(total_loss(sums), flow.latent_channels), None, None
     if opened.adapters:
         flow.set_adapter(False)
         # A style that was not trained but given belongs to the recordings, and the base may know it as well.
@@ -57,6 +57,6 @@ def evaluate(
             flow.set_style(None)
         with out.task("scoring the base") as update:
             before = song_losses(flow, batches, update)
-        base, difference = flow_score(add(before), flow.latent_channels), flow_gain(before, sums)
+        base, difference = flow_score(total_loss(before), flow.latent_channels), flow_gain(before, sums)
     notes = (*opened.notes, *found.notes)
     return Evaluation(opened.backend, score, base, difference, len(sums), notes)

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.writing import checked_output, decoded, normalised, write_audio
+from musiclora.audio.files.writing import check_audio_output, decode_latents, normalise_peak, write_audio
 from musiclora.audio.init_audio import Reference, read_reference
 from musiclora.audio.model import OpenedFlow, given_style, open_flow
-from musiclora.audio.sampling import FlowRequest, solve
+from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
-from musiclora.formats import output_paths
+from musiclora.formats import BASE_MARK, output_paths
 from musiclora.progress import Reporter
 
-BASE_MARK = "-base"
 _LEAST = 16  # frames; three quarters of a second
 _UNGUIDED = 1e-5  # below it there is no second pass, and no negative style
 
@@ -51,12 +50,12 @@ class MadeAudio:
     notes: tuple[str, ...]
 
 
-def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> MadeAudio:
+def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> MadeAudio:
     """The command's part: options that were given, by parameter name."""
-    return make_audio(output, FlowRequest(**options), **common)
+    return generate_recordings(output, FlowRequest(**options), **common)
 
 
-def make_audio(
+def generate_recordings(
     output: Path,
     request: FlowRequest,
     *,
@@ -82,7 +81,7 @@ def make_audio(
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    output = checked_output(output)
+    output = check_audio_output(output)
     if compare and not adapters:
         raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
     out = reporter or Reporter()
@@ -100,7 +99,7 @@ def make_audio(
         if mark:
             opened.model.set_adapter(False)
         with out.task(f"generating ({kind})") as update:
-            pieces = solve(opened.model, request, frames, wanted, negative, reference, update)
+            pieces = sample_latents(opened.model, request, frames, wanted, negative, reference, update)
         made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
     files = _write(opened.codec, made, out)
     if any(file.silent for file in files):
@@ -113,7 +112,7 @@ def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Repo
     files, rate = [], codec.sample_rate
     with out.task("decoding") as update:
         for number, (path, kind, latents) in enumerate(made, 1):
-            audio, silent = normalised(decoded(codec, latents))
+            audio, silent = normalise_peak(decode_latents(codec, latents))
             write_audio(path, audio, rate)
             files.append(WrittenAudio(path, kind, audio.shape[1] / rate, silent))
             update(number, len(made))
@@ -148,11 +147,11 @@ def _reference(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | No
     return reference, len(reference.mask), notes
 
 
-def sample_to_folder(model: Any, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None) -> Path:
+def write_audio_sample(model: Any, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None) -> Path:
     """Write one piece of at most ten seconds while training, as `<folder>/<name>.wav`."""
     frames = min(model.max_frames, int(10 * codec.sample_rate / codec.hop))
     request = FlowRequest(seed=seed, steps=16, guidance=0.0)
-    (latents,) = solve(model, request, frames, style, None, None)
+    (latents,) = sample_latents(model, request, frames, style, None, None)
     path = folder / f"{name}.wav"
-    write_audio(path, normalised(decoded(codec, latents))[0], codec.sample_rate)
+    write_audio(path, normalise_peak(decode_latents(codec, latents))[0], codec.sample_rate)
     return path

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.adapters import Adapter, base_of, check_base, combine, find_adapter, parse_adapter
+from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
 from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import is_latents, read_latents
-from musiclora.audio.style import SUFFIXES as STYLE_SUFFIXES
+from musiclora.audio.style import STYLE_SUFFIXES as STYLE_SUFFIXES
 from musiclora.audio.style import blended_style, style_of_file, style_of_words
 from musiclora.audio.windows import Recording
 from musiclora.backends.base import FAMILIES
@@ -24,7 +24,7 @@ from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.models import BaseModel
 from musiclora.progress import Reporter
 
-LEAST = 16  # frames; a recording shorter than three quarters of a second is left out
+MIN_FRAMES = 16  # frames; a recording shorter than three quarters of a second is left out
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,15 @@ def recordings_in(
         name = str(item["source"])
         _check_latents(arrays["latents"], str(item.get("codec", "")), codec, channels, f"{folder}: {name}", base.name)
         codec = codec or str(item.get("codec", ""))
-        if len(arrays["latents"]) < LEAST:
-            notes.append(f"left out: {name} is shorter than {LEAST} latent frames")
+        if len(arrays["latents"]) < MIN_FRAMES:
+            notes.append(f"left out: {name} is shorter than {MIN_FRAMES} latent frames")
             continue
         span = f"{name}@{item['start']:g}" if item.get("start") else name
         recordings.append(
             Recording(span, name, str(item["sha256"]), arrays["latents"], arrays.get("style"), arrays.get("text"))
         )
     if not recordings:
-        raise DataError(f"{folder}: no recording is as long as {LEAST} latent frames (0.7 s)")
+        raise DataError(f"{folder}: no recording is as long as {MIN_FRAMES} latent frames (0.7 s)")
     return Found(recordings, codec, notes)
 
 
@@ -178,7 +178,7 @@ def open_flow(
     name = choose(backend)
     loaded: Any = get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype)
     if found:
-        spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+        spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
         loaded.inject_adapter(spec, state)
     codec = None
     if where is not None:

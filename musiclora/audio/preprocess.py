@@ -57,7 +57,7 @@ class LatentsResult:
         return self.encoded.notes()
 
 
-def preprocess(
+def preprocess_recordings(
     data_dir: Path,
     output_dir: Path,
     model: str,

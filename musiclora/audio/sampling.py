@@ -60,7 +60,7 @@ class FlowRequest:
             raise ConfigError("; ".join(problems))
 
 
-def solve(
+def sample_latents(
     model: Any,
     request: FlowRequest,
     frames: int,
@@ -90,7 +90,7 @@ def solve(
     for first in range(0, request.count, together):
         numbers = range(first, min(first + together, request.count))
         noise = np.stack([_noise(request.seed, i, frames, model.latent_channels) for i in numbers])
-        prepared = model.prepare(conditioning(model, len(numbers), frames, style, negative, reference))
+        prepared = model.prepare(piece_conditioning(model, len(numbers), frames, style, negative, reference))
         known, mask = (None, None) if reference is None else reference.rows(len(numbers))
         watched.rows = len(numbers)
         latents += list(flow.sample(watched, prepared, noise, request.steps, guidance, known, mask))
@@ -118,7 +118,7 @@ def _noise(seed: int, number: int, frames: int, channels: int) -> np.ndarray:
     return np.random.default_rng([seed, number]).standard_normal((frames, channels), np.float32)
 
 
-def conditioning(
+def piece_conditioning(
     model: Any,
     rows: int,
     frames: int,

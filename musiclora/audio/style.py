@@ -15,11 +15,11 @@ from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import ConfigError, ConvertError, DataError
 
-STYLE = "style.safetensors"
+STYLE_FILE = "style.safetensors"
 
 WIDTH = 512
 MUQ_RATE, MUQ_SECONDS = 24000, 10.0  # what the encoder hears of a recording: its middle
-SUFFIXES = (".npy", ".pt", ".safetensors")
+STYLE_SUFFIXES = (".npy", ".pt", ".safetensors")
 
 
 def style_of_file(path: Path) -> np.ndarray:
@@ -31,8 +31,8 @@ def style_of_file(path: Path) -> np.ndarray:
         ConfigError: another ending.
         DataError, ConvertError: unreadable, or not 512 finite values.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: a style is a file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in STYLE_SUFFIXES:
+        raise ConfigError(f"{path}: a style is a file that ends in {', '.join(STYLE_SUFFIXES)}")
     found = np.asarray(_arrays(path), np.float32).squeeze()
     if found.shape != (WIDTH,) or not np.isfinite(found).all():
         raise DataError(f"{path}: expected one style vector of {WIDTH} finite values, found shape {list(found.shape)}")
@@ -94,13 +94,13 @@ def style_of_recording(path: Path) -> np.ndarray:
         DataError: the recording is shorter than ten seconds, or cannot be read.
     """
     need_muq("--style muq")
-    audio = middle(path, MUQ_SECONDS, MUQ_RATE)
+    audio = read_middle(path, MUQ_SECONDS, MUQ_RATE)
     from musiclora.backends.torch.muq import embed_audio
 
     return embed_audio(audio)
 
 
-def middle(path: Path, seconds: float, rate: int) -> np.ndarray:
+def read_middle(path: Path, seconds: float, rate: int) -> np.ndarray:
     """Mono sound float32 [N] of so many seconds around the middle of a recording.
 
     Raises:
@@ -128,7 +128,7 @@ def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
     Raises:
         ConvertError: a style file that holds something else.
     """
-    styles = [(read_style(adapter.path / STYLE), adapter.strength) for adapter in adapters]
+    styles = [(read_style(adapter.path / STYLE_FILE), adapter.strength) for adapter in adapters]
     known = [(style, strength) for style, strength in styles if style is not None]
     if not known:
         return None
@@ -154,10 +154,10 @@ def read_style(path: Path) -> np.ndarray | None:
 
 def carry_style(source: Path, destination: Path) -> list[str]:
     """Copy an adapter's style vector into the folder that was made from it; a note where it has to stay behind."""
-    style = read_style(source / STYLE)
+    style = read_style(source / STYLE_FILE)
     if style is None:
         return []
     if not destination.is_dir():
-        return [f"the style vector does not fit into this file; it stays in {source / STYLE}"]
-    write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
+        return [f"the style vector does not fit into this file; it stays in {source / STYLE_FILE}"]
+    write_safetensors(destination / STYLE_FILE, {"style": style}, {"format": "pt"})
     return []

@@ -12,21 +12,21 @@ from typing import Any, ClassVar
 import numpy as np
 from safetensors.numpy import save
 
-from musiclora.audio.base_check import doubt
+from musiclora.audio.base_check import check_base_loss
 from musiclora.audio.split import split_recordings
-from musiclora.audio.style import STYLE, read_style
+from musiclora.audio.style import STYLE_FILE, read_style
 from musiclora.audio.windows import Form, Lazy, Recording, WindowEpochs, fixed_batches, pieces_of
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError
-from musiclora.evaluation.scores import add, flow_gain, flow_score
+from musiclora.evaluation.scores import flow_gain, flow_score, total_loss
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
-from musiclora.training.task import Pace, Scores
+from musiclora.training.task import PlanDefaults, Scores
 
 _STYLE = "style"  # among the trained arrays of the state folder
 FORM = AdapterForm(
@@ -42,7 +42,7 @@ _HALF = ("cuda", "metal")
 
 
 @dataclass(frozen=True)
-class AudioMaterial:
+class AudioTask:
     """A base and the recordings (implements `material.Material`).
 
     Attributes:
@@ -70,9 +70,11 @@ class AudioMaterial:
     vae: str | None = None
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> PlanDefaults:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
-        return Pace("frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value")
+        return PlanDefaults(
+            "frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value"
+        )
 
     @property
     def trains_style(self) -> bool:
@@ -128,7 +130,7 @@ class AudioMaterial:
 
     def check_base(self, model: Any, loss: float, config: TrainConfig, load: Callable[[Path], Any]) -> str | None:
         batches = [batch for song in self.song_batches(config) for batch in song]
-        return doubt(self.base.name, self.base.path, loss, batches, load)
+        return check_base_loss(self.base.name, self.base.path, loss, batches, load)
 
     def begin(self, model: Any, saved: Arrays | None) -> None:
         if self.trains_style:
@@ -145,11 +147,11 @@ class AudioMaterial:
         best = read_peft(folder).state
         model.write_adapter(best)
         if self.trains_style:
-            model.set_style(read_style(folder / STYLE))
+            model.set_style(read_style(folder / STYLE_FILE))
         return best
 
     def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
-        base, trained = (flow_score(add(sums), self.shape.mel_dim) for sums in (before, after))
+        base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
         return Scores(base, trained, flow_gain(before, after))
 
     def fingerprints(self) -> dict[str, str]:
@@ -159,7 +161,7 @@ class AudioMaterial:
 
     def files(self, model: Any) -> Mapping[str, bytes]:
         style = model.read_style() if self.trains_style else self._known_style()
-        return {STYLE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
+        return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
 
     def _known_style(self) -> np.ndarray:
         """The style given, or the mean of the recordings' own, as long as they are on average."""
@@ -191,16 +193,16 @@ class AudioMaterial:
         return {"max_frames": self.shape.max_frames, "style": self.style_from, "codec": self.codec, "frames": frames}
 
     def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
-        from musiclora.audio.generate import sample_to_folder
+        from musiclora.audio.generate import write_audio_sample
         from musiclora.audio.model import codec_folder
         from musiclora.backends.registry import get_backend
 
         codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
         style = model.read_style() if self.trains_style else self._known_style()
-        sample_to_folder(model, codec, folder, name, seed, style)
+        write_audio_sample(model, codec, folder, name, seed, style)
 
 
-def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMaterial:
+def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> AudioTask:
     """What Session asks of every family: find the base, encode or read the recordings, split them.
 
     Recordings are encoded into `<output-dir>-latents` beside the run, which later starts take up again.
@@ -226,4 +228,4 @@ def material(config: TrainConfig, reporter: Reporter, backend: str) -> AudioMate
     if style is None and len({r.style is None for r in found.recordings}) > 1:
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
-    return AudioMaterial(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)
+    return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

@@ -26,7 +26,7 @@ def augment(
     as_json: bool,
 ) -> None:
     """Write transposed and re-timed copies, tied to their songs: a held-out song's copies are never trained on."""
-    from musiclora.symbolic.reading.augment import augment as run
+    from musiclora.symbolic.reading.augment import augment_folder as run
     from musiclora.symbolic.reading.health import health_json, health_line
 
     with progress("writing copies") as update:

@@ -18,7 +18,7 @@ def blend(adapters: tuple[str, ...], destination: Path, rank: int | None, as_jso
     """Write several adapters, each with a strength, as one adapter into the new folder DESTINATION."""
     from dataclasses import asdict
 
-    from musiclora.conversion.blend import blend as run
+    from musiclora.conversion.blend import blend_adapters as run
 
     result, spec, error = run(adapters, destination, rank)
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from musiclora.progress import Bar, Reporter, clock, say
+from musiclora.progress import Bar, Reporter, format_duration, print_line
 
 
 class Console(Reporter):
@@ -17,7 +17,7 @@ class Console(Reporter):
 
     def say(self, text: str) -> None:
         """Print one line, above the bar where there is one."""
-        self._bar.print(text) if self._bar else say(text)
+        self._bar.print(text) if self._bar else print_line(text)
 
     @contextmanager
     def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
@@ -31,7 +31,7 @@ class Console(Reporter):
         if self._bar is None:
             self._bar = Bar("training")
             self._bar.__enter__()
-        text = f"loss {note.loss:.3f}, {note.speed:,.0f} {note.unit}/s, {clock(note.seconds_left)} left"
+        text = f"loss {note.loss:.3f}, {note.speed:,.0f} {note.unit}/s, {format_duration(note.seconds_left)} left"
         self._bar.update(note.progress.step, note.steps, text)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import click
 
 from musiclora.cli.common import backend_option, json_option, note, print_json
 
-DTYPES = click.Choice(["float32", "float16", "bfloat16"])
+DTYPE_CHOICES = click.Choice(["float32", "float16", "bfloat16"])
 
 
 @click.group()
@@ -21,7 +21,7 @@ def convert() -> None:
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Choice(["hf", "mlx", "diffusers"]), help="diffusers: the codec.")
-@click.option("--dtype", type=DTYPES, help="Of the copy.  [default: the source's]")
+@click.option("--dtype", type=DTYPE_CHOICES, help="Of the copy.  [default: the source's]")
 @click.option("--causal", is_flag=True, help="Audio: the weights are of the v1.0 line (DiffRhythm-base, -full).")
 @click.option("--quantize", type=click.Choice(["4", "8"]), help="Bits an element; symbolic, with --to mlx.")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec, to go into the same folder.")

@@ -51,6 +51,7 @@ def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json
 
 def _job(family: str, steps: int | None) -> tuple[Callable[[Path, str, Any], Any], Callable[[Any], list[str]]]:
     """The demo of a family, and what it recommends to run next."""
-    home = importlib.import_module({"symbolic": "musiclora.demo.symbolic", "audio": "musiclora.demo.audio"}[family])
+    home = importlib.import_module(f"musiclora.demo.{family}")
     options = home.Options() if steps is None else home.Options(steps=steps)
-    return (lambda folder, backend, out: home.demo(folder, backend, options, out)), home.commands
+    run, next_commands = getattr(home, f"{family}_demo"), getattr(home, f"{family}_next_commands")
+    return (lambda folder, backend, out: run(folder, backend, options, out)), next_commands

@@ -23,7 +23,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
     """
     from musiclora import doctor as jobs
 
-    report: dict[str, Any] = {"machine": jobs.machine(), "model": jobs.model_facts(model or "bundled")}
+    report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model or "bundled")}
     if data_dir:
         report |= _tables(data_dir, num_workers)
     if as_json:
@@ -51,10 +51,10 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
 def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
     """`data` of a folder with notes, `recordings` of one with sound; of an empty one the error that notes give."""
     from musiclora.audio.files.sound import audio_files
-    from musiclora.formats import SUFFIXES
+    from musiclora.formats import MUSIC_SUFFIXES
 
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
-    has_notes = data_dir.is_dir() and any(p.suffix.lower() in SUFFIXES for p in data_dir.rglob("*"))
+    has_notes = data_dir.is_dir() and any(p.suffix.lower() in MUSIC_SUFFIXES for p in data_dir.rglob("*"))
     found = {"recordings": _recordings(data_dir)} if files or foreign else {}
     return {**({"data": _data(data_dir, workers)} if has_notes or not found else {}), **found}
 
@@ -82,7 +82,7 @@ def _show(data: dict[str, Any], kind: str) -> None:
     from musiclora.audio.files import health as audio_health
     from musiclora.symbolic.reading import health
 
-    columns = health.COLUMNS if kind == "data" else audio_health.COLUMNS
+    columns = health.SONG_COLUMNS if kind == "data" else audio_health.RECORDING_COLUMNS
     rows = [columns, *data["table"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) - 1)]
     for row in rows:

@@ -56,7 +56,7 @@ def evaluate(
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
     from musiclora.cli.console import console
-    from musiclora.evaluating import evaluate as run
+    from musiclora.jobs import evaluate as run
 
     with console() as out:
         result = run(

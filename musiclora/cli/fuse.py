@@ -33,7 +33,7 @@ def fuse(
 
     from musiclora.cli.console import console
     from musiclora.cli.convert import report_check
-    from musiclora.conversion.fuse import fuse as run
+    from musiclora.conversion.fuse import fuse_adapters as run
 
     with console() as out:
         result = run(

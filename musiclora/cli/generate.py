@@ -74,7 +74,7 @@ def generate(
 ) -> None:
     """Write new music with a base model and any number of adapters."""
     from musiclora.cli.console import console
-    from musiclora.generating import generate as run
+    from musiclora.jobs import generate as run
 
     with console() as out:
         made = run(

@@ -53,7 +53,7 @@ def preprocess(
     refuse_foreign(family, name, options)
     given = {key: value for key, value in options.items() if value is not None}
     with console() as out:
-        result = job(family, "preprocess").preprocess(
+        result = job(family, "preprocess")(
             data_dir, output_dir, name, out, backend=backend, seed=seed, num_workers=num_workers, **given
         )
     for text in result.notes():

@@ -18,21 +18,21 @@ from musiclora.conversion.compare import (
     compare_logits,
     compare_velocities,
 )
-from musiclora.conversion.merged import Merged
-from musiclora.conversion.verify import Converted, beside, same_update, withdrawn_on_failure
+from musiclora.conversion.merged import MergedAdapters
+from musiclora.conversion.verify import Converted, companion_files, same_update, withdrawn_on_failure
 from musiclora.convert.adapters.diffrhythm_modules import is_audio
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_kohya
-from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, check_state, state_keys, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, Part
-from musiclora.convert.adapters.lora_music_generation import read_seed_adapter
+from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
 from musiclora.convert.adapters.mlx_lm import is_mlx_lm, read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import PeftAdapter, check_state, read_peft, state_shapes, uniform, write_peft
+from musiclora.convert.adapters.peft import PeftAdapter, make_uniform, read_peft, write_peft
 from musiclora.convert.files.safetensors_file import safetensors_header
 from musiclora.convert.files.weight_files import read_json
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.gpt2 import read_checkpoint
-from musiclora.errors import ConfigError, ConvertError, listed
+from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.models import BaseModel, find_model
 
 _FORMATS = {"symbolic": ("peft", "mlx-lm"), "audio": ("peft", "diffusers", "kohya")}
@@ -71,7 +71,7 @@ def convert_adapter(
     family = "audio" if is_audio(adapter.ranks) else "symbolic"
     if to not in _FORMATS[family]:
         raise ConfigError(f"{path}: is for the {family} family; it can become {', '.join(_FORMATS[family])}, not {to}")
-    spec, state = uniform(adapter)
+    spec, state = make_uniform(adapter)
     base = find_model(model) if model else _local_base(adapter.base_model)
     notes: list[str] = []
     if base:
@@ -99,18 +99,20 @@ def _same_magnitudes(before: PeftAdapter, after: PeftAdapter, path: Path) -> Non
     names = {*before.magnitudes, *after.magnitudes}
     found, wanted = after.magnitudes, before.magnitudes
     if wrong := [n for n in sorted(names) if not np.array_equal(found.get(n, np.nan), wanted.get(n, np.nan))]:
-        raise ConvertError(f"{path}: the magnitude vectors of {listed(wrong)} differ; it was withdrawn")
+        raise ConvertError(f"{path}: the magnitude vectors of {join_problems(wrong)} differ; it was withdrawn")
 
 
-def _side(adapter: PeftAdapter) -> Merged:
+def _side(adapter: PeftAdapter) -> MergedAdapters:
     """An adapter as what it adds to a base."""
-    spec, state = uniform(adapter)
+    spec, state = make_uniform(adapter)
     if adapter.magnitudes:
-        return Merged(None, {}, (Dora(spec, state, adapter.magnitudes),))
-    return Merged(spec, state)
+        return MergedAdapters(None, {}, (Dora(spec, state, adapter.magnitudes),))
+    return MergedAdapters(spec, state)
 
 
-def _same_logits(base: BaseModel, before: Merged, after: Merged, backend: str, path: Path) -> dict[str, Any]:
+def _same_logits(
+    base: BaseModel, before: MergedAdapters, after: MergedAdapters, backend: str, path: Path
+) -> dict[str, Any]:
     """What to report of the logits with both adapters; refuses a difference."""
     if before.dora:
         found = compare_fused(base, before, after, backend)
@@ -120,7 +122,9 @@ def _same_logits(base: BaseModel, before: Merged, after: Merged, backend: str, p
     return {"logit_difference": found.difference, "largest_logit": found.largest, "backend": found.backend}
 
 
-def _same_velocity(base: BaseModel, before: Merged, after: Merged, backend: str, path: Path) -> dict[str, Any]:
+def _same_velocity(
+    base: BaseModel, before: MergedAdapters, after: MergedAdapters, backend: str, path: Path
+) -> dict[str, Any]:
     """What to report of the velocity with both adapters; refuses a difference."""
     if before.spec is None or after.spec is None:
         found = compare_fused_velocities(base, before, after, backend)
@@ -155,7 +159,7 @@ def read_adapter(source: str) -> tuple[Path, PeftAdapter]:
 
 def _read_file(path: Path) -> PeftAdapter:
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return read_seed_adapter(path)
+        return read_lora_music_generation(path)
     try:
         names, _ = safetensors_header(path)
     except ConvertError as error:
@@ -183,7 +187,7 @@ def _write(
         "magnitudes": adapter.magnitudes,
     }
     if to == "mlx-lm":  # knows one rank and one scale
-        write_mlx_lm(destination, *uniform(adapter), **common)
+        write_mlx_lm(destination, *make_uniform(adapter), **common)
         return
     spec, state = adapter.spec, adapter.state
     common["own"] = adapter.own
@@ -192,7 +196,7 @@ def _write(
     elif to == "diffusers":
         write_diffusers(destination, spec, state, **common)
     else:
-        files = beside(path) if path.is_dir() else {}
+        files = companion_files(path) if path.is_dir() else {}
         symbolic = family == "symbolic"
         write_peft(
             destination,

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine, find_adapter, parse_adapter
-from musiclora.audio.style import STYLE, blended_style
-from musiclora.conversion.verify import Converted, beside, same_update, withdrawn_on_failure
+from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
+from musiclora.audio.style import STYLE_FILE, blended_style
+from musiclora.conversion.verify import Converted, companion_files, same_update, withdrawn_on_failure
 from musiclora.convert.adapters.diffrhythm_modules import is_audio
-from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.adapters.lora_math import Part, compress
-from musiclora.convert.adapters.peft import read_peft, state_modules, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_modules
+from musiclora.convert.adapters.lora_math import Part, compress_to_rank
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
 
 
-def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -> tuple[Converted, LoraSpec, float]:
+def blend_adapters(
+    adapters: Sequence[str], destination: Path, rank: int | None = None
+) -> tuple[Converted, LoraSpec, float]:
     """Write several adapters with their strengths as one: exact, or compressed to a rank.
 
     Returns:
@@ -30,17 +32,17 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank is {rank}; it must be at least 1")
     found = _found(adapters)
-    spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+    spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
     _same_base(found)
     error, compressed = 0.0, rank is not None and rank < spec.rank
     small_spec, small = spec, state
     if rank is not None and compressed:
-        small_spec, small, error = compress(spec, state, rank)
+        small_spec, small, error = compress_to_rank(spec, state, rank)
     record = {
         key: value for key, value in found[0].record.items() if key in {"format", "musiclora", "family", "fingerprints"}
     }
     record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
-    extra = {name: data for name, data in beside(found[0].path).items() if name != "README.md"}
+    extra = {name: data for name, data in companion_files(found[0].path).items() if name != "README.md"}
     symbolic = not is_audio(state_modules(state))
     notes: tuple[str, ...] = ()
     if (style := blended_style(found)) is not None:
@@ -57,7 +59,7 @@ def blend(adapters: Sequence[str], destination: Path, rank: int | None = None) -
             fan_in_fan_out=symbolic,
         )
         if style is not None:
-            write_safetensors(destination / STYLE, {"style": style}, {"format": "pt"})
+            write_safetensors(destination / STYLE_FILE, {"style": style}, {"format": "pt"})
         written = read_peft(destination)
         wanted: list[Part] = [(a.spec, a.state, a.strength) for a in found]
         target: list[Part] = [(small_spec, small, 1.0)] if compressed else wanted

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.conversion.merged import Merged
+from musiclora.conversion.merged import MergedAdapters
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.lora_math import fuse_tensors
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
@@ -30,7 +30,7 @@ LOGIT_TOLERANCE = 1e-5  # times max(1, largest logit): rounding of float32 sums 
 
 
 @dataclass(frozen=True)
-class Logits:
+class LogitComparison:
     """How far two models' logits are apart on one batch; None where nothing could compute them."""
 
     difference: float | None = None
@@ -50,7 +50,7 @@ class Logits:
 
 def compare_logits(
     first: BaseModel, first_adapter: Any, second: BaseModel, second_adapter: Any, backend: str
-) -> Logits:
+) -> LogitComparison:
     """Logits of two models on one batch; empty where no backend can run and none was asked for by name."""
     from musiclora.backends.registry import choose, get_backend
 
@@ -59,10 +59,10 @@ def compare_logits(
     except BackendError:
         if backend != "auto":
             raise
-        return Logits()
+        return LogitComparison()
     before = _logits(get_backend(name), first, first_adapter)
     after = _logits(get_backend(name), second, second_adapter)
-    return Logits(float(np.abs(before - after).max()), float(np.abs(before).max()), name)
+    return LogitComparison(float(np.abs(before - after).max()), float(np.abs(before).max()), name)
 
 
 def _logits(backend: Any, base: BaseModel, adapter: tuple[LoraSpec, Mapping[str, np.ndarray]] | None) -> np.ndarray:
@@ -78,7 +78,7 @@ def _logits(backend: Any, base: BaseModel, adapter: tuple[LoraSpec, Mapping[str,
     return logits
 
 
-def compare_fused(base: BaseModel, first: Merged, second: Merged, backend: str) -> Logits:
+def compare_fused(base: BaseModel, first: MergedAdapters, second: MergedAdapters, backend: str) -> LogitComparison:
     """Logits of a base with one set of adapters and with another, each fused in float32 in a temporary folder."""
     checkpoint = read_checkpoint(base.path)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def compare_fused(base: BaseModel, first: Merged, second: Merged, backend: str) 
 
 
 @dataclass(frozen=True)
-class Velocities:
+class VelocityComparison:
     """How far two models' velocities are apart on one batch; None where nothing could compute them."""
 
     difference: float | None = None
@@ -111,7 +111,7 @@ class Velocities:
 
 def compare_velocities(
     first: Path, first_adapter: AdapterParts | None, second: Path, second_adapter: AdapterParts | None, backend: str
-) -> Velocities:
+) -> VelocityComparison:
     """Velocities of two models on one batch; empty where no backend can run and none was asked for by name.
 
     Args:
@@ -124,14 +124,16 @@ def compare_velocities(
     )
 
 
-def compare_fused_velocities(base: BaseModel, first: Merged, second: Merged, backend: str) -> Velocities:
+def compare_fused_velocities(
+    base: BaseModel, first: MergedAdapters, second: MergedAdapters, backend: str
+) -> VelocityComparison:
     """Velocities of a base with one set of adapters and with another, each fused in float32 in a temporary folder.
 
     For DoRA, which the backends compute only fused. One fused model is on the disk at a time.
     """
     checkpoint = read_diffrhythm(base.path)
 
-    def fused(merged: Merged, backend: Any) -> np.ndarray:
+    def fused(merged: MergedAdapters, backend: Any) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
             write_diffrhythm(Path(folder) / "fused", checkpoint.config, tensors, "hf", "float32")
@@ -140,7 +142,9 @@ def compare_fused_velocities(base: BaseModel, first: Merged, second: Merged, bac
     return _compare(lambda b: fused(first, b), lambda b: fused(second, b), backend)
 
 
-def _compare(first: Callable[[Any], np.ndarray], second: Callable[[Any], np.ndarray], backend: str) -> Velocities:
+def _compare(
+    first: Callable[[Any], np.ndarray], second: Callable[[Any], np.ndarray], backend: str
+) -> VelocityComparison:
     """What two calls make of a backend; empty where none can run and none was asked for by name."""
     from musiclora.backends.registry import choose, get_backend
 
@@ -149,11 +153,11 @@ def _compare(first: Callable[[Any], np.ndarray], second: Callable[[Any], np.ndar
     except BackendError:
         if backend != "auto":
             raise
-        return Velocities()
+        return VelocityComparison()
     before = first(get_backend(name))
     gc.collect()  # a model refers to itself; two of a billion parameters need not be in memory at a time
     after = second(get_backend(name))
-    return Velocities(float(np.abs(before - after).max()), float(np.abs(before).max()), name)
+    return VelocityComparison(float(np.abs(before - after).max()), float(np.abs(before).max()), name)
 
 
 def _velocity(backend: Any, folder: Path, adapter: AdapterParts | None) -> np.ndarray:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.conversion.verify import Converted, largest_change, left_out, record_with_source
+from musiclora.conversion.verify import Converted, describe_dropped, largest_change, record_with_source
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.fingerprint import RECORD, Fingerprint
-from musiclora.convert.files.safetensors_file import cast, checksum, dtype_named
+from musiclora.convert.files.safetensors_file import cast_tensor, checksum, dtype_named
 from musiclora.convert.models.diffrhythm import DiffRhythmCheckpoint, is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
-from musiclora.errors import ConfigError, ConvertError, listed
-from musiclora.progress import Reporter, shown
+from musiclora.errors import ConfigError, ConvertError, join_problems
+from musiclora.progress import Reporter, track_tensors
 
 # Bytes from which a copy with unchanged values does not record its source's fingerprint: it is the copy's own, so every
 # adapter fits all the same, and SHA-256 over a billion values takes longer than all the rest.
@@ -64,7 +64,7 @@ def convert_audio(
     if not is_oobleck(names):
         raise ConvertError(
             f"{source}: neither DiffRhythm nor its codec (a GPT-2 is a folder with config.json); "
-            f"its tensors: {listed(sorted(names)[:4])}"
+            f"its tensors: {join_problems(sorted(names)[:4])}"
         )
     if vae or causal:
         raise ConfigError(f"{source}: is a codec; --vae and --causal go with the transformer")
@@ -84,20 +84,20 @@ def _transformer(
     codec = vae or (beside if beside.is_dir() else None)
     rounds = dtype is not None and any(kind.name != dtype for kind in checkpoint.dtypes.values())
     small = _size(checkpoint) < _LARGE
-    tap = _Tap(dtype, checkpoint.checksums(), fingerprint=rounds or small, rounds=rounds, own=small)
+    tap = CopyVerifier(dtype, checkpoint.checksums(), fingerprint=rounds or small, rounds=rounds, own=small)
     with atomic_folder(destination) as temporary:
         folder = temporary / "model"
         shapes = checkpoint.config.tensor_shapes()
-        with shown(out, "writing", shapes) as watch:
+        with track_tensors(out, "writing", shapes) as watch:
             kinds = dtype or checkpoint.dtypes
             write_diffrhythm(folder, checkpoint.config, tap(watch(checkpoint.tensors())), to, kinds)
-        with shown(out, "checking", shapes) as watch:
+        with track_tensors(out, "checking", shapes) as watch:
             tap.compare(watch(read_diffrhythm(folder).tensors(checked=False)), destination)
         record = record_with_source(source, tap.fingerprint()) | {"family": "audio"}
         write_json(folder / RECORD, record | ({"fingerprint": own} if (own := tap.own_fingerprint()) else {}))
         _move_up(folder)
         notes = [*checkpoint.notes, *tap.notes()]
-        notes += left_out(checkpoint.dropped)
+        notes += describe_dropped(checkpoint.dropped)
         if codec:
             notes += [f"codec: {text}" for text in _codec(codec, temporary / "vae", to, dtype, out)]
         else:
@@ -108,20 +108,20 @@ def _transformer(
 def _codec(source: Path, destination: Path, to: str, dtype: str | None, out: Reporter) -> list[str]:
     checkpoint = read_oobleck(source)
     normed = checkpoint.weight_norm if checkpoint.weight_norm in FORMS[to] else not checkpoint.weight_norm
-    tap = _Tap(dtype)
+    tap = CopyVerifier(dtype)
     shapes = checkpoint.config.normed_shapes() if normed else checkpoint.config.tensor_shapes()
     dtypes = dtype or checkpoint.dtypes_of(weight_norm=normed)
-    with shown(out, "codec, writing", shapes) as watch:
+    with track_tensors(out, "codec, writing", shapes) as watch:
         tensors = tap(watch(checkpoint.tensors(weight_norm=normed)))
         write_oobleck(destination, checkpoint.config, tensors, to, dtypes, weight_norm=normed)
-    with shown(out, "codec, checking", shapes) as watch:
+    with track_tensors(out, "codec, checking", shapes) as watch:
         tap.compare(watch(read_oobleck(destination).tensors(weight_norm=normed)), destination)
     notes = tap.notes()
     if normed != checkpoint.weight_norm:
         notes.append(
             "weights split into gain and direction" if normed else "weight norm folded into the weights, in float32"
         )
-    return [*notes, *left_out(checkpoint.dropped)]
+    return [*notes, *describe_dropped(checkpoint.dropped)]
 
 
 def _size(checkpoint: DiffRhythmCheckpoint) -> int:
@@ -130,7 +130,7 @@ def _size(checkpoint: DiffRhythmCheckpoint) -> int:
     return sum(math.prod(shape) * checkpoint.dtypes[name].itemsize for name, shape in shapes.items())
 
 
-class _Tap:
+class CopyVerifier:
     """Watches tensors stream by: the source's fingerprint, and a checksum of each as it is to be written.
 
     A checksum that the source's file states (stated: by name) is not computed again where the values stay as they are.
@@ -173,7 +173,7 @@ class _Tap:
 
     def _rounded(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
         """A tensor in the copy's dtype; numpy lets other threads work meanwhile."""
-        rounded = cast(name, array, self._dtype or array.dtype)
+        rounded = cast_tensor(name, array, self._dtype or array.dtype)
         self._sums[name] = checksum(rounded)
         if rounded is not array:
             self._changes.append(largest_change(array, rounded))
@@ -183,7 +183,9 @@ class _Tap:
         """Raise ConvertError where what was written reads back otherwise."""
         found = {name: checksum(array) for name, array in tensors}
         if differing := sorted(name for name in {**found, **self._sums} if found.get(name) != self._sums.get(name)):
-            raise ConvertError(f"{destination}: reads back with other values ({listed(differing)}); it was withdrawn")
+            raise ConvertError(
+                f"{destination}: reads back with other values ({join_problems(differing)}); it was withdrawn"
+            )
 
     def notes(self) -> list[str]:
         """What became of the values."""

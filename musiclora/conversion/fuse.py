@@ -10,14 +10,14 @@ from musiclora.adapters import base_of, check_base
 from musiclora.conversion.blend import _found
 from musiclora.conversion.fuse_diffrhythm import fuse_audio
 from musiclora.conversion.fuse_gpt2 import fuse_symbolic
-from musiclora.conversion.merged import Merged
+from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.verify import Converted
 from musiclora.convert.adapters.diffrhythm_modules import is_audio
-from musiclora.convert.adapters.peft import state_modules
+from musiclora.convert.adapters.lora import state_modules
 from musiclora.progress import Reporter
 
 
-def fuse(
+def fuse_adapters(
     adapters: Sequence[str],
     destination: Path,
     model: str | None = None,
@@ -44,7 +44,7 @@ def fuse(
         ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
     """
     found = _found(adapters, dora=True)
-    merged = Merged.of(found)
+    merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
     if is_audio(state_modules(found[0].state)):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.adapters import Adapter
-from musiclora.audio.style import STYLE, blended_style
-from musiclora.conversion.compare import FUSED_TOLERANCE, UNCOMPARED, Velocities, compare_velocities
-from musiclora.conversion.merged import Merged, Rounding
-from musiclora.conversion.verify import Converted, beside, withdrawn_on_failure
+from musiclora.audio.style import STYLE_FILE, blended_style
+from musiclora.conversion.compare import FUSED_TOLERANCE, UNCOMPARED, VelocityComparison, compare_velocities
+from musiclora.conversion.merged import MergedAdapters, Rounding
+from musiclora.conversion.verify import Converted, companion_files, withdrawn_on_failure
 from musiclora.convert.adapters.lora_math import fuse_tensors
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.fingerprint import RECORD
@@ -22,7 +22,7 @@ from musiclora.models import BaseModel
 def fuse_audio(
     base: BaseModel,
     adapters: Sequence[Adapter],
-    merged: Merged,
+    merged: MergedAdapters,
     destination: Path,
     to: str,
     dtype: str | None,
@@ -52,7 +52,7 @@ def fuse_audio(
         fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=False, dora=merged.dora)
         write_diffrhythm(destination, checkpoint.config, rounding.after(fused), to, dtype or checkpoint.dtypes)
         notes += _copy_beside(base, adapters, destination)
-        found = Velocities()
+        found = VelocityComparison()
         if merged.dora:
             notes.append(UNCOMPARED)
         elif merged.spec:
@@ -74,7 +74,7 @@ def fuse_audio(
 def _copy_beside(base: BaseModel, adapters: Sequence[Adapter], destination: Path) -> list[str]:
     """Put card, codec and style beside the fused weights; what the user should know of it."""
     notes = []
-    for name, data in beside(base.path).items():
+    for name, data in companion_files(base.path).items():
         (destination / name).write_bytes(data)
     names = {adapter.path.name: adapter.strength for adapter in adapters}
     write_json(destination / RECORD, {"family": "audio", "base_model": base.name, "fused": names})
@@ -84,7 +84,9 @@ def _copy_beside(base: BaseModel, adapters: Sequence[Adapter], destination: Path
         notes.append(f"{base.name} has no codec to copy; generate from the fused model with --vae")
     style = blended_style(adapters)
     if style is not None:
-        own = destination / "style" / STYLE  # not beside the weights: the safetensors of a model folder are one model
+        own = (
+            destination / "style" / STYLE_FILE
+        )  # not beside the weights: the safetensors of a model folder are one model
         own.parent.mkdir()
         write_safetensors(own, {"style": style}, {"format": "pt"})
         notes.append(f"the style vector is no weight and cannot be fused: generate with --style {own}")

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from musiclora.adapters import Adapter
-from musiclora.conversion.compare import LOGIT_TOLERANCE, UNCOMPARED, Logits, compare_logits
-from musiclora.conversion.merged import Merged, Rounding
-from musiclora.conversion.verify import Converted, beside, withdrawn_on_failure
+from musiclora.conversion.compare import LOGIT_TOLERANCE, UNCOMPARED, LogitComparison, compare_logits
+from musiclora.conversion.merged import MergedAdapters, Rounding
+from musiclora.conversion.verify import Converted, companion_files, withdrawn_on_failure
 from musiclora.convert.adapters.lora_math import fuse_tensors
 from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file
 from musiclora.convert.models.gpt2 import read_checkpoint, write_checkpoint
 from musiclora.errors import ConvertError
 from musiclora.models import BaseModel
-from musiclora.progress import Reporter, shown
+from musiclora.progress import Reporter, track_tensors
 
 _TOKENIZER = (
     *TOKENIZER_FILES,
@@ -28,7 +28,7 @@ _TOKENIZER = (
 def fuse_symbolic(
     base: BaseModel,
     adapters: Sequence[Adapter],
-    merged: Merged,
+    merged: MergedAdapters,
     destination: Path,
     to: str,
     dtype: str | None,
@@ -47,7 +47,7 @@ def fuse_symbolic(
     kept = dtype or checkpoint.dtype
     rounding = Rounding(kept, checkpoint.bits)
     with withdrawn_on_failure(destination):
-        with shown(out, "fusing", checkpoint.config.tensor_shapes()) as watch:
+        with track_tensors(out, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
             fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=True, dora=merged.dora)
             write_checkpoint(destination, checkpoint.config, rounding.after(fused), to, dtype=kept, extra_files=files)
@@ -59,9 +59,9 @@ def fuse_symbolic(
     return Converted(destination, to, None, logits.difference, logits.largest, logits.backend, tuple(notes))
 
 
-def _compared(base: BaseModel, merged: Merged, fused: BaseModel, backend: str) -> Logits:
+def _compared(base: BaseModel, merged: MergedAdapters, fused: BaseModel, backend: str) -> LogitComparison:
     if merged.dora or merged.spec is None:
-        return Logits()
+        return LogitComparison()
     return compare_logits(base, (merged.spec, merged.state), fused, None, backend)
 
 
@@ -73,8 +73,8 @@ def _files(
     Raises:
         ConvertError: the adapters were trained with different tokenizers.
     """
-    files = beside(base.path)
-    own = [{n: data for n, data in beside(a.path).items() if n in _TOKENIZER} for a in adapters]
+    files = companion_files(base.path)
+    own = [{n: data for n, data in companion_files(a.path).items() if n in _TOKENIZER} for a in adapters]
     own = [found for found in own if _print(found)]
     if len({_print(found) for found in own}) > 1 and not allow_base_mismatch:
         raise ConvertError("the adapters were trained with different tokenizers; --allow-base-mismatch takes the first")

@@ -12,19 +12,19 @@ import numpy as np
 
 from musiclora.conversion.verify import (
     Converted,
-    beside,
+    companion_files,
+    describe_dropped,
     largest_change,
-    left_out,
     record_with_source,
     withdrawn_on_failure,
 )
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.fingerprint import RECORD, checkpoint_fingerprint
-from musiclora.convert.files.safetensors_file import cast, checksum, dtype_named
+from musiclora.convert.files.safetensors_file import cast_tensor, checksum, dtype_named
 from musiclora.convert.models.gpt2 import read_checkpoint, rows_of, write_checkpoint
-from musiclora.convert.models.quantise import group_size, rounded
-from musiclora.errors import BackendError, ConfigError, ConvertError, listed
-from musiclora.progress import Reporter, shown
+from musiclora.convert.models.quantise import group_size, round_matrix
+from musiclora.errors import BackendError, ConfigError, ConvertError, join_problems
+from musiclora.progress import Reporter, track_tensors
 
 ROWS, LENGTH = 4, 128  # of the batch that is drawn
 
@@ -114,15 +114,15 @@ class _Gpt2Copy:
     def convert(self) -> Converted:
         """Write, read back, compare."""
         checkpoint = self._checkpoint
-        notes = left_out(checkpoint.dropped)
+        notes = describe_dropped(checkpoint.dropped)
         if self._to == "mlx" and (problems := checkpoint.config.mlx_lm_differs()):
-            notes.append(f"for musiclora's MLX backend only; mlx-lm refuses it, it lacks: {listed(problems)}")
+            notes.append(f"for musiclora's MLX backend only; mlx-lm refuses it, it lacks: {join_problems(problems)}")
         if checkpoint.bits:
             notes.append(f"de-quantised: the {checkpoint.bits}-bit values of the source are written as {self._kept}")
         with self._shown("reading") as watch:
             before = checkpoint_fingerprint(self._path, watch)
         record = record_with_source(self._path, before)
-        files = beside(self._path) | {RECORD: _json(record)}
+        files = companion_files(self._path) | {RECORD: _json(record)}
         with withdrawn_on_failure(self._destination):
             with self._shown("writing") as watch:
                 write_checkpoint(
@@ -150,7 +150,7 @@ class _Gpt2Copy:
             )
         else:
             dtype = dtype_named(self._kept)
-            change = self._largest_change(lambda name, array: cast(name, array, dtype))
+            change = self._largest_change(lambda name, array: cast_tensor(name, array, dtype))
             notes.append(
                 f"rounded from {self._checkpoint.dtype} to {self._kept}: the largest change of a weight is {change:.3g}"
             )
@@ -162,15 +162,15 @@ class _Gpt2Copy:
         def expected(name: str, array: np.ndarray) -> np.ndarray:
             rows = rows_of(name, array, "mlx")
             if group_size(rows.shape) is None:
-                return cast(name, array, dtype)
-            return rows_of(name, rounded(rows, bits, dtype), "mlx")
+                return cast_tensor(name, array, dtype)
+            return rows_of(name, round_matrix(rows, bits, dtype), "mlx")
 
         change = self._largest_change(expected)
         notes.append(f"quantised to {bits} bits an element: the largest change of a weight is {change:.3g}")
         shapes = self._checkpoint.config.tensor_shapes()
         wide = [n for n, s in shapes.items() if len(s) == 2 and not group_size(rows_of(n, np.empty(s), "mlx").shape)]
         if wide:
-            notes.append(f"left in {self._kept}, rows of no multiple of 32 values: {listed(wide)}")
+            notes.append(f"left in {self._kept}, rows of no multiple of 32 values: {join_problems(wide)}")
         notes.append(f"left in {self._kept}: layer norms and biases")
         losses = own_loss(self._path, self._destination)
         notes.append(losses.words(f"quantised to {bits} bits"))
@@ -194,11 +194,13 @@ class _Gpt2Copy:
             largest = max(largest, largest_change(array, new))
         copy = read_checkpoint(self._destination)
         if wrong := [name for name, array in copy.tensors() if checksum(array) != sums[name]]:
-            raise ConvertError(f"{self._destination}: reads back with other values ({listed(wrong)}); it was withdrawn")
+            raise ConvertError(
+                f"{self._destination}: reads back with other values ({join_problems(wrong)}); it was withdrawn"
+            )
         return largest
 
     def _shown(self, what: str) -> Any:
-        return shown(self._out, what, self._checkpoint.config.tensor_shapes())
+        return track_tensors(self._out, what, self._checkpoint.config.tensor_shapes())
 
 
 def _json(value: Any) -> bytes:

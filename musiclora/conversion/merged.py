@@ -7,20 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from musiclora.adapters import Adapter, combine
+from musiclora.adapters import Adapter, combine_adapters
 from musiclora.conversion.verify import largest_change
-from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec, check_state, state_shapes
 from musiclora.convert.adapters.lora_math import Dora
-from musiclora.convert.adapters.peft import check_state, state_shapes
-from musiclora.convert.files.safetensors_file import cast, dtype_named
+from musiclora.convert.files.safetensors_file import Arrays, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
-from musiclora.convert.models.quantise import group_size, rounded
-
-Arrays = Mapping[str, np.ndarray]
+from musiclora.convert.models.quantise import group_size, round_matrix
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedAdapters:
     """Several adapters as what is added to a base.
 
     Attributes:
@@ -33,7 +30,7 @@ class Merged:
     dora: tuple[Dora, ...] = ()
 
     @classmethod
-    def of(cls, adapters: Sequence[Adapter]) -> Merged:
+    def of(cls, adapters: Sequence[Adapter]) -> MergedAdapters:
         """Add up adapters with their strengths.
 
         Raises:
@@ -41,7 +38,7 @@ class Merged:
         """
         plain = [(a.spec, a.state, a.strength) for a in adapters if not a.magnitudes]
         dora = tuple(Dora(a.spec, a.state, a.magnitudes, a.strength) for a in adapters if a.magnitudes)
-        spec, state = combine(plain) if plain else (None, {})
+        spec, state = combine_adapters(plain) if plain else (None, {})
         return cls(spec, state, dora)
 
     def check(self, linear_shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -77,7 +74,7 @@ class Rounding:
         for name, array in tensors:
             if array is not self._base and self.dtype != "float32":
                 self._update += _square(array - self._base.astype(np.float32))
-                self._lost += _square(cast(name, array, kept).astype(np.float32) - array)
+                self._lost += _square(cast_tensor(name, array, kept).astype(np.float32) - array)
             if array is not self._base and self.bits:
                 self._step = max(self._step, _step(rows_of(name, array, "mlx"), self.bits))
             yield name, array
@@ -101,7 +98,7 @@ class Rounding:
 
 def _step(rows: np.ndarray, bits: int) -> float:
     """Largest change of a value by quantising; 0 where the matrix would stay as it is."""
-    return largest_change(rounded(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
+    return largest_change(round_matrix(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
 
 
 def _square(array: np.ndarray) -> float:

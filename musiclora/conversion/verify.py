@@ -87,7 +87,7 @@ def largest_change(first: np.ndarray, second: np.ndarray) -> float:
     return largest
 
 
-def beside(folder: Path) -> dict[str, bytes]:
+def companion_files(folder: Path) -> dict[str, bytes]:
     """Tokenizer, card and licence files of a folder, to be written beside what is made from it."""
     paths = [folder / name for name in _BESIDE]
     return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= _MAX_BESIDE}
@@ -124,7 +124,7 @@ def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> d
     return rest | ({"source_fingerprint": first} if first else {})
 
 
-def left_out(dropped: Mapping[str, str]) -> list[str]:
+def describe_dropped(dropped: Mapping[str, str]) -> list[str]:
     """Notes on names that were dropped, by their reason, counted where there are many of one kind."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in dropped.items():

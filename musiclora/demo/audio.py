@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from musiclora.audio.files.cutting import CutOptions, cut_folder
-from musiclora.audio.generate import make_audio
-from musiclora.audio.preprocess import preprocess
+from musiclora.audio.generate import generate_recordings
+from musiclora.audio.preprocess import preprocess_recordings
 from musiclora.audio.sampling import FlowRequest
 from musiclora.backends.registry import choose
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.budget import BudgetSession, is_another_demo
 from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed
 from musiclora.demo.renders import REED, clip_recordings, read_songs, render_instruments
-from musiclora.evaluation.audio_distances import distances, reductions
+from musiclora.evaluation.audio_distances import compare_recordings, distance_reductions
 from musiclora.evaluation.audio_features import Recordings
-from musiclora.evaluation.measure import apart, measure, need_audio, recording_files
+from musiclora.evaluation.measure import measure_recordings, need_audio, recording_files, split_base_versions
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 from musiclora.training.result import TrainResult
 
-DATA = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel, rendered here"
+RENDERED_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel, rendered here"
 TUNES = 70  # read; fewer are rendered
 SEGMENT = 10.0  # seconds that the recordings are cut into
 
@@ -29,7 +29,7 @@ SEGMENT = 10.0  # seconds that the recordings are cut into
 Options = AudioDemoOptions  # the name under which every family's demo has its settings
 
 
-def commands(result: AudioDemoResult) -> list[str]:
+def audio_next_commands(result: AudioDemoResult) -> list[str]:
     """What to run next."""
     adapter = result.folder / "run" / "adapter-best"
     return [
@@ -54,7 +54,7 @@ def render_data(folder: Path, o: AudioDemoOptions, out: Reporter) -> list[Path]:
     return clip_recordings(held, folder / "held-out")
 
 
-def demo(
+def audio_demo(
     folder: Path, backend: str = "auto", options: AudioDemoOptions | None = None, reporter: Reporter | None = None
 ) -> AudioDemoResult:
     """Render, adapt, generate, compare and report into a folder.
@@ -71,37 +71,39 @@ def demo(
     """
     import time
 
-    from musiclora.demo.audio_report import write
+    from musiclora.demo.audio_report import write_audio_report
 
     started = time.monotonic()
     o, out = options or AudioDemoOptions(), reporter or Reporter()
     need_audio()
     name = choose(backend)
     find_model("bundled-audio")
-    out.say(f"songs: {DATA}")
+    out.say(f"songs: {RENDERED_SONGS}")
     out.say(f"terms: {ESSEN_TERMS}")
     held_out = render_data(folder, o, out)
     training = adapt(folder, name, o, out)
     request = FlowRequest(seed=o.seed, count=o.pieces, steps=o.grid, guidance=o.guidance)
     adapter = str(training.run_dir / "adapter-best")
-    make_audio(folder / "music" / "clip.wav", request, adapters=[adapter], backend=name, compare=True, reporter=out)
-    made, bases = apart(recording_files(folder / "music"))
+    generate_recordings(
+        folder / "music" / "clip.wav", request, adapters=[adapter], backend=name, compare=True, reporter=out
+    )
+    made, bases = split_base_versions(recording_files(folder / "music"))
     sets: dict[str, Recordings] = {}
     for what, files in (("the base", bases), ("the adapted model", made), ("held-out renders", held_out)):
         with out.task(f"listening to {what}") as update:
-            sets[what] = measure(files, update)
+            sets[what] = measure_recordings(files, update)
     base, adapted, reference = sets.values()
     result = AudioDemoResult(
         folder,
         training,
-        distances(base, reference, o.seed),
-        distances(adapted, reference, o.seed),
-        reductions(base, adapted, reference, o.seed, matched=True),
+        compare_recordings(base, reference, o.seed),
+        compare_recordings(adapted, reference, o.seed),
+        distance_reductions(base, adapted, reference, o.seed, matched=True),
         list(zip(bases, made, strict=True)),
         held_out,
         time.monotonic() - started,
     )
-    write(result, o, commands(result), [f"Songs: {DATA}. Terms: {ESSEN_TERMS}."])
+    write_audio_report(result, o, audio_next_commands(result), [f"Songs: {RENDERED_SONGS}. Terms: {ESSEN_TERMS}."])
     return result
 
 
@@ -110,7 +112,7 @@ def adapt(folder: Path, backend: str, o: AudioDemoOptions, out: Reporter) -> Tra
     pieces = folder / "cut"
     if not pieces.exists():
         cut_folder(folder / "recordings", pieces, CutOptions(seconds=SEGMENT, leftover="merge"), reporter=out)
-    preprocess(pieces, folder / "latents", "bundled-audio", out, backend=backend)
+    preprocess_recordings(pieces, folder / "latents", "bundled-audio", out, backend=backend)
     config = TrainConfig(
         data_dir=str(folder / "latents"),
         output_dir=str(folder / "run"),

@@ -12,11 +12,11 @@ import numpy as np
 
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.demo.renders import read_wave
-from musiclora.evaluation.audio_features import RATE, log_mel, magnitudes, resampled
+from musiclora.evaluation.audio_features import ANALYSIS_RATE, log_mel, resample_mono, stft_magnitudes
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.inline_audio import small_waves
 from musiclora.reporting.loss_plot import loss_figure
-from musiclora.reporting.style import SCRIPT, STYLE
+from musiclora.reporting.style import PAGE_SCRIPT, PAGE_STYLE
 from musiclora.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ SHOWN = 4  # pairs that can be heard in the page
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str], notes: Sequence[str]) -> None:
+def write_audio_report(
+    result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str], notes: Sequence[str]
+) -> None:
     """Write `report.html` into the demo's folder; it appears whole or not at all."""
     title = "A reed on a model of other instruments"
     parts = [
@@ -47,7 +49,7 @@ def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str],
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{title}</title>
-<style>{STYLE}</style>
+<style>{PAGE_STYLE}</style>
 </head>
 <body>
 <main>
@@ -55,7 +57,7 @@ def write(result: AudioDemoResult, o: AudioDemoOptions, commands: Sequence[str],
 <p class="soft">The bundled audio model adapted to rendered Han melodies, on {escape(result.training.backend)}</p>
 {"".join(parts)}
 </main>
-<script>{SCRIPT}</script>
+<script>{PAGE_SCRIPT}</script>
 </body>
 </html>
 """,
@@ -70,14 +72,14 @@ def mel_picture(paths: Sequence[tuple[str, Path]]) -> bytes:
     axes = figure.subplots(1, len(paths), squeeze=False)[0]
     for axis, (name, path) in zip(axes, paths, strict=True):
         audio, rate = read_wave(path)
-        mel = log_mel(magnitudes(resampled(np.ascontiguousarray(audio.T), rate)) ** 2)
+        mel = log_mel(stft_magnitudes(resample_mono(np.ascontiguousarray(audio.T), rate)) ** 2)
         extent = (0.0, len(audio) / rate, 0.0, float(len(mel)))
         axis.imshow(
             mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=mel.max() - 70, vmax=mel.max()
         )
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("seconds", fontsize=9)
-        axis.set_ylabel(f"mel band, up to {RATE // 2000} kHz", fontsize=9)
+        axis.set_ylabel(f"mel band, up to {ANALYSIS_RATE // 2000} kHz", fontsize=9)
     return figure_png(figure, dpi=110)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 from musiclora.training.loop import Epochs, LoopOptions
-from musiclora.training.plan import Plan
+from musiclora.training.plan import TrainingPlan
 from musiclora.training.run_folder import CONFIG, Run
 from musiclora.training.session import Session
 
@@ -21,10 +21,10 @@ class BudgetSession(Session):
         super().__init__(config, reporter, prepared)
         self.budget = budget
 
-    def _measured(self, plan: Plan, data: Epochs) -> Plan:
+    def _measured(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         return self.shortened(super()._measured(plan, data))
 
-    def shortened(self, plan: Plan) -> Plan:
+    def shortened(self, plan: TrainingPlan) -> TrainingPlan:
         """The plan with as many steps as fit into the budget in seconds, at least ten, and a warning if fewer."""
         if plan.seconds is None or plan.seconds <= self.budget:
             return plan
@@ -40,7 +40,7 @@ class BudgetSession(Session):
             warnings=(*plan.warnings, warning),
         )
 
-    def _loop_options(self, plan: Plan) -> LoopOptions:
+    def _loop_options(self, plan: TrainingPlan) -> LoopOptions:
         return dataclasses.replace(super()._loop_options(plan), evaluate_epochs=max(1, plan.epochs // 8))
 
 

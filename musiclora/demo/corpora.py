@@ -33,7 +33,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Tune:
+class CorpusTune:
     """One tune of a corpus, as ABC text.
 
     Attributes:
@@ -98,7 +98,7 @@ def corpus_folder() -> Path:
     return folder
 
 
-def corpus_tunes(name: str) -> list[Tune]:
+def corpus_tunes(name: str) -> list[CorpusTune]:
     """All tunes of one corpus that have music, in the order of files and of the tunes in them.
 
     Args:
@@ -110,7 +110,7 @@ def corpus_tunes(name: str) -> list[Tune]:
     if name not in CORPORA:
         raise DataError(f"no corpus is called {name!r}; known: {', '.join(CORPORA)}")
     corpus, root = CORPORA[name], corpus_folder()
-    tunes: list[Tune] = []
+    tunes: list[CorpusTune] = []
     for pattern in corpus.files:
         paths = sorted(root.glob(pattern))
         if not paths:
@@ -120,17 +120,17 @@ def corpus_tunes(name: str) -> list[Tune]:
     return tunes
 
 
-def han_folk_songs() -> list[Tune]:
+def han_folk_songs() -> list[CorpusTune]:
     """The Chinese (Han) songs of the Essen collection in a fixed order; print `ESSEN_TERMS` where they are used."""
     return corpus_tunes("han")
 
 
-def base_tunes() -> list[Tune]:
+def base_tunes() -> list[CorpusTune]:
     """Every tune that the bundled base may learn from (Aird, Ryan, O'Neill), near-duplicates still among them."""
     return [tune for name in BASE_CORPORA for tune in corpus_tunes(name)]
 
 
-def write_tunes(tunes: Iterable[Tune], folder: Path) -> list[Path]:
+def write_tunes(tunes: Iterable[CorpusTune], folder: Path) -> list[Path]:
     """Write each tune to `folder/<name>.abc`, numbered X:1 as a file of its own, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -146,7 +146,7 @@ def split_abc(text: str) -> list[str]:
     return [part.rstrip() + "\n" for part in re.split(r"(?m)^(?=X:)", text)[1:]]
 
 
-def _tunes_of_file(corpus: Corpus, path: Path, root: Path) -> list[Tune]:
+def _tunes_of_file(corpus: Corpus, path: Path, root: Path) -> list[CorpusTune]:
     texts = split_abc(_decode(path.read_bytes()))
     width = len(str(len(texts)))
     stem = re.sub(r"[^A-Za-z0-9]+", "-", path.stem)
@@ -156,10 +156,10 @@ def _tunes_of_file(corpus: Corpus, path: Path, root: Path) -> list[Tune]:
     return [_tune(name, text, source, corpus.terms) for name, text in numbered if _has_music(text)]
 
 
-def _tune(name: str, text: str, source: str, terms: str) -> Tune:
+def _tune(name: str, text: str, source: str, terms: str) -> CorpusTune:
     title = re.search(r"(?m)^T:[ \t]*(.*?)[ \t]*$", text)
     number = re.match(r"X:\s*(\d+)", text)
-    return Tune(name, title[1] if title else name, int(number[1]) if number else 0, text, source, terms)
+    return CorpusTune(name, title[1] if title else name, int(number[1]) if number else 0, text, source, terms)
 
 
 def _has_music(text: str) -> bool:
@@ -175,7 +175,7 @@ def _decode(data: bytes) -> str:
         return data.decode("latin-1").replace("\r\n", "\n")
 
 
-def order_by_seed(tunes: Sequence[Tune], seed: int) -> list[Tune]:
+def order_by_seed(tunes: Sequence[CorpusTune], seed: int) -> list[CorpusTune]:
     """The tunes in an order drawn from the seed, the same on every machine."""
     import numpy as np
 

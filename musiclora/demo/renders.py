@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import OutputError
-from musiclora.demo.corpora import Tune, write_tunes
+from musiclora.demo.corpora import CorpusTune, write_tunes
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import Song, read_music
@@ -41,7 +41,7 @@ REED = {"shehnai": 111}
 
 
 @dataclass(frozen=True)
-class Recording:
+class Render:
     """One rendered file: its instrument, and the names of the tunes in it."""
 
     path: Path
@@ -49,7 +49,7 @@ class Recording:
     tunes: tuple[str, ...]
 
 
-def read_songs(tunes: Sequence[Tune], reporter: Reporter) -> list[Song]:
+def read_songs(tunes: Sequence[CorpusTune], reporter: Reporter) -> list[Song]:
     """Notes of tunes, in their order; what cannot be read is left out."""
     with tempfile.TemporaryDirectory() as scratch:
         write_tunes(tunes, Path(scratch))
@@ -88,7 +88,7 @@ def portions(songs: Sequence[Song], seconds: float) -> Iterator[list[Song]]:
 
 def render_instruments(
     songs: Sequence[Song], instruments: dict[str, int], folder: Path, seconds: float, reporter: Reporter, what: str
-) -> list[Recording]:
+) -> list[Render]:
     """Render one recording an instrument, each of other songs, at 44.1 kHz in stereo; files that are there are kept.
 
     Args:
@@ -116,12 +116,12 @@ def render_instruments(
             path = folder / f"{name}.wav"
             if not path.is_file():
                 _render(run, program, path)
-            made.append(Recording(path, name, tuple(song.name for song in run)))
+            made.append(Render(path, name, tuple(song.name for song in run)))
         update(len(instruments), len(instruments))
     return made
 
 
-def clip_recordings(recordings: Sequence[Recording], folder: Path, seconds: float = 128 * 2048 / 44100) -> list[Path]:
+def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float = 128 * 2048 / 44100) -> list[Path]:
     """Cut recordings into `<folder>/<instrument>-01.wav` and so on, as long as what the bundled model makes.
 
     A rest shorter than that, such as the last notes' reverberation, is left out.

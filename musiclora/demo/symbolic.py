@@ -9,27 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musiclora.adapters import combine, find_adapter
+from musiclora.adapters import combine_adapters, find_adapter
 from musiclora.backends.base import FAMILIES, LossSum
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo.budget import BudgetSession, is_another_demo
 from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, write_tunes
-from musiclora.demo.symbolic_report import ReportData, ReportSample, write_report
+from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.demo.symbolic_samples import Sample, make_samples
-from musiclora.evaluation.scores import Gain, Score, gain, score
+from musiclora.evaluation.scores import Gain, Score, song_losses, token_gain, token_score, total_loss
 from musiclora.models import find_model
 from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.dataset.splits import split
+from musiclora.symbolic.dataset.splits import split_pieces
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.preprocess import Prepared, Songs, add, song_batches, song_losses
+from musiclora.symbolic.task import Songs, SymbolicTask
 from musiclora.training.config import TrainConfig
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import Run
 
 SONGS, CHOOSING, TEST = 20, 10, 40
-DATA = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel"
+HAN_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class DemoResult:
         }
 
 
-def commands(result: DemoResult) -> list[str]:
+def symbolic_next_commands(result: DemoResult) -> list[str]:
     """What to run next."""
     adapter = result.folder / "run" / "adapter-best"
     return [
@@ -139,14 +140,14 @@ def choose_songs(backend_tokenizer: Any, seed: int, reporter: Reporter) -> tuple
         with reporter.task("reading songs") as update:
             found = load_pieces(Path(scratch), backend_tokenizer, on_progress=update)
     pieces = found.pieces
-    outer = split(pieces, TEST / len(pieces), seed)
+    outer = split_pieces(pieces, TEST / len(pieces), seed)
     rest = [pieces[i] for i in outer.train][: SONGS + CHOOSING]
-    inner = split(rest, CHOOSING / len(rest), seed)
+    inner = split_pieces(rest, CHOOSING / len(rest), seed)
     songs = Songs([rest[i] for i in inner.train], [rest[i] for i in inner.val], found.health, [])
     return songs, [pieces[i] for i in outer.val]
 
 
-def demo(
+def symbolic_demo(
     folder: Path, backend: str = "auto", options: DemoOptions | None = None, reporter: Reporter | None = None
 ) -> DemoResult:
     """Adapt, score, generate, render and report into a folder.
@@ -166,11 +167,11 @@ def demo(
     base = find_model("bundled")
     shape = read_checkpoint(base.path).config
     tokenizer = find_tokenizer(base, shape.vocab_size, None)
-    out.say(f"songs: {DATA}")
+    out.say(f"songs: {HAN_SONGS}")
     out.say(f"terms: {ESSEN_TERMS}")
     songs, test = choose_songs(tokenizer, o.seed, out)
     config = TrainConfig(
-        data_dir=DATA,
+        data_dir=HAN_SONGS,
         output_dir=str(folder / "run"),
         model="bundled",
         backend=name,
@@ -186,16 +187,16 @@ def demo(
         patience=1000,
         transpose=o.transpose,
     )
-    session = BudgetSession(config, o.seconds, out, Prepared(base, tokenizer, shape.n_positions, songs))
+    session = BudgetSession(config, o.seconds, out, SymbolicTask(base, tokenizer, shape.n_positions, songs))
     training = session.train(restart=is_another_demo(session.run, config))
     batches = song_batches(test, tokenizer, session.length)
     notes = [piece.notes for piece in test]
     model, (spec, state) = _adapted(name, base.path, training)
     before, after = _both(model, batches, out)
-    crossed = {name: add(after).mean, **_elsewhere(name, base.path, spec, state, batches, out)}
+    crossed = {name: total_loss(after).mean, **_elsewhere(name, base.path, spec, state, batches, out)}
     samples = make_samples(model, tokenizer, folder / "music", o.seed, o.pieces, o.tokens, out)
-    scores = score(add(before), sum(notes)), score(add(after), sum(notes))
-    difference, seconds = gain(before, after, notes), time.monotonic() - started
+    scores = token_score(total_loss(before), sum(notes)), token_score(total_loss(after), sum(notes))
+    difference, seconds = token_gain(before, after, notes), time.monotonic() - started
     result = DemoResult(folder, training, *scores, difference, crossed, samples, seconds)
     _report(result, songs, o)
     return result
@@ -204,7 +205,7 @@ def demo(
 def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
     losses = ", ".join(f"{name} {loss:.6f}" for name, loss in result.crossed.items())
     samples = [ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav) for s in result.samples]
-    write_report(
+    write_symbolic_report(
         result.folder / "report.html",
         ReportData(
             title="Chinese folk songs on a fiddle-tune model",
@@ -216,7 +217,7 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
             update=result.training.update,
             samples=samples,
             health=songs.health,
-            commands=commands(result),
+            commands=symbolic_next_commands(result),
             settings={
                 "songs to train on": len(songs.train),
                 "songs to choose the best step by": len(songs.held_out),
@@ -231,7 +232,7 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
                 "seed": o.seed,
             },
             notes=[
-                f"Songs: {DATA}. Terms: {ESSEN_TERMS}.",
+                f"Songs: {HAN_SONGS}. Terms: {ESSEN_TERMS}.",
                 f"Loss of the same adapter on the test songs, in nats a token, by backend: {losses}.",
             ],
         ),
@@ -240,7 +241,7 @@ def _report(result: DemoResult, songs: Songs, o: DemoOptions) -> None:
 
 def _adapted(backend: str, base: Path, training: TrainResult) -> tuple[Any, tuple[Any, Any]]:
     adapter = find_adapter(str(training.run_dir / "adapter-best"))
-    spec, state = combine([(adapter.spec, adapter.state, 1.0)])
+    spec, state = combine_adapters([(adapter.spec, adapter.state, 1.0)])
     model: Any = get_backend(backend).load(FAMILIES["symbolic"], base)
     model.inject_adapter(spec, state)
     return model, (spec, state)
@@ -265,5 +266,5 @@ def _elsewhere(name: str, base: Path, spec: Any, state: Any, batches: Any, out: 
         model: Any = get_backend(other).load(FAMILIES["symbolic"], base)
         model.inject_adapter(spec, state)
         with out.task(f"loading the adapter in {other}") as update:
-            losses[other] = add(song_losses(model, batches, update)).mean
+            losses[other] = total_loss(song_losses(model, batches, update)).mean
     return losses

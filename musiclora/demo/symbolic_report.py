@@ -15,7 +15,7 @@ from musiclora.reporting.html import _image, _section, _text_table, _uri
 from musiclora.reporting.inline_audio import small_waves
 from musiclora.reporting.loss_plot import loss_figure
 from musiclora.reporting.piano_roll import Limits, Roll, pianoroll_figure, roll_of, shared_limits
-from musiclora.reporting.style import SCRIPT, STYLE
+from musiclora.reporting.style import PAGE_SCRIPT, PAGE_STYLE
 from musiclora.symbolic.reading.health import HealthRow, health_line
 
 _NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -72,7 +72,7 @@ class ReportData:
     notes: Sequence[str] = ()
 
 
-def write_report(path: Path, data: ReportData) -> None:
+def write_symbolic_report(path: Path, data: ReportData) -> None:
     """Write the report as one HTML file that appears whole or not at all.
 
     Args:
@@ -100,7 +100,7 @@ def write_report(path: Path, data: ReportData) -> None:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(data.title)}</title>
-<style>{STYLE}</style>
+<style>{PAGE_STYLE}</style>
 </head>
 <body>
 <main>
@@ -108,7 +108,7 @@ def write_report(path: Path, data: ReportData) -> None:
 <p class="soft">{escape(data.subtitle)}</p>
 {"".join(parts)}
 </main>
-<script>{SCRIPT}</script>
+<script>{PAGE_SCRIPT}</script>
 </body>
 </html>
 """

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from musiclora.errors import DataError
-from musiclora.evaluation.audio_features import FEATURE_NAMES, Recordings, level_gain, log_mel, magnitudes, resampled
+from musiclora.evaluation.audio_features import (
+    FEATURE_NAMES,
+    Recordings,
+    level_gain,
+    log_mel,
+    resample_mono,
+    stft_magnitudes,
+)
 
 RESAMPLES, SPLITS = 1000, 20
 _CONSTANT = 1e-6  # a deviation this small beside the mean is rounding
@@ -118,7 +125,7 @@ def spectral_distance(generated: np.ndarray, reference: np.ndarray) -> float:
     return float(pair_errors(generated, reference).mean())
 
 
-def distances(generated: Recordings, reference: Recordings, seed: int = 0) -> Distances:
+def compare_recordings(generated: Recordings, reference: Recordings, seed: int = 0) -> Distances:
     """Both distances with 95 % bootstrap intervals over the files of both sets (1,000 resamples, percentiles).
 
     Features keep the scale of the whole reference in every resample and split. An interval is widened to hold its
@@ -148,7 +155,7 @@ def distances(generated: Recordings, reference: Recordings, seed: int = 0) -> Di
     )
 
 
-def ranked(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
+def rank_recordings(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
     """Each generated recording's own Audio Feature Distance and Spectral Distance, the nearest by the former first.
 
     Raises:
@@ -185,7 +192,7 @@ def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spr
     )
 
 
-def reductions(
+def distance_reductions(
     baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0, *, matched: bool = False
 ) -> tuple[Spread, Spread]:
     """By what share both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 is farther away.
@@ -246,9 +253,9 @@ def framewise_distance(audio: np.ndarray, rate: int, original: np.ndarray, origi
     seconds = audio.shape[-1] / rate, original.shape[-1] / original_rate
     if abs(seconds[0] - seconds[1]) > 0.1:
         raise DataError(f"is {seconds[0]:.2f} s long and its original {seconds[1]:.2f} s; frames do not correspond")
-    reference = resampled(original, original_rate)
+    reference = resample_mono(original, original_rate)
     gain = level_gain(reference)
-    spectra = [log_mel(magnitudes(gain * part) ** 2) for part in (resampled(audio, rate), reference)]
+    spectra = [log_mel(stft_magnitudes(gain * part) ** 2) for part in (resample_mono(audio, rate), reference)]
     frames = min(part.shape[1] for part in spectra)
     first, second = (part[:, :frames].astype(np.float64) for part in spectra)
     return float(((first - second) ** 2).mean())

@@ -8,7 +8,9 @@ import numpy as np
 
 from musiclora.errors import DataError
 
-RATE = 22050  # Hz; what librosa's features are usually computed at, so that figures of other papers are comparable
+ANALYSIS_RATE = (
+    22050  # Hz; what librosa's features are usually computed at, so that figures of other papers are comparable
+)
 WINDOW, HOP, MELS, MFCCS = 2048, 512, 128, 20  # samples, samples, bands, coefficients
 FLOOR_DB = 80.0  # below a recording's loudest mel value nothing is told apart
 LEVEL = 0.1  # root mean square that every recording is brought to before it is analysed
@@ -49,7 +51,7 @@ class Recordings:
         return len(self.names)
 
 
-def resampled(audio: np.ndarray, rate: int) -> np.ndarray:
+def resample_mono(audio: np.ndarray, rate: int) -> np.ndarray:
     """Mix to one channel at 22,050 Hz, without its mean: a constant offset is not heard.
 
     Args:
@@ -67,10 +69,10 @@ def resampled(audio: np.ndarray, rate: int) -> np.ndarray:
         raise DataError("holds samples that are not numbers")
     if mono.size < SHORTEST * rate:
         raise DataError(f"is {mono.size / rate:.4g} s long; at least {SHORTEST} s can be measured")
-    if rate != RATE:
+    if rate != ANALYSIS_RATE:
         import soxr
 
-        mono = soxr.resample(mono.astype(np.float32), rate, RATE)
+        mono = soxr.resample(mono.astype(np.float32), rate, ANALYSIS_RATE)
     centred: np.ndarray = (mono - mono.mean(dtype=np.float64)).astype(np.float32)
     return centred
 
@@ -98,12 +100,12 @@ def log_mel(power: np.ndarray) -> np.ndarray:
     """
     import librosa
 
-    mel = librosa.feature.melspectrogram(S=power, sr=RATE, n_mels=MELS)
+    mel = librosa.feature.melspectrogram(S=power, sr=ANALYSIS_RATE, n_mels=MELS)
     decibels: np.ndarray = librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=FLOOR_DB)
     return decibels
 
 
-def magnitudes(samples: np.ndarray) -> np.ndarray:
+def stft_magnitudes(samples: np.ndarray) -> np.ndarray:
     """Magnitudes of the short-time Fourier transform, float32 [1025, 1 + N // 512], of samples [N]."""
     import librosa
 
@@ -111,7 +113,7 @@ def magnitudes(samples: np.ndarray) -> np.ndarray:
     return result
 
 
-def analyse(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
+def measure_features(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Measure one recording.
 
     Args:
@@ -128,9 +130,9 @@ def analyse(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
     Source: the features are librosa's (McFee et al. 2015) with its default parameters, except that chroma assumes
         A = 440 Hz (an estimated tuning would hide what may be a trait of the music) and contrast has the floor, too.
     """
-    samples = resampled(audio, rate)
+    samples = resample_mono(audio, rate)
     samples = level_gain(samples) * samples  # features do not depend on how loud a recording was made
-    magnitude = magnitudes(samples)
+    magnitude = stft_magnitudes(samples)
     power = magnitude**2
     mel = log_mel(power)
     frames = [*_timbre(mel, magnitude, power), *_shape(magnitude, samples)]
@@ -146,19 +148,19 @@ def _timbre(mel: np.ndarray, magnitude: np.ndarray, power: np.ndarray) -> list[n
     floored = np.maximum(magnitude, magnitude.max() * np.float32(10 ** (-FLOOR_DB / 20)))
     return [
         feature.mfcc(S=mel, n_mfcc=MFCCS),
-        feature.chroma_stft(S=power, sr=RATE, tuning=0.0),
-        feature.spectral_contrast(S=floored, sr=RATE),
+        feature.chroma_stft(S=power, sr=ANALYSIS_RATE, tuning=0.0),
+        feature.spectral_contrast(S=floored, sr=ANALYSIS_RATE),
     ]
 
 
 def _shape(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
     from librosa import feature
 
-    centroid = feature.spectral_centroid(S=magnitude, sr=RATE)
+    centroid = feature.spectral_centroid(S=magnitude, sr=ANALYSIS_RATE)
     return [
         centroid,
-        feature.spectral_bandwidth(S=magnitude, sr=RATE, centroid=centroid),
-        feature.spectral_rolloff(S=magnitude, sr=RATE),
+        feature.spectral_bandwidth(S=magnitude, sr=ANALYSIS_RATE, centroid=centroid),
+        feature.spectral_rolloff(S=magnitude, sr=ANALYSIS_RATE),
         feature.zero_crossing_rate(samples, frame_length=WINDOW, hop_length=HOP),
     ]
 
@@ -167,6 +169,6 @@ def _rhythm(mel: np.ndarray) -> tuple[np.ndarray, float]:
     from librosa import feature
     from librosa.onset import onset_strength
 
-    strength = onset_strength(S=mel, sr=RATE, hop_length=HOP)
-    tempo = feature.tempo(onset_envelope=strength, sr=RATE, hop_length=HOP)
+    strength = onset_strength(S=mel, sr=ANALYSIS_RATE, hop_length=HOP)
+    tempo = feature.tempo(onset_envelope=strength, sr=ANALYSIS_RATE, hop_length=HOP)
     return strength, float(np.atleast_1d(tempo)[0])

@@ -9,10 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.errors import ConfigError, DataError, listed
-from musiclora.evaluation.audio_distances import Distances, Spread, distances, framewise_distance, ranked, reductions
+from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.evaluation.audio_distances import (
+    Distances,
+    Spread,
+    compare_recordings,
+    distance_reductions,
+    framewise_distance,
+    rank_recordings,
+)
 from musiclora.evaluation.audio_features import Recordings
-from musiclora.evaluation.measure import apart, correspond, measure, need_audio, read, recording_files, said
+from musiclora.evaluation.measure import (
+    are_same_pieces,
+    measure_recordings,
+    need_audio,
+    prefix_path,
+    read_excerpt,
+    recording_files,
+    split_base_versions,
+)
 from musiclora.evaluation.spectra_plot import spectra_picture
 from musiclora.formats import BASE_MARK
 from musiclora.progress import Reporter
@@ -118,19 +133,21 @@ def compare_folders(
     need_audio()
     if picture and picture.is_dir():
         raise ConfigError(f"--picture {picture}: a folder; give the name of a PNG file")
-    made, bases = apart(recording_files(generated_dir))
+    made, bases = split_base_versions(recording_files(generated_dir))
     files = {"generated": made, "reference": recording_files(reference_dir)}
     if baseline_dir or bases:
         files["baseline"] = recording_files(baseline_dir) if baseline_dir else bases
     sets: dict[str, Recordings] = {}
     for what, paths in files.items():
         with out.task(f"listening to the {what} recordings") as update:
-            sets[what] = measure(paths, update)
+            sets[what] = measure_recordings(paths, update)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
-    found = distances(generated, reference)
+    found = compare_recordings(generated, reference)
     reduction = None
     if baseline:
-        reduction = reductions(baseline, generated, reference, matched=correspond(generated.names, baseline.names))
+        reduction = distance_reductions(
+            baseline, generated, reference, matched=are_same_pieces(generated.names, baseline.names)
+        )
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:
@@ -143,9 +160,10 @@ def compare_folders(
         notes.append(f"{len(bases)} files whose names end in {BASE_MARK} are by the base alone: {taken}")
     if found.constant:
         notes.append(
-            f"left out of the distance, since all reference recordings share them: {listed(list(found.constant))}"
+            "left out of the distance, since all reference recordings share them: "
+            f"{join_problems(list(found.constant))}"
         )
-    return Comparison(found, framewise, reduction, ranked(generated, reference), tuple(notes))
+    return Comparison(found, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
 
 
 def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int], None]) -> float:
@@ -154,13 +172,15 @@ def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int]
         {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths} for folder, paths in files.items()
     )
     if lonely := sorted(set(generated) ^ set(reference)):
-        raise DataError(f"--paired needs files of the same names in both folders; without a partner: {listed(lonely)}")
+        raise DataError(
+            f"--paired needs files of the same names in both folders; without a partner: {join_problems(lonely)}"
+        )
     values = []
     for done, (name, path) in enumerate(sorted(generated.items()), 1):
-        (audio, rate, _), (original, original_rate, _) = read(path), read(reference[name])
+        (audio, rate, _), (original, original_rate, _) = read_excerpt(path), read_excerpt(reference[name])
         try:
             values.append(framewise_distance(audio, rate, original, original_rate))
         except DataError as error:
-            raise DataError(said(path, error)) from None
+            raise DataError(prefix_path(path, error)) from None
         update(done, len(generated))
     return float(np.mean(values))

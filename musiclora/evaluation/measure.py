@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.errors import ConfigError, DataError, listed
-from musiclora.evaluation.audio_features import LONGEST, Recordings, analyse
+from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.evaluation.audio_features import LONGEST, Recordings, measure_features
 from musiclora.formats import BASE_MARK
-from musiclora.formats import SUFFIXES as SYMBOLIC_SUFFIXES
+from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
 
 
 def need_audio() -> None:
@@ -20,7 +20,7 @@ def need_audio() -> None:
         raise ConfigError(f"comparing recordings needs {', '.join(missing)}; try: pip install 'musiclora[audio]'")
 
 
-def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def split_base_versions(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Part what `generate --compare` wrote: the music itself, and the base's versions of it."""
     known = {path.with_suffix("") for path in files}
     bases = {
@@ -31,13 +31,13 @@ def apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [path for path in files if path not in bases], [path for path in files if path in bases]
 
 
-def correspond(generated: Sequence[str], bases: Sequence[str]) -> bool:
+def are_same_pieces(generated: Sequence[str], bases: Sequence[str]) -> bool:
     """Whether two lists of file names are the same one by one, but for endings and the mark of the base's versions."""
     first, second = ([Path(name).stem.removesuffix(BASE_MARK) for name in names] for names in (generated, bases))
     return first == second
 
 
-def measure(files: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> Recordings:
+def measure_recordings(files: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> Recordings:
     """Measure recordings; one that cannot be measured is left out and named, of a long one the first 300 s count.
 
     Args:
@@ -53,24 +53,24 @@ def measure(files: Sequence[Path], on_progress: Callable[[int, int], None] | Non
     long: list[str] = []
     for done, path in enumerate(files, 1):
         try:
-            audio, rate, cut = read(path)
-            rows.append(analyse(audio, rate))
+            audio, rate, cut = read_excerpt(path)
+            rows.append(measure_features(audio, rate))
         except DataError as error:
-            left_out.append(f"left out {said(path, error)}")
+            left_out.append(f"left out {prefix_path(path, error)}")
         else:
             names.append(path.name)
             long += [path.name] if cut else []
         if on_progress:
             on_progress(done, len(files))
     if not rows:
-        raise DataError(f"no recording can be measured: {listed(left_out)}")
+        raise DataError(f"no recording can be measured: {join_problems(left_out)}")
     if long:
         left_out.append(f"only the first {LONGEST:.0f} s were measured of {', '.join(long)}")
     vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
     return Recordings(tuple(names), vectors, spectra, tuple(left_out))
 
 
-def said(path: Path, error: DataError) -> str:
+def prefix_path(path: Path, error: DataError) -> str:
     """An error with the file's name in front, if it is not there already."""
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"
@@ -97,7 +97,7 @@ def recording_files(folder: Path) -> list[Path]:
     raise DataError(f"{folder}: no recordings in this folder")
 
 
-def read(path: Path) -> tuple[np.ndarray, int, bool]:
+def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
     """Samples float32 [channels, N] of at most 300 s, the rate in Hz, and whether there was more.
 
     Raises:

@@ -81,7 +81,7 @@ def flow_score(total: LossSum, channels: int) -> FlowScore:
     return FlowScore(total.mean, round(total.weight / channels))
 
 
-def score(total: LossSum, notes: int) -> Score:
+def token_score(total: LossSum, notes: int) -> Score:
     """Score of a summed loss over songs that hold so many notes."""
     bits = total.total / math.log(2) / notes if notes else float("nan")
     perplexity = math.exp(total.mean) if total.mean < 700 else float("inf")
@@ -151,7 +151,7 @@ class Evaluation:
         return lines
 
 
-def gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:
+def token_gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:
     """Gain in bits a note over the same songs, with its spread over songs.
 
     Args:
@@ -182,12 +182,12 @@ def song_losses(
     """Summed loss of each song, given the batches of each on its own."""
     sums = []
     for number, song in enumerate(batches, 1):
-        sums.append(add([model.loss(batch) for batch in song]))
+        sums.append(total_loss([model.loss(batch) for batch in song]))
         if on_song is not None:
             on_song(number, len(batches))
     return sums
 
 
-def add(parts: Sequence[LossSum]) -> LossSum:
+def total_loss(parts: Sequence[LossSum]) -> LossSum:
     """Sum of sums."""
     return LossSum(sum(p.total for p in parts), sum(p.weight for p in parts))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.files.atomic import atomic_write
-from musiclora.evaluation.audio_features import MELS, RATE
+from musiclora.evaluation.audio_features import ANALYSIS_RATE, MELS
 from musiclora.reporting.figure import figure_png
 
 _GENERATED, _REFERENCE, _GREY = "#c2571a", "#2563a8", "#57534e"
@@ -27,7 +27,9 @@ def spectra_figure(generated: np.ndarray, reference: np.ndarray) -> Any:
     import librosa
     from matplotlib.figure import Figure
 
-    hertz = librosa.mel_frequencies(n_mels=MELS + 2, fmin=0, fmax=RATE / 2)[1:-1]  # the outer two are only edges
+    hertz = librosa.mel_frequencies(n_mels=MELS + 2, fmin=0, fmax=ANALYSIS_RATE / 2)[
+        1:-1
+    ]  # the outer two are only edges
     figure = Figure(figsize=(8.5, 4.2), layout="constrained")
     axis = figure.subplots()
     for name, spectra, colour in (("reference", reference, _REFERENCE), ("generated", generated, _GENERATED)):

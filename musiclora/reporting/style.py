@@ -1,6 +1,6 @@
 """How the report looks: one style sheet for light, dark, narrow and paper, and the script of its copy buttons."""
 
-STYLE = """
+PAGE_STYLE = """
 :root { --ink: #1c1917; --soft: #57534e; --paper: #fafaf9; --card: #ffffff; --line: #e0dcd8; --good: #166534;
   --goodbg: #ecfdf3; --flat: #854d0e; --flatbg: #fefce8; --bad: #991b1b; --badbg: #fef2f2; --accent: #1d4f8c;
   }
@@ -67,7 +67,7 @@ td.bars { width: 45%; }
   avoid; } main { padding: 0; max-width: none; } }
 """
 
-SCRIPT = """
+PAGE_SCRIPT = """
 document.querySelectorAll('.command button').forEach(function (button) {
   button.addEventListener('click', function () {
     var code = button.parentElement.querySelector('code');

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.errors import DataError
-from musiclora.evaluation.scores import Evaluation, gain, score
+from musiclora.evaluation.scores import Evaluation, song_losses, token_gain, token_score, total_loss
 from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.model import open_model
-from musiclora.symbolic.preprocess import add, song_batches, song_losses
 
 
-def evaluate(
+def evaluate_songs(
     data_dir: Path,
     model: str | None = None,
     adapters: Sequence[str] = (),
@@ -47,5 +47,7 @@ def evaluate(
         opened.model.set_adapter(False)
         with out.task("scoring the base") as update:
             before = song_losses(opened.model, batches, update)
-        base, difference = score(add(before), sum(notes)), gain(before, sums, notes)
-    return Evaluation(opened.backend, score(add(sums), sum(notes)), base, difference, len(pieces), opened.notes)
+        base, difference = token_score(total_loss(before), sum(notes)), token_gain(before, sums, notes)
+    return Evaluation(
+        opened.backend, token_score(total_loss(sums), sum(notes)), base, difference, len(pieces), opened.notes
+    )

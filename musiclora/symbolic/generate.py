@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.errors import ConfigError, DataError
-from musiclora.formats import output_paths
+from musiclora.formats import BASE_MARK, output_paths
 from musiclora.progress import Reporter
 from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
 from musiclora.symbolic.model import Opened, open_model
 from musiclora.symbolic.reading.read_folder import read_music
 
-SUFFIXES = (".mid", ".midi")
-BASE_MARK = "-base"
+MIDI_OUTPUT_SUFFIXES = (".mid", ".midi")
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class Composition:
     notes: tuple[str, ...]
 
 
-def from_options(output: Path, options: Mapping[str, Any], **common: Any) -> Composition:
+def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> Composition:
     """The command's part: options that were given, by parameter name."""
     apart = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
     request = GenerationRequest(**{name: value for name, value in options.items() if name not in apart})
-    return compose(output, request, **apart, **common)
+    return generate_songs(output, request, **apart, **common)
 
 
-def compose(
+def generate_songs(
     output: Path,
     request: GenerationRequest,
     *,
@@ -103,7 +102,7 @@ def compose(
     """
     if not output.suffix and output.name and not output.is_dir():
         output = output.with_suffix(".mid")
-    if output.suffix.lower() not in SUFFIXES or output.is_dir():
+    if output.suffix.lower() not in MIDI_OUTPUT_SUFFIXES or output.is_dir():
         raise ConfigError(f"--output {output}: expected a file name that ends in .mid")
     if compare and not adapters:
         raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")

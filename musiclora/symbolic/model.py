@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from musiclora.adapters import Adapter, base_of, check_base, combine, find_adapter, parse_adapter
+from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.models.gpt2 import read_checkpoint
@@ -58,7 +58,7 @@ def open_model(
     name = choose(backend)
     loaded = get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype)
     if found:
-        spec, state = combine([(a.spec, a.state, a.strength) for a in found])
+        spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
         loaded.inject_adapter(spec, state)
     return Opened(loaded, base, codec, name, found, tuple(notes))
 

@@ -44,7 +44,7 @@ class TokensResult:
         return []
 
 
-def preprocess(
+def preprocess_songs(
     data_dir: Path,
     output_dir: Path,
     model: str,

@@ -13,20 +13,19 @@ from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpositions
+from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.preprocess import Prepared
-from musiclora.symbolic.task import split_songs
+from musiclora.symbolic.task import SymbolicTask, split_songs
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 from musiclora.training.config import TrainConfig
 from musiclora.training.loop import Epochs, LoopOptions
-from musiclora.training.plan import Plan
+from musiclora.training.plan import TrainingPlan
 from musiclora.training.result import TrainResult
 from musiclora.training.session import Session
 
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
-PRESETS: dict[str, tuple[int, int, int, int]] = {
+BASE_SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (64, 2, 2, 256),
     "small": (256, 6, 4, 1024),
     "medium": (512, 6, 8, 1024),
@@ -60,14 +59,16 @@ class PretrainOptions:
     high: int = 93
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
+        if self.preset not in BASE_SIZES:
+            raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(BASE_SIZES)}")
 
 
 class PretrainSession(Session):
     """A training session over all parameters, with transpositions and a time budget."""
 
-    def __init__(self, config: TrainConfig, options: PretrainOptions, reporter: Reporter, prepared: Prepared) -> None:
+    def __init__(
+        self, config: TrainConfig, options: PretrainOptions, reporter: Reporter, prepared: SymbolicTask
+    ) -> None:
         super().__init__(config, reporter, prepared)
         self.options = options
 
@@ -75,10 +76,10 @@ class PretrainSession(Session):
         if not self.options.transpose:
             return super().epoch_data(rows)
         o, songs, tokenizer = self.options, self.prepared.songs, self.prepared.tokenizer
-        keys = [transpositions(tokenizer, piece, low=o.low, high=o.high) or [piece] for piece in songs.train]
+        keys = [transpose_piece(tokenizer, piece, low=o.low, high=o.high) or [piece] for piece in songs.train]
         return TransposedEpochs(keys, tokenizer, self.length, rows, self.config.seed)
 
-    def _measured(self, plan: Plan, data: Epochs) -> Plan:
+    def _measured(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         """With a time budget, as many steps as the probe says it allows."""
         plan, budget = super()._measured(plan, data), self.options.minutes * 60
         if not budget or not plan.seconds:
@@ -87,7 +88,7 @@ class PretrainSession(Session):
         epochs = -(-steps // plan.steps_per_epoch)
         return dataclasses.replace(plan, steps=steps, epochs=epochs, warmup=min(100, steps // 10), seconds=budget)
 
-    def _loop_options(self, plan: Plan) -> LoopOptions:
+    def _loop_options(self, plan: TrainingPlan) -> LoopOptions:
         o = self.options
         every = o.evaluate_every if plan.steps_per_epoch > o.evaluate_every else 0
         return dataclasses.replace(
@@ -99,7 +100,7 @@ class PretrainSession(Session):
         )
 
 
-def pretrain(
+def pretrain_base(
     config: TrainConfig, options: PretrainOptions, reporter: Reporter | None = None, restart: bool = False
 ) -> TrainResult:
     """Train a base; the result is `model-best/`, a Hugging Face folder with its tokenizer.
@@ -119,7 +120,7 @@ def pretrain(
         held_out = songs.held_out[: options.max_held_out]
         songs = dataclasses.replace(songs, held_out=held_out)
         shape = read_checkpoint(base.path).config
-        prepared = Prepared(base, tokenizer, shape.n_positions, songs)
+        prepared = SymbolicTask(base, tokenizer, shape.n_positions, songs)
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
         )
@@ -133,7 +134,7 @@ def _base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[B
         base = find_model(options.model)
         return base, find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, config.tokenizer)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
-    width, layers, heads, positions = PRESETS[options.preset]
+    width, layers, heads, positions = BASE_SIZES[options.preset]
     shape = Gpt2Config(
         vocab_size=tokenizer.vocab_size,
         n_positions=positions,

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-RATE = 44100
+RENDER_RATE = 44100
 LONGEST_GAP = 3.0  # seconds of silence that are kept
 TAIL = 2.0  # seconds for the last notes to fade
 LONGEST_NOTE = 30.0
-PEAK = 0.89  # -1 dB of full scale
+RENDER_PEAK = 0.89  # -1 dB of full scale
 _KEPT_CONTROLS = (7, 10, 11, 64)  # volume, pan, expression, sustain pedal
 _FAILED = 3
 
 
-def sanitised(score: Any, max_seconds: float) -> bytes:
+def sanitise_midi(score: Any, max_seconds: float) -> bytes:
     """MIDI bytes of a symusic Score in seconds: odd values left out, long gaps closed, length capped.
 
     Raises:
@@ -85,7 +85,7 @@ def _closed_gaps(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.n
     return np.array([*knots, last]), np.array([*moved, last - lost])
 
 
-def resampled(audio: np.ndarray, rate: int, wanted: int = RATE, taps: int = 48) -> np.ndarray:
+def resample_sinc(audio: np.ndarray, rate: int, wanted: int = RENDER_RATE, taps: int = 48) -> np.ndarray:
     """Resample float32 [N, channels] by a windowed sinc of so many taps.
 
     Each block of `down` input frames gives `up` output frames (160 and 147 from 48 kHz), all by one matrix product.
@@ -118,7 +118,7 @@ def _fluidsynth(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.mid", Path(folder) / "out.wav"
         source.write_bytes(midi)
-        options = ["-n", "-i", "-q", "-g", "0.5", "-r", str(RATE), "-O", "s16", "-T", "wav", "-F", str(target)]
+        options = ["-n", "-i", "-q", "-g", "0.5", "-r", str(RENDER_RATE), "-O", "s16", "-T", "wav", "-F", str(target)]
         command = ["fluidsynth", *options, str(soundfont), str(source)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
         return _read_wave(target.read_bytes())
@@ -130,7 +130,7 @@ def _read_wave(data: bytes) -> tuple[np.ndarray, int]:
         return frames.reshape(-1, file.getnchannels()), file.getframerate()
 
 
-def write_wave(path: Path, audio: np.ndarray, rate: int = RATE) -> None:
+def write_wave(path: Path, audio: np.ndarray, rate: int = RENDER_RATE) -> None:
     """Write float audio [N, channels] as 16 bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(audio.shape[1])
@@ -139,10 +139,10 @@ def write_wave(path: Path, audio: np.ndarray, rate: int = RATE) -> None:
         file.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
 
 
-def normalised(audio: np.ndarray) -> np.ndarray:
+def scale_to_peak(audio: np.ndarray) -> np.ndarray:
     """Scale to the same peak; silence stays silence."""
     peak = float(np.abs(audio).max(initial=0.0))
-    return audio * np.float32(PEAK / peak) if peak > 1e-6 else audio
+    return audio * np.float32(RENDER_PEAK / peak) if peak > 1e-6 else audio
 
 
 def _parsed(path: Path) -> Any:
@@ -162,16 +162,16 @@ def _parsed(path: Path) -> Any:
 def _main(job: dict[str, Any]) -> None:
     score = _parsed(Path(job["source"]))
     if "midi" in job:
-        from musiclora.symbolic.formats.sanitise import sanitise
+        from musiclora.symbolic.formats.sanitise import sanitise_score
 
-        Path(job["midi"]).write_bytes(sanitise(score).score.dumps_midi())
+        Path(job["midi"]).write_bytes(sanitise_score(score).score.dumps_midi())
         return
-    midi = sanitised(score.to("second"), job["max_seconds"])
+    midi = sanitise_midi(score.to("second"), job["max_seconds"])
     engine = {"midirenderer": _midirenderer, "fluidsynth": _fluidsynth}[job["engine"]]
     audio, rate = engine(Path(job["soundfont"]), midi)
     if audio.shape[1] == 1:
         audio = np.repeat(audio, 2, axis=1)
-    write_wave(Path(job["wav"]), normalised(resampled(audio, rate)))
+    write_wave(Path(job["wav"]), scale_to_peak(resample_sinc(audio, rate)))
 
 
 if __name__ == "__main__":

@@ -17,18 +17,18 @@ from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
-from musiclora.evaluation.scores import add, gain, score
+from musiclora.evaluation.scores import token_gain, token_score, total_loss
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import batch_plan, song_batches
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
-from musiclora.symbolic.dataset.splits import near_duplicates, split
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, keys_within
+from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
+from musiclora.symbolic.dataset.transpose import TransposedEpochs, versions_within
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
-from musiclora.training.task import Pace, Scores
+from musiclora.training.task import PlanDefaults, Scores
 
 # A model that guesses evenly has ln V; this close to it, it has not seen these tokens before.
 _GUESSING = 0.95
@@ -61,11 +61,11 @@ class Songs:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SymbolicTask:
     """A base, its tokenizer and the songs (implements `material.Material`)."""
 
     family: ClassVar[str] = "symbolic"
-    pace: ClassVar[Pace] = Pace()
+    pace: ClassVar[PlanDefaults] = PlanDefaults()
     form: ClassVar[AdapterForm] = AdapterForm()
 
     base: BaseModel
@@ -94,7 +94,7 @@ class Prepared:
         length, seed = self.row_length(config), config.seed
         if not config.transpose:
             return batch_plan(self.songs.train, self.tokenizer, length, rows, seed)
-        keys = [keys_within(self.tokenizer, piece, config.transpose) for piece in self.songs.train]
+        keys = [versions_within(self.tokenizer, piece, config.transpose) for piece in self.songs.train]
         return TransposedEpochs(keys, self.tokenizer, length, rows, seed)
 
     def held_out(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
@@ -112,7 +112,7 @@ class Prepared:
         return bool(config.grad_checkpointing)
 
     def check_base(self, model: Any, loss: float, config: TrainConfig, load: Any) -> str | None:
-        return check_base_loss(loss, model.vocab_size, self, config.allow_base_mismatch)
+        return check_against_chance(loss, model.vocab_size, self, config.allow_base_mismatch)
 
     def begin(self, model: Any, saved: Arrays | None) -> None:
         """Nothing is trained beside the adapter."""
@@ -131,8 +131,8 @@ class Prepared:
 
     def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
         notes = [piece.notes for piece in self.songs.held_out]
-        base, trained = (score(add(sums), sum(notes)) for sums in (before, after))
-        return Scores(base, trained, gain(before, after, notes))
+        base, trained = (token_score(total_loss(sums), sum(notes)) for sums in (before, after))
+        return Scores(base, trained, token_gain(before, after, notes))
 
     def fingerprints(self) -> dict[str, str]:
         return checkpoint_fingerprint(self.base.path)
@@ -150,12 +150,12 @@ class Prepared:
         return {"tokenizer": config.tokenizer or self.tokenizer.kind}
 
     def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
-        from musiclora.symbolic.decoding.continuation import sample_to_folder
+        from musiclora.symbolic.decoding.continuation import write_midi_sample
 
-        sample_to_folder(model, self.tokenizer, folder, name, seed)
+        write_midi_sample(model, self.tokenizer, folder, name, seed)
 
 
-def check_base_loss(loss: float, vocab_size: int, prepared: Prepared, allow: bool) -> str | None:
+def check_against_chance(loss: float, vocab_size: int, prepared: SymbolicTask, allow: bool) -> str | None:
     """Notice a base that does not know these tokens.
 
     Returns:
@@ -176,13 +176,13 @@ def check_base_loss(loss: float, vocab_size: int, prepared: Prepared, allow: boo
     return f"{text}: it may be the wrong base or tokenizer"
 
 
-def material(config: TrainConfig, reporter: Reporter, backend: str) -> Prepared:
+def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) -> SymbolicTask:
     """What Session asks of every family: read, check and split the data; needs no backend here."""
     with reporter.task("reading songs") as update:
-        return prepare(config, update)
+        return read_symbolic_task(config, update)
 
 
-def prepare(config: TrainConfig, on_progress: Callable[[int, int], None] | None = None) -> Prepared:
+def read_symbolic_task(config: TrainConfig, on_progress: Callable[[int, int], None] | None = None) -> SymbolicTask:
     """Check the base, find its tokenizer, read and split the songs; nothing is written.
 
     Raises:
@@ -196,7 +196,7 @@ def prepare(config: TrainConfig, on_progress: Callable[[int, int], None] | None 
     if config.mix_dir:
         extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=on_progress)
         songs = mix_in(songs, extra.pieces, config)
-    return Prepared(base, tokenizer, shape.n_positions, songs)
+    return SymbolicTask(base, tokenizer, shape.n_positions, songs)
 
 
 def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
@@ -204,7 +204,7 @@ def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     if config.val_split == 0:
         return Songs(list(pieces.pieces), [], pieces.health, ["no songs are held out (--val-split 0)"])
     found = pieces.pieces
-    parts = split(found, config.val_split, config.seed)
+    parts = split_pieces(found, config.val_split, config.seed)
     return Songs([found[i] for i in parts.train], [found[i] for i in parts.val], pieces.health, list(parts.notes))
 
 
@@ -215,10 +215,10 @@ def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig) -> Songs:
     notes = list(songs.notes)
     if related:
         notes.append(f"{len(related)} pieces of --mix-dir are left out: near duplicates of held-out songs")
-    return dataclasses.replace(songs, train=mixed(songs.train, apart, config.mix_ratio, config.seed), notes=notes)
+    return dataclasses.replace(songs, train=mix_pieces(songs.train, apart, config.mix_ratio, config.seed), notes=notes)
 
 
-def mixed(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int) -> list[Piece]:
+def mix_pieces(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int) -> list[Piece]:
     """Add pieces of another folder, in random order, until they hold `ratio` of all training tokens."""
     wanted = sum(len(p.tokens) for p in train) * ratio / (1 - ratio)
     taken: list[Piece] = []

@@ -11,7 +11,8 @@ import numpy as np
 
 from musiclora import __version__
 from musiclora.backends.base import Arrays, Model
-from musiclora.convert.adapters.peft import LoraSpec, state_keys, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
 from musiclora.models import BaseModel
 

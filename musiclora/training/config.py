@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.errors import ConfigError
 from musiclora.training.schedule import SCHEDULES
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.errors import TrainingError
-from musiclora.training.run_folder import Progress, Run
-from musiclora.training.schedule import decay, learning_rate
+from musiclora.training.run_folder import Run, RunProgress
+from musiclora.training.schedule import decay_factor, learning_rate
 
 
 class Epochs(Protocol):
@@ -82,7 +82,7 @@ class Hooks:
     arrays: Callable[[], Mapping[str, np.ndarray]] = dict
     fill_state: Callable[[Path], None] | None = None
     on_step: Callable[[StepNote], None] = lambda note: None
-    on_evaluation: Callable[[Progress, float], None] = lambda progress, loss: None
+    on_evaluation: Callable[[RunProgress, float], None] = lambda progress, loss: None
     after_epoch: Callable[[int], None] = lambda epoch: None
 
 
@@ -90,7 +90,7 @@ class Hooks:
 class StepNote:
     """One step, for the display."""
 
-    progress: Progress
+    progress: RunProgress
     steps: int
     loss: float
     lr: float
@@ -112,7 +112,7 @@ def evaluate_batches(
     return LossSum(total, weight)
 
 
-def group(batches: Sequence[Arrays], accumulate: int) -> list[Sequence[Arrays]]:
+def group_batches(batches: Sequence[Arrays], accumulate: int) -> list[Sequence[Arrays]]:
     """Batches of each optimiser step; the last step of an epoch may have fewer."""
     return [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
 
@@ -127,13 +127,13 @@ class Loop:
     held_out: Sequence[Arrays]
     options: LoopOptions
     run: Run
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     hooks: Hooks = field(default_factory=Hooks)
     _saved: float = field(default_factory=time.monotonic)
     _clock: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def go(self) -> Progress:
+    def go(self) -> RunProgress:
         """Train until the epochs, steps, minutes or patience are used up.
 
         Raises:
@@ -150,7 +150,7 @@ class Loop:
         return self.progress
 
     def _epoch(self) -> None:
-        p, steps = self.progress, group(self.data.batches(self.progress.epoch), self.options.accumulate)
+        p, steps = self.progress, group_batches(self.data.batches(self.progress.epoch), self.options.accumulate)
         if not steps:
             raise TrainingError("there is nothing to train on: the training songs give no batch")
         while p.index < len(steps) and not p.ended:
@@ -212,7 +212,7 @@ class Loop:
     def _learning_rate(self) -> float:
         o, p = self.options, self.progress
         if o.max_seconds and p.step >= o.warmup:
-            return o.lr * decay(o.schedule, min(1.0, p.seconds / o.max_seconds))
+            return o.lr * decay_factor(o.schedule, min(1.0, p.seconds / o.max_seconds))
         return learning_rate(o.schedule, o.lr, p.step, o.total, o.warmup)
 
     def _seconds_left(self) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.training.config import TrainConfig
-from musiclora.training.plan import Plan
-from musiclora.training.run_folder import Progress
+from musiclora.training.plan import TrainingPlan
+from musiclora.training.run_folder import RunProgress
 from musiclora.training.task import Scores
 
 _FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "max_grad_norm")
@@ -18,8 +18,8 @@ _FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable",
 
 def run_meta(
     config: TrainConfig,
-    plan: Plan,
-    progress: Progress,
+    plan: TrainingPlan,
+    progress: RunProgress,
     facts: Mapping[str, Any],
     scores: Scores | None,
     update: Mapping[str, float],

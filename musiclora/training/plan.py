@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from musiclora.backends.base import Arrays, Training
-from musiclora.progress import clock
+from musiclora.progress import format_duration
 from musiclora.training.config import TrainConfig
-from musiclora.training.task import Pace
+from musiclora.training.task import PlanDefaults
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The numbers of a run before it starts.
 
     Attributes:
@@ -51,20 +51,21 @@ class Plan:
         ]
         if self.seconds is not None and self.memory is not None:
             text.append(
-                f"      at most {clock(self.seconds)} (by a probe), memory {self.memory / 2**30:.1f} GiB so far"
+                f"      at most {format_duration(self.seconds)} (by a probe), "
+                f"memory {self.memory / 2**30:.1f} GiB so far"
             )
         return text + [f"      warning: {w}" for w in self.warnings]
 
 
 def batch_shape(
-    config: TrainConfig, units_per_epoch: int, row_length: int, pace: Pace | None = None
+    config: TrainConfig, units_per_epoch: int, row_length: int, pace: PlanDefaults | None = None
 ) -> tuple[int, int]:
     """Rows in a forward pass and passes in a step, from the data where they are not given.
 
     About an eighth of an epoch goes into one step, for tokens between 1,024 and 8,192; one pass holds about 4,096
     tokens, which is where a laptop's arithmetic units are busy and its memory is not yet full.
     """
-    pace = pace or Pace()
+    pace = pace or PlanDefaults()
     low, high = pace.a_step
     units = min(high, max(low, units_per_epoch // 8))
     rows = max(1, round(units / max(row_length, 1)))
@@ -79,10 +80,15 @@ def batch_shape(
 
 
 def make_plan(
-    config: TrainConfig, batch_size: int, accumulate: int, batches: int, units_per_epoch: int, pace: Pace | None = None
-) -> Plan:
+    config: TrainConfig,
+    batch_size: int,
+    accumulate: int,
+    batches: int,
+    units_per_epoch: int,
+    pace: PlanDefaults | None = None,
+) -> TrainingPlan:
     """Epochs, steps and warm-up for so many batches an epoch."""
-    pace = pace or Pace()
+    pace = pace or PlanDefaults()
     per_epoch = max(1, math.ceil(batches / accumulate))
     low, high = pace.epochs
     epochs = config.epochs or min(high, max(low, math.ceil(pace.steps / per_epoch)))
@@ -98,7 +104,7 @@ def make_plan(
             f"only {steps} optimiser steps: the model will hardly change; give more --epochs, or a smaller "
             "--grad-accum-steps or --batch-size"
         )
-    return Plan(
+    return TrainingPlan(
         batch_size,
         accumulate,
         epochs,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.evaluation.scores import Gain
-from musiclora.training.run_folder import Progress
+from musiclora.training.run_folder import RunProgress
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainResult:
     after: Any
     gain: Gain | None
     update: Mapping[str, float]
-    progress: Progress
+    progress: RunProgress
     already_finished: bool = False
     unit: str = "tokens"
     example: str = "new.mid"

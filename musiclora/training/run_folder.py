@@ -23,7 +23,7 @@ META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is; everything the loop needs besides arrays to go on exactly.
 
     Attributes:
@@ -103,7 +103,7 @@ class Run:
     def exists(self) -> bool:
         return (self.path / STATE / "progress.json").is_file()
 
-    def read_progress(self) -> Progress:
+    def read_progress(self) -> RunProgress:
         """The progress of the state on disk.
 
         Raises:
@@ -114,16 +114,18 @@ class Run:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read ({error}); start anew with --restart") from error
-        known = {f.name for f in fields(Progress)}
+        known = {f.name for f in fields(RunProgress)}
         if not isinstance(content, dict) or set(content) != known:
             raise TrainingError(f"{path}: was written by another version; start anew with --restart")
-        return Progress(**content)
+        return RunProgress(**content)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays of the state: `adapter` or `optimizer`."""
         return read_safetensors(self.path / STATE / f"{name}.safetensors")
 
-    def write_state(self, progress: Progress, arrays: Mapping[str, Mapping[str, np.ndarray]], fill: Any = None) -> None:
+    def write_state(
+        self, progress: RunProgress, arrays: Mapping[str, Mapping[str, np.ndarray]], fill: Any = None
+    ) -> None:
         """Replace the state folder as a whole; fill(folder) may add files."""
         with atomic_folder(self.path / STATE, overwrite=True) as folder:
             for name, content in arrays.items():

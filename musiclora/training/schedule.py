@@ -28,10 +28,10 @@ def learning_rate(kind: str, peak: float, step: int, total: int, warmup: int) ->
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return peak * decay(kind, progress)
+    return peak * decay_factor(kind, progress)
 
 
-def decay(kind: str, progress: float) -> float:
+def decay_factor(kind: str, progress: float) -> float:
     """Share of the peak that is left at a progress in [0, 1] after the warm-up."""
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))

@@ -12,7 +12,7 @@ from musiclora.backends.base import OptimSpec
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.atomic import atomic_write, write_json
 from musiclora.errors import TrainingError
-from musiclora.evaluation.scores import add, song_losses
+from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.families import family_of, job, refuse_foreign
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -20,11 +20,11 @@ from musiclora.training.adapter_files import Provenance, save_adapter, update_si
 from musiclora.training.config import TrainConfig
 from musiclora.training.loop import Epochs, Hooks, Loop, LoopOptions
 from musiclora.training.metadata import run_meta
-from musiclora.training.plan import Plan, batch_shape, make_plan, probe_seconds
+from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_seconds
 from musiclora.training.result import TrainResult
 from musiclora.training.resume import PLANNED, check_same_run
-from musiclora.training.run_folder import BEST, CONFIG, LAST, META, STATE, Progress, Run, check_writable
-from musiclora.training.task import Material, Scores
+from musiclora.training.run_folder import BEST, CONFIG, LAST, META, STATE, Run, RunProgress, check_writable
+from musiclora.training.task import Scores, TrainingTask
 
 
 class Session:
@@ -45,9 +45,9 @@ class Session:
         self.config = config = dataclasses.replace(config, family=family)
         if prepared is None:
             refuse_foreign(family, config.model, config.changed())
-            prepared = job(family, "train").material(config, self.out, self.backend_name)
+            prepared = job(family, "train")(config, self.out, self.backend_name)
         self.prepared = prepared
-        self.material: Material = prepared
+        self.material: TrainingTask = prepared
         self.run = Run(Path(config.output_dir))
         self.spec = config.lora()
         self.length = self.material.row_length(config)
@@ -65,7 +65,7 @@ class Session:
         """Training batches of so many rows."""
         return self.material.epochs(self.config, rows)
 
-    def _plans(self) -> tuple[Plan, Epochs, Any]:
+    def _plans(self) -> tuple[TrainingPlan, Epochs, Any]:
         pace, (units, longest) = self.material.pace, self.material.widest(self.config)
         batch_size, accumulate = batch_shape(self.config, units, longest, pace)
         data = self.epoch_data(batch_size)
@@ -83,7 +83,7 @@ class Session:
         self.model = self._load(self.run.path / STATE / "model" if whole and resuming else self.material.base.path)
         self.before = self._song_losses("scoring the base") if not (whole and resuming) else []
         if self.before:
-            warning = self.material.check_base(self.model, add(self.before).mean, c, self._load)
+            warning = self.material.check_base(self.model, total_loss(self.before).mean, c, self._load)
             if warning:
                 self.out.say(f"warning: {warning}")
         self.norms: dict[str, float] = {}
@@ -141,8 +141,8 @@ class Session:
         self.config = dataclasses.replace(self.config, **left_out)
         self.dtype = self.config.dtype or self.dtype
 
-    def _train(self, plan: Plan, data: Epochs, held_out: Any, resuming: bool) -> TrainResult:
-        progress = self.run.read_progress() if resuming else Progress()
+    def _train(self, plan: TrainingPlan, data: Epochs, held_out: Any, resuming: bool) -> TrainResult:
+        progress = self.run.read_progress() if resuming else RunProgress()
         if resuming:
             self._restore()
         done = progress.epoch >= plan.epochs or bool(self.config.max_steps and progress.step >= self.config.max_steps)
@@ -160,9 +160,9 @@ class Session:
             self.run.trim_metrics(progress.step)
             self._write_config(plan)
         else:
-            progress.base = add(self.before).mean if self.before else None
+            progress.base = total_loss(self.before).mean if self.before else None
             self._write_config(plan)
-            self._write_meta(plan, Progress(), None, {})
+            self._write_meta(plan, RunProgress(), None, {})
             self.run.append_metrics(step=0, epoch=0, val_loss=progress.base)
         loop = Loop(
             self.model, self.training, data, held_out, self._loop_options(plan), self.run, progress, self._hooks(plan)
@@ -174,7 +174,7 @@ class Session:
             raise
         return self._finish(progress, plan)
 
-    def _goes_on(self, progress: Progress, plan: Plan) -> bool:
+    def _goes_on(self, progress: RunProgress, plan: TrainingPlan) -> bool:
         """Whether a run that lost its patience is given more: then the waiting begins anew."""
         more = plan.epochs > self.earlier.get("epochs", plan.epochs) or self._patience > progress.waited
         progress.waited = 0 if more else progress.waited
@@ -185,7 +185,7 @@ class Session:
         c = self.config
         return c.patience if c.patience is not None else c.family_record.patience
 
-    def _loop_options(self, plan: Plan) -> LoopOptions:
+    def _loop_options(self, plan: TrainingPlan) -> LoopOptions:
         c, pace = self.config, self.material.pace
         lr = c.lr if c.lr is not None else c.family_record.learning_rate
         return LoopOptions(
@@ -201,7 +201,7 @@ class Session:
             values=pace.values,
         )
 
-    def _measured(self, plan: Plan, data: Epochs) -> Plan:
+    def _measured(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         batches = list(data.batches(0)[: plan.accumulate])
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
@@ -213,7 +213,7 @@ class Session:
             self.material.restore(self.model, self.run.read_arrays("adapter"))
         self.training.write_state(self.run.read_arrays("optimizer"))
 
-    def _hooks(self, plan: Plan) -> Hooks:
+    def _hooks(self, plan: TrainingPlan) -> Hooks:
         whole = self.config.trainable == "all"
         return Hooks(
             save_best=lambda: self._save("model-best" if whole else BEST),
@@ -225,7 +225,7 @@ class Session:
             after_epoch=self._sample,
         )
 
-    def _say_evaluation(self, progress: Progress, loss: float) -> None:
+    def _say_evaluation(self, progress: RunProgress, loss: float) -> None:
         best = " (best)" if progress.best_step == progress.step else f" (best {progress.best:.4f})"
         self.out.say(f"epoch {progress.epoch + 1}, step {progress.step}: held-out loss {loss:.4f}{best}")
 
@@ -254,7 +254,7 @@ class Session:
         )
         save_adapter(self.run.path / name, self.model, self.spec, origin, metrics)
 
-    def _write_config(self, plan: Plan) -> None:
+    def _write_config(self, plan: TrainingPlan) -> None:
         import tomli_w
 
         resolved = dataclasses.replace(
@@ -268,7 +268,9 @@ class Session:
         ).as_toml()
         atomic_write(self.run.path / CONFIG, tomli_w.dumps({"train": resolved}))
 
-    def _write_meta(self, plan: Plan, progress: Progress, scores: Scores | None, update: Mapping[str, float]) -> None:
+    def _write_meta(
+        self, plan: TrainingPlan, progress: RunProgress, scores: Scores | None, update: Mapping[str, float]
+    ) -> None:
         train, held_out = self.material.counts()
         facts = {
             "base_model": self.config.model,
@@ -283,7 +285,7 @@ class Session:
         }
         write_json(self.run.path / META, run_meta(self.config, plan, progress, facts, scores, update))
 
-    def _finish(self, progress: Progress, plan: Plan, already: bool = False) -> TrainResult:
+    def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:
         """Score the best arrays against the base and write what the run is remembered by."""
         update: dict[str, float] = {}
         if self.config.trainable == "adapter":
@@ -309,6 +311,6 @@ class Session:
         )
 
     def _plot(self) -> None:
-        from musiclora.demo.symbolic_report import loss_plot
+        from musiclora.reporting.loss_plot import loss_plot
 
         loss_plot(self.run.path / "loss.png", self.run.read_metrics(), self.material.pace.loss)

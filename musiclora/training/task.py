@@ -15,7 +15,7 @@ from musiclora.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Pace:
+class PlanDefaults:
     """How a family's runs are planned where nothing is given.
 
     The steps are enough updates for the learning rate to act and for B to leave zero; early stopping ends earlier where
@@ -55,7 +55,7 @@ class Epochs(Protocol):
     def batches(self, epoch: int) -> Sequence[Arrays]: ...
 
 
-class Material(Protocol):
+class TrainingTask(Protocol):
     """Music of one family, split into what is trained on and what is held out, and the base that learns it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Material(Protocol):
     def base(self) -> BaseModel: ...
 
     @property
-    def pace(self) -> Pace: ...
+    def pace(self) -> PlanDefaults: ...
 
     @property
     def form(self) -> AdapterForm: ...

@@ -7,16 +7,15 @@ import pytest
 import toy_audio
 from require import require
 
-from musiclora.audio import generate as audio_making
 from musiclora.audio.files import writing as audio_files
-from musiclora.audio.generate import make_audio
+from musiclora.audio.generate import generate_recordings
 from musiclora.audio.init_audio import Reference
-from musiclora.audio.sampling import FlowRequest, conditioning, solve
+from musiclora.audio.sampling import FlowRequest, piece_conditioning, sample_latents
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, DataError, MusicLoraError
-from musiclora.generating import generate
+from musiclora.jobs import generate
 
 soundfile = require("soundfile")
 
@@ -37,7 +36,7 @@ def style(seed=0):
 
 def make(base, backend_name, output, **options):
     request = FlowRequest(**{"steps": 4, "seconds": 1.0, **options})
-    return make_audio(output, request, model=str(base), backend=backend_name)
+    return generate_recordings(output, request, model=str(base), backend=backend_name)
 
 
 @pytest.mark.parametrize(("ending", "kind"), [("wav", "WAV"), ("flac", "FLAC")])
@@ -56,9 +55,9 @@ def test_without_seconds_the_piece_is_as_long_as_the_model_holds(base, backend_n
 
 
 def test_piece_three_of_a_seed_is_the_same_whatever_the_count_is(model, monkeypatch):
-    three = solve(model, FlowRequest(steps=4, count=3), 20, None, None, None)
-    monkeypatch.setattr(audio_making, "_TOGETHER", 40)  # two rows a pass
-    apart = solve(model, FlowRequest(steps=4, count=5), 20, None, None, None)
+    three = sample_latents(model, FlowRequest(steps=4, count=3), 20, None, None, None)
+    monkeypatch.setattr("musiclora.audio.sampling._TOGETHER", 40)  # two rows a pass
+    apart = sample_latents(model, FlowRequest(steps=4, count=5), 20, None, None, None)
     for one, other in zip(three, apart, strict=False):
         np.testing.assert_allclose(one, other, atol=1e-5)  # rows in batches of another size: sums in another order
     assert np.abs(apart[0] - apart[1]).max() > 0.1
@@ -66,7 +65,7 @@ def test_piece_three_of_a_seed_is_the_same_whatever_the_count_is(model, monkeypa
 
 def test_the_seed_the_style_and_the_guidance_decide(model):
     def latents(style=None, negative=None, **options):
-        return solve(model, FlowRequest(**{"steps": 4, **options}), 20, style, negative, None)[0]
+        return sample_latents(model, FlowRequest(**{"steps": 4, **options}), 20, style, negative, None)[0]
 
     plain = latents()
     assert np.array_equal(plain, latents())
@@ -80,10 +79,12 @@ def test_the_seed_the_style_and_the_guidance_decide(model):
 def test_where_there_is_no_condition_the_second_pass_is_spared_and_nothing_changes(model):
     calls = []
     passed = _Spy(model, calls)
-    with_guidance, without = (solve(passed, FlowRequest(steps=4, guidance=g), 20, None, None, None) for g in (4, 0))
+    with_guidance, without = (
+        sample_latents(passed, FlowRequest(steps=4, guidance=g), 20, None, None, None) for g in (4, 0)
+    )
     assert calls == [0.0] * 6
     # What was spared: the guided velocity of equal passes is the same one.
-    prepared = model.prepare(conditioning(model, 1, 20, None, None, None))
+    prepared = model.prepare(piece_conditioning(model, 1, 20, None, None, None))
     np.testing.assert_allclose(
         model.velocity(without[0][None], 0.5, prepared, 4.0),
         model.velocity(without[0][None], 0.5, prepared, 0.0),
@@ -114,7 +115,7 @@ def test_the_same_seed_gives_the_same_latents_on_both_backends(both_backends, ba
     made = []
     for name in BACKENDS:
         loaded = get_backend(name).load(FAMILIES["audio"], base)
-        made.append(solve(loaded, request, 30, style(), style(1), None)[0])
+        made.append(sample_latents(loaded, request, 30, style(), style(1), None)[0])
     assert np.abs(made[0]).max() > 1
     np.testing.assert_allclose(*made, atol=1e-3, rtol=0)  # what the issue asks for
 
@@ -123,14 +124,14 @@ def test_known_frames_are_kept_and_the_others_are_made_anew(model):
     known = np.random.default_rng(3).standard_normal((20, toy_audio.CODEC.latent_dim)).astype(np.float32)
     mask = np.zeros(20, bool)
     mask[8:14] = True
-    (found,) = solve(model, FlowRequest(steps=4), 20, None, None, Reference(known, mask))
+    (found,) = sample_latents(model, FlowRequest(steps=4), 20, None, None, Reference(known, mask))
     assert np.array_equal(found[~mask], known[~mask])
     assert np.abs(found[mask] - known[mask]).min(1).max() > 0
     # What is known is shown to the network, what is to be made is not.
-    cond = conditioning(model, 2, 20, None, None, Reference(known, mask))["cond"]
+    cond = piece_conditioning(model, 2, 20, None, None, Reference(known, mask))["cond"]
     assert np.array_equal(cond[1][~mask], known[~mask])
     assert not cond[:, mask].any()
-    (other,) = solve(model, FlowRequest(steps=4), 20, None, None, Reference(known[::-1].copy(), mask))
+    (other,) = sample_latents(model, FlowRequest(steps=4), 20, None, None, Reference(known[::-1].copy(), mask))
     assert np.abs(found[mask] - other[mask]).max() > 1e-4
 
 
@@ -211,32 +212,34 @@ def test_options_of_the_audio_family_are_refused_for_a_symbolic_model(tiny_base,
 
 
 def test_silence_stays_silence_and_is_not_divided_by_zero(tmp_path):
-    audio, silent = audio_files.normalised(np.zeros((2, 100), np.float32))
+    audio, silent = audio_files.normalise_peak(np.zeros((2, 100), np.float32))
     assert silent
     assert not audio.any()
     audio_files.write_audio(tmp_path / "s.wav", audio, 44100)
     assert not soundfile.read(tmp_path / "s.wav", dtype="int16")[0].any()
     with pytest.raises(DataError, match="not finite"):
-        audio_files.normalised(np.full((2, 3), np.nan, np.float32))
+        audio_files.normalise_peak(np.full((2, 3), np.nan, np.float32))
 
 
 def test_a_long_piece_is_decoded_in_chunks_that_change_nothing(base, backend_name, monkeypatch):
     codec = get_backend(backend_name).load_codec(base / "vae")
     latents = np.random.default_rng(0).standard_normal((60, toy_audio.CODEC.latent_dim)).astype(np.float32)
-    whole = audio_files.decoded(codec, latents)
+    whole = audio_files.decode_latents(codec, latents)
     monkeypatch.setattr(audio_files, "CHUNK", 40)
     # The toy's decoder reaches 11 frames at most, less than half the overlap; what is left is rounding.
-    np.testing.assert_allclose(audio_files.decoded(codec, latents), whole, atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(audio_files.decode_latents(codec, latents), whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_values_that_are_not_finite_are_refused(model, monkeypatch):
     monkeypatch.setattr(model, "velocity", lambda x, time, prepared, guidance: x * np.nan)
     with pytest.raises(DataError, match="not finite"):
-        solve(model, FlowRequest(steps=3), 20, None, None, None)
+        sample_latents(model, FlowRequest(steps=3), 20, None, None, None)
 
 
 def test_progress_counts_every_update_of_every_piece(model):
     seen = []
-    solve(model, FlowRequest(steps=5, count=3), 20, None, None, None, lambda done, total: seen.append((done, total)))
+    sample_latents(
+        model, FlowRequest(steps=5, count=3), 20, None, None, None, lambda done, total: seen.append((done, total))
+    )
     assert seen[-1] == (12, 12)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})

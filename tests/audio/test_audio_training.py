@@ -21,8 +21,7 @@ from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.errors import ConfigError, TrainingError
-from musiclora.evaluating import evaluate
-from musiclora.jobs import train
+from musiclora.jobs import evaluate, train
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import Run
 from musiclora.training.session import Session

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from musiclora.audio.base_check import doubt, guess_loss
+from musiclora.audio.base_check import check_base_loss, guess_loss
 from musiclora.backends.base import LossSum
 
 
@@ -63,7 +63,7 @@ def folder(tmp_path):
 
 
 def warned(folder, losses):
-    return doubt("base", folder, losses[False], [batch(0.5)], lambda path: Model(path, losses))
+    return check_base_loss("base", folder, losses[False], [batch(0.5)], lambda path: Model(path, losses))
 
 
 def test_a_base_that_knows_more_than_the_guess_is_not_doubted(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.audio.style import middle, style_of_file, style_of_recording, style_of_words
+from musiclora.audio.style import read_middle, style_of_file, style_of_recording, style_of_words
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, DataError, MusicLoraError
 
@@ -47,11 +47,11 @@ def test_the_middle_of_a_recording_is_mono_at_the_rate_asked_for(tmp_path):
     rate = 44100
     left = np.concatenate([np.zeros(10 * rate), np.full(10 * rate, 0.4), np.zeros(10 * rate)])
     soundfile.write(tmp_path / "a.wav", np.stack([left, left / 2], 1), rate)
-    audio = middle(tmp_path / "a.wav", 10.0, 24000)
+    audio = read_middle(tmp_path / "a.wav", 10.0, 24000)
     assert audio.shape == (240_000,)
     np.testing.assert_allclose(audio[200:-200], 0.3, atol=0.01)
     with pytest.raises(DataError, match="too short"):
-        middle(tmp_path / "a.wav", 31.0, 24000)
+        read_middle(tmp_path / "a.wav", 31.0, 24000)
 
 
 def test_words_need_their_package(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import AUDIO_TARGETS, FAMILIES
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 

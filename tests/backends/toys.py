@@ -11,7 +11,7 @@ import numpy as np
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 CONFIGS = {

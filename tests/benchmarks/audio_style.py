@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.cli.console import console
-from musiclora.demo.audio import demo
+from musiclora.demo.audio import audio_demo
 from musiclora.demo.audio_result import AudioDemoOptions
 
 KEYS = {"afd": "Audio Feature Distance", "spectral": "Spectral Distance, dB²"}
@@ -28,7 +28,7 @@ def run(folder: Path, seed: int, backend: str) -> dict[str, Any]:
     kept = folder / f"seed-{seed}.json"
     if not kept.is_file():
         with console() as out:
-            result = demo(folder / f"seed-{seed}", backend, AudioDemoOptions(seed=seed), out)
+            result = audio_demo(folder / f"seed-{seed}", backend, AudioDemoOptions(seed=seed), out)
         kept.write_text(json.dumps({**result.record(), "folder": str(result.folder)}), encoding="utf-8")
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return found

@@ -31,7 +31,7 @@ def our_run(folder: Path, vocabulary: int, batch: int, new: int) -> Callable[[],
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, SamplingSpec
     from musiclora.backends.mlx.backend import BACKEND
-    from musiclora.convert.adapters.peft import LoraSpec
+    from musiclora.convert.adapters.lora import LoraSpec
 
     model = BACKEND.load(FAMILIES["symbolic"], folder)
     spec = LoraSpec(RANK, RANK * SCALE, 0.0, ("c_attn", "c_proj", "c_fc"))

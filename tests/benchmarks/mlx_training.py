@@ -44,7 +44,7 @@ def our_step(folder: Path, vocabulary: int, batch: int) -> Callable[[], float]:
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, OptimSpec
     from musiclora.backends.mlx.backend import BACKEND
-    from musiclora.convert.adapters.peft import LoraSpec
+    from musiclora.convert.adapters.lora import LoraSpec
 
     model = BACKEND.load(FAMILIES["symbolic"], folder)
     spec = LoraSpec(RANK, RANK * SCALE, DROPOUT, ("c_attn", "c_proj", "c_fc"))

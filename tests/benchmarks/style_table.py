@@ -24,7 +24,7 @@ from style_data import draw
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.jobs import Reporter, train
 from musiclora.models import find_model
-from musiclora.symbolic.evaluate import evaluate
+from musiclora.symbolic.evaluate import evaluate_songs
 from musiclora.training.config import TrainConfig
 
 TRAIN, HELD_OUT = 20, 40
@@ -110,7 +110,7 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
     songs, held_out = draw(corpus, seed, output_dir / "songs", TRAIN, HELD_OUT)
     started = time.monotonic()
     if column == "base":
-        found = evaluate(held_out, settings.model, max_seq_len=settings.length)
+        found = evaluate_songs(held_out, settings.model, max_seq_len=settings.length)
         return {"bits_per_note": found.score.bits_per_note, "notes": found.score.notes, "backend": found.backend}
     run = output_dir / "runs" / f"{corpus}-{seed}-{column}"
     result = train(settings.config(column, seed, songs, run), Reporter())
@@ -119,7 +119,7 @@ def run_cell(settings: Settings, corpus: str, seed: int, column: str, output_dir
         model, adapters = str(run / "model-last"), ()
     else:
         model, adapters = settings.model, (str(run / "adapter-last"),)
-    found = evaluate(held_out, model, adapters, result.backend, max_seq_len=settings.length)
+    found = evaluate_songs(held_out, model, adapters, result.backend, max_seq_len=settings.length)
     shutil.rmtree(run)
     return {
         "bits_per_note": found.score.bits_per_note,

@@ -69,7 +69,7 @@ def our_steps(folder, tokens, dtype):
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, OptimSpec
     from musiclora.backends.registry import get_backend
-    from musiclora.convert.adapters.peft import LoraSpec
+    from musiclora.convert.adapters.lora import LoraSpec
 
     model = get_backend("torch").load(FAMILIES["symbolic"], folder, dtype=dtype)
     spec = LoraSpec(RANK, ALPHA, DROPOUT, TARGETS)

@@ -13,10 +13,10 @@ from require import require
 from musiclora.cli import main
 from musiclora.conversion import adapter as adapter_conversion
 from musiclora.conversion import fuse_gpt2 as fusing
-from musiclora.conversion import model as conversion
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import fuse_tensors, update_difference
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
@@ -89,7 +89,7 @@ def test_a_copy_whose_fingerprint_differs_is_withdrawn(monkeypatch: pytest.Monke
         square = "transformer.h.1.attn.c_proj.weight"
         write_checkpoint(folder, config, ((n, a.T if n == square else a) for n, a in tensors), *rest, **options)
 
-    monkeypatch.setattr(conversion, "write_checkpoint", transposing)
+    monkeypatch.setattr("musiclora.conversion.gpt2.write_checkpoint", transposing)
     fails("fingerprint differs", "convert", "model", "base", "out", "--to", "mlx")
 
 

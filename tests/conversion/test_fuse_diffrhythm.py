@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from musiclora.audio.style import read_style
 from musiclora.cli import main
 from musiclora.conversion.compare import compare_velocities
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 

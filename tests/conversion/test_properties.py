@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musiclora.conversion.adapter import convert_adapter
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files.safetensors_file import (
     dtype_named,
@@ -26,7 +27,7 @@ from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, rows_of, write_checkpoint
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck, write_oobleck
-from musiclora.convert.models.quantise import dequantise, group_size, quantise, rounded
+from musiclora.convert.models.quantise import dequantise_matrix, group_size, quantise_matrix, round_matrix
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -108,12 +109,12 @@ def test_quantising_what_was_quantised_changes_at_most_its_rounding(
 ) -> None:
     rng = np.random.default_rng(seed)
     weight = ((rng.standard_normal((rows, group * groups)) + shift) * 2.0**power).astype(np.float32)
-    packed = quantise(weight, bits, group)
-    once = dequantise(packed)
+    packed = quantise_matrix(weight, bits, group)
+    once = dequantise_matrix(packed)
     steps = np.abs(packed.scales).repeat(group, axis=1)
     # The scale is stretched so that zero is met exactly: then the end farther in is up to half a step out of reach.
     assert (np.abs(once - weight) <= 1.001 * steps + 1e-6 * np.abs(weight)).all()
-    again = dequantise(quantise(once, bits, group))
+    again = dequantise_matrix(quantise_matrix(once, bits, group))
     assert (np.abs(again - once) <= 1.001 * steps + 1e-6 * np.abs(weight)).all()
 
 
@@ -131,7 +132,7 @@ def test_quantised_folders_of_any_size_read_back_as_their_values(
     kept = dtype_named(dtype)
     for name, array in tensors.items():
         rows = rows_of(name, array, "mlx")
-        wanted = rounded(rows, bits, kept) if group_size(rows.shape) else rows.astype(kept)
+        wanted = round_matrix(rows, bits, kept) if group_size(rows.shape) else rows.astype(kept)
         assert np.array_equal(rows_of(name, found[name], "mlx"), wanted.astype(np.float32))
 
 

@@ -10,8 +10,8 @@ from require import require
 
 from musiclora.adapters import check_base, find_adapter
 from musiclora.cli import main
-from musiclora.conversion import model as conversion
-from musiclora.convert.adapters.peft import LoraSpec, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.models import BaseModel
@@ -109,7 +109,7 @@ def test_a_copy_that_reads_back_otherwise_is_withdrawn(monkeypatch: pytest.Monke
         swapped = ((n, a.T if n == square else a) for n, a in tensors)  # type: ignore[attr-defined]
         write_checkpoint(folder, config, swapped, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(conversion, "write_checkpoint", transposing)
+    monkeypatch.setattr("musiclora.conversion.gpt2.write_checkpoint", transposing)
     for options in (("--to", "mlx", "--quantize", "8"), ("--to", "hf", "--dtype", "float16")):
         result = run("convert", "model", "base", "out", *options)
         assert result.exit_code == 2
@@ -210,7 +210,7 @@ def test_ctrl_c_while_writing_leaves_nothing_behind(after: int, monkeypatch: pyt
 
         write_checkpoint(folder, config, until(tensors), *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(conversion, "write_checkpoint", interrupted)
+    monkeypatch.setattr("musiclora.conversion.gpt2.write_checkpoint", interrupted)
     before = sorted(Path().iterdir())
     result = run("convert", "model", "base", "parent/out", "--to", "mlx")
     assert result.exit_code == 130

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musiclora.convert.adapters.peft import LoraSpec, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint

@@ -49,7 +49,7 @@ def test_base_tunes_come_only_from_the_three_public_domain_books():
 
 
 def test_corpus_folder_is_found_without_importing_music21():
-    code = "import sys; from musiclora.data import corpora; corpora.corpus_folder(); print('music21' in sys.modules)"
+    code = "import sys; from musiclora.demo import corpora; corpora.corpus_folder(); print('music21' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
@@ -92,7 +92,7 @@ def test_corpus_tunes_skips_entries_without_notes_and_reads_latin_1(fake_music21
 
 
 def test_write_tunes_makes_one_file_a_tune_numbered_one(tmp_path):
-    tune = corpora.Tune("a-7", "Seven", 7, "X: 7\nT:Seven\nK:C\nC|\n", "a.abc", "none")
+    tune = corpora.CorpusTune("a-7", "Seven", 7, "X: 7\nT:Seven\nK:C\nC|\n", "a.abc", "none")
 
     (path,) = corpora.write_tunes([tune], tmp_path / "new")
 

@@ -11,7 +11,7 @@ from require import EVERYTHING
 
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
-from musiclora.demo.audio import demo
+from musiclora.demo.audio import audio_demo
 from musiclora.demo.audio_result import AudioDemoOptions
 from musiclora.demo.renders import REED, clip_recordings, medley, portions, read_songs, read_wave, render_instruments
 from musiclora.errors import DataError
@@ -35,7 +35,7 @@ class Listening(Reporter):
 @pytest.mark.slow
 def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_name, tmp_path):
     out, folder = Listening(), tmp_path / "demo"
-    result = demo(folder, backend_name, SHORT, out)
+    result = audio_demo(folder, backend_name, SHORT, out)
     manifest = json.loads((folder / "cut" / "manifest.json").read_text())
     index = json.loads((folder / "latents" / "index.json").read_text())
     # Pieces of one recording keep its name, so that the split holds them together.

@@ -8,10 +8,10 @@ import pytest
 from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import (
     audio_feature_distance,
-    distances,
+    compare_recordings,
+    distance_reductions,
     feature_scale,
     real_against_real,
-    reductions,
     spectral_distance,
 )
 from musiclora.evaluation.audio_features import FEATURE_NAMES, MELS, Recordings
@@ -62,7 +62,7 @@ def test_a_feature_that_never_varies_in_the_reference_is_left_out_and_named():
     generated, reference = recordings(4, 4), recordings(4, 5)
     column = FEATURE_NAMES.index("tempo")
     reference.vectors[:, column], generated.vectors[:, column] = 120.0, [60.0, 90.0, 180.0, 240.0]
-    found = distances(generated, reference)
+    found = compare_recordings(generated, reference)
     without = [np.delete(part.vectors, column, axis=1) for part in (generated, reference)]
     assert found.constant == ("tempo",)
     assert found.afd.value == pytest.approx(audio_feature_distance(*without), rel=1e-9)
@@ -96,7 +96,7 @@ def test_one_spectrum_has_no_spectral_distance_to_itself_but_different_ones_of_a
 
 
 def test_intervals_hold_their_value_and_narrow_with_more_files():
-    few, many = (distances(recordings(n, 9, 0.5), recordings(n, 10)) for n in (4, 64))
+    few, many = (compare_recordings(recordings(n, 9, 0.5), recordings(n, 10)) for n in (4, 64))
     for found in (few, many):
         assert found.afd.low <= found.afd.value <= found.afd.high
         assert found.spectral.low <= found.spectral.value <= found.spectral.high
@@ -106,7 +106,10 @@ def test_intervals_hold_their_value_and_narrow_with_more_files():
 
 def test_sets_of_one_kind_lie_within_the_real_distance_and_others_beyond_it():
     reference = recordings(40, 11)
-    alike, other = distances(recordings(40, 12), reference), distances(recordings(40, 13, 8.0), reference)
+    alike, other = (
+        compare_recordings(recordings(40, 12), reference),
+        compare_recordings(recordings(40, 13, 8.0), reference),
+    )
     assert alike.afd.value < alike.real_afd.high
     assert other.afd.low > other.real_afd.high
     assert other.spectral.low > other.real_spectral.high
@@ -123,14 +126,14 @@ def test_the_real_distance_of_two_recordings_is_the_one_between_them():
 
 def test_the_same_seed_gives_the_same_intervals():
     sets = recordings(5, 15, 1.0), recordings(7, 16)
-    assert distances(*sets, seed=3) == distances(*sets, seed=3)
-    assert distances(*sets, seed=3).afd != distances(*sets, seed=4).afd
+    assert compare_recordings(*sets, seed=3) == compare_recordings(*sets, seed=3)
+    assert compare_recordings(*sets, seed=3).afd != compare_recordings(*sets, seed=4).afd
 
 
 def test_a_reduction_is_the_share_by_which_a_distance_is_smaller_than_the_baselines():
     baseline, generated, reference = recordings(20, 17, 8.0), recordings(20, 18, 4.0), recordings(20, 19)
-    before, after = distances(baseline, reference), distances(generated, reference)
-    afd, spectral = reductions(baseline, generated, reference)
+    before, after = compare_recordings(baseline, reference), compare_recordings(generated, reference)
+    afd, spectral = distance_reductions(baseline, generated, reference)
     assert afd.value == pytest.approx(1 - after.afd.value / before.afd.value)
     assert spectral.value == pytest.approx(1 - after.spectral.value / before.spectral.value)
     assert 0 < afd.low < afd.value < afd.high < 1
@@ -138,7 +141,7 @@ def test_a_reduction_is_the_share_by_which_a_distance_is_smaller_than_the_baseli
 
 
 def test_a_change_by_chance_alone_has_zero_within_its_interval():
-    afd, spectral = reductions(recordings(20, 20, 8.0), recordings(20, 21, 8.0), recordings(20, 22))
+    afd, spectral = distance_reductions(recordings(20, 20, 8.0), recordings(20, 21, 8.0), recordings(20, 22))
     assert afd.low < 0 < afd.high
     assert spectral.low < 0 < spectral.high
 
@@ -146,13 +149,13 @@ def test_a_change_by_chance_alone_has_zero_within_its_interval():
 def test_a_baseline_at_no_distance_is_refused():
     reference = recordings(3, 23)
     with pytest.raises(DataError, match="nothing can be nearer"):
-        reductions(reference, recordings(3, 24), reference)
+        distance_reductions(reference, recordings(3, 24), reference)
 
 
 def test_matched_recordings_narrow_the_interval_of_a_reduction():
     baseline, reference = recordings(12, 25, 4.0), recordings(20, 26)
     moved = Recordings(baseline.names, baseline.vectors - 0.05, baseline.spectra - 0.5)
-    apart, matched = (reductions(baseline, moved, reference, matched=m) for m in (False, True))
+    apart, matched = (distance_reductions(baseline, moved, reference, matched=m) for m in (False, True))
     assert [part.value for part in apart] == [part.value for part in matched]
     for loose, tight in zip(apart, matched, strict=True):
         assert tight.high - tight.low < (loose.high - loose.low) / 2

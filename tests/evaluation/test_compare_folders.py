@@ -12,7 +12,7 @@ from require import require
 from musiclora.cli import main
 from musiclora.errors import DataError
 from musiclora.evaluation.compare_folders import compare_folders
-from musiclora.evaluation.measure import correspond
+from musiclora.evaluation.measure import are_same_pieces
 
 require("librosa")
 soundfile = require("soundfile")
@@ -231,7 +231,7 @@ def test_a_picture_that_would_replace_a_folder_is_refused_before_anything_is_mea
     ],
 )
 def test_recordings_correspond_where_their_names_do(generated, bases, expected):
-    assert correspond(generated, bases) is expected
+    assert are_same_pieces(generated, bases) is expected
 
 
 def test_candidates_are_ranked_by_their_own_distance_to_the_reference(folders, tmp_path):

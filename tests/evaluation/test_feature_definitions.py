@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.evaluation.audio_features import FEATURE_NAMES, RATE, analyse
+from musiclora.evaluation.audio_features import ANALYSIS_RATE, FEATURE_NAMES, measure_features
 
 require("librosa")
 WINDOW, HOP, BANDS = 2048, 512, 128
@@ -15,7 +15,7 @@ WINDOW, HOP, BANDS = 2048, 512, 128
 @pytest.fixture(scope="module")
 def sound():
     rng = np.random.default_rng(5)
-    time = np.arange(3 * RATE) / RATE
+    time = np.arange(3 * ANALYSIS_RATE) / ANALYSIS_RATE
     glide = np.sin(2 * np.pi * (200 * time + 300 * time**2)) * (1 + np.sin(2 * np.pi * 4 * time))
     return 0.2 * glide + 0.003 * rng.normal(size=len(time))
 
@@ -36,9 +36,9 @@ def mel_filters():
     def hertz(mel):
         return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
-    highest = 15 + 27 * np.log(RATE / 2 / 1000) / np.log(6.4)
+    highest = 15 + 27 * np.log(ANALYSIS_RATE / 2 / 1000) / np.log(6.4)
     edges = hertz(np.linspace(0, highest, BANDS + 2))
-    bins = np.arange(WINDOW // 2 + 1) * RATE / WINDOW
+    bins = np.arange(WINDOW // 2 + 1) * ANALYSIS_RATE / WINDOW
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     return np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
@@ -51,12 +51,12 @@ def log_mel(magnitudes):
 
 def test_the_mean_log_mel_spectrum_is_as_defined(sound, magnitudes):
     # float32 transforms are good to 1e-6 of the loudest bin, which is 1e-3 dB where a band is 30 dB fainter.
-    np.testing.assert_allclose(analyse(sound, RATE)[1], log_mel(magnitudes).mean(axis=0), atol=5e-3)
+    np.testing.assert_allclose(measure_features(sound, ANALYSIS_RATE)[1], log_mel(magnitudes).mean(axis=0), atol=5e-3)
 
 
 def test_the_features_are_as_defined(sound, magnitudes):
-    vector = dict(zip(FEATURE_NAMES, analyse(sound, RATE)[0], strict=True))
-    bins = np.arange(WINDOW // 2 + 1) * RATE / WINDOW
+    vector = dict(zip(FEATURE_NAMES, measure_features(sound, ANALYSIS_RATE)[0], strict=True))
+    bins = np.arange(WINDOW // 2 + 1) * ANALYSIS_RATE / WINDOW
     shares = magnitudes / magnitudes.sum(axis=1, keepdims=True)
     centroid = shares @ bins
     bandwidth = np.sqrt((shares * (bins - centroid[:, None]) ** 2).sum(axis=1))

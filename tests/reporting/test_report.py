@@ -13,11 +13,11 @@ import pytest
 from matplotlib.image import imread
 from symusic import Note, Score, Track
 
-from musiclora.demo.symbolic_report import ReportData, ReportSample, loss_plot, write_report
+from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.evaluation.scores import Gain
 from musiclora.evaluation.scores import Score as Scored
 from musiclora.reporting.inline_audio import AUDIO_BYTES, small_waves
-from musiclora.reporting.loss_plot import loss_figure
+from musiclora.reporting.loss_plot import loss_figure, loss_plot
 from musiclora.symbolic.reading.health import HealthRow
 
 NASTY = "<script>alert('x')</script> & \"quotes\" $x_1$"
@@ -104,7 +104,7 @@ def full(tmp_path: Path, gain: Gain | None) -> ReportData:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    write_report(folder / "report.html", full(folder, Gain(0.8, 0.6, 1.0, 40)))
+    write_symbolic_report(folder / "report.html", full(folder, Gain(0.8, 0.6, 1.0, 40)))
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -162,7 +162,7 @@ def test_report_shows_commands_to_copy_numbers_and_files(page):
     ids=["gained", "nothing", "lost", "without spread"],
 )
 def test_report_begins_with_the_verdict_in_words(tmp_path, gain, words, style):
-    write_report(tmp_path / "r.html", ReportData("title", before=BEFORE, after=AFTER, gain=gain))
+    write_symbolic_report(tmp_path / "r.html", ReportData("title", before=BEFORE, after=AFTER, gain=gain))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert words in page.text
     assert [a["class"] for a in page.all("p") if "verdict" in (a.get("class") or "")] == [f"verdict {style}"]
@@ -171,7 +171,7 @@ def test_report_begins_with_the_verdict_in_words(tmp_path, gain, words, style):
 
 
 def test_report_of_almost_nothing_leaves_out_what_it_does_not_know(tmp_path):
-    write_report(tmp_path / "r.html", ReportData("bare"))
+    write_symbolic_report(tmp_path / "r.html", ReportData("bare"))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "No songs were held out" in page.text
     assert page.all("h2") == page.all("img") == page.all("audio") == []

@@ -11,8 +11,8 @@ from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, keys_within, transpositions
-from musiclora.symbolic.pretrain import PretrainOptions, pretrain
+from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
+from musiclora.symbolic.pretrain import PretrainOptions, pretrain_base
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import Run
@@ -41,7 +41,7 @@ def config(tunes, output, backend, **changes):
 
 def test_every_epoch_holds_each_piece_once_in_another_transposition(pieces):
     tokenizer = own_tokenizer()
-    data = TransposedEpochs([transpositions(tokenizer, p, low=40, high=93) for p in pieces], tokenizer, 256, 4, 1)
+    data = TransposedEpochs([transpose_piece(tokenizer, p, low=40, high=93) for p in pieces], tokenizer, 256, 4, 1)
     pitch_of = tokenizer.pitch_of
 
     def pitches(epoch):
@@ -58,7 +58,7 @@ def test_every_epoch_holds_each_piece_once_in_another_transposition(pieces):
 
 def test_keys_stay_within_the_semitones_asked_for(pieces):
     tokenizer = own_tokenizer()
-    versions = keys_within(tokenizer, pieces[0], 3)
+    versions = versions_within(tokenizer, pieces[0], 3)
     own = tokenizer.pitch_of[pieces[0].tokens]
     shifts = [int((tokenizer.pitch_of[v.tokens] - own)[own >= 0].mean()) for v in versions]
     assert shifts == [-3, -2, -1, 0, 1, 2, 3]
@@ -66,7 +66,7 @@ def test_keys_stay_within_the_semitones_asked_for(pieces):
 
 def test_pretraining_leaves_a_base_that_knows_more_than_it_did(tunes, any_backend, tmp_path):
     options = PretrainOptions(preset="tiny", evaluate_every=3)
-    result = pretrain(config(tunes, tmp_path / "base", any_backend), options)
+    result = pretrain_base(config(tunes, tmp_path / "base", any_backend), options)
     folder = tmp_path / "base" / "model-best"
     found = read_checkpoint(folder).config
     assert (found.n_embd, found.n_layer, found.vocab_size) == (64, 2, own_tokenizer().vocab_size)
@@ -78,7 +78,7 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
     from musiclora.training.loop import Loop
 
     options = PretrainOptions(preset="tiny")
-    pretrain(config(tunes, tmp_path / "whole", any_backend), options)
+    pretrain_base(config(tunes, tmp_path / "whole", any_backend), options)
     step = Loop._step
 
     def stop_after_two(self, micro_batches):
@@ -89,10 +89,10 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
 
     monkeypatch.setattr(Loop, "_step", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config(tunes, tmp_path / "parts", any_backend), options)
+        pretrain_base(config(tunes, tmp_path / "parts", any_backend), options)
     monkeypatch.setattr(Loop, "_step", step)
     assert Run(tmp_path / "parts").read_progress().step == 2
-    pretrain(config(tunes, tmp_path / "parts", any_backend), options)
+    pretrain_base(config(tunes, tmp_path / "parts", any_backend), options)
     whole, parts = (
         read_safetensors(tmp_path / name / "model-last" / "model.safetensors") for name in ("whole", "parts")
     )
@@ -100,7 +100,7 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
 
 
 def test_pretraining_goes_on_from_another_base(tunes, tiny_base, any_backend, tmp_path):
-    result = pretrain(config(tunes, tmp_path / "on", any_backend, epochs=1), PretrainOptions(model=str(tiny_base)))
+    result = pretrain_base(config(tunes, tmp_path / "on", any_backend, epochs=1), PretrainOptions(model=str(tiny_base)))
     assert read_checkpoint(tmp_path / "on" / "model-best").config.n_embd == 32
     assert result.after.loss < result.before.loss
 

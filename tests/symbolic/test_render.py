@@ -18,7 +18,7 @@ from musiclora.errors import ConfigError, DataError
 from musiclora.reporting.piano_roll import pianoroll_figure, render_pianoroll, roll_of, shared_limits
 from musiclora.symbolic import render
 from musiclora.symbolic.render import find_engine, find_soundfont, read_score, render_audio, render_file
-from musiclora.symbolic.render_worker import normalised, resampled, sanitised
+from musiclora.symbolic.render_worker import resample_sinc, sanitise_midi, scale_to_peak
 
 PITCHES = [57, 61, 64, 69]
 
@@ -130,7 +130,7 @@ def test_sanitised_closes_gaps_caps_the_length_and_merges_tracks():
         track.notes.append(Note(480 * 3600, 480, 60 + number % 12, 90))  # an hour later
         track.notes.append(Note(480 * 3600 + 480 * 4000, 480 * 100_000, 50, 90))  # a note that lasts all day
         score.tracks.append(track)
-    clean = Score.from_midi(sanitised(score.to("second"), max_seconds=20)).to("second")
+    clean = Score.from_midi(sanitise_midi(score.to("second"), max_seconds=20)).to("second")
     assert len(clean.tracks) == 4
     assert clean.end() <= 20 + 2.1
     starts = sorted({round(n.time, 3) for t in clean.tracks for n in t.notes})
@@ -141,7 +141,7 @@ def test_sanitised_closes_gaps_caps_the_length_and_merges_tracks():
 def test_resampled_keeps_a_tone_and_its_level():
     time = np.arange(48000) / 48000
     tone = np.stack([np.sin(2 * np.pi * 440 * time), np.cos(2 * np.pi * 5000 * time)], 1).astype(np.float32)
-    out = resampled(tone, 48000)
+    out = resample_sinc(tone, 48000)
     assert out.shape == (44100, 2)
     time = np.arange(44100) / 44100
     expected = np.stack([np.sin(2 * np.pi * 440 * time), np.cos(2 * np.pi * 5000 * time)], 1)
@@ -150,8 +150,8 @@ def test_resampled_keeps_a_tone_and_its_level():
 
 
 def test_normalised_leaves_silence_alone():
-    assert np.array_equal(normalised(np.zeros((10, 2), np.float32)), np.zeros((10, 2)))
-    assert np.abs(normalised(np.array([[0.1, -0.2]], np.float32))).max() == pytest.approx(0.89)
+    assert np.array_equal(scale_to_peak(np.zeros((10, 2), np.float32)), np.zeros((10, 2)))
+    assert np.abs(scale_to_peak(np.array([[0.1, -0.2]], np.float32))).max() == pytest.approx(0.89)
 
 
 def test_roll_of_counts_in_quarters_and_bars_by_metre():

@@ -9,7 +9,7 @@ import pytest
 
 from musiclora.backends.base import LossSum
 from musiclora.errors import ConfigError
-from musiclora.evaluation.scores import gain, score
+from musiclora.evaluation.scores import token_gain, token_score
 from musiclora.training.config import resolve
 from musiclora.training.plan import batch_shape, make_plan, probe_seconds
 from musiclora.training.schedule import SCHEDULES, learning_rate
@@ -90,7 +90,7 @@ def test_the_probe_puts_the_optimiser_back():
 
 
 def test_bits_a_note_count_all_tokens_of_a_note():
-    result = score(LossSum(total=math.log(2) * 60, weight=30), notes=10)
+    result = token_score(LossSum(total=math.log(2) * 60, weight=30), notes=10)
     assert (result.bits_per_note, result.loss) == pytest.approx((6.0, 2 * math.log(2)))
     assert (result.tokens, result.notes) == (30, 10)
     assert result.perplexity == pytest.approx(4.0)
@@ -101,10 +101,10 @@ def test_the_gain_is_the_difference_of_the_scores_and_says_when_it_may_be_chance
     before = [LossSum(n * 7 * math.log(2), n * 3) for n in notes]
     better = [LossSum(n * 6 * math.log(2), n * 3) for n in notes]
     mixed = [LossSum(n * (7 + d) * math.log(2), n * 3) for n, d in zip(notes, (1, -1, 1.2, -0.9), strict=True)]
-    clear = gain(before, better, notes)
+    clear = token_gain(before, better, notes)
     assert (clear.mean, clear.low, clear.high) == pytest.approx((1.0, 1.0, 1.0))
     assert clear.verdict == "gained"
-    assert gain(better, before, notes).verdict == "lost"
-    unclear = gain(before, mixed, notes)
+    assert token_gain(better, before, notes).verdict == "lost"
+    unclear = token_gain(before, mixed, notes)
     assert unclear.low < unclear.mean < unclear.high
     assert unclear.verdict == "nothing gained"

@@ -18,8 +18,8 @@ from musiclora.convert.adapters.peft import read_peft
 from musiclora.errors import ConfigError, DataError, TrainingError
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
-from musiclora.training.loop import Hooks, Loop, LoopOptions, group
-from musiclora.training.run_folder import Progress, Run
+from musiclora.training.loop import Hooks, Loop, LoopOptions, group_batches
+from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.session import Session
 
 
@@ -328,7 +328,7 @@ def loop(fake, tmp_path, **changes):
     options = {"epochs": 9, "accumulate": 2, "lr": 0.1, "schedule": "constant", "warmup": 0, "total": 27}
     saved = []
     hooks = Hooks(save_best=lambda: saved.append("best"), save_last=lambda: saved.append("last"))
-    built = Loop(fake, fake, Data(), [{}], LoopOptions(**{**options, **changes}), Run(tmp_path), Progress(), hooks)
+    built = Loop(fake, fake, Data(), [{}], LoopOptions(**{**options, **changes}), Run(tmp_path), RunProgress(), hooks)
     return built, saved
 
 
@@ -344,7 +344,7 @@ def test_the_last_step_of_an_epoch_takes_what_is_left(tmp_path):
     fake = Fake([1.0])
     loop(fake, tmp_path, epochs=1)[0].go()
     assert fake.sizes == [2, 2, 1]
-    assert [len(g) for g in group(list(range(6)), 4)] == [4, 2]
+    assert [len(g) for g in group_batches(list(range(6)), 4)] == [4, 2]
 
 
 @pytest.mark.parametrize("done", [0, 2], ids=["first step", "later step"])
@@ -395,9 +395,9 @@ def test_mixed_in_music_is_trained_on_and_never_held_out(config, tunes, tmp_path
 
 
 def test_augmented_copies_of_held_out_songs_are_on_neither_side(config, tunes, tmp_path):
-    from musiclora.symbolic.reading.augment import augment
+    from musiclora.symbolic.reading.augment import augment_folder
 
-    augment(tunes, tmp_path / "aug", [-2, 2], [], workers=1)
+    augment_folder(tunes, tmp_path / "aug", [-2, 2], [], workers=1)
     songs = Session(config(data_dir=str(tmp_path / "aug"))).prepared.songs
     assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
     assert all(p.is_original for p in songs.held_out)

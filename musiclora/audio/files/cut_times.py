@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from musiclora.errors import DataError, listed
+from musiclora.errors import DataError, join_problems
 
 LEFTOVERS = ("keep", "merge", "drop")
-LEAST = 1.0  # seconds; a shorter rest is never a segment of its own
+MIN_SECONDS = 1.0  # seconds; a shorter rest is never a segment of its own
 LONGEST = 1800.0  # seconds of one segment, which is held in memory
 _SLACK = 0.05  # seconds by which a given end may exceed the recording
 _NAME = re.compile(r"[\w][\w .()+-]*", re.UNICODE)
 
 
 @dataclass(frozen=True)
-class Piece:
+class CutSpan:
     """One segment: seconds of a recording (its path below the folder), and a name of its own or an empty one."""
 
     source: str
@@ -27,7 +27,7 @@ class Piece:
     name: str = ""
 
 
-def grid(
+def grid_spans(
     begin: float, end: float, seconds: float, overlap: float, leftover: str
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Segments that cover a span, each `seconds` long and sharing `overlap` with the one before; and what is dropped.
@@ -41,7 +41,7 @@ def grid(
     while (start := begin + len(found) * step) + seconds <= end + 1e-6:
         found.append((start, min(start + seconds, end)))
     rest = end - found[-1][1]
-    if leftover == "merge" or rest < LEAST:
+    if leftover == "merge" or rest < MIN_SECONDS:
         found[-1] = (found[-1][0], end)
     elif leftover == "drop":
         return found, [(found[-1][1], end)]
@@ -50,7 +50,7 @@ def grid(
     return found, []
 
 
-def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:
+def read_cut_times(path: Path, lengths: Mapping[str, float]) -> list[CutSpan]:
     """Read a file of times: one segment a line, `recording, start, end[, name]`.
 
     Times are seconds (83.5), mm:ss or h:mm:ss with decimals; an empty end or `-` is the recording's end. The recording
@@ -78,7 +78,7 @@ def given_times(path: Path, lengths: Mapping[str, float]) -> list[Piece]:
             except ValueError as error:
                 problems.append(f"line {number}: {error}")
     if problems:
-        raise DataError(f"--times {path}: {listed(problems)}")
+        raise DataError(f"--times {path}: {join_problems(problems)}")
     if not pieces:
         raise DataError(f"--times {path}: holds no line `recording, start, end`")
     return pieces
@@ -89,7 +89,7 @@ def _is_heading(line: str) -> bool:
     return [part.strip().lower() for part in line.split(",")][1:3] == ["start", "end"]
 
 
-def _piece(line: str, lengths: Mapping[str, float]) -> Piece:
+def _piece(line: str, lengths: Mapping[str, float]) -> CutSpan:
     parts = [part.strip() for part in next(csv.reader([line], skipinitialspace=True))]
     if not 3 <= len(parts) <= 4:
         raise ValueError(f"expected `recording, start, end` or `recording, start, end, name`, found {line.strip()!r}")
@@ -106,7 +106,7 @@ def _piece(line: str, lengths: Mapping[str, float]) -> Piece:
     name = parts[3] if len(parts) == 4 else ""
     if name and not _NAME.fullmatch(name):
         raise ValueError(f"the name {name!r} has characters that a file name should not have")
-    return Piece(matches[0], start, min(end, total), name)
+    return CutSpan(matches[0], start, min(end, total), name)
 
 
 def seconds_of(text: str) -> float:

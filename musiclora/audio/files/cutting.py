@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.cut_times import LEFTOVERS, LONGEST, Piece, given_times, grid
-from musiclora.audio.files.health import SILENCE, AudioHealth, decibels, examine, grouped
-from musiclora.audio.files.segments import CHANNELS, RATE, Names, faded, levelled, save_segment
-from musiclora.audio.files.sound import Sound, library, recordings_of
+from musiclora.audio.files.cut_times import LEFTOVERS, LONGEST, CutSpan, grid_spans, read_cut_times
+from musiclora.audio.files.health import SILENCE, AudioHealth, group_notes, measure_health, to_decibels
+from musiclora.audio.files.segments import CHANNELS, RATE, Names, fade_ends, normalise_loudness, save_segment
+from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.weight_files import read_json
-from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, listed
+from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, join_problems
 from musiclora.progress import Reporter
 
 SECONDS = 95.0  # 2048 frames of the codec
@@ -85,7 +85,7 @@ class CutResult:
     def notes(self) -> list[str]:
         """Lines for people."""
         gone = [f"left out: {i['source']}, {i['start']:g} to {i['end']:g} s: {i['reason']}" for i in self.left_out]
-        return [*gone, *grouped(self.remarks)]
+        return [*gone, *group_notes(self.remarks)]
 
 
 def cut_folder(
@@ -123,12 +123,12 @@ def cut_folder(
         for health in healths:
             if pieces := plan.get(health.file):
                 with Sound(folder / health.file) as sound:
-                    for piece, audio in stretches(sound, pieces):
+                    for piece, audio in stream_segments(sound, pieces):
                         _write(piece, audio, health, options, temporary, names, result)
                         update(min(total, int(done + piece.end)), total)
                 done += health.seconds
         if not result.segments:
-            raise DataError(f"{folder}: no segment is left: {listed(_reasons(result))}")
+            raise DataError(f"{folder}: no segment is left: {join_problems(_reasons(result))}")
         order = {h.file: number for number, h in enumerate(healths)}
         result.segments.sort(key=lambda s: (order[s["source"]], s["start"], s["end"]))
         settings = {**asdict(options), "times": times is not None, "sample_rate": RATE}
@@ -150,12 +150,12 @@ def _reasons(result: CutResult) -> list[str]:
 
 def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]:
     """Every usable recording, read once to its end; what cannot be used is remembered as left out."""
-    library()
+    audio_libraries()
     paths, foreign = recordings_of(folder)
     usable = []
     with out.task("reading recordings") as update:
         for number, path in enumerate([*paths, *foreign], 1):
-            health = examine(path, path.relative_to(folder).as_posix())
+            health = measure_health(path, path.relative_to(folder).as_posix())
             if health.problem:
                 result.drop(health.file, 0.0, health.seconds, health.problem)
             else:
@@ -163,29 +163,31 @@ def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]
                 result.remarks += [(health.file, text) for text in health.notes]
             update(number, len(paths) + len(foreign))
     if not usable:
-        raise DataError(f"{folder}: no recording can be used: {listed(_reasons(result))}")
+        raise DataError(f"{folder}: no recording can be used: {join_problems(_reasons(result))}")
     return usable
 
 
 def _plan(
     healths: Sequence[AudioHealth], options: CutOptions, times: Path | None, result: CutResult
-) -> dict[str, list[Piece]]:
+) -> dict[str, list[CutSpan]]:
     """Segments by recording; leftovers that are dropped are remembered."""
     lengths = {h.file: h.seconds for h in healths}
-    spans = given_times(times, lengths) if times else [Piece(source, 0.0, end) for source, end in lengths.items()]
-    plan: dict[str, list[Piece]] = {}
+    spans = read_cut_times(times, lengths) if times else [CutSpan(source, 0.0, end) for source, end in lengths.items()]
+    plan: dict[str, list[CutSpan]] = {}
     for span in spans:
         if times and options.seconds is None:
             found, dropped = [(span.start, span.end)], list[tuple[float, float]]()
         else:
-            found, dropped = grid(span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover)
-        plan.setdefault(span.source, []).extend(Piece(span.source, a, b, span.name) for a, b in found)
+            found, dropped = grid_spans(
+                span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover
+            )
+        plan.setdefault(span.source, []).extend(CutSpan(span.source, a, b, span.name) for a, b in found)
         for start, end in dropped:
             result.drop(span.source, start, end, "is a leftover shorter than a segment (--leftover drop)")
     return plan
 
 
-def _check_disk(output: Path, plan: dict[str, list[Piece]]) -> None:
+def _check_disk(output: Path, plan: dict[str, list[CutSpan]]) -> None:
     needed = sum(int((p.end - p.start) * RATE) * CHANNELS * 2 for pieces in plan.values() for p in pieces) + _SPARE
     at = next(p for p in output.absolute().parents if p.exists())
     free = shutil.disk_usage(at).free
@@ -196,13 +198,13 @@ def _check_disk(output: Path, plan: dict[str, list[Piece]]) -> None:
         )
 
 
-def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+def stream_segments(sound: Sound, pieces: Sequence[CutSpan]) -> Iterator[tuple[CutSpan, np.ndarray]]:
     """Yield each piece with its sound, float32 [2, samples] at 44.1 kHz, in one pass; those that end first come first.
 
     A piece at the end of a recording may be shorter than asked for.
     """
     waiting = sorted(pieces, key=lambda p: p.start, reverse=True)
-    open_: list[tuple[Piece, list[np.ndarray]]] = []
+    open_: list[tuple[CutSpan, list[np.ndarray]]] = []
     at = 0
     for block in sound.stream(RATE, CHANNELS):
         until = at + len(block)
@@ -220,7 +222,7 @@ def stretches(sound: Sound, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, np
 
 
 def _write(
-    piece: Piece,
+    piece: CutSpan,
     audio: np.ndarray,
     health: AudioHealth,
     options: CutOptions,
@@ -232,17 +234,17 @@ def _write(
     end = piece.start + audio.shape[1] / RATE
     peak = float(np.abs(audio).max(initial=0.0))
     if peak < SILENCE:
-        result.drop(piece.source, piece.start, end, f"is silent (peak {decibels(peak):.0f} dB)")
+        result.drop(piece.source, piece.start, end, f"is silent (peak {to_decibels(peak):.0f} dB)")
         return
     if health.peak > 1.001 and options.loudness is None:
         audio = audio / np.float32(health.peak)  # one factor for the whole recording, so that segments stay alike
         result.remarks += _once(result.remarks, (piece.source, "goes beyond full scale and is turned down to it"))
     if options.loudness is not None:
-        audio, limited = levelled(audio, options.loudness)
+        audio, limited = normalise_loudness(audio, options.loudness)
         if limited:
             text = f"peaks keep some of its segments below {options.loudness:g} dB"
             result.remarks += _once(result.remarks, (piece.source, text))
-    audio = faded(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
+    audio = fade_ends(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
     name = names.of(piece)
     where = {"source": piece.source, "start": round(piece.start, 4), "end": round(end, 4)}
     result.segments.append({"file": name, **where, "sha256": save_segment(folder / name, audio)})

@@ -13,7 +13,7 @@ import numpy as np
 from musiclora.audio.files.sound import FOREIGN, Sound, audio_files
 from musiclora.errors import DataError
 
-COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
+RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
 SILENCE = 1e-4  # of full scale, -80 dB: no microphone is as quiet
 CLIPPED = 1e-4  # share of samples from which clipping is worth a word
 _FLAT = 3  # equal samples at full scale in a row
@@ -54,7 +54,7 @@ class AudioHealth:
         return self.peak < SILENCE
 
 
-def examine(path: Path, name: str | None = None) -> AudioHealth:
+def measure_health(path: Path, name: str | None = None) -> AudioHealth:
     """Read a recording once and say what it is; whatever is wrong with the file is told in the result.
 
     Args:
@@ -86,7 +86,7 @@ def _measured(sound: Sound, name: str) -> AudioHealth:
     if not sound.read and not problem:
         problem = f"holds no sound{' (' + sound.cut_off + ')' if sound.cut_off else ''}"
     elif peak < SILENCE and not problem:
-        problem = f"is silent (peak {decibels(peak):.0f} dB)"
+        problem = f"is silent (peak {to_decibels(peak):.0f} dB)"
     share = flat / max(1, sound.read * sound.channels)
     return AudioHealth(
         name,
@@ -130,7 +130,7 @@ def clipped_samples(block: np.ndarray) -> int:
     return int((flat | beyond).sum())
 
 
-def decibels(value: float) -> float:
+def to_decibels(value: float) -> float:
     """Of a share of full scale; -120 for nothing."""
     return max(-120.0, 20 * float(np.log10(max(value, 1e-6))))
 
@@ -144,12 +144,12 @@ def examine_folder(folder: Path, on_progress: Callable[[int, int], None]) -> lis
     files, foreign = audio_files(folder)
     rows = []
     for number, path in enumerate([*files, *foreign], 1):
-        rows.append(examine(path, path.relative_to(folder).as_posix()))
+        rows.append(measure_health(path, path.relative_to(folder).as_posix()))
         on_progress(number, len(files) + len(foreign))
     return rows
 
 
-def grouped(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
+def group_notes(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
     """Lines of (file, text): files of which the same is said share one."""
     by_text: dict[str, list[str]] = {}
     for file, text in notes:
@@ -176,7 +176,7 @@ def audio_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
             str(r.rate or ""),
             str(r.channels or ""),
             r.kind,
-            f"{decibels(r.peak):.1f} dB" if r.frames else "",
+            f"{to_decibels(r.peak):.1f} dB" if r.frames else "",
             f"{r.clipped:.2%}" if r.clipped else "",
             "; ".join([r.problem] if r.problem else r.notes),
         )

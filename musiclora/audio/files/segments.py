@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.audio.files.cut_times import Piece
-from musiclora.audio.files.sound import library
+from musiclora.audio.files.cut_times import CutSpan
+from musiclora.audio.files.sound import audio_libraries
 from musiclora.convert.files.atomic import write_error
 
 RATE, CHANNELS = 44100, 2
-PEAK = 10 ** (-1 / 20)  # no true peak is above -1 dB of full scale after --loudness
+TRUE_PEAK_LIMIT = 10 ** (-1 / 20)  # no true peak is above -1 dB of full scale after --loudness
 _OVERSAMPLING = 4  # true peaks are looked for between the samples, as in ITU-R BS.1770
 
 
@@ -27,7 +27,7 @@ class Names:
         self._stems = {s: _plain(s.replace(".", "_")) if stem in twice else stem for s, stem in flat.items()}
         self._ending, self._used = ending, set[str]()
 
-    def of(self, piece: Piece) -> str:
+    def of(self, piece: CutSpan) -> str:
         """A name that no other segment has, on file systems that ignore case either."""
         stem, number = piece.name or self._stems[piece.source], 1
         name = stem if piece.name else f"{stem}-001"
@@ -45,7 +45,7 @@ def _plain(path: str) -> str:
 
 def save_segment(path: Path, audio: np.ndarray) -> str:
     """Write a segment; its SHA-256."""
-    soundfile, _ = library()
+    soundfile, _ = audio_libraries()
     whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
     try:
         soundfile.write(path, whole, RATE, subtype="PCM_16")
@@ -55,21 +55,21 @@ def save_segment(path: Path, audio: np.ndarray) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def levelled(audio: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
+def normalise_loudness(audio: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
     """Audio [channels, N] at a root mean square in dB of full scale, or less where true peaks would exceed -1 dB.
 
     Returns:
         The audio, and whether its peaks kept it below.
     """
-    _, soxr = library()
+    _, soxr = audio_libraries()
     size = float(np.sqrt(np.square(audio, dtype=np.float64).mean()))
     fine = soxr.resample(np.ascontiguousarray(audio.T), RATE, _OVERSAMPLING * RATE)
     peak = max(float(np.abs(fine).max(initial=0.0)), float(np.abs(audio).max()))
-    wanted, most = 10 ** (loudness / 20) / size, PEAK / peak
+    wanted, most = 10 ** (loudness / 20) / size, TRUE_PEAK_LIMIT / peak
     return audio * np.float32(min(wanted, most)), most < wanted
 
 
-def faded(audio: np.ndarray, milliseconds: float, begin: bool, end: bool) -> np.ndarray:
+def fade_ends(audio: np.ndarray, milliseconds: float, begin: bool, end: bool) -> np.ndarray:
     """A copy with raised-cosine fades at the beginning and the end, where these are cuts."""
     count = min(round(milliseconds * RATE / 1000), audio.shape[1] // 2)
     found = audio.copy()

@@ -15,7 +15,7 @@ import numpy as np
 
 from musiclora.errors import ConfigError, DataError
 
-SUFFIXES = {
+RECORDING_SUFFIXES = {
     ".aif",
     ".aifc",
     ".aiff",
@@ -34,7 +34,7 @@ SUFFIXES = {
 }
 # Sound that libsndfile does not read; said, so that nothing is passed over in silence.
 FOREIGN = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
-BLOCK = 1 << 15  # frames read at one time
+BLOCK_SAMPLES = 1 << 15  # frames read at one time
 _LONGEST = 1800.0  # seconds that are read at once; longer recordings are streamed or cut
 _LOUDEST = 64.0  # times full scale: a float file beyond it is mislabelled or damaged
 _RATES = (1000, 1_000_000)  # Hz
@@ -55,7 +55,7 @@ _UNKNOWN = 0x7FFF0000  # bytes; a size like that stands for «not known yet» in
 _hush = threading.Lock()
 
 
-def library() -> tuple[Any, Any]:
+def audio_libraries() -> tuple[Any, Any]:
     """The modules soundfile and soxr.
 
     Raises:
@@ -85,7 +85,9 @@ def audio_files(folder: Path) -> tuple[list[Path], list[Path]]:
         folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
         found += [Path(at) / f for f in files if not f.startswith(".")]
     found.sort(key=lambda p: p.relative_to(folder).parts)
-    return [p for p in found if p.suffix.lower() in SUFFIXES], [p for p in found if p.suffix.lower() in FOREIGN]
+    return [p for p in found if p.suffix.lower() in RECORDING_SUFFIXES], [
+        p for p in found if p.suffix.lower() in FOREIGN
+    ]
 
 
 def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -97,7 +99,7 @@ def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
     files, foreign = audio_files(folder)
     if not files:
         more = f"; {foreign[0].name} is in a format that is not read: convert it to WAV or FLAC" if foreign else ""
-        raise DataError(f"{folder}: holds no recordings (endings {', '.join(sorted(SUFFIXES))}){more}")
+        raise DataError(f"{folder}: holds no recordings (endings {', '.join(sorted(RECORDING_SUFFIXES))}){more}")
     return files, foreign
 
 
@@ -121,7 +123,7 @@ class Sound:
             ConfigError: soundfile is not installed.
             DataError: it cannot be read as a recording.
         """
-        self._soundfile, _ = library()
+        self._soundfile, _ = audio_libraries()
         self.path, self.read, self.cut_off = path, 0, ""
         try:
             if not path.stat().st_size:
@@ -166,7 +168,7 @@ class Sound:
         while True:
             try:
                 with _quiet(self.container == "MP3"):
-                    block = self._file.read(BLOCK, dtype="float32", always_2d=True)
+                    block = self._file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
             except (self._soundfile.SoundFileError, OSError):
                 self.cut_off = f"is damaged after {self.read / self.rate:.1f} s; what comes before is used"
                 return
@@ -188,7 +190,7 @@ class Sound:
 
         All blocks together are what resampling the whole at once gives.
         """
-        _, soxr = library()
+        _, soxr = audio_libraries()
         resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, channels, dtype="float32")
         for block in self.blocks():
             part = with_channels(block, channels)

@@ -11,12 +11,12 @@ from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
 
-SUFFIXES = {".wav": "WAV", ".flac": "FLAC"}
+AUDIO_OUTPUT_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 CHUNK, OVERLAP = 128, 32  # latent frames decoded at once; the decoder reaches less than half the overlap
 _SILENCE = 1e-6  # a peak below the smallest step of 20 bits
 
 
-def checked_output(output: Path) -> Path:
+def check_audio_output(output: Path) -> Path:
     """The file to write; without an ending it becomes a WAV file.
 
     Raises:
@@ -24,19 +24,19 @@ def checked_output(output: Path) -> Path:
     """
     if not output.suffix and output.name and not output.is_dir():
         output = output.with_suffix(".wav")
-    if output.suffix.lower() not in SUFFIXES or output.is_dir():
+    if output.suffix.lower() not in AUDIO_OUTPUT_FORMATS or output.is_dir():
         raise ConfigError(f"--output {output}: expected a file name that ends in .wav or .flac")
     return output
 
 
-def decoded(codec: Codec, latents: np.ndarray) -> np.ndarray:
+def decode_latents(codec: Codec, latents: np.ndarray) -> np.ndarray:
     """Audio float32 [channels, samples] of latents [T, C], in chunks where they are long."""
     chunk = CHUNK if len(latents) > CHUNK else None
     audio: np.ndarray = codec.decode(latents[None], chunk, OVERLAP if chunk else None)[0]
     return audio
 
 
-def normalised(audio: np.ndarray) -> tuple[np.ndarray, bool]:
+def normalise_peak(audio: np.ndarray) -> tuple[np.ndarray, bool]:
     """Audio with a peak of 1, and whether it was silence, which stays as it is."""
     peak = float(np.abs(audio).max(initial=0.0))
     if not np.isfinite(peak):
@@ -56,5 +56,5 @@ def write_audio(path: Path, audio: np.ndarray, sample_rate: int) -> None:
         raise ConfigError("writing audio needs soundfile; try: pip install 'musiclora[audio]'") from error
     whole = (np.clip(audio, -1, 1) * 32767).astype(np.int16)  # truncated, as in the original
     buffer = io.BytesIO()
-    soundfile.write(buffer, whole.T, sample_rate, format=SUFFIXES[path.suffix.lower()], subtype="PCM_16")
+    soundfile.write(buffer, whole.T, sample_rate, format=AUDIO_OUTPUT_FORMATS[path.suffix.lower()], subtype="PCM_16")
     atomic_write(path, buffer.getvalue())

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio.files.cutting import read_manifest
-from musiclora.audio.files.health import AudioHealth, examine, grouped
+from musiclora.audio.files.health import AudioHealth, group_notes, measure_health
 from musiclora.audio.files.sound import Sound, recordings_of
 from musiclora.audio.latents.store import known_items, put_latents, put_style, write_index
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_error
-from musiclora.errors import ConfigError, DataError, OutputError, listed
+from musiclora.errors import ConfigError, DataError, OutputError, join_problems
 from musiclora.progress import Reporter
 
 # Frames that are encoded at once (95 s of DiffRhythm's), and heard beyond them on both sides: more than any frame's
@@ -78,7 +78,7 @@ class Encoded:
 
     def notes(self) -> list[str]:
         """Lines for people."""
-        return [*(f"left out: {text}" for text in self.left_out), *grouped(self.remarks)]
+        return [*(f"left out: {text}" for text in self.left_out), *group_notes(self.remarks)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def encode_recordings(
     if not items:
         with contextlib.suppress(OSError):
             cache.rmdir()  # only where it is empty
-        raise DataError(f"{folder}: no recording can be used: {listed(result.left_out)}")
+        raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     write_index(cache, items)  # without recordings that are gone
     result.recordings, result.seconds = len(items), sum(item["seconds"] for item in items)
     return result
@@ -181,14 +181,14 @@ def _survey(folder: Path, known: dict[str, dict[str, Any]], out: Reporter) -> tu
         for number, path in enumerate([*paths, *foreign], 1):
             name = path.relative_to(folder).as_posix()
             checksum = "" if path in foreign else _checksum(path)
-            health = None if checksum in known else examine(path, name)
+            health = None if checksum in known else measure_health(path, name)
             if health and health.problem:
                 result.left_out.append(f"{path}: {health.problem}")
             else:
                 files.append(_File(path, name, checksum, known.get(checksum), health))
             update(number, len(paths) + len(foreign))
     if not files:
-        raise DataError(f"{folder}: no recording can be used: {listed(result.left_out)}")
+        raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     return files, result
 
 
@@ -216,7 +216,7 @@ def _encoded(
     file: _File, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
 ) -> dict[str, Any]:
     """Encode one recording into the cache; what the index says of it."""
-    health = file.health or examine(file.path, file.name)
+    health = file.health or measure_health(file.path, file.name)
     if int(health.seconds * codec.sample_rate) < codec.hop:
         raise DataError(f"{file.path}: {health.seconds:.3f} s are too short for one latent frame")
     _check_disk(cache, [file], codec)
@@ -246,7 +246,7 @@ def _stream_into(part: Path, file: _File, codec: Codec, encoding: Encoding, tell
         held = out.tell() // size
         out.truncate(held * size)
         samples = 0
-        for number, (first, count, audio, samples) in enumerate(pieces(file.path, codec)):  # noqa: B007 - the last one
+        for number, (first, count, audio, samples) in enumerate(stream_blocks(file.path, codec)):  # noqa: B007 - the last one
             if number < held:
                 continue
             mean, scale = codec.encode(audio[None])
@@ -260,7 +260,7 @@ def _stream_into(part: Path, file: _File, codec: Codec, encoding: Encoding, tell
     return samples
 
 
-def pieces(path: Path, codec: Codec) -> Iterator[tuple[int, int, np.ndarray, int]]:
+def stream_blocks(path: Path, codec: Codec) -> Iterator[tuple[int, int, np.ndarray, int]]:
     """Stretches of a recording that together give its latents, on the grid of frames, with what is heard beside them.
 
     Yields:

@@ -9,7 +9,7 @@ import numpy as np
 
 from musiclora.backends.base import Arrays
 from musiclora.convert.errors import ConfigError, DataError
-from musiclora.symbolic.dataset.packing import Unit, best_packing, windows
+from musiclora.symbolic.dataset.packing import Unit, best_packing, split_into_windows
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -64,7 +64,7 @@ class BatchPlan:
         self.pieces = list(pieces)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self._bos, self._eos, self._pad = bos, eos, pad
-        units = [windows(i, self._wrapped_length(p), max_seq_len) for i, p in enumerate(self.pieces)]
+        units = [split_into_windows(i, self._wrapped_length(p), max_seq_len) for i, p in enumerate(self.pieces)]
         self.skipped = [p.name for p, u in zip(self.pieces, units, strict=True) if not u]
         flat = [u for per_piece in units for u in per_piece]
         if not flat:

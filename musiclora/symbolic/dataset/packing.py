@@ -33,7 +33,7 @@ class Unit:
         return self.stop - self.start
 
 
-def windows(piece: int, length: int, limit: int) -> list[Unit]:
+def split_into_windows(piece: int, length: int, limit: int) -> list[Unit]:
     """Units of a sequence: one where it fits, else full windows in which every token but the first is scored once.
 
     Args:
@@ -53,7 +53,7 @@ def windows(piece: int, length: int, limit: int) -> list[Unit]:
     return [Unit(piece, s, s + limit, 1 if k == 0 else ends[k - 1]) for k, s in enumerate(starts)]
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best fit, longest first: indices of lengths in bins of at most capacity.
 
     Args:
@@ -133,7 +133,7 @@ def best_packing(lengths: Sequence[int], limit: int) -> Packing:
         limit: longest row.
     """
     best: tuple[float, Packing] | None = None
-    packed = {c: pack(lengths, c) for c in _capacities(max(lengths), limit)}
+    packed = {c: pack_best_fit(lengths, c) for c in _capacities(max(lengths), limit)}
     for levels, grain in ((1, 64), (2, 64), (3, 64), (3, 16), (8, 16), (24, 1)):
         for bins in packed.values():
             fills = [sum(lengths[i] for i in row) for row in bins]

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.symbolic.reading.health import HealthRow
-from musiclora.symbolic.reading.read_folder import TIMEOUT, Progress, Reading, read_music
+from musiclora.symbolic.reading.read_folder import TIMEOUT, OnProgress, Reading, read_music
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"
@@ -97,7 +97,7 @@ def load_pieces(
     data_dir: Path,
     tokenizer: MusicTokenizer,
     workers: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     timeout: float = TIMEOUT,
 ) -> PieceSet:
     """Pieces of a folder of music, of one file, or of a token cache that `preprocess` wrote.

@@ -13,14 +13,14 @@ from musiclora.convert.errors import ConfigError, DataError
 GRAM = 8
 
 
-class Tune(Protocol):
+class HasMelody(Protocol):
     """What near_duplicates looks at: the melody as MIDI pitches, int [n]."""
 
     @property
     def pitches(self) -> np.ndarray: ...
 
 
-class SplitPiece(Tune, Protocol):
+class SplitPiece(HasMelody, Protocol):
     """What split looks at beside the melody."""
 
     @property
@@ -87,7 +87,9 @@ class _Classes:
 
 
 def near_duplicates(
-    pieces: Sequence[Tune | np.ndarray], against: Sequence[Tune | np.ndarray] | None = None, threshold: float = 0.3
+    pieces: Sequence[HasMelody | np.ndarray],
+    against: Sequence[HasMelody | np.ndarray] | None = None,
+    threshold: float = 0.3,
 ) -> list[tuple[int, int]]:
     """Pairs of tunes that are nearly the same, whatever their key.
 
@@ -122,7 +124,7 @@ def near_duplicates(
     return sorted(pairs)
 
 
-def _melody(piece: Tune | np.ndarray) -> np.ndarray:
+def _melody(piece: HasMelody | np.ndarray) -> np.ndarray:
     return piece if isinstance(piece, np.ndarray) else piece.pitches
 
 
@@ -146,7 +148,7 @@ def _matches(grams: list[np.ndarray], others: list[np.ndarray], threshold: float
     return pairs
 
 
-def clusters(pieces: Sequence[SplitPiece], threshold: float = 0.3) -> list[int]:
+def cluster_pieces(pieces: Sequence[SplitPiece], threshold: float = 0.3) -> list[int]:
     """Cluster number of every piece: copies of one song and near duplicates share it."""
     classes = _Classes(len(pieces))
     first: dict[str, int] = {}
@@ -171,7 +173,7 @@ def too_few(songs: int) -> DataError:
     )
 
 
-def split(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split:
+def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split:
     """Hold out about val_fraction of the songs, in whole clusters.
 
     Copies made by augment follow their song; of a held-out song only the original is scored and no copy is trained
@@ -189,8 +191,8 @@ def split(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split
     if not 0 <= val_fraction < 1:
         raise ConfigError(f"--val-split is {val_fraction}; it must lie in [0, 1)")
     if val_fraction == 0:
-        return Split(list(range(len(pieces))), [], [], clusters(pieces) if pieces else [], [])
-    number = clusters(pieces)
+        return Split(list(range(len(pieces))), [], [], cluster_pieces(pieces) if pieces else [], [])
+    number = cluster_pieces(pieces)
     songs: dict[int, set[str]] = {}
     for piece, c in zip(pieces, number, strict=True):
         songs.setdefault(c, set()).add(piece.group)

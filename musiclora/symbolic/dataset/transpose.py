@@ -52,13 +52,13 @@ class TransposedEpochs:
         return self._last[1]
 
 
-def keys_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
+def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
     """The piece in all keys at most so many semitones away in which its pitches have tokens; at least as it is.
 
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
-    versions = transpositions(tokenizer, piece)
+    versions = transpose_piece(tokenizer, piece)
     near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
     return near or [piece]
 
@@ -97,7 +97,7 @@ class Transpositions(Sequence[Piece]):
         )
 
 
-def transpositions(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
+def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
     """The piece in every key in which all its pitches lie in low..high, the unchanged one included if it does.
 
     Only pitch tokens are exchanged, so every version has as many tokens and the same rhythm. Empty where the piece

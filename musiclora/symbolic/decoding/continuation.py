@@ -14,7 +14,7 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
 from musiclora.sampling import uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
-from musiclora.symbolic.decoding.to_score import decode_tokens, note_count, tidy
+from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens, note_count
 
 BATCH = 8
 OnProgress = Callable[[int, int], None]
@@ -234,11 +234,11 @@ def _piece(tokenizer: Any, info: GrammarInfo, row: _Row, prompt: int, request: G
             "or --temperature"
         )
     score = decode_tokens(inner, tokens)
-    tidy(score, request.prompt, cut)
+    clean_score(score, request.prompt, cut)
     return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, notes, row.ended)
 
 
-def sample_to_folder(model: TokenModel, tokenizer: Any, folder: Path, name: str, seed: int) -> Path | None:
+def write_midi_sample(model: TokenModel, tokenizer: Any, folder: Path, name: str, seed: int) -> Path | None:
     """Write one piece while training, as `<folder>/<name>.mid`; None where the model writes no note yet."""
     request = GenerationRequest(max_new_tokens=min(512, model.n_positions - 1), seed=seed)
     try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from musiclora.backends.base import Grammar
 from musiclora.errors import DataError
-from musiclora.symbolic.decoding.grammar_rules import NOTES, STAY, Move, Rules, is_special, rules_for
+from musiclora.symbolic.decoding.grammar_rules import NOTES, STAY, Rules, Transition, is_special, rules_for
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndar
     position = position + rules.origin
     end = len(kind)
     class_of: dict[str, int] = {}
-    classes: dict[tuple[str, Move], int] = {}
+    classes: dict[tuple[str, Transition], int] = {}
     columns: list[np.ndarray] = []
     for token in tokens:
         name = "BarEnd" if token == "Bar_End" else token.split("_")[0]
@@ -168,7 +168,7 @@ def _reached(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray
 
 
 def _moved(
-    move: Move, position: np.ndarray, limit: np.ndarray, limits: np.ndarray, origin: int
+    move: Transition, position: np.ndarray, limit: np.ndarray, limits: np.ndarray, origin: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Position, limit index and whether the move fits, for every state."""
     op, value = move

@@ -8,8 +8,8 @@ from functools import partial
 from math import gcd
 from typing import Any
 
-Move = tuple[str, int]  # ("stay" | "bar" | "limit" | "to" | "by", value)
-STAY: Move = ("stay", 0)
+Transition = tuple[str, int]  # ("stay" | "bar" | "limit" | "to" | "by", value)
+STAY: Transition = ("stay", 0)
 NOTES = frozenset({"Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord", "NoteOn", "DrumOn"})
 
 
@@ -29,7 +29,7 @@ class Rules:
     """
 
     successors: dict[str, dict[str, str]]
-    moves: dict[str, Move] = field(default_factory=dict)
+    moves: dict[str, Transition] = field(default_factory=dict)
     limits: list[int] = field(default_factory=lambda: [1])
     origin: int = 0
     start_limit: int = 0
@@ -73,7 +73,7 @@ def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
         beat = tokenizer._tpb_per_ts.get(denominator, tokenizer.time_division * 4 // denominator)
         return int(numerator * beat // max(1, tokenizer._compute_ticks_per_pos(beat)))
 
-    moves: dict[str, Move] = {"Bar_None": ("bar", 0)}
+    moves: dict[str, Transition] = {"Bar_None": ("bar", 0)}
     metres = {t: positions(t.split("_")[1]) for t in tokens if t.startswith("TimeSig_")}
     common = positions("4/4")
     limits = sorted({common, *metres.values()})
@@ -162,7 +162,7 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     unit = gcd(common, *ticks.values())
     limits = sorted({common // unit, *(n // unit for t, n in ticks.items() if t.startswith("TimeSig_"))})
     ops = {"TimeShift": "by", "Position": "to"}
-    moves: dict[str, Move] = {"Bar_None": ("bar", 0)}
+    moves: dict[str, Transition] = {"Bar_None": ("bar", 0)}
     for token, n in ticks.items():
         op = ops.get(token.split("_")[0])
         moves[token] = (op, n // unit) if op else ("limit", limits.index(n // unit))

@@ -24,7 +24,7 @@ def note_count(inner: Any, tokens: list[str]) -> int:
     return int(decode_tokens(inner, tokens).note_num()) if tokens else 0
 
 
-def tidy(score: Any, prompt: Any, cut: bool) -> None:
+def clean_score(score: Any, prompt: Any, cut: bool) -> None:
     """Put a tempo, a programme and names in order, and let nothing sound beyond the bar line where a piece was cut."""
     from symusic import Tempo
 

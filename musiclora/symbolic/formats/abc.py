@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
-MAX_BYTES = 64 * 2**20
+MAX_ABC_BYTES = 64 * 2**20
 MAX_TUNE = 200_000
 _BAR_ACCENT = 105  # abc2midi's velocity of a bar's first note; the others have 95 and 80
 _SHARED = re.compile(r"(?m)^(?:[MLQRIm]:|%%)[^\n]*")  # a file's header may set these for all tunes

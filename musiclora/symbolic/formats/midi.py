@@ -15,7 +15,7 @@ import numpy as np
 
 from musiclora.convert.errors import DataError
 
-MAX_BYTES = 16 * 2**20
+MAX_MIDI_BYTES = 16 * 2**20
 MAX_MIDO_BYTES = 2**20  # mido takes 14 s for 300,000 notes
 _DEFAULT_QPM = 120.0
 
@@ -28,7 +28,7 @@ class Parsed:
     repairs: tuple[str, ...]
 
 
-def unwrap(data: bytes) -> tuple[bytes, list[str]]:
+def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
     """Take MIDI out of gzip, zip, RIFF RMID, MacBinary and the like.
 
     Returns:
@@ -55,7 +55,7 @@ def unwrap(data: bytes) -> tuple[bytes, list[str]]:
 def _gunzip(data: bytes) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            return _capped(file.read(MAX_BYTES + 1))
+            return _capped(file.read(MAX_MIDI_BYTES + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"damaged gzip ({error})") from error
 
@@ -67,14 +67,14 @@ def _unzip(data: bytes) -> bytes:
             if len(names) != 1:
                 raise DataError(f"a zip archive with {len(names)} MIDI files; unpack it")
             with archive.open(names[0]) as file:
-                return _capped(file.read(MAX_BYTES + 1))
+                return _capped(file.read(MAX_MIDI_BYTES + 1))
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
         raise DataError(f"damaged or locked zip ({error})") from error
 
 
 def _capped(data: bytes) -> bytes:
-    if len(data) > MAX_BYTES:
-        raise DataError(f"larger than {MAX_BYTES >> 20} MB when unpacked")
+    if len(data) > MAX_MIDI_BYTES:
+        raise DataError(f"larger than {MAX_MIDI_BYTES >> 20} MB when unpacked")
     return data
 
 
@@ -142,7 +142,7 @@ def parse_midi(data: bytes) -> list[Parsed]:
         DataError: neither reader makes sense of it; the text says why.
     """
     _capped(data)
-    data, wrapped = unwrap(data)
+    data, wrapped = unwrap_midi(data)
     layout = _layout(data)
     repairs = wrapped + layout.repairs
     if layout.form == 2 and len(layout.tracks) > 1:

@@ -28,7 +28,7 @@ class Clean:
     seconds: float
 
 
-def sanitise(score: Any) -> Clean:
+def sanitise_score(score: Any) -> Clean:
     """Repair a score, in a copy.
 
     Negative lengths and lengths of zero become an eighth of a quarter; tempos that are not finite or outside 4..1000 a

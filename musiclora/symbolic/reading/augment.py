@@ -13,7 +13,7 @@ from musiclora.convert.errors import ConfigError, DataError
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
-from musiclora.symbolic.reading.read_folder import Progress, Song, read_music, shown
+from musiclora.symbolic.reading.read_folder import OnProgress, Song, escape_name, read_music
 
 _SLOWEST = 3.6  # quarters a minute: MIDI stores at most 2^24 microseconds a quarter
 _MAX_STEM = 150
@@ -36,12 +36,12 @@ class AugmentSummary:
     health: list[HealthRow] = field(default_factory=list)
 
 
-def augment(
+def augment_folder(
     input_dir: Path,
     output_dir: Path,
     transpose: Sequence[int] = (),
     tempo: Sequence[float] = (),
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     workers: int | None = None,
 ) -> AugmentSummary:
     """Write one MIDI file per song, transposition (and 0) and tempo factor (and 1.0), named `song__t-2__x0.90.mid`.
@@ -117,7 +117,7 @@ def _is_ours(folder: Path) -> bool:
     if not (folder / PROVENANCE_FILE).is_file():
         return False
     known = {*read_provenance(folder), PROVENANCE_FILE}
-    return all(shown(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
+    return all(escape_name(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
 
 
 def _stems(songs: Sequence[Song], root: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _stems(songs: Sequence[Song], root: Path) -> list[str]:
     bare = []
     for song in songs:
         path = song.source.relative_to(root)
-        safe = shown(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
+        safe = escape_name(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
         folder, _, leaf = safe.rpartition("/")
         bare.append(f"{folder}/{leaf[:_MAX_STEM]}" if folder else leaf[:_MAX_STEM])
     files = Counter(stem.casefold() for stem, _ in {(b, s.source) for b, s in zip(bare, songs, strict=True)})

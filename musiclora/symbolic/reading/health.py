@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Status = Literal["kept", "repaired", "skipped"]
-COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
+SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ def health_line(rows: Sequence[HealthRow]) -> str:
     )
 
 
-def reasons(rows: Sequence[HealthRow]) -> list[str]:
+def skip_reasons(rows: Sequence[HealthRow]) -> list[str]:
     """`file: why` of skipped rows, in file order."""
     return [f"{r.file}{f'#{r.tune}' if r.tune else ''}: {r.why}" for r in rows if r.status == "skipped"]

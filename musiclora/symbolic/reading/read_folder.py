@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import DataError, listed
-from musiclora.formats import ABC_SUFFIXES, SUFFIXES
+from musiclora.convert.errors import DataError, join_problems
+from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES
 from musiclora.symbolic.formats import abc, midi
-from musiclora.symbolic.reading.health import HealthRow, reasons
+from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
 from musiclora.symbolic.reading.worker import Outcome, Setting, Task
 from musiclora.symbolic.reading.worker_pool import run_all
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 TIMEOUT = 20.0
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Job:
     error: str = ""
 
 
-def shown(name: str) -> str:
+def escape_name(name: str) -> str:
     """A name that every terminal and JSON file can hold: undecodable bytes and control characters are escaped."""
     safe = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
@@ -88,16 +88,16 @@ def music_files(source: Path) -> list[Path]:
     Raises:
         DataError: nothing is there, or no file with a known ending.
     """
-    known = ", ".join(SUFFIXES)
+    known = ", ".join(MUSIC_SUFFIXES)
     if source.is_dir():
-        found = [p for p in _walk(source) if p.suffix.lower() in SUFFIXES]
+        found = [p for p in _walk(source) if p.suffix.lower() in MUSIC_SUFFIXES]
         if not found:
-            raise DataError(f"{shown(str(source))}: no music in this folder; put {known} files there")
+            raise DataError(f"{escape_name(str(source))}: no music in this folder; put {known} files there")
         return sorted(found, key=lambda p: p.relative_to(source).parts)
     if not os.path.lexists(source):
-        raise DataError(f"{shown(str(source))}: no such file or folder; give a folder with {known} files")
-    if source.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{shown(str(source))}: not a music file by its ending; expected {known}")
+        raise DataError(f"{escape_name(str(source))}: no such file or folder; give a folder with {known} files")
+    if source.suffix.lower() not in MUSIC_SUFFIXES:
+        raise DataError(f"{escape_name(str(source))}: not a music file by its ending; expected {known}")
     return [source]
 
 
@@ -112,7 +112,7 @@ def read_music(
     *,
     workers: int | None = None,
     timeout: float = TIMEOUT,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     tokenizer: MusicTokenizer | None = None,
     keep_scores: bool = True,
     need_songs: bool = True,
@@ -133,7 +133,7 @@ def read_music(
     """
     files = music_files(source)
     root = source if source.is_dir() else source.parent
-    jobs = [job for file in files for job in _jobs(file, shown(file.relative_to(root).as_posix()))]
+    jobs = [job for file in files for job in _jobs(file, escape_name(file.relative_to(root).as_posix()))]
     todo = [(i, job.task) for i, job in enumerate(jobs) if job.task is not None]
     setting = Setting(tokenizer.to_json() if tokenizer else None, keep_scores)
     tasks = [task for _, task in todo]
@@ -149,7 +149,8 @@ def read_music(
             _add(reading, job, tune, outcome, origins)
     if need_songs and not reading.songs:
         raise DataError(
-            f"{shown(str(source))}: none of {len(files)} music files can be used: {listed(reasons(reading.health), 3)}"
+            f"{escape_name(str(source))}: none of {len(files)} music files can be used: "
+            f"{join_problems(skip_reasons(reading.health), 3)}"
         )
     return reading
 
@@ -165,7 +166,7 @@ class _Origins:
         for folder in file.parents:
             if folder not in self.read:
                 self.read[folder] = read_provenance(folder)
-            if found := self.read[folder].get(shown(file.relative_to(folder).as_posix())):
+            if found := self.read[folder].get(escape_name(file.relative_to(folder).as_posix())):
                 return found
             if folder == self.root:
                 break
@@ -178,7 +179,7 @@ def _jobs(file: Path, name: str) -> list[_Job]:
     if not file.is_file():  # opening a pipe would wait for ever
         return [_Job(file, name, 0, None, "not a regular file")]
     is_abc = file.suffix.lower() in ABC_SUFFIXES
-    limit = abc.MAX_BYTES if is_abc else midi.MAX_BYTES
+    limit = abc.MAX_ABC_BYTES if is_abc else midi.MAX_MIDI_BYTES
     try:
         size = file.stat().st_size
         if size > limit:
@@ -195,7 +196,7 @@ def _jobs(file: Path, name: str) -> list[_Job]:
 
 def _add(reading: Reading, job: _Job, tune: int, outcome: Outcome, origins: _Origins) -> None:
     if outcome.error:
-        reading.health.append(HealthRow(job.name, tune, "skipped", shown(outcome.error)))
+        reading.health.append(HealthRow(job.name, tune, "skipped", escape_name(outcome.error)))
         return
     reading.health.append(
         HealthRow(

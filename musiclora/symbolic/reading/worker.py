@@ -59,7 +59,7 @@ class Outcome:
     score: Any = None
 
 
-def melody(score: Any) -> np.ndarray:
+def skyline_melody(score: Any) -> np.ndarray:
     """The highest pitch at each onset of a one-track score, int16 [n]."""
     notes = score.tracks[0].notes.numpy()
     order = np.lexsort((-notes["pitch"].astype(np.int16), notes["time"]))
@@ -70,10 +70,10 @@ def melody(score: Any) -> np.ndarray:
 
 
 def _examine(score: Any, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool) -> Outcome:
-    from musiclora.symbolic.formats.sanitise import sanitise
+    from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.tokenizer import merge_tracks
 
-    clean = sanitise(score)
+    clean = sanitise_score(score)
     low, high = tokenizer.pitch_range if tokenizer else (0, 127)
     merged = merge_tracks(clean.score, low, high)
     if not merged.kept:
@@ -93,22 +93,22 @@ def _examine(score: Any, repairs: tuple[str, ...], tokenizer: MusicTokenizer | N
         drums=merged.drums,
         outside=merged.outside,
         seconds=clean.seconds,
-        pitches=melody(merged.score),
+        pitches=skyline_melody(merged.score),
         tokens=tokens,
         decoded_notes=tokenizer.note_count(tokens) if tokenizer and tokens is not None else 0,
         score=clean.score if keep_score else None,
     )
 
 
-def run(task: Task, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+def examine_file(task: Task, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
     """Parse, repair and tokenise; never raises."""
     from musiclora.symbolic.formats.abc import parse_tune
-    from musiclora.symbolic.formats.midi import MAX_BYTES, Parsed, parse_midi
+    from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
 
     try:
         if task.path:
             with Path(task.path).open("rb") as file:
-                parsed = parse_midi(file.read(MAX_BYTES + 1))
+                parsed = parse_midi(file.read(MAX_MIDI_BYTES + 1))
         else:
             parsed = [Parsed(parse_tune(task.tune), ())]
     except Exception as error:  # third-party parsers raise nearly anything; this is the child that contains them
@@ -161,7 +161,7 @@ def _limit_memory() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, hard))
 
 
-def main() -> None:
+def serve_tasks() -> None:
     """Answer tasks until stdin ends."""
     # symusic's ABC reader and the program it runs print on descriptors 1 and 2: answers need one of their own.
     answers = os.fdopen(os.dup(1), "wb")
@@ -180,4 +180,4 @@ def main() -> None:
             task: Task = receive(tasks)
         except EOFError:
             return
-        send(answers, run(task, tokenizer, setting.keep_scores))
+        send(answers, examine_file(task, tokenizer, setting.keep_scores))

@@ -18,7 +18,10 @@ from musiclora.convert.errors import DataError
 from musiclora.symbolic.reading.worker import Outcome, Setting, Task, receive, send
 
 # The child takes its import path from us: beside a checkout, `-m` would find ./musiclora before the installed package.
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from musiclora.symbolic.reading.worker import main; main()"
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from musiclora.symbolic.reading.worker import serve_tasks; serve_tasks()"
+)
 _START_SECONDS = 120.0
 
 

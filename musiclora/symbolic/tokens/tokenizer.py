@@ -41,7 +41,7 @@ def load_miditok() -> Any:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedTracks:
     """What became of a score's notes on the way to one voice of tokens."""
 
     score: Any
@@ -51,7 +51,7 @@ class Merged:
     doubled: int
 
 
-def merge_tracks(score: Any, low: int = 21, high: int = 109) -> Merged:
+def merge_tracks(score: Any, low: int = 21, high: int = 109) -> MergedTracks:
     """Put all pitched notes into one piano track, as a tokenizer with one sequence a track needs it.
 
     Drum tracks and pitches outside low..high are dropped; of notes with the same onset and pitch (unisons of two
@@ -80,7 +80,7 @@ def merge_tracks(score: Any, low: int = 21, high: int = 109) -> Merged:
     track = Track(program=0, name="Piano")
     track.notes = Note.from_numpy(**{n: np.ascontiguousarray(a[first]) for n, a in notes.items()})
     merged.tracks.append(track)
-    return Merged(merged, int(first.sum()), drums, int((~inside).sum()), int(same.sum()))
+    return MergedTracks(merged, int(first.sum()), drums, int((~inside).sum()), int(same.sum()))
 
 
 class MusicTokenizer:
@@ -116,8 +116,6 @@ class MusicTokenizer:
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
 
     def __reduce__(self) -> tuple[Callable[[str, bool], MusicTokenizer], tuple[str, bool]]:
-        from musiclora.symbolic.tokens.tokenizers import from_json
-
         return from_json, (self.to_json(), self.inferred)
 
     @functools.cached_property

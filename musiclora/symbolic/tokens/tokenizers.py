@@ -7,24 +7,10 @@ from pathlib import Path
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.tokens.tokenizer import (
     TOKENIZER_FILE,
-    Merged,
     MusicTokenizer,
     from_json,
     load_miditok,
-    merge_tracks,
 )
-
-__all__ = [
-    "TOKENIZER_FILE",
-    "Merged",
-    "MusicTokenizer",
-    "check_fits",
-    "infer_tokenizer",
-    "load_tokenizer",
-    "merge_tracks",
-    "own_tokenizer",
-    "public_tokenizer",
-]
 
 PUBLIC_VOCAB = 292
 

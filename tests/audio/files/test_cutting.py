@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.audio.files.cut_times import given_times, grid, seconds_of
+from musiclora.audio.files.cut_times import grid_spans, read_cut_times, seconds_of
 from musiclora.audio.files.cutting import CutOptions, cut_folder, read_manifest
-from musiclora.audio.files.segments import PEAK
+from musiclora.audio.files.segments import TRUE_PEAK_LIMIT
 from musiclora.errors import ConfigError, DataError, OutputError
 
 soundfile = require("soundfile")
@@ -67,11 +67,11 @@ def cut(folder, times=None, **options):
     ],
 )
 def test_segments_cover_the_recording_to_its_end(total, overlap, leftover, expected):
-    found, dropped = grid(0.0, total, 10, overlap, leftover)
+    found, dropped = grid_spans(0.0, total, 10, overlap, leftover)
     assert found == [pytest.approx(pair) for pair in expected]
     covered = found[-1][1] if found else 0
     assert dropped == ([(covered, total)] if covered < total else [])
-    shifted, _ = grid(100.0, 100.0 + total, 10, overlap, leftover)
+    shifted, _ = grid_spans(100.0, 100.0 + total, 10, overlap, leftover)
     assert shifted == [pytest.approx((a + 100, b + 100)) for a, b in expected]
 
 
@@ -86,7 +86,7 @@ def test_lines_of_a_times_file_that_do_not_fit_are_all_named(tmp_path):
     path = tmp_path / "times.txt"
     path.write_text("# recording, start, end\na, 0:01, 0:03, intro\nb, 0, 1\na.wav, 5, 4\na, x, 4\na, 1\na, 0, 99\n")
     with pytest.raises(DataError) as raised:
-        given_times(path, {"a.wav": 10.0})
+        read_cut_times(path, {"a.wav": 10.0})
     text = str(raised.value)
     for words in ("line 3: no recording is called 'b'", "line 4", "'x' is no time", "line 6", "(10.00 s)"):
         assert words in text
@@ -95,7 +95,7 @@ def test_lines_of_a_times_file_that_do_not_fit_are_all_named(tmp_path):
 def test_a_table_with_headings_and_quoted_names_is_read_as_times(tmp_path):
     path = tmp_path / "times.csv"
     path.write_text('file,start,end,name\r\n"slow, then fast.wav",0:01,3.25,slow\r\nb,2,,\r\n', encoding="utf-8-sig")
-    found = given_times(path, {"slow, then fast.wav": 9.0, "b.flac": 4.0})
+    found = read_cut_times(path, {"slow, then fast.wav": 9.0, "b.flac": 4.0})
     assert [(p.source, p.start, p.end, p.name) for p in found] == [
         ("slow, then fast.wav", 1.0, 3.25, "slow"),
         ("b.flac", 2.0, 4.0, ""),
@@ -140,7 +140,7 @@ def test_true_peaks_between_samples_count(folder):
     write(folder / "a.wav", np.stack([wave * ramp] * 2, 1), subtype="FLOAT")
     item = cut(folder, loudness=0).segments[0]
     audio = soundfile.read(folder.parent / "out" / item["file"])[0]
-    assert np.abs(audio).max() == pytest.approx(PEAK * 0.7071, abs=0.01)
+    assert np.abs(audio).max() == pytest.approx(TRUE_PEAK_LIMIT * 0.7071, abs=0.01)
 
 
 def test_overlapping_segments_share_their_sound(folder):
@@ -188,9 +188,9 @@ def test_manifests_of_several_cut_folders_below_one_are_told_apart(folder, tmp_p
 def test_an_empty_times_file_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "times.txt").write_text("# nothing\n")
     with pytest.raises(DataError, match="holds no line"):
-        given_times(tmp_path / "times.txt", {"a.wav": 1.0})
+        read_cut_times(tmp_path / "times.txt", {"a.wav": 1.0})
     with pytest.raises(DataError, match="cannot be read"):
-        given_times(tmp_path / "gone.txt", {"a.wav": 1.0})
+        read_cut_times(tmp_path / "gone.txt", {"a.wav": 1.0})
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "aiff", "mp3"])
@@ -231,7 +231,7 @@ def test_loudness_is_reached_unless_peaks_would_clip(folder, loudness, limited):
     item = cut(folder, seconds=10, loudness=loudness).segments[0]
     audio = soundfile.read(folder.parent / "out" / item["file"])[0]
     if limited:
-        assert np.abs(audio).max() == pytest.approx(PEAK, abs=1e-3)
+        assert np.abs(audio).max() == pytest.approx(TRUE_PEAK_LIMIT, abs=1e-3)
     else:
         assert 20 * np.log10(np.sqrt((audio**2).mean())) == pytest.approx(loudness, abs=0.05)
 

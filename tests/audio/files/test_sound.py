@@ -9,7 +9,14 @@ import pytest
 from click.testing import CliRunner
 from require import require
 
-from musiclora.audio.files.health import audio_json, audio_table, clipped_samples, examine, examine_folder, grouped
+from musiclora.audio.files.health import (
+    audio_json,
+    audio_table,
+    clipped_samples,
+    examine_folder,
+    group_notes,
+    measure_health,
+)
 from musiclora.audio.files.sound import Sound, audio_files, read_recording
 from musiclora.cli import main
 from musiclora.errors import DataError
@@ -45,7 +52,7 @@ def test_a_stream_of_blocks_is_what_resampling_the_whole_gives(tmp_path, rate):
 def test_every_format_that_is_listed_is_read(tmp_path, ending):
     more = {"opus": {"format": "OGG", "subtype": "OPUS"}, "aif": {"format": "AIFF"}}.get(ending, {})
     path = write(tmp_path / f"a.{ending}", tone(1, 48000), 48000, **more)
-    found = examine(path)
+    found = measure_health(path)
     assert (found.problem, found.notes) == ("", ())
     assert (found.rate, found.channels) == (48000, 2)
     assert found.seconds == pytest.approx(1, abs=0.06)
@@ -55,7 +62,7 @@ def test_every_format_that_is_listed_is_read(tmp_path, ending):
 def test_what_is_really_there_counts_and_not_what_the_header_says(tmp_path):
     path = write(tmp_path / "a.wav", tone(3), subtype="PCM_24")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    found = examine(path)
+    found = measure_health(path)
     assert found.problem == ""
     assert found.seconds == pytest.approx(1, abs=0.01)
     assert "cut off: 33 %" in found.notes[0]
@@ -66,7 +73,7 @@ def test_a_damaged_file_is_used_up_to_the_damage_and_says_so(tmp_path, ending, c
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE * 20, 2))
     path = write(tmp_path / f"a.{ending}", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = examine(path)
+    found = measure_health(path)
     assert found.problem == ""
     assert 8 < found.seconds < 12
     if ending != "ogg":  # which does not promise a length
@@ -89,7 +96,7 @@ def test_a_damaged_file_is_used_up_to_the_damage_and_says_so(tmp_path, ending, c
 def test_what_is_no_recording_is_told_in_one_line(tmp_path, content, ending, words, capfd):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(content)
-    found = examine(path)
+    found = measure_health(path)
     assert words in found.problem
     assert "\n" not in found.problem
     assert capfd.readouterr().err == ""
@@ -100,7 +107,7 @@ def test_what_is_no_recording_is_told_in_one_line(tmp_path, content, ending, wor
 
 def test_an_mp3_that_is_called_wav_is_read_and_said(tmp_path):
     write(tmp_path / "a.mp3", tone(1)).rename(tmp_path / "a.wav")
-    found = examine(tmp_path / "a.wav")
+    found = measure_health(tmp_path / "a.wav")
     assert found.problem == ""
     assert found.notes == ("is MP3 by its content, whatever its name says",)
 
@@ -118,7 +125,7 @@ def test_an_mp3_that_is_called_wav_is_read_and_said(tmp_path):
     ids=["zero length", "silent", "nearly silent", "NaN", "infinite", "absurdly loud"],
 )
 def test_sound_that_cannot_be_used_is_told(tmp_path, audio, rate, subtype, words):
-    assert words in examine(write(tmp_path / "a.wav", audio, rate, subtype)).problem
+    assert words in measure_health(write(tmp_path / "a.wav", audio, rate, subtype)).problem
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,7 @@ def test_sound_that_cannot_be_used_is_told(tmp_path, audio, rate, subtype, words
     ids=["mono", "six channels", "8 kHz", "clipped", "float beyond full scale"],
 )
 def test_what_is_usable_with_a_remark_says_so(tmp_path, audio, rate, subtype, words):
-    found = examine(write(tmp_path / "a.wav", audio, rate, subtype))
+    found = measure_health(write(tmp_path / "a.wav", audio, rate, subtype))
     assert found.problem == ""
     assert len(found.notes) == 1
     assert words in found.notes[0]
@@ -159,7 +166,7 @@ def test_files_of_a_folder_are_found_in_order_and_hidden_ones_are_not(tmp_path):
 
 def test_remarks_that_are_the_same_share_a_line():
     notes = [(f"{i}.wav", "is mono") for i in range(6)] + [("x.wav", "is clipped")]
-    assert grouped(notes) == ["0.wav, 1.wav, 2.wav, 3.wav and 2 more: is mono", "x.wav: is clipped"]
+    assert group_notes(notes) == ["0.wav, 1.wav, 2.wav, 3.wav and 2 more: is mono", "x.wav: is clipped"]
 
 
 @pytest.fixture

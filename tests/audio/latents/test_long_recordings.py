@@ -114,9 +114,9 @@ encode_recordings(Path(sys.argv[1]), Path(sys.argv[2]), Killed(), "f")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
     toy_audio.write_recordings(tmp_path / "in", 4, 1.0)
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parent], check=False
+        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parents[1]], check=False
     )
     assert done.returncode == -signal.SIGKILL
     kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}

@@ -8,7 +8,7 @@ from toys import SPEC, assert_same, formula_tensors
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import OptimSpec
-from musiclora.convert.adapters.peft import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.errors import ConfigError, ConvertError, MusicLoraError
 
 

@@ -10,7 +10,7 @@ from audio_toys import SPEC, FlowToy, conditioning_of, random_tensors, write_toy
 from toys import assert_same
 
 from musiclora.backends import lora_init
-from musiclora.convert.adapters.peft import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.errors import ConfigError, ConvertError, DataError, MusicLoraError
 
 

@@ -58,7 +58,7 @@ def test_audio_is_written_as_the_originals_whole_numbers(tmp_path):
     """Divided by the peak of both channels, and truncated, not rounded."""
     soundfile = require("soundfile")
     given = golden("vae/vae_io")
-    loudest, silent = audio_files.normalised(given["chunk_decoder_out"][0])
+    loudest, silent = audio_files.normalise_peak(given["chunk_decoder_out"][0])
     audio_files.write_audio(tmp_path / "out.wav", loudest, 44100)
     found, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
     assert (rate, silent) == (44100, False)

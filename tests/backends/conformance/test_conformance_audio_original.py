@@ -10,7 +10,7 @@ from audio_toys import GOLDEN, golden
 
 from musiclora import flow
 from musiclora.backends.base import FAMILIES, OptimSpec
-from musiclora.convert.adapters.peft import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
 
 # float32 sums in another order: measured 5e-6 to 4e-5; the tanh form of GELU would differ by 1e-3.
 FORWARD = 2e-4

@@ -9,7 +9,7 @@ import numpy as np
 from musiclora.backends import lora_init
 from musiclora.backends.base import AUDIO_TARGETS, FAMILIES
 from musiclora.backends.mlx.backend import BACKEND
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 
 CONFIG = DiffRhythmConfig(64, 3, 2, conv_layers=1, mel_dim=6, text_num_embeds=20, max_frames=40)

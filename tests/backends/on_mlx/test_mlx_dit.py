@@ -15,7 +15,7 @@ from musiclora.backends.base import OptimSpec
 from musiclora.backends.mlx import device, dit, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter, Dropout
 from musiclora.backends.mlx.lora import DropoutPool
-from musiclora.convert.adapters.peft import state_keys
+from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 
 LONG = DiffRhythmConfig(64, 2, 1, conv_layers=2, mel_dim=5, max_frames=6144, duration_embedding=True)

@@ -11,7 +11,7 @@ from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.generation import Pace, generate
 from musiclora.backends.mlx.sampler import ranked, sample
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError, DataError
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 

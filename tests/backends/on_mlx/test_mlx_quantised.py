@@ -13,10 +13,10 @@ from musiclora.backends.base import OptimSpec, SamplingSpec
 from musiclora.backends.mlx import quantised
 from musiclora.backends.mlx.generation import Pace, generate
 from musiclora.backends.registry import get_backend
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
-from musiclora.convert.models.quantise import dequantise, quantise
+from musiclora.convert.models.quantise import dequantise_matrix, quantise_matrix
 
 CONFIG = Gpt2Config(vocab_size=29, n_positions=20, n_embd=32, n_layer=2, n_head=2, n_inner=128)
 # Norms of 1 and gains of 0.35 make sums of 128 terms: rounding in another order, relative 1e-5.
@@ -54,8 +54,8 @@ def test_the_matrices_stay_quantised_in_memory(pair):
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_a_product_and_its_gradient_are_those_of_the_dequantised_matrix(rows, kind, rng, monkeypatch):
     monkeypatch.setattr(quantised.device, "is_gpu", lambda: kind == "gpu")
-    packed = quantise(rng.standard_normal((24, 64)).astype(np.float32), 4, 32)
-    matrix = dequantise(packed)
+    packed = quantise_matrix(rng.standard_normal((24, 64)).astype(np.float32), 4, 32)
+    matrix = dequantise_matrix(packed)
     arrays = quantised.load("m.weight", packed, mx.float32)
     x, out = rng.standard_normal((rows, 64)).astype(np.float32), rng.standard_normal((rows, 24)).astype(np.float32)
 

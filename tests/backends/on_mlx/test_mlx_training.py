@@ -10,7 +10,7 @@ from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.lora import DropoutPool, adapted, fused_weight
-from musiclora.convert.adapters.peft import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 

@@ -12,8 +12,9 @@ from require import require
 from musiclora.conversion.adapter import convert_adapter, read_adapter
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import read_kohya, write_kohya
-from musiclora.convert.adapters.lora_music_generation import read_seed_adapter
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
@@ -132,7 +133,7 @@ def test_the_audio_seeds_file_reads_transposed_at_alpha_sixteen(prefix: str, tmp
         for name, array in state.items()
     }
     torch.save({"lora_state_dict": saved, "step": 12, "loss": 0.5}, tmp_path / "lora.pt")
-    adapter = read_seed_adapter(tmp_path / "lora.pt")
+    adapter = read_lora_music_generation(tmp_path / "lora.pt")
     assert same(adapter.state, state)
     assert set(adapter.scales.values()) == {2.0}
     convert_adapter(str(tmp_path / "lora.pt"), tmp_path / "p", "peft")

@@ -14,7 +14,8 @@ from musiclora.cli import main
 from musiclora.conversion.adapter import convert_adapter, read_adapter
 from musiclora.convert.adapters.diffusers import FILE, write_diffusers
 from musiclora.convert.adapters.kohya import write_kohya
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm

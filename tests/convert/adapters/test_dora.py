@@ -10,9 +10,10 @@ from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.adapters.lora_math import compress, fuse_tensors, update_difference
+from musiclora.convert.adapters.lora_math import compress_to_rank, fuse_tensors, update_difference
 from musiclora.convert.errors import ConvertError
 
 SIZES = {"a.wide": (7, 5), "a.square": (6, 6), "b.tall": (4, 9)}
@@ -32,7 +32,7 @@ FIRST, SECOND = adapter(3, 5.0, ["a.wide", "a.square"], 0), adapter(2, 1.0, ["a.
 @pytest.mark.parametrize("rank", [1, 3, 5, 12], ids=str)
 def test_compression_is_the_best_of_its_rank_and_states_its_error(rank: int) -> None:
     spec, state = adapter(5, 3.0, list(SIZES), 4)
-    small, arrays, error = compress(spec, state, rank)
+    small, arrays, error = compress_to_rank(spec, state, rank)
     assert small.rank == rank
     lost = total = 0.0
     for module in SIZES:

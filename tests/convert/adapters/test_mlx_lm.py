@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from require import require
 
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.mlx_lm import alpha_for, read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import LoraSpec, PeftAdapter, read_peft, state_shapes, uniform, write_peft
+from musiclora.convert.adapters.peft import PeftAdapter, make_uniform, read_peft, write_peft
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
@@ -100,7 +101,7 @@ def test_unequal_ranks_and_scales_are_made_uniform_without_changing_any_update(t
     state = {n: a[: ranks[n[:-14]]] if "lora_A" in n else a[:, : ranks[n[:-14]]] for n, a in whole.state.items()}
     scales = {m: 0.37 * (1 + k % 3) for k, m in enumerate(ranks)}
     uneven = PeftAdapter(spec, state, "", {}, {}, ranks, scales)
-    even, arrays = uniform(uneven)
+    even, arrays = make_uniform(uneven)
     write_mlx_lm(tmp_path / "m", even, arrays, base_model="b")
     back = read_mlx_lm(tmp_path / "m")
     for module, scale in scales.items():

@@ -9,7 +9,8 @@ import pytest
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter
-from musiclora.convert.adapters.peft import LoraSpec, PeftAdapter, read_peft, state_shapes, uniform, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import PeftAdapter, make_uniform, read_peft, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
@@ -102,7 +103,7 @@ def test_an_adapter_saved_by_vanilla_peft_with_patterns_reads_with_its_ranks_and
     before = {name: tensor.detach().numpy().copy() for name, tensor in base.state_dict().items()}
     merged = {name: tensor.numpy() for name, tensor in model.merge_and_unload().state_dict().items()}
     adapter = read_peft(tmp_path / "a")
-    spec, state = uniform(adapter)
+    spec, state = make_uniform(adapter)
     assert adapter.ranks["transformer.h.1.attn.c_attn"] == 2
     assert spec.rank == 4
     for module, delta in deltas(adapter).items():

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from musiclora.cli import main
-from musiclora.convert.adapters.peft import LoraSpec, read_peft, state_shapes, write_peft
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import (
     DTYPES,
-    cast,
+    cast_tensor,
     iter_safetensors,
     non_finite,
     read_safetensors,
@@ -113,9 +113,9 @@ def test_a_header_that_lies_is_one_error_that_names_the_tensor(content: bytes, n
 def test_a_value_too_large_for_the_dtype_is_an_error_and_not_an_infinity() -> None:
     big = np.array([1.0, 7e4], np.float32)
     with pytest.raises(ConvertError, match="w: its largest value 7e\\+04 does not fit float16"):
-        cast("w", big, np.dtype("float16"))
-    assert cast("w", big, DTYPES["BF16"]).dtype == ml_dtypes.bfloat16
-    assert cast("w", big, np.dtype("float32")) is big
+        cast_tensor("w", big, np.dtype("float16"))
+    assert cast_tensor("w", big, DTYPES["BF16"]).dtype == ml_dtypes.bfloat16
+    assert cast_tensor("w", big, np.dtype("float32")) is big
 
 
 def test_non_finite_values_are_counted_and_integers_are_not_asked() -> None:

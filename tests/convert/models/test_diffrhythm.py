@@ -14,7 +14,13 @@ from musiclora.conversion.diffrhythm import convert_audio
 from musiclora.conversion.model import convert_model
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints, fingerprint_tensors
-from musiclora.convert.files.safetensors_file import cast, checksum, dtype_named, read_safetensors, write_safetensors
+from musiclora.convert.files.safetensors_file import (
+    cast_tensor,
+    checksum,
+    dtype_named,
+    read_safetensors,
+    write_safetensors,
+)
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "diffrhythm"
@@ -160,7 +166,7 @@ def test_a_torch_file_converts_with_every_value(to: str, dtype: str | None, tmp_
     stated = read_diffrhythm(tmp_path / "cfm_model.pt").checksums()
     assert stated == {name: checksum(array) for name, array in tensors.items()}
     convert_audio(tmp_path / "cfm_model.pt", tmp_path / "out", to, dtype)
-    wanted = {name: cast(name, array, dtype_named(dtype or "float16")) for name, array in tensors.items()}
+    wanted = {name: cast_tensor(name, array, dtype_named(dtype or "float16")) for name, array in tensors.items()}
     assert same(dict(read_diffrhythm(tmp_path / "out").tensors()), wanted)
 
 

@@ -11,7 +11,7 @@ from require import require
 from musiclora.conversion.diffrhythm import convert_audio
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
-from musiclora.convert.models.oobleck import OobleckConfig, fold, read_oobleck, write_oobleck
+from musiclora.convert.models.oobleck import OobleckConfig, fold_weight_norm, read_oobleck, write_oobleck
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "diffrhythm"
 CONFIGS = {
@@ -50,12 +50,14 @@ def test_folding_is_torchs_weight_norm(transposed: bool) -> None:
     with torch.no_grad():
         pair.original0.mul_(1.7)
     gain, direction = pair.original0.detach().numpy(), pair.original1.detach().numpy()
-    np.testing.assert_allclose(fold(gain, direction), layer.weight.detach().numpy(), rtol=3e-7)  # two roundings
+    np.testing.assert_allclose(
+        fold_weight_norm(gain, direction), layer.weight.detach().numpy(), rtol=3e-7
+    )  # two roundings
 
 
 def test_a_direction_of_zero_is_an_error_and_not_a_nan() -> None:
     with pytest.raises(ConvertError, match="not finite"):
-        fold(np.ones((2, 1, 1), np.float32), np.zeros((2, 3, 3), np.float32))
+        fold_weight_norm(np.ones((2, 1, 1), np.float32), np.zeros((2, 3, 3), np.float32))
 
 
 @by_config
@@ -90,7 +92,7 @@ def test_a_bare_file_is_read_by_its_shapes(config: OobleckConfig, normed: bool, 
     assert {name: array.shape for name, array in folded.items()} == config.tensor_shapes()
     if normed:
         name = "decoder.layers.1.layers.1.weight"
-        assert np.array_equal(folded[name], fold(tensors[f"{name}_g"], tensors[f"{name}_v"]))
+        assert np.array_equal(folded[name], fold_weight_norm(tensors[f"{name}_g"], tensors[f"{name}_v"]))
 
 
 def test_convert_folds_for_mlx_and_keeps_weight_norm_for_the_original(tmp_path: Path) -> None:
@@ -106,10 +108,10 @@ def test_convert_folds_for_mlx_and_keeps_weight_norm_for_the_original(tmp_path: 
     assert any("folded" in note for note in result.notes)
     stored = read_safetensors(tmp_path / "mlx" / "model.safetensors")
     weight = "decoder.layers.1.layers.1.weight"
-    expected = fold(tensors[f"{weight}_g"], tensors[f"{weight}_v"])
+    expected = fold_weight_norm(tensors[f"{weight}_g"], tensors[f"{weight}_v"])
     assert np.array_equal(stored[weight], expected.transpose(1, 2, 0))  # torch [in, out, k] -> MLX [out, k, in]
     conv = "encoder.layers.1.layers.0.layers.1.weight"
-    expected = fold(tensors[f"{conv}_g"], tensors[f"{conv}_v"])
+    expected = fold_weight_norm(tensors[f"{conv}_g"], tensors[f"{conv}_v"])
     assert np.array_equal(stored[conv], expected.transpose(0, 2, 1))
 
 
@@ -123,7 +125,9 @@ def test_folding_gain_and_direction_of_any_precision_gives_float32(dtype: str, t
     name = "decoder.layers.1.layers.1.weight"
     assert checkpoint.dtypes[name] == np.float32
     assert checkpoint.dtypes["decoder.layers.0.bias"] == dtype
-    assert np.array_equal(dict(checkpoint.tensors())[name], fold(tensors[f"{name}_g"], tensors[f"{name}_v"]))
+    assert np.array_equal(
+        dict(checkpoint.tensors())[name], fold_weight_norm(tensors[f"{name}_g"], tensors[f"{name}_v"])
+    )
 
 
 def test_diffusers_names_are_those_of_its_own_class_which_knows_gain_and_direction_only(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from require import require
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
-from musiclora.convert.models.quantise import dequantise, group_size, quantise, rounded
+from musiclora.convert.models.quantise import dequantise_matrix, group_size, quantise_matrix, round_matrix
 
 # 96 takes groups of 32 and 384 of 64: both appear in one model. The second has 64 only, the third is square.
 CONFIGS = {
@@ -50,25 +50,25 @@ def matrices() -> dict[str, np.ndarray]:
 def test_quantise_is_bit_for_bit_what_mlx_makes(kind: str, bits: int, group: int) -> None:
     mx = require("mlx.core")
     weight = matrices()[kind]
-    ours = quantise(weight, bits, group)
+    ours = quantise_matrix(weight, bits, group)
     theirs = [np.array(part) for part in mx.quantize(mx.array(weight.astype(np.float32)), group, bits)]
     for mine, other in zip(ours, theirs, strict=False):
         assert np.array_equal(mine, other)
     back = mx.dequantize(*(mx.array(part) for part in theirs), group_size=group, bits=bits)
-    assert np.array_equal(dequantise(ours), np.array(back))
+    assert np.array_equal(dequantise_matrix(ours), np.array(back))
 
 
 @by_bits
 def test_the_error_is_at_most_a_step_and_the_farthest_value_is_kept_exactly(bits: int) -> None:
     weight = matrices()["normal"]
-    back = dequantise(quantise(weight, bits, 64))
+    back = dequantise_matrix(quantise_matrix(weight, bits, 64))
     grouped, changed = weight.reshape(6, 4, 64), back.reshape(6, 4, 64)
     # The step is stretched so that zero is met; the group then reaches up to half a step less far at the other end.
     step = (grouped.max(-1) - grouped.min(-1)) / (2**bits - 1)
     assert (np.abs(changed - grouped).max(-1) <= step).all()
     farthest = np.abs(grouped).argmax(-1)[..., None]
     assert np.array_equal(np.take_along_axis(changed, farthest, -1), np.take_along_axis(grouped, farthest, -1))
-    assert np.array_equal(rounded(weight, bits, np.dtype(np.float32)), back)
+    assert np.array_equal(round_matrix(weight, bits, np.dtype(np.float32)), back)
 
 
 @pytest.mark.parametrize(("shape", "group"), [((3, 128), 64), ((3, 96), 32), ((3, 48), None), ((64,), None)], ids=str)
@@ -138,7 +138,7 @@ def test_what_is_stored_is_packed_and_what_is_read_is_its_float_value(config: Gp
         if array.ndim == 1:
             assert np.array_equal(value, array)
             continue
-        dense = dequantise(value)  # type: ignore[arg-type]
+        dense = dequantise_matrix(value)  # type: ignore[arg-type]
         assert np.array_equal(floats[name], dense.T if ".c_" in name else dense)
         assert 0 < np.abs(floats[name] - array).max() < 0.05  # a step of 15 over about 0.6
     assert (tmp_path / "q/model.safetensors").stat().st_size < 0.35 * sum(a.nbytes for a in tensors.values())

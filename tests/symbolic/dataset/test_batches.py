@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from musiclora.convert.errors import ConfigError, DataError
 from musiclora.symbolic.dataset.batches import BatchPlan
-from musiclora.symbolic.dataset.packing import choose_levels, pack, windows
+from musiclora.symbolic.dataset.packing import choose_levels, pack_best_fit, split_into_windows
 from musiclora.symbolic.dataset.pieces import Piece
 
 BOS, EOS, PAD = 1, 2, 0
@@ -130,13 +130,13 @@ def test_the_first_real_token_is_scored_after_bos():
 
 
 def test_windows_of_a_long_piece_are_full_and_show_context_before_what_they_score():
-    found = windows(0, 250, 100)
+    found = split_into_windows(0, 250, 100)
     assert all(u.length == 100 for u in found)
     assert [(u.start, u.scored, u.stop) for u in found] == [(0, 1, 100), (75, 100, 175), (150, 175, 250)]
 
 
 def test_best_fit_fills_the_tightest_gap():
-    assert pack([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
+    assert pack_best_fit([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
 
 
 def test_row_lengths_are_the_cheapest_of_all_choices():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musiclora.convert.errors import ConfigError, DataError
-from musiclora.symbolic.dataset.splits import clusters, near_duplicates, split
+from musiclora.symbolic.dataset.splits import cluster_pieces, near_duplicates, split_pieces
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ def test_tunes_of_a_few_notes_match_only_when_they_are_the_same():
 def test_clusters_join_songs_through_a_common_neighbour():
     a, b, c = melody(0, 60), melody(1, 60), melody(2, 60)
     tunes = [np.concatenate([a, b]), np.concatenate([b, c]), np.concatenate([c, melody(3, 60)]), melody(4)]
-    assert clusters([Tune(str(i), str(i), t) for i, t in enumerate(tunes)]) == [0, 0, 0, 1]
+    assert cluster_pieces([Tune(str(i), str(i), t) for i, t in enumerate(tunes)]) == [0, 0, 0, 1]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 12), st.integers(0, 3), st.floats(0.05, 0.6), st.integers(0, 99))
 def test_no_song_is_on_both_sides_and_only_originals_are_scored(count, copies, fraction, seed):
     pieces = songs(count, copies)
-    found = split(pieces, fraction, seed)
+    found = split_pieces(pieces, fraction, seed)
     train, val = ({pieces[i].group for i in side} for side in (found.train, found.val))
     assert train
     assert val
@@ -80,25 +80,25 @@ def test_near_duplicates_stay_on_one_side():
     pieces = songs(6)
     pieces += [Tune(f"variant{i}", f"variant{i}", melody(i) + 2) for i in range(6)]
     for seed in range(10):
-        found = split(pieces, 0.2, seed)
+        found = split_pieces(pieces, 0.2, seed)
         assert {i % 6 for i in found.train}.isdisjoint({i % 6 for i in found.val})
     assert found.notes == ["12 songs are near duplicates of another and stay together in 6 clusters"]
 
 
 def test_the_draw_depends_on_seed_and_names_not_on_order():
     pieces = songs(10)
-    names = {pieces[i].name for i in split(pieces, 0.3, 5).val}
-    assert {pieces[::-1][i].name for i in split(pieces[::-1], 0.3, 5).val} == names
-    assert any({pieces[i].name for i in split(pieces, 0.3, seed).val} != names for seed in range(6, 9))
+    names = {pieces[i].name for i in split_pieces(pieces, 0.3, 5).val}
+    assert {pieces[::-1][i].name for i in split_pieces(pieces[::-1], 0.3, 5).val} == names
+    assert any({pieces[i].name for i in split_pieces(pieces, 0.3, seed).val} != names for seed in range(6, 9))
 
 
 def test_two_songs_are_enough():
-    found = split(songs(2), 0.1, 0)
+    found = split_pieces(songs(2), 0.1, 0)
     assert (len(found.train), len(found.val)) == (1, 1)
 
 
 def test_without_validation_everything_is_trained_on():
-    assert split(songs(1), 0, 0).train == [0]
+    assert split_pieces(songs(1), 0, 0).train == [0]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_without_validation_everything_is_trained_on():
 )
 def test_what_cannot_be_split_is_refused_with_what_to_do(pieces, message):
     with pytest.raises(DataError, match=message):
-        split(pieces, 0.1, 0)
+        split_pieces(pieces, 0.1, 0)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ConfigError, match="must lie in"):
-        split(songs(3), fraction, 0)
+        split_pieces(songs(3), fraction, 0)

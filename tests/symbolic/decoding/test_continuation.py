@@ -14,16 +14,17 @@ from click.testing import CliRunner
 from require import REQUIRED
 from symusic import Note, Score, Tempo, Track
 
-from musiclora.adapters import combine, parse_adapter
+from musiclora.adapters import combine_adapters, parse_adapter
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES, SamplingSpec
 from musiclora.cli import main
-from musiclora.convert.adapters.peft import LoraSpec, write_peft
+from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.formats import output_paths
 from musiclora.sampling import decision_margin, sample_token, uniforms
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces, sample_to_folder
+from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces, write_midi_sample
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
@@ -241,10 +242,10 @@ def test_output_paths_are_numbered_for_several(tmp_path):
 
 def test_sample_to_folder_writes_a_file_or_leaves_nothing(tmp_path):
     tokenizer = own_tokenizer()
-    path = sample_to_folder(NumpyModel(tokenizer), tokenizer, tmp_path / "samples", "epoch-001", 1)
+    path = write_midi_sample(NumpyModel(tokenizer), tokenizer, tmp_path / "samples", "epoch-001", 1)
     assert path == tmp_path / "samples" / "epoch-001.mid"
     assert Score(path).note_num() > 0
-    assert sample_to_folder(NumpyModel(tokenizer, n_positions=2), tokenizer, tmp_path / "none", "x", 1) is None
+    assert write_midi_sample(NumpyModel(tokenizer, n_positions=2), tokenizer, tmp_path / "none", "x", 1) is None
     assert not (tmp_path / "none").exists()
 
 
@@ -301,7 +302,7 @@ def test_combined_adapter_is_the_weighted_sum_of_updates(strengths):
     shapes = {"h.0.c_attn": (9, 5), "h.0.c_proj": (4, 4), "h.1.c_fc": (3, 7)}
     one = adapter(3, 6.0, {m: shapes[m] for m in ("h.0.c_attn", "h.0.c_proj")}, 1)
     two = adapter(2, 5.0, {m: shapes[m] for m in ("h.0.c_proj", "h.1.c_fc")}, 2, rslora=True)
-    spec, state = combine([(*one, strengths[0]), (*two, strengths[1])])
+    spec, state = combine_adapters([(*one, strengths[0]), (*two, strengths[1])])
     assert spec.rank == 5
     for module in shapes:
         expected = strengths[0] * update(*one, module) + strengths[1] * update(*two, module)
@@ -311,7 +312,7 @@ def test_combined_adapter_is_the_weighted_sum_of_updates(strengths):
 
 def test_combining_one_adapter_changes_its_scale_only():
     spec, state = adapter(3, 6.0, {"h.0.c_attn": (9, 5)}, 1)
-    found, same = combine([(spec, state, 0.5)])
+    found, same = combine_adapters([(spec, state, 0.5)])
     assert found.scale == spec.scale / 2
     assert all(np.array_equal(same[k], v) for k, v in state.items())
 
@@ -319,7 +320,7 @@ def test_combining_one_adapter_changes_its_scale_only():
 def test_adapters_of_different_shapes_are_refused():
     one, two = (adapter(2, 2.0, {"h.0.c_attn": shape}, 1) for shape in [(9, 5), (9, 6)])
     with pytest.raises(ConvertError, match=r"h.0.c_attn is \[9, 5\] in one and \[9, 6\]"):
-        combine([(*one, 1.0), (*two, 1.0)])
+        combine_adapters([(*one, 1.0), (*two, 1.0)])
 
 
 # -- both backends -------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from symusic import KeySignature, Note, Score, Tempo, Track
 
 from musiclora.convert.errors import ConfigError, DataError, OutputError
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces, write_token_cache
-from musiclora.symbolic.dataset.splits import split
-from musiclora.symbolic.dataset.transpose import transpositions
-from musiclora.symbolic.reading.augment import augment
+from musiclora.symbolic.dataset.splits import split_pieces
+from musiclora.symbolic.dataset.transpose import transpose_piece
+from musiclora.symbolic.reading.augment import augment_folder
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
@@ -54,7 +54,7 @@ def music(tmp_path_factory):
 @pytest.fixture(scope="module")
 def augmented(music, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "aug"
-    return augment(music, out, [-2, 2], [0.9, 1.0], workers=1), out
+    return augment_folder(music, out, [-2, 2], [0.9, 1.0], workers=1), out
 
 
 def files(folder):
@@ -106,7 +106,7 @@ def test_provenance_ties_every_file_to_its_song(augmented):
 
 def test_copies_follow_their_song_in_a_split(augmented):
     pieces = load_pieces(augmented[1], PUBLIC, workers=1).pieces
-    found = split(pieces, 0.3, 1)
+    found = split_pieces(pieces, 0.3, 1)
     held = {pieces[i].group for i in found.val}
     assert len(found.val) == len(held) == 2
     assert all(pieces[i].name.endswith("__t0__x1.00.mid") for i in found.val)
@@ -129,17 +129,17 @@ def test_augmenting_again_replaces_the_old_output_and_passes_over_copies(augment
     once = tmp_path / "once"
     shutil.copytree(augmented[1], once)
     again = tmp_path / "again"
-    assert augment(once, again, [1], workers=1).songs == 6
+    assert augment_folder(once, again, [1], workers=1).songs == 6
     origin = json.loads((again / "provenance.json").read_text())["files"]["a__t0__x1.00__t1__x1.00.mid"]
     assert origin["song"] == "a.mid"
-    augment(once, again, [], workers=1)
+    augment_folder(once, again, [], workers=1)
     assert len(files(again)) == 6
 
 
 def test_an_output_folder_with_other_things_is_left_alone(music, tmp_path):
     (tmp_path / "diary.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        augment(music, tmp_path, [1], workers=1)
+        augment_folder(music, tmp_path, [1], workers=1)
     assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
 
 
@@ -147,7 +147,7 @@ def test_an_output_folder_with_other_things_is_left_alone(music, tmp_path):
 def test_input_and_output_inside_one_another_are_refused(music, output):
     before = files(music)
     with pytest.raises(ConfigError, match="inside one another"):
-        augment(music, music / output, [1])
+        augment_folder(music, music / output, [1])
     assert files(music) == before
 
 
@@ -157,7 +157,7 @@ def test_input_and_output_inside_one_another_are_refused(music, output):
 )
 def test_absurd_changes_are_refused(music, tmp_path, transpose, tempo, message):
     with pytest.raises(ConfigError, match=message):
-        augment(music, tmp_path / "x", transpose, tempo)
+        augment_folder(music, tmp_path / "x", transpose, tempo)
 
 
 def test_a_damaged_provenance_is_refused(augmented, tmp_path):
@@ -175,7 +175,7 @@ def test_transposed_tokens_are_those_of_the_transposed_score(tokenizer):
         track.notes.append(Note(24 * i, 24, pitch, 90))
     score.tracks.append(track)
     piece = Piece("p", "p", tokenizer.encode(score), 4, pitches=np.array([60, 64, 67, 72], np.int16))
-    found = transpositions(tokenizer, piece, low=50, high=75)
+    found = transpose_piece(tokenizer, piece, low=50, high=75)
     assert list(found.shifts) == list(range(-10, 4))
     for shift, version in zip(found.shifts, found, strict=True):
         moved = score.copy()
@@ -183,7 +183,7 @@ def test_transposed_tokens_are_those_of_the_transposed_score(tokenizer):
         np.testing.assert_array_equal(version.tokens, tokenizer.encode(moved))
         assert version.is_original == (shift == 0)
         assert version.pitches[0] == 60 + shift
-    assert not len(transpositions(tokenizer, piece, low=60, high=70))
+    assert not len(transpose_piece(tokenizer, piece, low=60, high=70))
 
 
 def test_a_cache_gives_back_the_pieces_and_the_table(music, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.reading import worker_pool as workers
-from musiclora.symbolic.reading.health import COLUMNS, HealthRow, health_json, health_line, health_table
+from musiclora.symbolic.reading.health import SONG_COLUMNS, HealthRow, health_json, health_line, health_table
 from musiclora.symbolic.reading.read_folder import music_files, read_music
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
@@ -181,14 +181,14 @@ def test_a_file_that_crashes_or_hangs_the_reader_costs_only_itself(folder, monke
     spoiled = """
 import json, sys; sys.path[:] = json.loads(sys.argv[1])
 import os, time, musiclora.symbolic.reading.worker as w
-real = w.run
+real = w.examine_file
 def run(task, *rest):
     name = os.path.basename(task.path)
     if "crash" in name: os.abort()
     if "hang" in name: time.sleep(600)
     return real(task, *rest)
-w.run = run
-w.main()
+w.examine_file = run
+w.serve_tasks()
 """
     monkeypatch.setattr(workers, "_START", spoiled)
     reading = read_music(folder, workers=1, timeout=3)
@@ -238,6 +238,6 @@ def test_a_mere_look_at_an_unusable_folder_yields_its_table(tmp_path):
 def test_the_health_table_puts_what_was_skipped_first():
     rows = [HealthRow("a", 0, "kept", notes=5, seconds=30), HealthRow("b", 2, "skipped", "why")]
     assert [cells[0] for cells in health_table(rows)] == ["b", "a"]
-    assert all(len(cells) == len(COLUMNS) for cells in health_table(rows))
+    assert all(len(cells) == len(SONG_COLUMNS) for cells in health_table(rows))
     assert health_json(rows)["notes"] == 5
     assert health_line(rows) == "1 kept, 0 repaired, 1 skipped; 5 notes, 0.5 minutes"

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from symusic import Note, Score, Track
 
 from musiclora.convert.errors import DataError
-from musiclora.symbolic.tokens.tokenizer import from_json
+from musiclora.symbolic.tokens.tokenizer import from_json, merge_tracks
 from musiclora.symbolic.tokens.tokenizers import (
     check_fits,
     infer_tokenizer,
     load_tokenizer,
-    merge_tracks,
     own_tokenizer,
     public_tokenizer,
 )
@@ -200,5 +199,8 @@ def test_a_tokenizer_larger_than_the_model_does_not_fit(tmp_path):
 
 
 def test_importing_miditok_leaves_torch_alone():
-    code = "import sys; from musiclora.symbolic.tokens.tokenizers import own_tokenizer; own_tokenizer(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from musiclora.symbolic.tokens.tokenizers import own_tokenizer\n"
+        "own_tokenizer(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0

@@ -12,9 +12,10 @@ import numpy as np
 
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.peft import make_uniform, read_peft
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints, matches_by_source
+from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
+from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, _from_hub, find_model
 
 

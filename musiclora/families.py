@@ -1,39 +1,86 @@
-"""The model families: which one a model folder is of, and which module does a family's part of each command."""
+"""Model families: one record for each architecture, which all commands read.
+
+A new architecture brings its own files and one `FamilySpec` here; nothing else asks for a family by name.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
+from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
 from musiclora.errors import ConfigError
 
-__all__ = ["FAMILIES", "Family", "family_of", "job", "refuse_foreign"]
+__all__ = [
+    "FAMILIES",
+    "SPECS",
+    "Family",
+    "FamilySpec",
+    "checkpoint_fingerprint",
+    "family_of",
+    "refuse_foreign",
+    "resolve",
+    "spec_of_family",
+    "spec_of_folder",
+    "spec_of_modules",
+]
 
-_MODEL_TYPES = {"gpt2": "symbolic", "diffrhythm": "audio"}
 
-# Imported when they are asked for: a command loads the code of one family only.
-_JOBS = {
-    "symbolic": {
-        "train": "musiclora.symbolic.task:load_symbolic_task",
-        "generate": "musiclora.symbolic.generate:generate_from_options",
-        "evaluate": "musiclora.symbolic.evaluate:evaluate_songs",
-        "preprocess": "musiclora.symbolic.preprocess:preprocess_songs",
-    },
-    "audio": {
-        "train": "musiclora.audio.task:load_audio_task",
-        "generate": "musiclora.audio.generate:generate_from_options",
-        "evaluate": "musiclora.audio.evaluate:evaluate_recordings",
-        "preprocess": "musiclora.audio.preprocess:preprocess_recordings",
-    },
-}
+@dataclass(frozen=True)
+class FamilySpec:
+    """One architecture of a model family: its names, its options, and the functions that do its part of a command.
 
-# Options of commands that one family alone has, by the name of their parameter.
-_OPTIONS = {
-    "symbolic": (
+    Functions are references `module:name` for `resolve`, so that a command imports the code of one family only. The
+    protocols that they fulfil stand in `jobs` and in `conversion`.
+
+    Attributes:
+        family: key of `backends.base.FAMILIES`.
+        architecture: `model_type` of config.json.
+        options: parameters of commands that this family alone has.
+        adapter_formats: formats of `convert adapter` that can hold its adapters.
+        adapter_task_type: `task_type` of adapter_config.json.
+        fan_in_fan_out: whether the adapted layers keep weights as [in, out], as GPT-2's Conv1D does.
+        owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
+        read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
+        load_task: base and music of a training run (`training.task.TrainingTask`).
+        generate, evaluate, preprocess: its part of these commands.
+        demo, demo_options, next_commands: the demo, its settings, and the commands it recommends.
+        model_facts: size and layout of a model folder, for `doctor`.
+        convert_model, fuse_model, compare_adapters: its part of conversion.
+        is_model_source: tells whether a file or folder without this package's config.json is this architecture's.
+    """
+
+    family: str
+    architecture: str
+    options: tuple[str, ...]
+    adapter_formats: tuple[str, ...]
+    adapter_task_type: str | None
+    fan_in_fan_out: bool
+    owns_modules: str
+    read_checkpoint: str
+    load_task: str
+    generate: str
+    evaluate: str
+    preprocess: str
+    demo: str
+    demo_options: str
+    next_commands: str
+    model_facts: str
+    convert_model: str
+    fuse_model: str
+    compare_adapters: str
+    is_model_source: str
+
+
+GPT2 = FamilySpec(
+    family="symbolic",
+    architecture="gpt2",
+    options=(
         "tokenizer",
         "max_new_tokens",
         "temperature",
@@ -45,7 +92,29 @@ _OPTIONS = {
         "mix_dir",
         "mix_ratio",
     ),
-    "audio": (
+    adapter_formats=("peft", "mlx-lm"),
+    adapter_task_type="CAUSAL_LM",
+    fan_in_fan_out=True,
+    owns_modules="musiclora.convert.models.gpt2:owns_modules",
+    read_checkpoint="musiclora.convert.models.gpt2:read_checkpoint",
+    load_task="musiclora.symbolic.task:load_symbolic_task",
+    generate="musiclora.symbolic.generate:generate_from_options",
+    evaluate="musiclora.symbolic.evaluate:evaluate_songs",
+    preprocess="musiclora.symbolic.preprocess:preprocess_songs",
+    demo="musiclora.demo.symbolic:symbolic_demo",
+    demo_options="musiclora.demo.symbolic:DemoOptions",
+    next_commands="musiclora.demo.symbolic:symbolic_next_commands",
+    model_facts="musiclora.symbolic.model:gpt2_facts",
+    convert_model="musiclora.conversion.gpt2:convert_gpt2",
+    fuse_model="musiclora.conversion.fuse_gpt2:fuse_gpt2",
+    compare_adapters="musiclora.conversion.fuse_gpt2:compare_gpt2_adapters",
+    is_model_source="musiclora.conversion.gpt2:is_gpt2_source",
+)
+
+DIFFRHYTHM = FamilySpec(
+    family="audio",
+    architecture="diffrhythm",
+    options=(
         "seconds",
         "steps",
         "guidance",
@@ -56,26 +125,75 @@ _OPTIONS = {
         "vae",
         "posterior",
     ),
-}
+    adapter_formats=("peft", "diffusers", "kohya"),
+    adapter_task_type=None,
+    fan_in_fan_out=False,
+    owns_modules="musiclora.convert.adapters.diffrhythm_modules:owns_modules",
+    read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
+    load_task="musiclora.audio.task:load_audio_task",
+    generate="musiclora.audio.generate:generate_from_options",
+    evaluate="musiclora.audio.evaluate:evaluate_recordings",
+    preprocess="musiclora.audio.preprocess:preprocess_recordings",
+    demo="musiclora.demo.audio:audio_demo",
+    demo_options="musiclora.demo.audio_result:AudioDemoOptions",
+    next_commands="musiclora.demo.audio:audio_next_commands",
+    model_facts="musiclora.audio.model:diffrhythm_facts",
+    convert_model="musiclora.conversion.diffrhythm:convert_diffrhythm",
+    fuse_model="musiclora.conversion.fuse_diffrhythm:fuse_diffrhythm",
+    compare_adapters="musiclora.conversion.fuse_diffrhythm:compare_diffrhythm_adapters",
+    is_model_source="musiclora.conversion.diffrhythm:is_diffrhythm_source",
+)
+
+SPECS: tuple[FamilySpec, ...] = (GPT2, DIFFRHYTHM)  # the first is meant where nothing tells
 
 
-def family_of(folder: Path) -> str:
-    """The family of a model folder, by the model_type of its config.json.
+def resolve(reference: str) -> Any:
+    """Import what a reference `module:name` of a record names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
 
-    A folder that says nothing, or another architecture, counts as symbolic: its reader then says what is wrong.
+
+def spec_of_folder(folder: Path) -> FamilySpec:
+    """Find the record of a model folder by the model_type of its config.json.
+
+    A folder that says nothing, or another architecture, counts as the first record's: its reader then says what is
+    wrong.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "symbolic"
+        return SPECS[0]
     kind = config.get("model_type") if isinstance(config, dict) else None
-    return _MODEL_TYPES.get(str(kind), "symbolic")
+    return next((spec for spec in SPECS if spec.architecture == kind), SPECS[0])
 
 
-def job(family: str, command: str) -> Any:
-    """The function with a family's part of `train`, `generate`, `evaluate` or `preprocess`."""
-    module, _, name = _JOBS[family][command].partition(":")
-    return getattr(importlib.import_module(module), name)
+def spec_of_family(family: str) -> FamilySpec:
+    """Find the first record of a family."""
+    return next(spec for spec in SPECS if spec.family == family)
+
+
+def spec_of_modules(modules: Iterable[str]) -> FamilySpec:
+    """Find the record of an adapter by the paths of its modules; the first record where none fits."""
+    paths = list(modules)
+    return next((spec for spec in reversed(SPECS) if resolve(spec.owns_modules)(paths)), SPECS[0])
+
+
+def family_of(folder: Path) -> str:
+    """Name the family of a model folder; see `spec_of_folder`."""
+    return spec_of_folder(folder).family
+
+
+def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str, str]:
+    """Compute the fingerprints of a model folder of any architecture; see `fingerprint_folder`.
+
+    Args:
+        folder: the model's.
+        watch: passes the tensors through on their way, to show how far it is.
+
+    Raises:
+        ConvertError: the folder holds no readable checkpoint.
+    """
+    return fingerprint_folder(folder, resolve(spec_of_folder(folder).read_checkpoint), watch)
 
 
 def refuse_foreign(family: str, model: str, given: Mapping[str, Any]) -> None:
@@ -89,8 +207,10 @@ def refuse_foreign(family: str, model: str, given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: at least one option is another family's; all are named.
     """
-    for other, names in _OPTIONS.items():
-        foreign = [name for name in names if other != family and given.get(name) not in (None, ())]
+    own = {name for spec in SPECS if spec.family == family for name in spec.options}
+    for other in dict.fromkeys(spec.family for spec in SPECS if spec.family != family):
+        names = [name for spec in SPECS if spec.family == other for name in spec.options if name not in own]
+        foreign = [name for name in dict.fromkeys(names) if given.get(name) not in (None, ())]
         if foreign:
             options = ", ".join("--" + name.replace("_", "-") for name in foreign)
             raise ConfigError(f"{options}: for models of the {other} family only, and {model} is of the {family} one")

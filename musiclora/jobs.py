@@ -1,26 +1,82 @@
-"""The jobs behind the commands, for programs: train, pretrain, evaluate, generate, demo."""
+"""Public API: one typed function for each command that trains, generates, scores or prepares.
+
+The architecture of the model decides which functions do the work; see `families.FamilySpec`. Errors are raised as
+`MusicLoraError` with one sentence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from musiclora.adapters import base_of, find_adapter, parse_adapter
-from musiclora.families import family_of, job, refuse_foreign
+from musiclora.families import FamilySpec, refuse_foreign, resolve, spec_of_family, spec_of_folder
+from musiclora.models import find_model
 from musiclora.progress import Reporter
-from musiclora.training.config import TrainConfig
+from musiclora.training.config import DEFAULT_MODEL, TrainConfig
 from musiclora.training.result import TrainResult
 
 if TYPE_CHECKING:
     from musiclora.evaluation.scores import Evaluation
     from musiclora.symbolic.pretrain import PretrainOptions
 
-__all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "pretrain", "train"]
+__all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "preprocess", "pretrain", "train"]
+
+
+class GeneratedFile(Protocol):
+    """One file that `generate` wrote."""
+
+    path: Path
+
+    def record(self) -> dict[str, Any]:
+        """Return the values for --json."""
+
+    def line(self) -> str:
+        """Describe the file in a line."""
+
+
+class Generated(Protocol):
+    """Result of `generate`."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def base(self) -> str: ...
+    @property
+    def files(self) -> Sequence[GeneratedFile]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+class JobResult(Protocol):
+    """Result of `preprocess` or `demo`."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the values for --json."""
+
+    def lines(self) -> list[str]:
+        """Describe the result in lines."""
+
+
+class PreprocessResult(JobResult, Protocol):
+    """Result of `preprocess`."""
+
+    def notes(self) -> Sequence[str]:
+        """List what the user should know."""
 
 
 def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool = False) -> TrainResult:
-    """Adapt a base model to a folder of music; resumes an unfinished run in the same folder."""
+    """Adapt a base model to a folder of music; resume an unfinished run in the same folder.
+
+    Args:
+        config: the options.
+        reporter: told what happens.
+        restart: begin again and keep the old run as a backup.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
     from musiclora.training.session import Session
 
     return Session(config, reporter).train(restart)
@@ -35,13 +91,6 @@ def pretrain(
     return pretrain_base(config, options, reporter, restart)
 
 
-def demo(*args: Any, **options: Any) -> Any:
-    """Run the symbolic demo; see `demo.symbolic.symbolic_demo`."""
-    from musiclora.demo.symbolic import symbolic_demo
-
-    return symbolic_demo(*args, **options)
-
-
 def generate(
     output: Path,
     model: str | None = None,
@@ -51,32 +100,66 @@ def generate(
     compare: bool = False,
     allow_base_mismatch: bool = False,
     reporter: Reporter | None = None,
-    **options: Any,
-) -> Any:
-    """Write new music.
+    seed: int | None = None,
+    count: int | None = None,
+    tokenizer: str | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    prompt: Path | None = None,
+    prompt_bars: int | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    style: str | None = None,
+    negative_style: Path | None = None,
+    init_audio: Path | None = None,
+    repaint: tuple[tuple[float, float], ...] = (),
+    vae: Path | None = None,
+) -> Generated:
+    """Write new music with a base model and any number of adapters.
+
+    An option that is None has the default of the model's family; see `symbolic.decoding.continuation.GenerationRequest`
+    and `audio.sampling.FlowRequest`.
 
     Args:
-        output: the file to write.
+        output: the file to write; several pieces become `F-001.mid` and so on.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
-        compare: also make the base's version from the same seed.
+        compare: also write the base's version from the same seed.
         allow_base_mismatch: use an adapter although its base differs.
         reporter: told what happens.
-        options: what to make, by the names of generation.GenerationRequest (and prompt, tokenizer) or
-            audio_making.FlowRequest; None and empty ones were not given and have the family's defaults.
-
-    Returns:
-        What the family's part made: backend, base, files (each with path, record() and line()), notes.
+        seed: piece i of one seed is the same for every count.
+        count: number of pieces.
+        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars: of the symbolic family.
+        seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the options, the model or the adapters do not fit.
     """
-    base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
-    family = family_of(base.path)
-    refuse_foreign(family, base.name, options)
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    return job(family, "generate")(
+    options: dict[str, object] = {
+        "seed": seed,
+        "count": count,
+        "tokenizer": tokenizer,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "prompt": prompt,
+        "prompt_bars": prompt_bars,
+        "seconds": seconds,
+        "steps": steps,
+        "guidance": guidance,
+        "style": style,
+        "negative_style": negative_style,
+        "init_audio": init_audio,
+        "repaint": repaint,
+        "vae": vae,
+    }
+    spec, given = _spec_and_options(model, adapters, options)
+    result: Generated = resolve(spec.generate)(
         output,
         given,
         model=model,
@@ -86,10 +169,21 @@ def generate(
         allow_base_mismatch=allow_base_mismatch,
         reporter=reporter,
     )
+    return result
 
 
 def evaluate(
-    data_dir: Path, model: str | None = None, adapters: Sequence[str] = (), backend: str = "auto", **options: Any
+    data_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    max_seq_len: int | None = None,
+    allow_base_mismatch: bool = False,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+    tokenizer: str | None = None,
+    vae: Path | None = None,
 ) -> Evaluation:
     """Score every song of a folder.
 
@@ -98,15 +192,119 @@ def evaluate(
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
-        options: max_seq_len, allow_base_mismatch, workers, reporter; tokenizer for symbolic models, vae for audio ones.
-            None was not given.
+        max_seq_len: longest row in tokens or frames.
+        allow_base_mismatch: use an adapter although its base differs.
+        workers: processes that read music.
+        reporter: told what happens.
+        tokenizer: of the symbolic family: instead of the model's own.
+        vae: of the audio family: the codec instead of the model's.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the folder, the model or the adapters do not fit.
     """
-    base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
-    family = family_of(base.path)
-    refuse_foreign(family, base.name, options)
-    given = {name: value for name, value in options.items() if value is not None}
-    found: Evaluation = job(family, "evaluate")(Path(data_dir), model, adapters, backend, **given)
+    spec, given = _spec_and_options(model, adapters, {"tokenizer": tokenizer, "vae": vae})
+    found: Evaluation = resolve(spec.evaluate)(
+        Path(data_dir),
+        model,
+        adapters,
+        backend,
+        max_seq_len=max_seq_len,
+        allow_base_mismatch=allow_base_mismatch,
+        workers=workers,
+        reporter=reporter,
+        **given,
+    )
     return found
+
+
+def preprocess(
+    data_dir: Path,
+    output_dir: Path,
+    model: str | None = None,
+    backend: str = "auto",
+    *,
+    seed: int = 42,
+    num_workers: int | None = None,
+    reporter: Reporter | None = None,
+    tokenizer: str | None = None,
+    vae: Path | None = None,
+    style: str | None = None,
+    posterior: str | None = None,
+) -> PreprocessResult:
+    """Tokenise or encode a folder once; `train` and `evaluate` accept the result in its place.
+
+    Args:
+        data_dir: music, or recordings.
+        output_dir: the token cache, or the latents folder.
+        model: model whose tokenizer or codec is used; None is the default base.
+        backend: `auto`, `mlx` or `torch`; only the audio family computes.
+        seed: of the posterior's samples.
+        num_workers: processes that read and tokenise.
+        reporter: told what happens.
+        tokenizer: of the symbolic family: instead of the model's own, which is then not needed.
+        vae, style, posterior: of the audio family; see `audio.preprocess.preprocess_recordings`.
+
+    Raises:
+        MusicLoraError: the folder, the model or the options do not fit.
+    """
+    name = model or DEFAULT_MODEL
+    options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
+    # A tokenizer that is named needs no model, hence none that has to be fetched.
+    spec = spec_of_family("symbolic") if tokenizer else spec_of_folder(find_model(name).path)
+    refuse_foreign(spec.family, name, options)
+    result: PreprocessResult = resolve(spec.preprocess)(
+        data_dir,
+        output_dir,
+        name,
+        reporter or Reporter(),
+        backend=backend,
+        seed=seed,
+        num_workers=num_workers,
+        **_given(options),
+    )
+    return result
+
+
+def demo(
+    output_dir: Path,
+    family: str = "symbolic",
+    backend: str = "auto",
+    *,
+    steps: int | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[JobResult, list[str]]:
+    """Adapt a bundled base to music of another tradition, offline.
+
+    Args:
+        output_dir: folder of the adapter, the music and the report.
+        family: `symbolic` or `audio`.
+        backend: `auto`, `mlx` or `torch`.
+        steps: optimiser steps; None is the family's default, fewer on a slow machine.
+        reporter: told what happens.
+
+    Returns:
+        The result, and commands to run next.
+
+    Raises:
+        MusicLoraError: the songs are not installed, or the folder holds something else.
+    """
+    spec = spec_of_family(family)
+    options = resolve(spec.demo_options)(**({} if steps is None else {"steps": steps}))
+    result: JobResult = resolve(spec.demo)(output_dir, backend, options, reporter)
+    commands: list[str] = resolve(spec.next_commands)(result)
+    return result, commands
+
+
+def _spec_and_options(
+    model: str | None, adapters: Sequence[str], options: Mapping[str, object]
+) -> tuple[FamilySpec, dict[str, object]]:
+    """Find the model's record and the options that were given; refuse those of another family."""
+    base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
+    spec = spec_of_folder(base.path)
+    refuse_foreign(spec.family, base.name, options)
+    return spec, _given(options)
+
+
+def _given(options: Mapping[str, object]) -> dict[str, object]:
+    """Drop options that were not given."""
+    return {name: value for name, value in options.items() if value not in (None, ())}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from musiclora.bundled import BUNDLED_MODELS
 from musiclora.errors import ConfigError
 
-BUNDLED_MODELS = {"bundled": "symbolic", "bundled-audio": "audio"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 # The last two are how the original of the audio family comes.
@@ -44,7 +43,7 @@ def find_model(name: str, option: str = "--model") -> BaseModel:
         ConfigError: no such folder, or the Hub cannot be reached; with what to do.
     """
     if name in BUNDLED_MODELS:
-        path = Path(str(resources.files("musiclora.bundled"))) / BUNDLED_MODELS[name]
+        path = BUNDLED_MODELS[name]
         if not (path / "config.json").is_file():
             raise ConfigError(f"the bundled model is missing from this installation ({path}); reinstall musiclora")
         return BaseModel(name, path, "Apache-2.0")

@@ -30,8 +30,8 @@ def known_modules() -> frozenset[str]:
     return frozenset(DiffRhythmConfig(32, 64, 1, conv_layers=16, duration_embedding=True).linear_shapes())
 
 
-def is_audio(modules: Iterable[str]) -> bool:
-    """Whether an adapter is for DiffRhythm's transformer, by the modules it touches."""
+def owns_modules(modules: Iterable[str]) -> bool:
+    """Tell whether an adapter is for DiffRhythm's transformer, by the paths of the modules it adapts."""
     return set(modules) <= known_modules()
 
 

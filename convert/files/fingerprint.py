@@ -1,4 +1,4 @@
-"""Fingerprints of models: the same whatever the layout, the shards or the stored order."""
+"""Fingerprints of models, independent of layout, shards and stored order."""
 
 from __future__ import annotations
 
@@ -12,24 +12,35 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.weight_files import read_json
-from musiclora.convert.models.diffrhythm import DiffRhythmCheckpoint, read_diffrhythm
-from musiclora.convert.models.gpt2 import GELU_TANH, Gpt2Checkpoint, read_checkpoint
 
 Tensors = Iterable[tuple[str, np.ndarray]]
 Watch = Callable[[Tensors], Tensors]
+
+
+class Checkpoint(Protocol):
+    """An open model folder: its configuration (a dataclass) and its tensors under canonical names."""
+
+    @property
+    def config(self) -> Any: ...
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]: ...
+
 
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
 _BLOCK = 1 << 18  # values hashed at a time
 _THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
-_IDS = ("bos_token_id", "eos_token_id")  # not part of the maths; many writers leave them at transformers' defaults
+# Token ids are not part of the maths; many writers leave them at transformers' defaults.
+_LEFT_OUT = ("bos_token_id", "eos_token_id")
+# Three names that transformers has for one function, the tanh approximation of GELU.
+_GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
 
 
@@ -40,7 +51,7 @@ class Fingerprint:
         self._digests: list[bytes] = []
 
     def add(self, name: str, array: np.ndarray) -> None:
-        """Take in one tensor under its canonical name and layout."""
+        """Add one tensor under its canonical name and layout."""
         digest = hashlib.sha256(json.dumps([name, list(array.shape)]).encode())
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, flat.size, _BLOCK):  # the float32 copy stays in the processor's cache
@@ -49,7 +60,7 @@ class Fingerprint:
         self._digests.append(digest.digest())
 
     def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        """Pass tensors through, taking them in on other threads; a few more tensors are in memory meanwhile."""
+        """Pass tensors through and add them on other threads; a few more tensors are in memory meanwhile."""
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[Future[None]] = deque()
             for name, array in tensors:
@@ -61,12 +72,12 @@ class Fingerprint:
                 future.result()
 
     def value(self) -> str:
-        """The fingerprint, hexadecimal."""
+        """Return the fingerprint, hexadecimal."""
         return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
 
 
 def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
-    """SHA-256 over names, shapes and float32 values, whatever the order; one tensor in memory at a time."""
+    """Hash names, shapes and float32 values with SHA-256, independent of their order."""
     fingerprint = Fingerprint()
     for name, array in tensors:
         fingerprint.add(name, array)
@@ -74,16 +85,16 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
 
 
 def fingerprint_config(config: Any) -> str:
-    """SHA-256 over a configuration's numbers (a dataclass or a mapping), without its token ids."""
+    """Hash the numbers of a configuration (a dataclass or a mapping) with SHA-256, without its token ids."""
     values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
-    values = {key: value for key, value in values.items() if key not in _IDS}
-    if values.get("activation_function") in GELU_TANH:
-        values["activation_function"] = GELU_TANH[0]
+    values = {key: value for key, value in values.items() if key not in _LEFT_OUT}
+    if values.get("activation_function") in _GELU_TANH:
+        values["activation_function"] = _GELU_TANH[0]
     return hashlib.sha256(_canonical(values)).hexdigest()
 
 
 def fingerprint_file(content: bytes | str) -> str:
-    """SHA-256 over a tokenizer's JSON, whatever its layout and the versions of the libraries that saved it."""
+    """Hash a tokenizer's JSON with SHA-256, independent of its layout and of library versions."""
     data = content.encode() if isinstance(content, str) else content
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(data)
@@ -93,8 +104,10 @@ def fingerprint_file(content: bytes | str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str, str]:
-    """Fingerprints of a model folder of either family: `weights`, `config`, `tokenizer` ("" where there is none).
+def fingerprint_folder(
+    folder: Path, open_checkpoint: Callable[[Path], Checkpoint], watch: Watch | None = None
+) -> dict[str, str]:
+    """Compute the fingerprints of a model folder: `weights`, `config`, `tokenizer` ("" where there is none).
 
     `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from (see
     `recorded_source`). What was hashed is cached in the user's cache folder by path, size and time of the files; the
@@ -102,13 +115,14 @@ def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str
 
     Args:
         folder: the model's.
+        open_checkpoint: the reader of its architecture; not called where the fingerprints are cached.
         watch: passes the tensors through on their way, to show how far it is.
 
     Raises:
         ConvertError: the folder holds no readable checkpoint.
     """
     folder = Path(folder)
-    result = _hashed(folder, watch)
+    result = _hash_or_recall(folder, open_checkpoint, watch)
     record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
     if source := recorded_source(record, result["weights"]):
         result["source_weights"] = source["weights"]
@@ -116,7 +130,7 @@ def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str
 
 
 def recorded_source(record: Mapping[str, Any], weights: str | None) -> dict[str, Any] | None:
-    """The fingerprint of the checkpoint that a folder was made from, by its record; None where that does not hold.
+    """Find the fingerprint of the checkpoint that a folder was converted from; None where the record does not hold.
 
     A record that also states what the folder's own weights were (`fingerprint`) holds for those only: a matrix that
     was changed or stored transposed afterwards must not pass for the original.
@@ -132,7 +146,7 @@ def recorded_source(record: Mapping[str, Any], weights: str | None) -> dict[str,
     return None if changed else source
 
 
-def _hashed(folder: Path, watch: Watch | None) -> dict[str, str]:
+def _hash_or_recall(folder: Path, open_checkpoint: Callable[[Path], Checkpoint], watch: Watch | None) -> dict[str, str]:
     key = _cache_key(folder)
     cached = _cache_folder() / f"{key}.json"
     if key and cached.is_file():
@@ -140,7 +154,7 @@ def _hashed(folder: Path, watch: Watch | None) -> dict[str, str]:
             values = read_json(cached)
             if set(values) == {"weights", "config", "tokenizer"} and all(isinstance(v, str) for v in values.values()):
                 return values
-    checkpoint = _open(folder)
+    checkpoint = open_checkpoint(folder)
     tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
     result = {
         "weights": fingerprint_tensors(watch(checkpoint.tensors()) if watch else checkpoint.tensors()),
@@ -153,27 +167,22 @@ def _hashed(folder: Path, watch: Watch | None) -> dict[str, str]:
     return result
 
 
-def _open(folder: Path) -> Gpt2Checkpoint | DiffRhythmCheckpoint:
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return read_diffrhythm(folder) if config.get("model_type") == "diffrhythm" else read_checkpoint(folder)
-
-
 def compare_fingerprints(recorded: Mapping[str, str], actual: Mapping[str, str]) -> list[str]:
-    """What differs between the base an adapter was trained on and the base at hand; empty where nothing does.
+    """List the parts in which the base of an adapter differs from the base at hand.
 
     Parts that either side does not know are not compared. Weights also match through the checkpoint that a converted
     folder was made from.
     """
     differences = []
     for part, words in _WHAT.items():
-        known, found = _all(recorded, part), _all(actual, part)
+        known, found = _known_values(recorded, part), _known_values(actual, part)
         if known and found and not known & found:
             differences.append(f"{words} (recorded {recorded[part][:8]}, found {actual[part][:8]})")
     return differences
 
 
 def matches_by_source(recorded: Mapping[str, str], actual: Mapping[str, str]) -> bool:
-    """Whether the weights differ and match only through a conversion's source, which deserves a note."""
+    """Tell whether the weights match only through the checkpoint that one side was converted from."""
     return (
         bool(recorded.get("weights"))
         and recorded["weights"] != actual["weights"]
@@ -183,7 +192,7 @@ def matches_by_source(recorded: Mapping[str, str], actual: Mapping[str, str]) ->
     )
 
 
-def _all(fingerprint: Mapping[str, str], part: str) -> set[str]:
+def _known_values(fingerprint: Mapping[str, str], part: str) -> set[str]:
     return {value for key in (part, f"source_{part}") if (value := fingerprint.get(key))}
 
 
@@ -204,7 +213,7 @@ def _cache_folder() -> Path:
 
 
 def _cache_key(folder: Path) -> str:
-    """Hash of the path and of the size and time of every file that counts; "" where the folder cannot be listed."""
+    """Hash the path and the size and time of every file that counts; "" where the folder cannot be listed."""
     try:
         suffixes = {".safetensors", ".json", ".conf", ".bin"}
         files = sorted(p for p in folder.resolve().iterdir() if p.suffix in suffixes and p.name != RECORD)

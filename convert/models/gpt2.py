@@ -125,6 +125,12 @@ class Gpt2Checkpoint:
         return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
 
 
+def owns_modules(modules: Iterable[str]) -> bool:
+    """Tell whether an adapter is for GPT-2, by the paths of the modules it adapts."""
+    parts = tuple(f".{part}" for part in _PARTS)
+    return all(module.startswith("transformer.h.") and module.endswith(parts) for module in modules)
+
+
 def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
     """Open a GPT-2 folder; weights are read when asked for. Those that MLX quantised read as float32.
 

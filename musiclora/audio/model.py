@@ -17,10 +17,11 @@ from musiclora.audio.style import blended_style, style_of_file, style_of_words
 from musiclora.audio.windows import Recording
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import choose, get_backend
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint, fingerprint_tensors
+from musiclora.convert.files.fingerprint import fingerprint_tensors
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError, DataError
+from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel
 from musiclora.progress import Reporter
 
@@ -207,3 +208,15 @@ def _check_codec(adapters: Sequence[Adapter], actual: str, allow: bool) -> list[
                 raise ConvertError(f"{text}; give its --vae, or --allow-base-mismatch to use it all the same")
             notes.append(text)
     return notes
+
+
+def diffrhythm_facts(folder: Path) -> dict[str, Any]:
+    """Collect size and codec of a DiffRhythm folder, for `doctor`."""
+    c = read_diffrhythm(folder).config
+    return {
+        "max_frames": c.max_frames,
+        "dim": c.dim,
+        "depth": c.depth,
+        "causal": c.causal,
+        "codec": "vae" if (folder / "vae").is_dir() else None,
+    }

@@ -1,10 +1,12 @@
-"""Music and models that come with the package; only paths, so that importing this costs nothing."""
+"""Paths of the bundled music and models; importing this reads no file."""
 
 from pathlib import Path
 
 BUNDLED = Path(__file__).parent
+# Folders of the bundled bases, by the value of --model.
+BUNDLED_MODELS = {"bundled": BUNDLED / "symbolic", "bundled-audio": BUNDLED / "audio"}
 
 
 def bundled_tunes() -> list[Path]:
-    """Paths of the bundled tunes, in order of their names; their source and terms stand in `tunes/README.md`."""
+    """List the bundled tunes by name; their source and terms stand in `tunes/README.md`."""
     return sorted((BUNDLED / "tunes").glob("*.abc"))

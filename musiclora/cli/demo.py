@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -35,23 +32,15 @@ def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json
     music by base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.console import console
+    from musiclora.jobs import demo as run
 
-    run, commands = _job(family, steps)
     with console() as out:
-        result = run(output_dir, backend, out)
+        result, commands = run(output_dir, family, backend, steps=steps, reporter=out)
     for line in result.lines():
         click.echo(line, err=as_json)
     if as_json:
         print_json(result.record())
         return
     click.echo("go on with:")
-    for command in commands(result):
+    for command in commands:
         click.echo(f"  {command}")
-
-
-def _job(family: str, steps: int | None) -> tuple[Callable[[Path, str, Any], Any], Callable[[Any], list[str]]]:
-    """The demo of a family, and what it recommends to run next."""
-    home = importlib.import_module(f"musiclora.demo.{family}")
-    options = home.Options() if steps is None else home.Options(steps=steps)
-    run, next_commands = getattr(home, f"{family}_demo"), getattr(home, f"{family}_next_commands")
-    return (lambda folder, backend, out: run(folder, backend, options, out)), next_commands

@@ -43,19 +43,10 @@ def preprocess(
     An interrupted encoding goes on where it stopped.
     """
     from musiclora.cli.console import console
-    from musiclora.families import family_of, job, refuse_foreign
-    from musiclora.models import find_model
-    from musiclora.training.config import DEFAULT_MODEL
+    from musiclora.jobs import preprocess as run
 
-    name = model or DEFAULT_MODEL
-    # A tokenizer that is named needs no model, hence none that has to be fetched.
-    family = "symbolic" if options["tokenizer"] else family_of(find_model(name).path)
-    refuse_foreign(family, name, options)
-    given = {key: value for key, value in options.items() if value is not None}
     with console() as out:
-        result = job(family, "preprocess")(
-            data_dir, output_dir, name, out, backend=backend, seed=seed, num_workers=num_workers, **given
-        )
+        result = run(data_dir, output_dir, model, backend, seed=seed, num_workers=num_workers, reporter=out, **options)
     for text in result.notes():
         note(text)
     if as_json:

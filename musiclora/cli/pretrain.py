@@ -57,8 +57,8 @@ def pretrain(
 ) -> None:
     """Train a symbolic base from scratch: all parameters, every transposition as augmentation."""
     from musiclora.cli.console import console
+    from musiclora.jobs import pretrain as run
     from musiclora.symbolic.pretrain import PretrainOptions
-    from musiclora.symbolic.pretrain import pretrain_base as run
     from musiclora.training.config import resolve
 
     choices = PretrainOptions(preset, model, minutes, transpose, evaluate_every)

@@ -20,7 +20,7 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.verify import Converted, companion_files, same_update, withdrawn_on_failure
-from musiclora.convert.adapters.diffrhythm_modules import is_audio
+from musiclora.convert.adapters.diffrhythm_modules import owns_modules
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_kohya
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_keys, state_shapes
@@ -68,7 +68,7 @@ def convert_adapter(
         ConvertError: it does not fit, or the written adapter computes something else; nothing is left behind then.
     """
     path, adapter = read_adapter(source)
-    family = "audio" if is_audio(adapter.ranks) else "symbolic"
+    family = "audio" if owns_modules(adapter.ranks) else "symbolic"
     if to not in _FORMATS[family]:
         raise ConfigError(f"{path}: is for the {family} family; it can become {', '.join(_FORMATS[family])}, not {to}")
     spec, state = make_uniform(adapter)

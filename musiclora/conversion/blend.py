@@ -8,7 +8,7 @@ from pathlib import Path
 from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
 from musiclora.audio.style import STYLE_FILE, blended_style
 from musiclora.conversion.verify import Converted, companion_files, same_update, withdrawn_on_failure
-from musiclora.convert.adapters.diffrhythm_modules import is_audio
+from musiclora.convert.adapters.diffrhythm_modules import owns_modules
 from musiclora.convert.adapters.lora import LoraSpec, state_modules
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft
@@ -43,7 +43,7 @@ def blend_adapters(
     }
     record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
     extra = {name: data for name, data in companion_files(found[0].path).items() if name != "README.md"}
-    symbolic = not is_audio(state_modules(state))
+    symbolic = not owns_modules(state_modules(state))
     notes: tuple[str, ...] = ()
     if (style := blended_style(found)) is not None:
         notes = ("the style vectors were added up, each times its adapter's strength",) if len(found) > 1 else ()
@@ -70,7 +70,7 @@ def blend_adapters(
 def _found(texts: Sequence[str], *, dora: bool = False) -> list[Adapter]:
     """The adapters, each with its strength, all of one family."""
     found = [find_adapter(*parse_adapter(text), dora=dora) for text in texts]
-    if len({is_audio(state_modules(adapter.state)) for adapter in found}) > 1:
+    if len({owns_modules(state_modules(adapter.state)) for adapter in found}) > 1:
         raise ConvertError("these adapters are for different families: some for the audio model, some for the symbolic")
     return found
 

@@ -12,7 +12,7 @@ from musiclora.conversion.fuse_diffrhythm import fuse_audio
 from musiclora.conversion.fuse_gpt2 import fuse_symbolic
 from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.verify import Converted
-from musiclora.convert.adapters.diffrhythm_modules import is_audio
+from musiclora.convert.adapters.diffrhythm_modules import owns_modules
 from musiclora.convert.adapters.lora import state_modules
 from musiclora.progress import Reporter
 
@@ -47,7 +47,7 @@ def fuse_adapters(
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    if is_audio(state_modules(found[0].state)):
+    if owns_modules(state_modules(found[0].state)):
         result = fuse_audio(base, found, merged, destination, to, dtype, backend)
     else:
         result = fuse_symbolic(

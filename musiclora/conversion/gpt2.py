@@ -19,11 +19,12 @@ from musiclora.conversion.verify import (
     withdrawn_on_failure,
 )
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.fingerprint import RECORD, checkpoint_fingerprint
+from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.safetensors_file import cast_tensor, checksum, dtype_named
 from musiclora.convert.models.gpt2 import read_checkpoint, rows_of, write_checkpoint
 from musiclora.convert.models.quantise import group_size, round_matrix
 from musiclora.errors import BackendError, ConfigError, ConvertError, join_problems
+from musiclora.families import checkpoint_fingerprint
 from musiclora.progress import Reporter, track_tensors
 
 ROWS, LENGTH = 4, 128  # of the batch that is drawn

@@ -26,9 +26,6 @@ TUNES = 70  # read; fewer are rendered
 SEGMENT = 10.0  # seconds that the recordings are cut into
 
 
-Options = AudioDemoOptions  # the name under which every family's demo has its settings
-
-
 def audio_next_commands(result: AudioDemoResult) -> list[str]:
     """What to run next."""
     adapter = result.folder / "run" / "adapter-best"

@@ -61,9 +61,6 @@ class DemoOptions:
     seed: int = 7
 
 
-Options = DemoOptions  # the name under which every family's demo has its settings
-
-
 @dataclass(frozen=True)
 class DemoResult:
     """What the demo achieved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
@@ -95,3 +96,17 @@ def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> Musi
     tokenizer = load_tokenizer(wanted)
     check_fits(tokenizer, vocab_size)
     return tokenizer
+
+
+def gpt2_facts(folder: Path) -> dict[str, Any]:
+    """Collect layout and size of a GPT-2 folder, for `doctor`."""
+    checkpoint = read_checkpoint(folder)
+    c = checkpoint.config
+    return {
+        "layout": checkpoint.layout,
+        "vocab_size": c.vocab_size,
+        "n_positions": c.n_positions,
+        "n_embd": c.n_embd,
+        "n_layer": c.n_layer,
+        "n_head": c.n_head,
+    }

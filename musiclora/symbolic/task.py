@@ -14,10 +14,10 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import token_gain, token_score, total_loss
+from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import batch_plan, song_batches

@@ -13,7 +13,7 @@ from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.atomic import atomic_write, write_json
 from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
-from musiclora.families import family_of, job, refuse_foreign
+from musiclora.families import family_of, refuse_foreign, resolve, spec_of_family
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import Provenance, save_adapter, update_size, weight_norms
@@ -45,7 +45,7 @@ class Session:
         self.config = config = dataclasses.replace(config, family=family)
         if prepared is None:
             refuse_foreign(family, config.model, config.changed())
-            prepared = job(family, "train")(config, self.out, self.backend_name)
+            prepared = resolve(spec_of_family(family).load_task)(config, self.out, self.backend_name)
         self.prepared = prepared
         self.material: TrainingTask = prepared
         self.run = Run(Path(config.output_dir))

@@ -21,7 +21,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parent))
 from style_data import draw
 
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint
+from musiclora.families import checkpoint_fingerprint
 from musiclora.jobs import Reporter, train
 from musiclora.models import find_model
 from musiclora.symbolic.evaluate import evaluate_songs

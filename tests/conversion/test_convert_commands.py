@@ -17,9 +17,10 @@ from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import fuse_tensors, update_difference
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints
+from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
+from musiclora.families import checkpoint_fingerprint
 
 CONFIG = Gpt2Config(vocab_size=40, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=48)
 SPECS = (LoraSpec(4, 6.5, 0.0, ("c_attn", "c_proj", "c_fc")), LoraSpec(2, 3.0, 0.0, ("attn.c_proj",)))

@@ -12,8 +12,8 @@ from musiclora.adapters import check_base, find_adapter
 from musiclora.cli import main
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import write_peft
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
+from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel
 
 CONFIG = Gpt2Config(vocab_size=40, n_positions=24, n_embd=32, n_layer=2, n_head=2, n_inner=128)

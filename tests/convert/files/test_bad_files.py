@@ -14,9 +14,9 @@ from musiclora.cli import main
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
+from musiclora.families import checkpoint_fingerprint
 
 CONFIG = Gpt2Config(vocab_size=12, n_positions=12, n_embd=12, n_layer=2, n_head=3, n_inner=12)  # mostly square
 SPEC = LoraSpec(2, 3.0, 0.0, ("c_attn", "c_proj", "c_fc"))

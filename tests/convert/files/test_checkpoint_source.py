@@ -10,10 +10,11 @@ from require import require
 from musiclora.conversion.diffrhythm import convert_audio
 from musiclora.conversion.verify import largest_change
 from musiclora.convert.errors import ConvertError
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint, fingerprint_tensors
+from musiclora.convert.files.fingerprint import fingerprint_tensors
 from musiclora.convert.files.safetensors_file import dtype_named, read_safetensors, write_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck
+from musiclora.families import checkpoint_fingerprint
 
 SMALL = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
 CODEC = OobleckConfig(3, (1, 2), (3, 2), 5, 10, 1)

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musiclora.convert.files import fingerprint
 from musiclora.convert.files.fingerprint import (
-    checkpoint_fingerprint,
     compare_fingerprints,
     fingerprint_config,
     fingerprint_file,
@@ -16,6 +14,7 @@ from musiclora.convert.files.fingerprint import (
     matches_by_source,
 )
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.families import checkpoint_fingerprint
 
 CONFIG = Gpt2Config(13, 8, 8, 2, 2, 8)
 
@@ -60,7 +59,7 @@ def test_the_second_call_reads_the_cache_and_a_changed_file_is_hashed_again(
     assert len(list(cache.rglob("*.json"))) == 1
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprint, "read_checkpoint", lambda _: pytest.fail("not cached"))
+        patch.setattr("musiclora.convert.models.gpt2.read_checkpoint", lambda _: pytest.fail("not cached"))
         assert checkpoint_fingerprint(tmp_path / "m") == first
     tensors["transformer.ln_f.bias"][0] = 1
     write_checkpoint(tmp_path / "m", CONFIG, tensors, "hf", overwrite=True)

@@ -13,7 +13,7 @@ from musiclora.conversion import diffrhythm as audio_conversion
 from musiclora.conversion.diffrhythm import convert_audio
 from musiclora.conversion.model import convert_model
 from musiclora.convert.errors import ConfigError, ConvertError
-from musiclora.convert.files.fingerprint import checkpoint_fingerprint, compare_fingerprints, fingerprint_tensors
+from musiclora.convert.files.fingerprint import compare_fingerprints, fingerprint_tensors
 from musiclora.convert.files.safetensors_file import (
     cast_tensor,
     checksum,
@@ -22,6 +22,7 @@ from musiclora.convert.files.safetensors_file import (
     write_safetensors,
 )
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
+from musiclora.families import checkpoint_fingerprint
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "diffrhythm"
 SMALL = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tolerance
 from require import require
 
 from musiclora.backends.base import FAMILIES
@@ -20,7 +21,7 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
 
-# Sums of float32 in another order: relative 1e-7 a product, 20 steps of AdamW; DESIGN asks for 1e-4.
+# What is promised for twenty steps: a pass is off by 1e-5 of its logits at most, which AdamW may enlarge tenfold.
 LOSS_TOLERANCE = 1e-4
 
 
@@ -102,8 +103,7 @@ def test_transformers_and_both_backends_give_the_same_logits(both_backends, shap
     for name in BACKENDS:
         found = get_backend(name).load(FAMILIES["symbolic"], tmp_path / layout)
         values = found.logits({"tokens": tokens, "loss_mask": mask})
-        tolerance = 1e-5 * max(1, np.abs(reference).max())  # DESIGN section 3
-        np.testing.assert_allclose(values, reference, atol=tolerance, rtol=0, err_msg=name)
+        tolerance.assert_near(values, reference, tolerance.logits(reference), name)
 
 
 def test_mlx_lm_with_a_converted_model_and_adapter_agrees_with_both_backends(runs, tiny_base, batch, tmp_path):
@@ -124,8 +124,7 @@ def test_mlx_lm_with_a_converted_model_and_adapter_agrees_with_both_backends(run
     reference = np.array(model(mx.array(batch["tokens"])))
     for name in BACKENDS:
         values = logits(name, tmp_path / "mlx", tmp_path / "adapter", batch)
-        tolerance = 1e-5 * max(1, np.abs(reference).max())
-        np.testing.assert_allclose(values, reference, atol=tolerance, rtol=0, err_msg=name)
+        tolerance.assert_near(values, reference, tolerance.logits(reference), name)
 
 
 def logits(name, base, adapter, batch):
@@ -152,7 +151,7 @@ def test_an_adapter_gives_the_same_logits_in_both_backends_and_in_vanilla_peft(
         reference = model(torch.from_numpy(batch["tokens"]).long()).logits.numpy()
         with model.disable_adapter():
             base = model(torch.from_numpy(batch["tokens"]).long()).logits.numpy()
-    tolerance = 1e-5 * max(1, np.abs(reference).max())  # DESIGN section 3
-    assert np.abs(reference - base).max() > 100 * tolerance  # the adapter does something
+    limit = tolerance.logits(reference)
+    assert np.abs(reference - base).max() > 100 * limit  # the adapter does something
     for name, values in found.items():
-        np.testing.assert_allclose(values, reference, atol=tolerance, rtol=0, err_msg=name)
+        tolerance.assert_near(values, reference, limit, name)

@@ -45,7 +45,7 @@ def rounding(terms: int, magnitude: Any = 1.0, dtype: Any = np.float32) -> float
         dtype: precision of the computation.
     """
     bound = min(gamma(terms, dtype), DEVIATIONS * np.sqrt(terms) * unit(dtype))
-    return float(2 * bound * np.max(np.abs(magnitude)))
+    return float(2 * bound * np.max(np.abs(np.asarray(magnitude))))
 
 
 def absolute_product(left: Any, right: Any) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tolerance
 import toy_audio
 
 from musiclora.adapters import find_adapter
@@ -253,8 +254,10 @@ def test_an_adapter_gives_the_same_loss_on_both_backends(both_backends, base, la
     for name in BACKENDS:
         found = evaluate(latents, str(base), [str(result.run_dir / "adapter-best")], name, max_seq_len=24)
         losses[name] = (found.score.loss, found.base.loss)
-    # The forward tolerance of the original's fixtures, 2e-4, is on single values; a mean of thousands is closer.
-    np.testing.assert_allclose(losses["mlx"], losses["torch"], atol=2e-5, rtol=0)
+    # The toy's longest path has about 3,000 roundings; a velocity's error counts twice in its square.
+    limit = 2 * tolerance.rounding(3000, losses["torch"])
+    tolerance.assert_near(losses["mlx"], losses["torch"], limit)
+    assert abs(losses["torch"][0] - losses["torch"][1]) > 10 * limit
     assert losses["mlx"][0] != losses["mlx"][1]
 
 
@@ -266,7 +269,9 @@ def test_twenty_steps_give_the_same_losses_and_style_on_both_backends(both_backe
     np.testing.assert_allclose(*losses, atol=1e-4, rtol=0)  # DESIGN, for twenty steps of the other family
     first, second = (trained(tmp_path / name) for name in BACKENDS)
     # AdamW divides by the root of the second moment: where a gradient is near zero its rounding decides a step's sign.
-    assert np.abs(first["style"] - second["style"]).max() < 0.02 * np.abs(first["style"]).max()
+    apart, largest = np.abs(first["style"] - second["style"]), np.abs(first["style"]).max()
+    assert np.quantile(apart, 0.98) < 0.02 * largest
+    assert apart.max() < largest
 
 
 def test_the_style_is_part_of_what_was_learnt(config, base, backend_name, latents):

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tolerance import rounding
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import AUDIO_TARGETS, FAMILIES
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.safetensors_file import read_safetensors
-from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig, write_diffrhythm
+from musiclora.convert.models.oobleck import OobleckConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffrhythm"
 SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=AUDIO_TARGETS)
@@ -71,6 +73,42 @@ def conditioning_of(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     negative = 0.05 * np.random.default_rng(4).standard_normal(np.shape(batch["style"])).astype(np.float32)
     kept = {key: value for key, value in batch.items() if key not in ("latents", "noise", "time")}
     return {**kept, "negative_style": negative}
+
+
+def path(config: DiffRhythmConfig, length: int) -> int:
+    """Return the number of roundings on the longest path from a batch to velocities, for `tolerance.rounding`."""
+    width, text = config.dim, config.text_dim
+    words = config.conv_layers * (7 + text + text + 2 * text + length)  # convolution, norm, two products, response norm
+    entry = 2 * config.mel_dim + text + 2 * CONDITION + 2 * 31 * width // 16  # the input layer, convolutions
+    attention = 2 * width + width // HEADS + 2 * length + width  # norm, q_proj, scores, softmax, values, o_proj
+    mlp = 2 * width + config.ff_mult * width + 10  # norm, up_proj, down_proj, activation
+    blocks = config.depth * (attention + mlp) + config.depth // 2 * text  # with fusions of the text
+    return words + entry + blocks + CONDITION + 2 * width  # modulation, norm, output
+
+
+def velocity_tolerance(config: DiffRhythmConfig, expected: np.ndarray, guidance: float = 0.0) -> float:
+    """Bound the difference of two computations of velocities; guidance w adds w times a difference of two passes."""
+    return (1 + 2 * guidance) * rounding(path(config, expected.shape[1]), max(1.0, float(np.abs(expected).max())))
+
+
+def loss_tolerance(config: DiffRhythmConfig, length: int) -> float:
+    """Bound the relative difference of two losses, in which a velocity's error counts twice."""
+    return 2 * rounding(path(config, length))
+
+
+def gradient_tolerance(config: DiffRhythmConfig, tokens: int, length: int, largest: float) -> float:
+    """Bound the difference of two gradients: forth and back through the model, and a sum over all frames."""
+    return rounding(2 * path(config, length) + tokens, largest)
+
+
+def codec_path(config: OobleckConfig) -> int:
+    """Return the roundings on the longest path through the encoder or the decoder: taps times inputs, summed."""
+    shapes = config.tensor_shapes()
+    sizes = {part: 0 for part in ("encoder.", "decoder.")}
+    for name, shape in shapes.items():
+        if len(shape) == 3:
+            sizes[name[:8]] += int(np.prod(shape)) // max(shape[0], shape[1])
+    return max(sizes.values())
 
 
 @dataclass

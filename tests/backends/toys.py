@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tolerance import rounding
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
@@ -75,8 +76,31 @@ class Toy:
         model = self.adapted(state=state)
         optim = OptimSpec(weight_decay=0.0, eps=1.0, max_grad_norm=0.0)
         model.start_training(optim).step(batches, 1.0)
-        moved = {k: (state[k] - v).astype(np.float64) for k, v in model.read_adapter().items()}
-        return {k: v / (1 - np.abs(v)) for k, v in moved.items()}
+        return step_gradient(state, model.read_adapter())
+
+
+def path(config: Gpt2Config, length: int) -> int:
+    """Return the number of roundings on the longest path from tokens to logits, for `tolerance.rounding`."""
+    width = config.n_embd
+    attention = 2 * width + width // config.n_head + 2 * length + width  # norm, c_attn, scores, softmax, values, c_proj
+    mlp = 2 * width + config.n_inner + 10  # norm, c_fc, c_proj, activation
+    return config.n_layer * (attention + mlp) + 2 * width
+
+
+def step_gradient(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Read the gradient g off a first AdamW step of size 1 with eps = 1 and no decay: -g / (|g| + 1)."""
+    moved = {k: (before[k] - v).astype(np.float64) for k, v in after.items()}
+    return {k: v / (1 - np.abs(v)) for k, v in moved.items()}
+
+
+def gradient_tolerance(config: Gpt2Config, tokens: int, length: int, *arrays: dict[str, np.ndarray]) -> float:
+    """Bound the difference of two computations of a gradient of the mean loss.
+
+    It goes forth and back through the model and sums over all tokens; `arrays` are the gradients, and the parameters
+    where it is read off a step of these.
+    """
+    largest = max(float(np.abs(v).max()) for given in arrays for v in given.values())
+    return rounding(2 * path(config, length) + tokens, largest)
 
 
 def norm(arrays: dict[str, np.ndarray]) -> float:
@@ -84,7 +108,7 @@ def norm(arrays: dict[str, np.ndarray]) -> float:
 
 
 def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-    """Bit for bit."""
+    """Bit for bit: for copies, and for one computation repeated by one process."""
     assert sorted(left) == sorted(right)
     for name, value in left.items():
         np.testing.assert_array_equal(value, right[name], err_msg=name)

@@ -10,12 +10,12 @@ import pytest
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhythm
 
 CODE = """
-import sys, time
+import sys
 from pathlib import Path
 from musiclora.conversion.diffrhythm import convert_audio
 def peak():  # kB; getrusage would count the parent's peak, which survives exec
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-before, start = peak(), time.perf_counter()
+before = peak()
 convert_audio(Path(sys.argv[1]), Path(sys.argv[2]), "mlx")
 print(peak() - before)
 """
@@ -34,7 +34,7 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_checkpoint(tmp_path:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=3600,
     )
     grown = int(done.stdout) * 1024
     assert size > 100e6

@@ -114,13 +114,17 @@ def test_render_audio_of_a_bad_file_is_one_clear_error(tmp_path, content, messag
     assert not (tmp_path / "out.wav").exists()
 
 
-@pytest.mark.parametrize(("code", "message"), [("import os; os.abort()", "crashed"), ("while True: pass", "stopped")])
-def test_render_audio_survives_a_synthesiser_that_crashes_or_hangs(tmp_path, monkeypatch, code, message):
+@pytest.mark.parametrize(
+    ("code", "limit", "message"),
+    [("import os; os.abort()", 3600.0, "crashed"), ("import threading; threading.Event().wait()", 1.0, "stopped")],
+    ids=["crashes", "hangs"],
+)
+def test_render_audio_survives_a_synthesiser_that_crashes_or_hangs(tmp_path, monkeypatch, code, limit, message):
     chord_song().dump_midi(tmp_path / "in.mid")
     real = subprocess.run
     monkeypatch.setattr(render.subprocess, "run", lambda command, **kw: real([sys.executable, "-c", code], **kw))
     with pytest.raises(DataError, match=message):
-        render_audio(tmp_path / "in.mid", tmp_path / "out.wav", time_limit=1.0)
+        render_audio(tmp_path / "in.mid", tmp_path / "out.wav", time_limit=limit)
 
 
 def test_sanitised_closes_gaps_caps_the_length_and_merges_tracks():

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audio_toys import SPEC, FlowToy, conditioning_of, random_tensors, write_toy
+import tolerance
+from audio_toys import (
+    SPEC,
+    FlowToy,
+    conditioning_of,
+    loss_tolerance,
+    random_tensors,
+    velocity_tolerance,
+    write_toy,
+)
 from toys import assert_same
 
 from musiclora.backends import lora_init
@@ -14,9 +23,14 @@ from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.errors import ConfigError, ConvertError, DataError, MusicLoraError
 
 
-def close(found, expected, tolerance=1e-5):
+def close(toy, found, expected, guidance=2.0):
     """Two orders of summation in float32."""
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
+    tolerance.assert_near(found, expected, velocity_tolerance(toy.config, expected, guidance))
+
+
+def near(toy, expected):
+    """A loss in another order of summation."""
+    return pytest.approx(expected, rel=loss_tolerance(toy.config, toy.batch()["text"].shape[1]))
 
 
 def summed(toy):
@@ -41,8 +55,8 @@ def test_injection_with_zero_b_changes_nothing(flow_toy):
     model = flow_toy.load()
     before, loss = flow_toy.velocity(model), model.loss(flow_toy.batch())
     model.inject_adapter(SPEC, lora_init.initial(SPEC, model.linear_shapes(), 3))
-    np.testing.assert_array_equal(flow_toy.velocity(model), before)
-    assert model.loss(flow_toy.batch()) == loss
+    close(flow_toy, flow_toy.velocity(model), before)  # products of another form
+    assert model.loss(flow_toy.batch()).total == near(flow_toy, loss.total)
 
 
 def test_injection_changes_the_velocity_as_the_sum_of_weights_says(flow_toy, tmp_path):
@@ -51,19 +65,20 @@ def test_injection_changes_the_velocity_as_the_sum_of_weights_says(flow_toy, tmp
     )
     expected, found = other.velocity(other.load()), flow_toy.velocity(flow_toy.adapted())
     assert np.abs(found - flow_toy.velocity(flow_toy.load())).max() > 0.01  # the adapter does something
-    close(found, expected, 3e-5)
+    close(flow_toy, found, expected)
     batch = flow_toy.batch()
-    assert flow_toy.adapted().loss(batch).total == pytest.approx(other.load().loss(batch).total, rel=1e-5)
+    assert flow_toy.adapted().loss(batch).total == near(flow_toy, other.load().loss(batch).total)
 
 
 def test_fuse_equals_the_adapter_and_drops_it(flow_toy):
     model = flow_toy.adapted()
     before = flow_toy.velocity(model)
     model.fuse()
-    close(flow_toy.velocity(model), before)
+    close(flow_toy, flow_toy.velocity(model), before)
     fused, expected = dict(model.read_weights()), summed(flow_toy)
     for name, value in expected.items():
-        np.testing.assert_allclose(fused[name], value, rtol=0, atol=1e-6, err_msg=name)
+        # A sum of three products, the scale and the base's weight; the update is smaller than the sum's largest value.
+        tolerance.assert_near(fused[name], value, tolerance.rounding(SPEC.rank + 2, 2 * np.abs(value)), name)
     with pytest.raises(MusicLoraError, match="adapter"):
         model.read_adapter()
 
@@ -97,7 +112,7 @@ def test_rslora_scales_by_the_root_of_the_rank(flow_one):
     stabilised = replace(SPEC, rank=4, alpha=3.0, rslora=True)  # 3 / sqrt(4) = 6 / 4
     state = flow_one.state(plain)
     found = flow_one.velocity(flow_one.adapted(stabilised, state))
-    close(found, flow_one.velocity(flow_one.adapted(plain, state)))
+    close(flow_one, found, flow_one.velocity(flow_one.adapted(plain, state)))
 
 
 def test_default_targets_are_attention_embeddings_and_output(flow_toy):
@@ -129,12 +144,13 @@ def test_style_of_the_model_stands_in_where_a_batch_names_none(flow_one):
     bare = {key: value for key, value in batch.items() if key != "style"}
     named = {**batch, "style": np.repeat(style[None], 2, axis=0)}
     expected, without = model.loss(named), model.loss(bare)
+    assert expected.total != near(flow_one, without.total)
     model.set_style(style)
     np.testing.assert_array_equal(model.read_style(), style)
-    assert model.loss(bare).total == pytest.approx(expected.total, rel=1e-6)
-    assert model.loss(batch).total == pytest.approx(flow_one.load().loss(batch).total, rel=1e-6)  # named: its own
+    assert model.loss(bare).total == near(flow_one, expected.total)
+    assert model.loss(batch).total == near(flow_one, flow_one.load().loss(batch).total)  # named: its own
     dropped = {**bare, "drop_style": np.array(True)}
-    assert model.loss(dropped).total == pytest.approx(without.total, rel=1e-6)
+    assert model.loss(dropped).total == near(flow_one, without.total)
     model.set_style(None)
     assert model.read_style() is None
     assert model.loss(bare) == without
@@ -146,8 +162,8 @@ def test_conditions_that_a_batch_leaves_out_are_zeros(flow_one):
     left_out = model.loss({key: value for key, value in batch.items() if key not in optional})
     zeros = model.loss({**batch, **{key: np.zeros_like(batch[key]) for key in optional}})
     dropped = model.loss({**batch, **{key: np.array(True) for key in ("drop_audio", "drop_text", "drop_style")}})
-    assert left_out.total == pytest.approx(zeros.total, rel=1e-6)
-    assert dropped.total == pytest.approx(zeros.total, rel=1e-6)
+    assert left_out.total == near(flow_one, zeros.total)
+    assert dropped.total == near(flow_one, zeros.total)
 
 
 def test_padding_is_seen_but_not_scored(flow_one):
@@ -156,7 +172,7 @@ def test_padding_is_seen_but_not_scored(flow_one):
     halves = []
     for valid in (batch["valid"], ~batch["valid"], np.ones_like(batch["valid"])):
         halves.append(model.loss({**batch, "valid": valid}).total)
-    assert halves[0] + halves[1] == pytest.approx(halves[2], rel=1e-5)
+    assert halves[0] + halves[1] == pytest.approx(halves[2], rel=tolerance.rounding(batch["latents"].size))
 
 
 def test_velocity_with_a_time_a_row_equals_row_by_row(flow_toy):
@@ -166,7 +182,7 @@ def test_velocity_with_a_time_a_row_equals_row_by_row(flow_toy):
     for row in range(2):
         alone = {key: value[row : row + 1] for key, value in conditioning.items()}
         found = model.velocity(batch["noise"][row : row + 1], float(batch["time"][row]), model.prepare(alone), 1.5)
-        close(found, together[row : row + 1])
+        close(flow_toy, found, together[row : row + 1], 1.5)
 
 
 BAD_BATCHES = {

@@ -13,7 +13,8 @@ from musiclora.backends import registry
 from musiclora.backends.base import OptimSpec
 from musiclora.convert.adapters.peft import write_peft
 
-# Two libraries' float32, over seven updates in which guidance multiplies rounding.
+# What is promised of two libraries' float32, over seven updates in which guidance 4 multiplies rounding by up to nine:
+# some 10,000 roundings of 1.2e-7 in a pass, as a random walk, times nine are 7e-4.
 CROSSED = 1e-3
 
 

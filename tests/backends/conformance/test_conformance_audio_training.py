@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audio_toys import SPEC, random_tensors
+from audio_toys import SPEC, gradient_tolerance, random_tensors
 from toys import assert_close, assert_same, norm
 
 from musiclora.backends.base import OptimSpec
@@ -75,7 +75,10 @@ def test_accumulation_equals_one_batch(flow_toy):
     batch = flow_toy.batch()
     rows = [{k: v[row : row + 1] for k, v in batch.items()} for row in range(2)]
     whole, parts = (slope(flow_toy, flow_toy.state(), micro) for micro in ([batch], rows))
-    assert_close(whole, parts, 2e-5 * max(np.abs(v).max() for v in whole.values()))
+    largest = max(np.abs(v).max() for v in whole.values())
+    assert_close(
+        whole, parts, gradient_tolerance(flow_toy.config, batch["valid"].size, batch["valid"].shape[1], largest)
+    )
 
 
 def test_loss_falls_on_a_batch_learnt_by_heart(flow_toy):
@@ -115,15 +118,15 @@ def test_training_resumed_from_read_state_equals_unbroken(flow_one, spec):
 
 @pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
 def test_checkpointing_changes_nothing(flow_one, spec):
-    adapters = []
+    moments = []
     for checkpointing in (False, True):
         model = flow_one.adapted(spec)
         training = model.start_training(OptimSpec(seed=3, checkpointing=checkpointing))
-        for _ in range(2):
-            training.step([flow_one.batch()], 0.01)
-        adapters.append(model.read_adapter())
-    # AdamW divides by the root of the second moment: the noise of an entry near zero counts as a part of a step.
-    assert_close(*adapters, 1e-5)
+        training.step([flow_one.batch()], 0.01)
+        # The first moment is proportional to the gradient; AdamW's step is as large for the noise of one near zero.
+        moments.append({k: v for k, v in training.read_state().items() if k.startswith("exp_avg.")})
+    largest, valid = max(np.abs(v).max() for v in moments[0].values()), flow_one.batch()["valid"]
+    assert_close(*moments, gradient_tolerance(flow_one.config, valid.size, valid.shape[1], largest))
 
 
 def test_dropout_depends_on_the_seed_and_is_off_in_evaluation(flow_one):

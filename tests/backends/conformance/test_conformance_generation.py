@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tolerance import assert_same_draws
 
 from musiclora.backends.base import Grammar, OptimSpec, SamplingSpec
 from musiclora.convert.errors import MusicLoraError
@@ -35,6 +36,11 @@ def logits_before(model, prompt, found):
     return model.logits({"tokens": everything})[:, PROMPT - 1 : -1]
 
 
+def margin_of(scores, draws, spec):
+    """The margin of a draw, given the logits from which each was made."""
+    return lambda row, step: decision_margin(scores[row, step], float(draws[step, row]), spec)
+
+
 def check_draws(scores, found, draws, spec, allowed=None):
     """Every token is what the numpy sampler draws; where rounding could decide, nothing is claimed."""
     for row, step in np.ndindex(found.shape):
@@ -46,10 +52,13 @@ def check_draws(scores, found, draws, spec, allowed=None):
 
 def test_greedy_generation_is_the_argmax_step_by_step(toy):
     model, prompt = toy.adapted(), prompts(toy.config)
-    found = model.generate(prompt, SamplingSpec(temperature=0.0), uniforms(0, STEPS, 3))
+    spec, draws = SamplingSpec(temperature=0.0), uniforms(0, STEPS, 3)
+    found = model.generate(prompt, spec, draws)
     assert found.dtype == np.int32
     assert found.shape == (3, STEPS)
-    np.testing.assert_array_equal(found, logits_before(model, prompt, found).argmax(-1))
+    scores = logits_before(model, prompt, found)
+    check_draws(scores, found, draws, spec)
+    assert (found == scores.argmax(-1)).mean() > 0.9
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -59,13 +68,27 @@ def test_sampling_equals_the_numpy_reference(toy, spec):
     check_draws(logits_before(model, prompt, found), found, draws, spec)
 
 
+def ends_are_close(scores, u, spec):
+    """Whether rounding decides which token is the first, or which is the last that is kept."""
+    inner = np.linspace(0, 0.2, 201) if u < 0.5 else np.linspace(0.8, 1 - 2**-24, 201)
+    token = sample_token(scores, u, spec)
+    margins = [decision_margin(scores, v, spec) for v in inner if sample_token(scores, v, spec) == token]
+    return max(margins) < 1e-5
+
+
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-24], ids=["lowest", "highest"])
 def test_sampling_at_the_ends_of_the_draw_equals_the_numpy_reference(square, u):
     model, prompt, draws = square.load(), prompts(square.config), np.full((STEPS, 3), u, np.float32)
     found = model.generate(prompt, SPECS["all"], draws)
     scores = logits_before(model, prompt, found)
-    for row, step in np.ndindex(found.shape):
-        assert found[row, step] == sample_token(scores[row, step], u, SPECS["all"]), (row, step)
+    # Zero and one stay the ends whatever the rounding, so that only what is kept can depend on it: the margins of a
+    # draw in the middle of the token at that end tell.
+    same = [
+        found[row, step] == sample_token(scores[row, step], u, SPECS["all"])
+        or ends_are_close(scores[row, step], u, SPECS["all"])
+        for row, step in np.ndindex(found.shape)
+    ]
+    assert all(same)
 
 
 @pytest.mark.parametrize("top_k", [0, 3], ids=["sorted", "top_k"])
@@ -115,7 +138,9 @@ def test_generation_after_training_uses_the_new_weights(square, trainable, tmp_p
     write_checkpoint(tmp_path / "trained", square.config, model.read_weights(), "hf")
     fresh = Toy(square.backend, tmp_path / "trained", square.config)
     other = fresh.adapted(SPEC, model.read_adapter()) if trainable == "adapter" else fresh.load()
-    np.testing.assert_array_equal(found, other.generate(prompt, SamplingSpec(), draws))
+    # The loaded weights may lie in memory another way than the trained ones.
+    margin = margin_of(logits_before(model, prompt, found), draws, SamplingSpec())
+    assert_same_draws(found, other.generate(prompt, SamplingSpec(), draws), margin)
     assert (found != before).any()
 
 
@@ -124,7 +149,10 @@ def test_rows_of_a_batch_are_independent(toy):
     together = model.generate(prompt, SamplingSpec(), draws)
     for row in range(3):
         alone = model.generate(prompt[row : row + 1], SamplingSpec(), draws[:, row : row + 1])
-        np.testing.assert_array_equal(alone[0], together[row])
+        # One row is multiplied in another order than three.
+        scores = logits_before(model, prompt[row : row + 1], together[row : row + 1])
+        margin = margin_of(scores, draws[:, row : row + 1], SamplingSpec())
+        assert_same_draws(alone, together[row : row + 1], margin)
 
 
 def test_after_eos_a_row_yields_padding(square):

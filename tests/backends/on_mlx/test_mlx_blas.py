@@ -46,7 +46,9 @@ def test_status_on_a_mac_loads_nothing():
     assert reason == "MLX brings its own here"
 
 
-def test_gflops_are_those_of_a_timed_product():
+def test_gflops_are_those_of_a_timed_product(monkeypatch):
     from musiclora.backends.mlx import blas
 
-    assert 0.1 < blas.gflops(128, repeats=2) < 1e5
+    clock = iter([10.0, 10.5, 20.0, 20.25])  # two products, of which the faster takes a quarter of a second
+    monkeypatch.setattr(blas.time, "perf_counter", lambda: next(clock))
+    assert blas.gflops(128, repeats=2) == pytest.approx(2 * 128**3 / 0.25 / 1e9)

@@ -6,6 +6,8 @@ import flow_toys as toys
 import mlx.core as mx
 import numpy as np
 import pytest
+import tolerance
+from audio_toys import gradient_tolerance, loss_tolerance
 from flow_toys import CONFIG
 
 from musiclora.backends.base import OptimSpec
@@ -92,10 +94,16 @@ def test_checkpointing_changes_no_gradient(folder):
     for checkpointing in (False, True):
         model = toys.adapted(folder, dropout=0.2)
         model.set_style(STYLE)
-        runs.append(steps(model, checkpointing=checkpointing))
-    assert runs[0][0] == pytest.approx(runs[1][0])
+        training = model.start_training(OptimSpec(checkpointing=checkpointing))
+        result = training.step([toys.without(toys.batch(0), "style")], 1e-2)
+        runs.append((result, {k: v for k, v in training.read_state().items() if k.startswith("exp_avg.")}))
+    largest = max(float(np.abs(value).max()) for value in runs[0][1].values())
+    relative = gradient_tolerance(CONFIG, 2 * 24, 24, 1.0)
+    one, other = (run[0] for run in runs)
+    assert (one.loss, one.grad_norm) == pytest.approx((other.loss, other.grad_norm), rel=relative)
     for key, value in runs[0][1].items():
-        np.testing.assert_allclose(runs[1][1][key], value, rtol=0, atol=1e-5, err_msg=key)
+        # A tenth of the gradient, which AdamW's first moment is after the only step.
+        tolerance.assert_near(runs[1][1][key], value, relative * largest, key)
 
 
 def test_dropout_is_applied_while_training_and_only_then(folder):
@@ -106,7 +114,7 @@ def test_dropout_is_applied_while_training_and_only_then(folder):
     def trained(dropout, seed):
         return steps(toys.adapted(folder, dropout=dropout), 1, given, seed=seed)[0][0].loss
 
-    assert trained(0.0, 1) == pytest.approx(expected.total, rel=1e-5)
+    assert trained(0.0, 1) == pytest.approx(expected.total, rel=loss_tolerance(CONFIG, 24))
     assert trained(0.5, 1) == trained(0.5, 1)
     assert len({round(loss, 2) for loss in (expected.total, trained(0.5, 1), trained(0.5, 2))}) == 3
 
@@ -159,7 +167,7 @@ def test_fusing_changes_nothing_but_rounding(folder):
     model, given = toys.adapted(folder), toys.batch()
     base, before = toys.load(folder).loss(given).total, model.loss(given).total
     model.fuse()
-    assert model.loss(given).total == pytest.approx(before, rel=1e-5)
+    assert model.loss(given).total == pytest.approx(before, rel=loss_tolerance(CONFIG, 24))
     assert abs(before - base) > 1e-3 * base
     with pytest.raises(BackendError, match="no adapter"):
         model.read_adapter()
@@ -230,7 +238,8 @@ def test_a_compiled_step_equals_an_uncompiled_one(folder):
     compiled = run()
     mx.disable_compile()
     plain = run()
-    assert [r.loss for r in compiled[0]] == pytest.approx([r.loss for r in plain[0]], rel=1e-5)
+    relative = loss_tolerance(CONFIG, 24)
+    assert [r.loss for r in compiled[0]] == pytest.approx([r.loss for r in plain[0]], rel=relative)
     for key, value in plain[1].items():
         # two AdamW steps of 1e-2; signs of tiny gradients may differ, so a few values may move apart by a step
         assert np.quantile(np.abs(compiled[1][key] - value), 0.99) < 1e-4, key

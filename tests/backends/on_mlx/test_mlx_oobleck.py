@@ -5,6 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+import tolerance
+from audio_toys import codec_path
 
 from musiclora.backends import codec_chunks
 from musiclora.backends.mlx import device, oobleck
@@ -43,9 +45,10 @@ def test_snake_adds_the_square_of_a_sine(monkeypatch, gpu):
     x, frequency, amplitude = np.linspace(-60, 60, 4001, dtype=np.float32), np.float32([0.5, 3]), np.float32([2, 0.1])
     found = oobleck.snake(mx.array(x)[None, :, None], mx.array(frequency), mx.array(amplitude))
     wide = x[:, None].astype(np.float64)
-    # the argument's own rounding is 180 / 2^24 = 1e-5
+    # The argument is rounded by half a unit of 180, times the slope of 2 sin^2; six roundings of values of 62 follow.
+    limit = 180 * tolerance.unit() * 2 + tolerance.rounding(6, 62.0)
     expected = wide + amplitude * np.sin((x[:, None] * frequency).astype(np.float64)) ** 2
-    np.testing.assert_allclose(np.array(found)[0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.array(found)[0], expected, rtol=0, atol=limit)
 
 
 def test_audio_encoded_in_pieces_equals_audio_encoded_at_once(codec, monkeypatch):
@@ -55,7 +58,7 @@ def test_audio_encoded_in_pieces_equals_audio_encoded_at_once(codec, monkeypatch
     monkeypatch.setattr(codec_chunks, "PIECE", 7)
     for left, right in zip(codec.encode(audio), whole, strict=True):
         # other shapes of products add in another order
-        np.testing.assert_allclose(left, right, rtol=0, atol=1e-5 * np.abs(right).max())
+        tolerance.assert_near(left, right, tolerance.rounding(codec_path(CONFIG), right))
 
 
 def test_reach_covers_every_frame_that_a_sample_touches(codec):
@@ -86,13 +89,13 @@ def test_chunks_give_up_half_their_overlap_at_inner_edges_only(codec):
     for begin, left, right in zip(begins, bounds, bounds[1:], strict=False):
         alone = codec.decode(latents[:, begin : begin + 12])
         part = alone[..., (left - begin) * HOP : (right - begin) * HOP]
-        np.testing.assert_array_equal(found[..., left * HOP : right * HOP], part)
+        tolerance.assert_near(found[..., left * HOP : right * HOP], part, tolerance.rounding(codec_path(CONFIG), part))
 
 
 def test_a_batch_decodes_as_its_rows_do(codec):
     latents = normal(3, 9, 3)
     rows = np.concatenate([codec.decode(row[None]) for row in latents])
-    np.testing.assert_array_equal(codec.decode(latents), rows)
+    tolerance.assert_near(codec.decode(latents), rows, tolerance.rounding(codec_path(CONFIG), rows))
 
 
 @pytest.mark.parametrize("settings", [(8, 8), (0, 0), (8, -1)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+import tolerance
+from toys import assert_close, gradient_tolerance, step_gradient
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, OptimSpec
@@ -53,7 +55,10 @@ def test_adapted_layer_equals_its_fused_form(in_size, out_size):
     sizes = ((9, in_size), (in_size, out_size), (2, in_size), (out_size, 2))
     x, w, a, b = (mx.array(rng.normal(size=size).astype(np.float32)) for size in sizes)
     found = adapted(x, x @ w, a, b, 1.5, None)
-    np.testing.assert_allclose(np.array(found), np.array(x @ fused_weight(w, a, b, 1.5)), rtol=0, atol=1e-5)
+    # Sums over the inputs and over the rank, of values in a row of three products.
+    plain_x, plain_w, plain_a, plain_b = (np.abs(np.array(array)) for array in (x, w, a, b))
+    size = (plain_x @ plain_w).max() + 1.5 * (plain_x @ plain_a.T @ plain_b.T).max()
+    tolerance.assert_near(found, x @ fused_weight(w, a, b, 1.5), tolerance.rounding(in_size + 2 + 2, size))
 
 
 def test_a_step_is_adamw_with_bias_correction_after_clipping(folder):
@@ -69,7 +74,9 @@ def test_a_step_is_adamw_with_bias_correction_after_clipping(folder):
         grads = {k: np.array(v, np.float64) / batch(step)["loss_mask"].sum() for k, v in sums.items()}
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         result = training.step([batch(step)], 0.02)
-        assert result.grad_norm == pytest.approx(norm, rel=1e-5)
+        # The same gradients; the norm sums their squares in float32.
+        count = sum(g.size for g in grads.values())
+        assert result.grad_norm == pytest.approx(norm, rel=tolerance.rounding(count))
         assert norm > 0.01  # so that clipping is at work
         for key, grad in grads.items():
             grad *= 0.01 / norm
@@ -78,17 +85,22 @@ def test_a_step_is_adamw_with_bias_correction_after_clipping(folder):
             step_size = first[key] / (1 - 0.8**step) / (np.sqrt(second[key] / (1 - 0.95**step)) + 1e-6)
             value[key] = value[key] * (1 - 0.02 * 0.1) - 0.02 * step_size
     for key, found in model.read_adapter().items():
-        np.testing.assert_allclose(found, value[key], rtol=0, atol=2e-6, err_msg=key)
+        # A step of 0.02 in float32, from moments that are rounded some ten times, twice; and a value that is, twice.
+        limit = 2 * tolerance.rounding(10, 0.02 * 3) + tolerance.rounding(4, value[key])
+        tolerance.assert_near(found, value[key], limit + 2 * 0.02 * tolerance.rounding(count), key)
 
 
 def test_checkpointing_changes_no_gradient(folder):
-    runs = []
+    losses, gradients = [], []
     for checkpointing in (False, True):
         model = adapted_model(folder, dropout=0.2)
-        runs.append(states_after(model.start_training(OptimSpec(checkpointing=checkpointing)), model, 2))
-    assert runs[0][0] == pytest.approx(runs[1][0])
-    for key in runs[0][1]:
-        np.testing.assert_allclose(runs[0][1][key], runs[1][1][key], rtol=0, atol=1e-6, err_msg=key)
+        before = model.read_adapter()
+        # eps = 1: a step that shows the gradient, where AdamW's would enlarge the noise of one that is nearly zero.
+        optim = OptimSpec(checkpointing=checkpointing, weight_decay=0.0, eps=1.0, max_grad_norm=0.0)
+        losses.append(model.start_training(optim).step([batch(0), batch(50)], 1.0).loss)
+        gradients.append(step_gradient(before, model.read_adapter()))
+    assert losses[0] == pytest.approx(losses[1], rel=tolerance.LOGITS)
+    assert_close(*gradients, gradient_tolerance(CONFIG, 2 * 2 * 24, 24, before, *gradients))
 
 
 @pytest.mark.slow
@@ -102,10 +114,12 @@ def test_compiled_training_and_generation_equal_uncompiled_ones(folder):
     compiled = both()
     mx.disable_compile()
     plain = both()
-    assert compiled[0] == pytest.approx(plain[0], rel=1e-5)
+    assert compiled[0] == pytest.approx(plain[0], rel=2 * tolerance.LOGITS)
     for key in plain[1]:
-        # three AdamW steps of 1e-2; signs of tiny gradients may differ, so a hundredth of a step
-        np.testing.assert_allclose(compiled[1][key], plain[1][key], rtol=0, atol=1e-4, err_msg=key)
+        # Three AdamW steps of 1e-2. The sign of a gradient that is nearly zero may differ, and with it a whole step.
+        apart = np.abs(compiled[1][key] - plain[1][key])
+        assert np.quantile(apart, 0.98) < 1e-4, key
+        assert apart.max() <= 2 * 3 * 1e-2
 
 
 def test_dropout_masks_depend_on_seed_step_and_module_only(folder):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audio_toys import CONFIGS, SPEC, FlowToy, write_toy
+import tolerance
+from audio_toys import CONFIGS, SPEC, FlowToy, gradient_tolerance, loss_tolerance, write_toy
 from require import require
 
 torch = require("torch")
@@ -40,6 +41,12 @@ def gradients(model, batch, everything, masks=None, checkpointing=False):
         parameter.grad = None
     objective.loss(batch, masks, checkpointing).backward()
     return {name: parameter.grad.numpy().astype(np.float64) for name, parameter in named.items()}
+
+
+def gradient_limit(toy, batch, gradients):
+    """Two forms of the same products may add in different orders."""
+    largest = max(float(np.abs(value).max()) for value in gradients.values())
+    return gradient_tolerance(toy.config, batch["valid"].size, batch["valid"].shape[1], largest)
 
 
 def test_gradients_of_the_adapter_are_those_of_the_weights_it_adds_to(toy):
@@ -98,8 +105,9 @@ def test_gradients_with_dropout_equal_those_of_masked_products(toy):
     for name in other.names:
         other.module.get_submodule(f"{name}.lora_dropout").add_module("default", Fixed(name))
     expected = gradients(other, batch, False)
+    limit = gradient_limit(toy, batch, expected)
     for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value, err_msg=key)
+        tolerance.assert_near(found[key], value, limit, key)
 
 
 @pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
@@ -110,8 +118,9 @@ def test_checkpointing_changes_no_gradient(toy, spec):
         model.set_style(STYLE)
         pool = DropoutPool(1, spec.dropout, torch.float32, torch.device("cpu")) if spec.dropout else None
         found.append(gradients(model, bare(toy), False, pool, checkpointing))
+    limit = gradient_limit(toy, bare(toy), found[0])
     for key, value in found[0].items():
-        np.testing.assert_array_equal(found[1][key], value, err_msg=key)
+        tolerance.assert_near(found[1][key], value, limit, key)
 
 
 def test_checkpointing_keeps_no_more_than_the_inputs_of_the_blocks(toy):
@@ -141,7 +150,7 @@ def test_dropout_is_applied_while_training_and_only_then(toy):
         assert model.loss(given) == expected  # off again
         return loss
 
-    assert trained(SPEC, 1) == pytest.approx(expected.total, rel=1e-5)
+    assert trained(SPEC, 1) == pytest.approx(expected.total, rel=loss_tolerance(toy.config, 18))
     assert trained(DROPOUT, 1) == trained(DROPOUT, 1)
     assert len({round(loss, 2) for loss in (expected.total, trained(DROPOUT, 1), trained(DROPOUT, 2))}) == 3
 

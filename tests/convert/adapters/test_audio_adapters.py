@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter, read_adapter
@@ -165,7 +166,8 @@ def test_vanilla_peft_loads_a_converted_audio_adapter_and_computes_the_same_upda
         if f"{module}.lora_A.weight" in state:
             update = state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
             expected = expected + spec.scale * update
-        np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-5)
+        # A sum over a rank of 3, the scale and the base's weight; largest entries are no larger than a few of these.
+        tolerance.assert_near(tensor, expected, tolerance.rounding(3 + 3, 3 * max(1.0, np.abs(expected).max())), name)
 
 
 @pytest.mark.usefixtures("any_backend")

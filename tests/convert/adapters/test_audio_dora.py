@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tolerance
 from click.testing import CliRunner
 from require import require
 
@@ -105,6 +106,7 @@ def test_the_fused_model_computes_what_vanilla_peft_does() -> None:
     model = peft.PeftModel.from_pretrained(DiT.from_folder(Path("base")), "a").merge_and_unload()
     with torch.no_grad():
         expected, found = model.state_dict(), DiT.from_folder(Path("fused")).state_dict()
-    assert max(float((found[n] - expected[n]).abs().max()) for n in expected) < 1e-5
+    for name, tensor in expected.items():  # a norm of up to 512 squares, a sum over the rank, a few more
+        tolerance.assert_near(found[name], tensor, tolerance.rounding(512 + 16, max(1.0, tensor.abs().max())), name)
     before = DiT.from_folder(Path("base")).state_dict()
     assert float((found[f"{Q}.weight"] - before[f"{Q}.weight"]).abs().max()) > 0.05

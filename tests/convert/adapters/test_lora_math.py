@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tolerance
 
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.lora_math import compress_to_rank, fuse_tensors, update_difference
@@ -40,7 +41,9 @@ def test_compression_is_the_best_of_its_rank_and_states_its_error(rank: int) -> 
         values = np.linalg.svd(update)[1]
         lost, total = lost + (values[rank:] ** 2).sum(), total + (values**2).sum()
         found = np.linalg.norm(update - dense(small, arrays, module))
-        assert found == pytest.approx((values[rank:] ** 2).sum() ** 0.5, abs=1e-5)  # Eckart-Young
+        # Eckart-Young; the factors are rounded to float32, and their product sums over the rank.
+        limit = tolerance.rounding(rank + 2, np.linalg.norm(values))
+        assert found == pytest.approx((values[rank:] ** 2).sum() ** 0.5, abs=limit)
     assert error == pytest.approx((lost / total) ** 0.5, abs=1e-9)
     assert (error < 1e-6) == (rank >= 5)
 
@@ -55,7 +58,9 @@ def test_fusing_adds_the_update_in_the_layout_of_the_weight(conv1d: bool) -> Non
     for module in SIZES:
         expected = weights[f"{module}.weight"].astype(np.float64) + dense(*FIRST, module)
         name = f"{module}.weight"
-        np.testing.assert_allclose(found[name].T if conv1d else found[name], expected, atol=1e-5)
+        # A sum over a rank of a few, the scale and the weight.
+        limit = tolerance.rounding(8, 3 * max(1.0, np.abs(expected).max()))
+        tolerance.assert_near(found[name].T if conv1d else found[name], expected, limit)
 
 
 def test_fusing_into_a_base_without_the_modules_or_of_another_size_names_them() -> None:

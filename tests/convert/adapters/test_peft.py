@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter
@@ -76,7 +77,8 @@ def test_vanilla_peft_loads_our_folder_with_every_value_and_no_warning(spec: Lor
             # Conv1D keeps [in, out], so the update [out, in] is added transposed.
             update = state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
             expected = expected + spec.scale * update.T
-        np.testing.assert_allclose(merged[f"{module}.weight"], expected, atol=2e-5)  # a few roundings of sums of 12
+        # A sum over a rank of up to 12, of values of up to 5 each; the scale; the base's weight.
+        tolerance.assert_near(merged[f"{module}.weight"], expected, tolerance.rounding(14, 12 * np.abs(expected).max()))
     assert torch.is_grad_enabled()
 
 
@@ -108,13 +110,15 @@ def test_an_adapter_saved_by_vanilla_peft_with_patterns_reads_with_its_ranks_and
     assert spec.rank == 4
     for module, delta in deltas(adapter).items():
         difference = merged[f"{module}.weight"] - before[f"{module}.base_layer.weight"]
-        np.testing.assert_allclose(difference.T, delta, atol=1e-5)
+        # A sum over a rank of 4, read off weights of about one.
+        limit = tolerance.rounding(4 + 4, max(1.0, float(np.abs(delta).max())))
+        tolerance.assert_near(difference.T, delta, limit)
         same = spec.scale * state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
-        np.testing.assert_allclose(same, delta, atol=1e-5)
+        tolerance.assert_near(same, delta, limit)
 
 
 def test_a_copy_keeps_the_ranks_and_scales_of_its_modules_and_vanilla_peft_reads_them(tmp_path: Path) -> None:
-    torch, peft = require("torch"), require("peft")
+    peft = require("peft")
     transformers = require("transformers")
     write_checkpoint(tmp_path / "base", CONFIG, fresh_tensors(CONFIG, 0), "hf")
     config = peft.LoraConfig(
@@ -145,7 +149,8 @@ def test_a_copy_keeps_the_ranks_and_scales_of_its_modules_and_vanilla_peft_reads
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")
             model = peft.PeftModel.from_pretrained(model, tmp_path / name)
         merged.append(model.merge_and_unload().state_dict())
-    assert all(torch.allclose(merged[0][n], merged[1][n], rtol=0, atol=1e-6) for n in merged[0])
+    for name, tensor in merged[0].items():  # the scale may be rounded elsewhere in a sum over a rank of 4
+        tolerance.assert_near(tensor, merged[1][name], tolerance.rounding(8, max(1.0, float(tensor.abs().max()))), name)
 
 
 @pytest.mark.parametrize(

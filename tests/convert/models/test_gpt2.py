@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tolerance
 from require import require
 
 from musiclora.convert.errors import ConvertError
@@ -72,7 +73,7 @@ def test_mlx_lm_loads_our_folder_strictly_and_its_logits_are_those_of_transforme
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
     expected = model(torch.from_numpy(tokens)).logits.detach().numpy()
     found = np.array(utils.load_model(tmp_path / "mlx", strict=True)[0](mx.array(tokens)))
-    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    tolerance.assert_near(found, expected, tolerance.logits(expected))
 
 
 @pytest.fixture

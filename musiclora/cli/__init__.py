@@ -1,4 +1,4 @@
-"""The command line: one group whose commands are imported when they are called."""
+"""Command line: one group whose commands are imported when they are called."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 class _Commands(RootGroup):
-    """Command modules import click and the standard library only, so that loading all of them for --help is quick."""
+    """Lazy group. Command modules import click and the standard library only, so that --help stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,8 +49,8 @@ def main() -> None:
     """Teach a music model your style: LoRA fine-tuning on MLX and PyTorch.
 
     \b
-    musiclora demo                                   the whole thing, offline, in three minutes
-    musiclora doctor ~/my_midi                       what is in the folder, what this machine can do
+    musiclora demo                                   the whole job, offline, in three minutes
+    musiclora doctor ~/my_midi                       health of the folder, facts about this machine
     musiclora train --data-dir ~/my_midi --output-dir runs/mine
     musiclora generate --adapter-dir runs/mine/adapter-best --output mine.mid
     """  # noqa: D301 - click looks for the character itself, which a raw string would not hold

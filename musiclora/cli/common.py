@@ -1,4 +1,4 @@
-"""What all commands share: errors become messages here and nowhere else, options that take many values, progress."""
+"""Shared parts of the commands: errors to messages and exit codes, greedy options, progress."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ BACKEND_CHOICES = click.Choice(["auto", "mlx", "torch"])
 
 
 class ManyOption(click.Option):
-    """An option that takes all values up to the next option: `--transpose -2 -1 1 2`."""
+    """Option that takes all values up to the next option: `--transpose -2 -1 1 2`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "multiple": True})
 
 
 class ManyCommand(click.Command):
-    """Rewrites `--transpose -2 -1` to `--transpose=-2 --transpose=-1` before parsing; click has no greedy options."""
+    """Command that rewrites `--transpose -2 -1` to repeated options before parsing; click has no greedy options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         greedy = {name for p in self.params if isinstance(p, ManyOption) for name in p.opts}
-        return super().parse_args(ctx, _repeat(args, greedy))
+        return super().parse_args(ctx, _repeat_greedy(args, greedy))
 
 
-def _repeat(args: Sequence[str], greedy: set[str]) -> list[str]:
+def _repeat_greedy(args: Sequence[str], greedy: set[str]) -> list[str]:
     out: list[str] = []
     current: str | None = None
     for position, arg in enumerate(args):
@@ -60,7 +60,7 @@ def _is_option(arg: str) -> bool:
 
 
 class RootGroup(click.Group):
-    """Runs a command and turns what it raises into one line on stderr and an exit code."""
+    """Group that turns an exception of a command into one line on stderr and an exit code."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
@@ -76,27 +76,27 @@ class RootGroup(click.Group):
         try:
             code = super().main(arguments, standalone_mode=False, **extra)
         except (KeyboardInterrupt, click.Abort):
-            _fail("stopped", EXIT_INTERRUPTED, debug)
+            _exit_with("stopped", EXIT_INTERRUPTED, debug)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(0)
         except click.UsageError as error:
             hint = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
-            _fail(error.format_message().replace("\n", " ") + hint, EXIT_BAD_INPUT, debug)
+            _exit_with(error.format_message().replace("\n", " ") + hint, EXIT_BAD_INPUT, debug)
         except click.ClickException as error:
-            _fail(error.format_message(), EXIT_BAD_INPUT, debug)
+            _exit_with(error.format_message(), EXIT_BAD_INPUT, debug)
         except MusicLoraError as error:
-            _fail(str(error), EXIT_BAD_INPUT, debug)
+            _exit_with(str(error), EXIT_BAD_INPUT, debug)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_INTERNAL)
         except OSError as error:
-            _fail(_os_error(error), EXIT_BAD_INPUT, debug)
+            _exit_with(_os_error(error), EXIT_BAD_INPUT, debug)
         except MemoryError:
-            _fail("not enough memory; try a smaller --batch-size or --max-seq-len", EXIT_BAD_INPUT, debug)
+            _exit_with("not enough memory; try a smaller --batch-size or --max-seq-len", EXIT_BAD_INPUT, debug)
         except Exception as error:  # the one place: whatever is left is a fault of ours
             text = f"internal failure: {type(error).__name__}: {error}".replace("\n", " ")
-            _fail(f"{text}; run again with --debug for the traceback", EXIT_INTERNAL, debug)
+            _exit_with(f"{text}; run again with --debug for the traceback", EXIT_INTERNAL, debug)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -105,7 +105,7 @@ def _os_error(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _fail(message: str, code: int, debug: bool) -> NoReturn:
+def _exit_with(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
     click.echo(f"musiclora: {' '.join(message.split())}", err=True)
@@ -128,13 +128,13 @@ def _finite(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """Print a line that is not data: to stderr, so that stdout stays clean."""
+    """Print a line on stderr, so that stdout holds data only."""
     click.echo(text, err=True)
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield update(done, total): a rich bar on a terminal, a plain line each tenth elsewhere, on stderr."""
+    """Yield update(done, total): a rich bar on a terminal, plain lines elsewhere, on stderr."""
     from musiclora.progress import Bar
 
     with Bar(title) as bar:
@@ -142,7 +142,11 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 backend_option = click.option(
-    "--backend", type=BACKEND_CHOICES, default="auto", show_default=True, help="What computes; auto says what it took."
+    "--backend",
+    type=BACKEND_CHOICES,
+    default="auto",
+    show_default=True,
+    help="Framework that computes; auto prints its choice.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr."

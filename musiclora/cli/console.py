@@ -1,4 +1,4 @@
-"""Shows on stderr what a job does."""
+"""Progress of a job on stderr."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from musiclora.progress import Bar, Reporter, format_duration, print_line
 
 
 class Console(Reporter):
-    """A reporter for people: a bar on a terminal, plain lines elsewhere."""
+    """Reporter that draws a bar on a terminal and prints plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
 
     def say(self, text: str) -> None:
-        """Print one line, above the bar where there is one."""
+        """Print one line, above the bar if one is shown."""
         self._bar.print(text) if self._bar else print_line(text)
 
     @contextmanager
@@ -35,7 +35,7 @@ class Console(Reporter):
         self._bar.update(note.progress.step, note.steps, text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
@@ -43,7 +43,7 @@ class Console(Reporter):
 
 @contextmanager
 def console() -> Iterator[Console]:
-    """Yield a console and close its bar whatever happens."""
+    """Yield a console; its bar is closed on return and on error."""
     out = Console()
     try:
         yield out

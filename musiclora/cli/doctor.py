@@ -12,13 +12,13 @@ from musiclora.cli.common import json_option, print_json
 
 @click.command()
 @click.argument("data_dir", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="Base to look at: bundled, a Hub id, or a model folder.  [default: bundled]")
-@click.option("--num-workers", type=int, help="Processes that read the folder.")
+@click.option("--model", help="Base model to describe: bundled, a Hub id, or a folder.  [default: bundled]")
+@click.option("--num-workers", type=int, help="Processes that read music.")
 @json_option
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
-    """Say what this machine can do and, with DATA_DIR, what of a folder of music is kept, repaired, skipped and why.
+    """Describe this machine and, with DATA_DIR, the health of a folder of music: kept, repaired, skipped, and why.
 
-    A folder may hold notes (MIDI, ABC), recordings, or both. Of recordings the table shows seconds, rate, channels,
+    A folder may hold notes (MIDI, ABC), recordings, or both. For recordings the table shows seconds, rate, channels,
     peak, clipped samples and problems.
     """
     from musiclora import doctor as jobs
@@ -45,21 +45,21 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
     click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
     for kind in ("data", "recordings"):
         if kind in report:
-            _show(report[kind], kind)
+            _print_table(report[kind], kind)
 
 
 def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
-    """`data` of a folder with notes, `recordings` of one with sound; of an empty one the error that notes give."""
+    """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
     from musiclora.formats import MUSIC_SUFFIXES
 
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
     has_notes = data_dir.is_dir() and any(p.suffix.lower() in MUSIC_SUFFIXES for p in data_dir.rglob("*"))
-    found = {"recordings": _recordings(data_dir)} if files or foreign else {}
-    return {**({"data": _data(data_dir, workers)} if has_notes or not found else {}), **found}
+    found = {"recordings": _recordings_table(data_dir)} if files or foreign else {}
+    return {**({"data": _songs_table(data_dir, workers)} if has_notes or not found else {}), **found}
 
 
-def _recordings(data_dir: Path) -> dict[str, Any]:
+def _recordings_table(data_dir: Path) -> dict[str, Any]:
     from musiclora.audio.files.health import audio_json, audio_line, audio_table, examine_folder
     from musiclora.cli.common import progress
 
@@ -68,7 +68,7 @@ def _recordings(data_dir: Path) -> dict[str, Any]:
     return {**audio_json(rows), "line": audio_line(rows), "table": audio_table(rows)}
 
 
-def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
+def _songs_table(data_dir: Path, workers: int | None) -> dict[str, Any]:
     from musiclora.cli.common import progress
     from musiclora.symbolic.reading.health import health_json, health_line, health_table
     from musiclora.symbolic.reading.read_folder import read_music
@@ -78,7 +78,7 @@ def _data(data_dir: Path, workers: int | None) -> dict[str, Any]:
     return {**health_json(rows), "line": health_line(rows), "table": health_table(rows)}
 
 
-def _show(data: dict[str, Any], kind: str) -> None:
+def _print_table(data: dict[str, Any], kind: str) -> None:
     from musiclora.audio.files import health as audio_health
     from musiclora.symbolic.reading import health
 

@@ -11,12 +11,16 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 
 @click.command(cls=ManyCommand)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music or recordings, or a cache of them.")
-@click.option("--generated-dir", type=click.Path(path_type=Path), help="Recordings to compare with --reference-dir.")
+@click.option(
+    "--generated-dir", type=click.Path(path_type=Path), help="Generated recordings, to compare with --reference-dir."
+)
 @click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
-@click.option("--baseline-dir", type=click.Path(path_type=Path), help="Recordings that these should be nearer than.")
+@click.option(
+    "--baseline-dir", type=click.Path(path_type=Path), help="Recordings of a baseline, such as the base model."
+)
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
-@click.option("--rank", is_flag=True, help="Also list each of these recordings, the nearest to the real ones first.")
-@click.option("--picture", type=click.Path(path_type=Path), help="PNG file: the mean spectra of both folders.")
+@click.option("--rank", is_flag=True, help="Also list each generated recording, nearest first.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG file for the mean spectra of both folders.")
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
@@ -24,8 +28,8 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @click.option(
     "--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: what the model holds; audio: 1024]"
 )
-@click.option("--num-workers", type=int, help="Processes that read and tokenise.")
-@click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter although its base differs.")
+@click.option("--num-workers", type=int, help="Processes that read and tokenise music.")
+@click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter that was trained on another base.")
 @backend_option
 @json_option
 def evaluate(
@@ -46,7 +50,7 @@ def evaluate(
     backend: str,
     as_json: bool,
 ) -> None:
-    """Score music: loss, for tokens perplexity and bits a note; with an adapter also against the base alone.
+    """Score music: loss, and for tokens perplexity and bits a note; an adapter is compared with its base.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """

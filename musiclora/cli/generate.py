@@ -12,27 +12,37 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 _SYMBOLIC = (
     click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]"),
     click.option(
-        "--max-new-tokens", type=int, help="Symbolic: length; pieces end on a bar line before.  [default: 1024]"
+        "--max-new-tokens",
+        type=int,
+        help="Symbolic: most tokens to draw; a piece ends on the last bar line.  [default: 1024]",
     ),
-    click.option("--temperature", type=float, help="Symbolic: lower is safer, 0 always the likeliest.  [default: 1.0]"),
-    click.option("--top-p", type=float, help="Symbolic: draw among the likeliest of this share.  [default: 0.95]"),
-    click.option("--top-k", type=int, help="Symbolic: draw among so many tokens; 0: among all.  [default: 50]"),
-    click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: a MIDI or ABC file to continue."),
-    click.option("--prompt-bars", type=int, help="Symbolic: take only its first bars.  [default: all]"),
+    click.option("--temperature", type=float, help="Symbolic: sampling temperature; 0 is greedy.  [default: 1.0]"),
+    click.option(
+        "--top-p",
+        type=float,
+        help="Symbolic: nucleus sampling: keep the most probable tokens up to this mass.  [default: 0.95]",
+    ),
+    click.option("--top-k", type=int, help="Symbolic: keep the K most probable tokens; 0 keeps all.  [default: 50]"),
+    click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: MIDI or ABC file to continue."),
+    click.option("--prompt-bars", type=int, help="Symbolic: use only the first N bars of the prompt.  [default: all]"),
 )
 _AUDIO = (
-    click.option("--seconds", type=float, help="Audio: length.  [default: all that the model holds]"),
-    click.option("--steps", type=int, help="Audio: grid points of the way from noise to music.  [default: 32]"),
-    click.option("--guidance", type=float, help="Audio: how strongly style and text are followed.  [default: 4.0]"),
-    click.option("--style", help="Audio: a file, words, or adapter.  [default: the adapter's where it has one]"),
-    click.option("--negative-style", type=click.Path(path_type=Path), help="Audio: a style to stay away from."),
-    click.option("--init-audio", type=click.Path(path_type=Path), help="Audio: a recording to continue or repaint."),
+    click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),
+    click.option("--steps", type=int, help="Audio: ODE grid points (N - 1 Euler steps).  [default: 32]"),
+    click.option("--guidance", type=float, help="Audio: classifier-free guidance strength.  [default: 4.0]"),
+    click.option("--style", help="Audio: style: a file, words, or adapter.  [default: the adapter's where it has one]"),
+    click.option(
+        "--negative-style",
+        type=click.Path(path_type=Path),
+        help="Audio: style of the unconditional pass.  [default: zeros]",
+    ),
+    click.option("--init-audio", type=click.Path(path_type=Path), help="Audio: recording to continue or to repaint."),
     click.option(
         "--repaint",
         type=(float, float),
         multiple=True,
         metavar="START END",
-        help="Audio: make these seconds of it anew; -1 is its beginning or end. May be given several times.",
+        help="Audio: seconds to generate again; -1 is the beginning or the end. Repeatable.",
     ),
     click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]"),
 )
@@ -53,11 +63,13 @@ def _family_options(command: Any) -> Any:
 )
 @click.option("--model", help="bundled, bundled-audio, a Hub id, or a folder.  [default: what the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
-@click.option("--seed", type=int, default=42, show_default=True, help="The same seed gives the same music.")
-@click.option("--count", type=int, default=1, show_default=True, help="How many pieces.")
+@click.option(
+    "--seed", type=int, default=42, show_default=True, help="Seed of the noise; the same seed gives the same music."
+)
+@click.option("--count", type=int, default=1, show_default=True, help="Number of pieces.")
 @_family_options
 @click.option("--compare", is_flag=True, help="Also write the base's version from the same seed, as F-base.mid.")
-@click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter although its base differs.")
+@click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter that was trained on another base.")
 @backend_option
 @json_option
 def generate(

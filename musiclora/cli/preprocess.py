@@ -13,19 +13,19 @@ from musiclora.cli.common import backend_option, json_option, note, print_json
 @click.command()
 @click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Folder of music or recordings.")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder of tokens or latents.")
-@click.option("--model", help="Whose tokenizer or codec to use: bundled, bundled-audio, a Hub id, or a folder.")
+@click.option("--model", help="Model whose tokenizer or codec is used: bundled, bundled-audio, a Hub id, or a folder.")
 @click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder, instead of the model's own.")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
 @click.option(
     "--style",
-    help="Audio: a file or words for all, muq for each recording's own by MuQ-MuLan, or adapter: one vector is trained "
+    help="Audio: a file or words for all recordings; muq: MuQ-MuLan's embedding of each; adapter: one vector trained "
     "with the adapter.  [default: adapter]",
 )
 @click.option(
-    "--posterior", type=click.Choice(["mean", "sample"]), help="Audio: what is kept of the encoder.  [default: mean]"
+    "--posterior", type=click.Choice(["mean", "sample"]), help="Audio: posterior mean or a sample.  [default: mean]"
 )
-@click.option("--seed", type=int, default=42, show_default=True, help="Audio: of the samples.")
-@click.option("--num-workers", type=int, help="Processes that read and tokenise.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Audio: seed of the samples.")
+@click.option("--num-workers", type=int, help="Processes that read and tokenise music.")
 @backend_option
 @json_option
 def preprocess(
@@ -38,9 +38,9 @@ def preprocess(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Tokenise or encode a folder once; `train --data-dir` and `evaluate --data-dir` take the result instead of it.
+    """Tokenise or encode a folder once; `train --data-dir` and `evaluate --data-dir` accept the result.
 
-    An interrupted encoding goes on where it stopped.
+    An interrupted encoding resumes.
     """
     from musiclora.cli.console import console
     from musiclora.jobs import preprocess as run

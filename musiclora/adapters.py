@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.convert.adapters.adapter import make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
-from musiclora.convert.adapters.peft import make_uniform, read_peft
+from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems

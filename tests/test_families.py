@@ -10,12 +10,11 @@ from musiclora.bundled import BUNDLED_MODELS
 from musiclora.errors import ConfigError
 from musiclora.families import FAMILIES, SPECS, family_of, refuse_foreign, resolve, spec_of_folder, spec_of_modules
 
-CONVERSION = ("convert_model", "fuse_model", "compare_adapters", "is_model_source")  # land with the converters
 REFERENCES = [
     pytest.param(value, id=f"{spec.architecture}-{field.name}")
     for spec in SPECS
     for field in dataclasses.fields(spec)
-    if isinstance(value := getattr(spec, field.name), str) and ":" in value and field.name not in CONVERSION
+    if isinstance(value := getattr(spec, field.name), str) and ":" in value
 ]
 
 

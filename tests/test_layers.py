@@ -128,6 +128,21 @@ def test_frameworks_stay_in_their_folder(path):
     assert not strays
 
 
+# Folders of convert/, from the bottom up.
+CONVERT_FOLDERS = ("errors", "files", "models", "adapters")
+
+
+def rises_in_convert(module: str, target: str) -> bool:
+    """Tell whether an import within convert/ goes to a folder above."""
+    floors = []
+    for name in (module, target):
+        parts = name.split(".")
+        if parts[:2] != ["musiclora", "convert"] or len(parts) < 3:
+            return False
+        floors.append(CONVERT_FOLDERS.index(parts[2]))
+    return floors[1] > floors[0]
+
+
 GRAPH = import_graph({module_of(path): path for path in SOURCES})
 
 
@@ -141,6 +156,11 @@ def test_rooms_import_downwards_only(module):
     assert [target for target in sorted(GRAPH[module]) if rises_or_crosses(module, target)] == []
 
 
+@pytest.mark.parametrize("module", [m for m in GRAPH if m.startswith("musiclora.convert.")])
+def test_folders_of_convert_import_downwards_only(module):
+    assert [target for target in sorted(GRAPH[module]) if rises_in_convert(module, target)] == []
+
+
 def test_no_two_files_import_each_other():
     assert [cycle for cycle in cycles_in(GRAPH) if ".backends." not in cycle[0]] == []
 
@@ -150,6 +170,9 @@ def test_the_checks_see_a_cycle_and_an_upward_import():
     assert rises_or_crosses("musiclora.training.loop", "musiclora.audio.task")
     assert rises_or_crosses("musiclora.symbolic.task", "musiclora.audio.task")
     assert not rises_or_crosses("musiclora.audio.task", "musiclora.training.task")
+    assert rises_in_convert("musiclora.convert.files.fingerprint", "musiclora.convert.models.gpt2")
+    assert rises_in_convert("musiclora.convert.models.gpt2", "musiclora.convert.adapters.lora")
+    assert not rises_in_convert("musiclora.convert.adapters.lora", "musiclora.convert.files.atomic")
 
 
 def test_the_check_itself_sees_an_upward_import(tmp_path):

@@ -1,4 +1,4 @@
-"""Which modules of DiffRhythm's transformer an adapter names, and adapters made of parts with their own scales."""
+"""Modules of DiffRhythm's transformer in adapter files, and adapters whose modules have their own rank and scale."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import (
-    LoraSpec,
-    alpha_for,
-    check_magnitudes,
-    check_state,
-    own_shapes,
-    state_keys,
-    state_modules,
-)
-from musiclora.convert.adapters.peft import PeftAdapter
+from musiclora.convert.adapters.adapter import LoraAdapter
+from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import non_finite
+from musiclora.convert.files.safetensors_file import Arrays, non_finite
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 
 
 @cache
 def known_modules() -> frozenset[str]:
-    """Paths of all linear layers of a model larger than any there is; a file's own names cannot be inverted as text."""
+    """List the paths of all linear layers of a model larger than any published one.
+
+    A file with flat names needs them: `a_b` may stand for `a.b` or `a_b`.
+    """
     return frozenset(DiffRhythmConfig(32, 64, 1, conv_layers=16, duration_embedding=True).linear_shapes())
 
 
@@ -35,20 +30,19 @@ def owns_modules(modules: Iterable[str]) -> bool:
     return set(modules) <= known_modules()
 
 
-def audio_modules_of(state: Iterable[str], where: str) -> list[str]:
-    """Modules of an adapter state that is to be written for DiffRhythm.
+def check_writable(adapter: LoraAdapter, where: str) -> None:
+    """Check an adapter before it is written for DiffRhythm.
 
     Raises:
-        ConvertError: modules that DiffRhythm lacks.
+        ConvertError: modules that DiffRhythm lacks, or arrays that do not fit.
     """
-    modules = state_modules(state)
-    if unknown := [module for module in modules if module not in known_modules()]:
+    if unknown := [module for module in adapter.ranks if module not in known_modules()]:
         raise ConvertError(f"{where}: not linear layers of DiffRhythm: {join_problems(unknown)}")
-    return modules
+    adapter.check_arrays(where)
 
 
 def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str, Any]:
-    """A JSON object that a safetensors header keeps as text; empty where the key is missing.
+    """Read a JSON object that a safetensors header keeps as text; empty where the key is missing.
 
     Raises:
         ConvertError: the text is no JSON object.
@@ -62,23 +56,24 @@ def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str
     return value
 
 
-def adapter_of(
-    state: Mapping[str, np.ndarray],
+def build_adapter(
+    state: Arrays,
     scales: Mapping[str, float],
     where: str,
-    base_model: str,
-    record: dict[str, Any],
-    magnitudes: Mapping[str, np.ndarray] | None = None,
-) -> PeftAdapter:
-    """The native form of an adapter whose modules each have their own rank (by shape) and scale.
+    *,
+    base_model: str = "",
+    record: Mapping[str, Any] | None = None,
+    magnitudes: Arrays | None = None,
+) -> LoraAdapter:
+    """Build an adapter whose modules each have their own rank (by shape) and scale.
 
     Args:
         state: A [rank, in] and B [out, rank] of every module, by state key.
         scales: multiplier of B @ A of every module.
         where: the file, for messages.
-        base_model: what it says it was trained on.
+        base_model: the base that the file names.
         record: content of musiclora.json.
-        magnitudes: of a DoRA adapter, one vector [out] a module; None or empty for plain LoRA.
+        magnitudes: of a DoRA adapter, one vector [out] a module.
 
     Raises:
         ConvertError: modules that DiffRhythm lacks, or arrays that are missing, mis-shaped or non-finite, all at once.
@@ -89,15 +84,17 @@ def adapter_of(
     problems += [f"{key} is missing" for module in modules for key in state_keys(module) if key not in state]
     if problems or not modules:
         raise ConvertError(f"{where}: {join_problems(problems or ['no LoRA arrays here'])}")
-    ranks = {module: int(state[state_keys(module)[0]].shape[0]) for module in modules}
-    check_state(state, own_shapes(state, ranks), where)
-    if magnitudes:
-        check_magnitudes(magnitudes, state, where)
-    rank = max(ranks.values())
-    scale = max((scales[module] for module in modules), key=abs)
-    # Full paths: a short name could hit the duration embedding of a model that has one, unknown to the adapter.
-    spec = LoraSpec(rank, alpha_for(scale, rank), 0.0, tuple(modules))
-    state = {name: np.asarray(array, np.float32) for name, array in state.items()}
-    vectors = {module: np.asarray(vector, np.float32) for module, vector in (magnitudes or {}).items()}
-    own = {module: scales[module] for module in modules}
-    return PeftAdapter(spec, state, base_model, record, {}, ranks, own, vectors)
+    rank_scales = {module: (int(state[state_keys(module)[0]].shape[0]), scales[module]) for module in modules}
+    rank = max(rank for rank, _ in rank_scales.values())
+    scale = max((scale for _, scale in rank_scales.values()), key=abs)
+    adapter = LoraAdapter.from_spec(
+        # Full paths: a short name could match the duration embedding of a model that has one.
+        LoraSpec(rank, alpha_for(scale, rank), 0.0, tuple(modules)),
+        {name: np.asarray(array, np.float32) for name, array in state.items()},
+        base_model,
+        rank_scales=rank_scales,
+        magnitudes={module: np.asarray(vector, np.float32) for module, vector in (magnitudes or {}).items()},
+        record=record,
+    )
+    adapter.check_arrays(where)
+    return adapter

@@ -1,4 +1,4 @@
-"""LoRA's settings, the modules they touch, and the arrays they need."""
+"""LoRA settings, the modules they target, and the arrays they need."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from musiclora.convert.errors import ConfigError, ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Arrays, non_finite
+from musiclora.convert.files.safetensors_file import Arrays, Shape, non_finite
 
-# Arrays of other methods, by what their names contain; every format spells them alike.
+# Rank and scale of every module, by its path.
+RankScales = Mapping[str, tuple[int, float]]
+
+# Marks in the array names of other methods; every format spells them alike.
 _OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
 
 STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
@@ -20,13 +23,13 @@ MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{MAGNITUDE}(?:\.default)?(?:\.weig
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """What an adapter is made of (Hu et al. 2021, arXiv 2106.09685).
+    """Settings of a LoRA adapter (Hu et al. 2021, arXiv 2106.09685).
 
     Attributes:
         rank: columns of B and rows of A, at least 1.
         alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rslora (arXiv 2312.03732).
         dropout: probability in [0, 1) of zeroing an input of A while training.
-        targets: module names that match exactly or as a dotted suffix, as PEFT's list form of target_modules.
+        targets: module names; each matches exactly or as a dotted suffix, as in PEFT's list of target_modules.
         rslora: use the rank-stabilised scale.
     """
 
@@ -54,7 +57,7 @@ class LoraSpec:
 
 
 def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
-    """Names of the modules that the targets hit, in the order given; every target must hit one.
+    """Select the modules that the targets match, in the order given; every target must match one.
 
     Raises:
         ConfigError: a target that matches nothing, with some names that exist.
@@ -71,12 +74,12 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
 
 
 def state_keys(module: str) -> tuple[str, str]:
-    """Adapter state keys of one module: A [rank, in] and B [out, rank]."""
+    """Name the state keys of one module: A [rank, in] and B [out, rank]."""
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
 
 
 def alpha_for(scale: float, rank: int) -> float:
-    """The alpha whose quotient by the rank is exactly scale, a round number where one fits."""
+    """Find the alpha whose quotient by the rank is exactly scale; a round number where one fits."""
     alpha = scale * rank
     near = (math.nextafter(alpha, 0), math.nextafter(alpha, math.copysign(1e300, alpha)))
     for candidate in (float(round(alpha)), round(alpha, 6), alpha, *near):
@@ -85,19 +88,19 @@ def alpha_for(scale: float, rank: int) -> float:
     return alpha
 
 
-def no_lora_array(name: str, others: Mapping[str, str] | None = None) -> str:
-    """What to say of an array that is none of LoRA's, with its method where the name tells it.
+def describe_foreign_array(name: str, others: Mapping[str, str] | None = None) -> str:
+    """Describe an array that does not belong to LoRA, with its method where the name tells it.
 
     Args:
-        name: the array's.
-        others: further marks of methods that the format does not hold.
+        name: the array's name.
+        others: more marks of methods that the format does not hold.
     """
     kind = next((kind for mark, kind in (_OTHER_METHODS | dict(others or {})).items() if mark in name), None)
     return f"{name} ({kind} is not supported)" if kind else f"{name} is no LoRA array"
 
 
 def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
-    """Compare DoRA's magnitudes with the modules that an adapter touches; each needs one vector [out].
+    """Compare DoRA's magnitudes with an adapter's modules; each needs one vector [out].
 
     Raises:
         ConvertError: missing, surplus, mis-shaped or non-finite vectors, all at once.
@@ -117,10 +120,10 @@ def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
 
 
 def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Shape of every adapter array that spec needs on a model.
+    """Compute the shape of every adapter array that spec needs on a model.
 
     Args:
-        spec: the adapter.
+        spec: settings of the adapter.
         linear_shapes: (out, in) of every module that can carry LoRA.
 
     Raises:
@@ -134,8 +137,8 @@ def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -
     return shapes
 
 
-def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
-    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+def check_state(state: Arrays, expected: Mapping[str, Shape], where: str = "adapter") -> None:
+    """Compare names and shapes of an adapter state with the expected ones; refuse non-finite values.
 
     Raises:
         ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
@@ -153,13 +156,13 @@ def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: s
 
 
 def state_modules(state: Iterable[str]) -> list[str]:
-    """Paths of the modules that an adapter state belongs to, in its order."""
+    """List the paths of the modules in an adapter state, in its order."""
     return list(dict.fromkeys(match["module"] for name in state if (match := STATE_KEY.fullmatch(name))))
 
 
-def own_shapes(state: Arrays, ranks: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """What the shapes must be by the ranks alone: input and output sizes are taken from the arrays themselves."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def shapes_by_rank(state: Arrays, ranks: Mapping[str, int]) -> dict[str, Shape]:
+    """Compute the shapes that the ranks alone demand; input and output sizes are those of the arrays themselves."""
+    shapes: dict[str, Shape] = {}
     for module, rank in ranks.items():
         key_a, key_b = state_keys(module)
         a, b = state.get(key_a), state.get(key_b)

@@ -1,27 +1,27 @@
-"""What adapters add up to: fused into weights, compressed to a rank, compared."""
+"""Arithmetic of LoRA updates: fusing, compression to a rank, comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Arrays
+from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
-Part = tuple[LoraSpec, Arrays, float]
+Part = tuple[LoraSpec, Arrays, float]  # settings, arrays and strength of an adapter
 
 
 @dataclass(frozen=True)
 class Dora:
-    """A weight-decomposed adapter: the updated weight's rows are brought to lengths of their own.
+    """Weight-decomposed adapter (DoRA): the rows of the updated weight are scaled to given lengths.
 
     Attributes:
-        spec, state: as of LoRA.
+        spec, state: settings and arrays of the LoRA part.
         magnitudes: length of every row [out] of each module.
-        strength: multiplier of what it changes: 0 leaves the base, 1 is the adapter.
+        strength: multiplier of the change: 0 leaves the base, 1 is the adapter.
 
     Source: Liu et al. 2024 (arXiv 2402.09353), eq. 5.
     """
@@ -32,10 +32,10 @@ class Dora:
     strength: float = 1.0
 
     def change(self, module: str, weight: np.ndarray) -> np.ndarray:
-        """What is added to a weight [out, in], float32; zeros where the module is not adapted."""
+        """Compute the change of a weight [out, in], float32; zeros where the module is not adapted."""
         if module not in self.magnitudes:
             return np.zeros(weight.shape, np.float32)
-        moved = weight.astype(np.float32) + _update(self.spec, self.state, module)
+        moved = weight.astype(np.float32) + _lora_update(self.spec, self.state, module)
         lengths = np.linalg.norm(moved.astype(np.float64), axis=1, keepdims=True)
         # A row of zeros has no direction; it stays zero, where the formula divides by zero.
         scale = self.magnitudes[module][:, None] / np.where(lengths, lengths, 1.0)
@@ -44,12 +44,12 @@ class Dora:
 
 
 def compress_to_rank(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
-    """The best adapter of a lower rank, by singular values, and how far it is from the original.
+    """Find the best adapter of a lower rank by singular values, and its error.
 
     Returns:
         Settings, state, and ||update - compressed|| / ||update|| over all modules (Frobenius).
 
-    Source: Eckart and Young 1936; the values come from two thin QR factorisations, so no update is ever formed.
+    Source: Eckart and Young 1936; two thin QR factorisations give the values without forming any update.
     """
     compressed: dict[str, np.ndarray] = {}
     lost = total = 0.0
@@ -70,7 +70,7 @@ def compress_to_rank(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec
 
 
 def fuse_tensors(
-    tensors: Iterable[tuple[str, np.ndarray]],
+    tensors: Tensors,
     spec: LoraSpec | None,
     state: Arrays,
     *,
@@ -83,8 +83,8 @@ def fuse_tensors(
         tensors: (canonical name, array).
         spec: gives the scale; None where there are DoRA adapters only.
         state: adapter arrays, one rank and scale for all modules.
-        conv1d: whether linear weights are [in, out] (GPT-2) and not [out, in].
-        dora: more adapters; what each changes of the base is added, too.
+        conv1d: linear weights are [in, out] (GPT-2) and not [out, in].
+        dora: more adapters, whose changes of the base are added too.
 
     Raises:
         ConvertError: adapted modules that the checkpoint lacks, or whose sizes differ, all named at the end.
@@ -98,12 +98,12 @@ def fuse_tensors(
             continue
         del left[module]
         weight = array.T if conv1d else array
-        sizes = {_size(s, module) for s in (state, *(part.state for part in dora)) if state_keys(module)[0] in s}
+        sizes = {_module_size(s, module) for s in (state, *(part.state for part in dora)) if state_keys(module)[0] in s}
         if sizes != {weight.shape}:
             own = " and ".join(str(list(size[::-1] if conv1d else size)) for size in sorted(sizes))
             problems.append(f"{module} is {list(array.shape)} in the base and {own} in the adapter")
             continue
-        update = _update(spec, state, module)
+        update = _lora_update(spec, state, module)
         for part in dora:
             update = update + part.change(module, weight)
         yield name, array.astype(np.float32) + (update.T if conv1d else update)
@@ -112,14 +112,14 @@ def fuse_tensors(
         raise ConvertError(f"the adapter does not fit this base: {join_problems(problems)}")
 
 
-def _size(state: Arrays, module: str) -> tuple[int, int]:
-    """(out, in) of a module by its arrays."""
+def _module_size(state: Arrays, module: str) -> tuple[int, int]:
+    """Compute (out, in) of a module from its arrays."""
     key_a, key_b = state_keys(module)
     return state[key_b].shape[0], state[key_a].shape[1]
 
 
-def _update(spec: LoraSpec | None, state: Arrays, module: str) -> np.ndarray:
-    """What LoRA adds to a weight [out, in], float32; 0 where the module is not adapted."""
+def _lora_update(spec: LoraSpec | None, state: Arrays, module: str) -> np.ndarray:
+    """Compute the update of a weight [out, in], float32; 0 where the module is not adapted."""
     key_a, key_b = state_keys(module)
     if spec is None or key_a not in state:
         return np.zeros((), np.float32)
@@ -128,13 +128,13 @@ def _update(spec: LoraSpec | None, state: Arrays, module: str) -> np.ndarray:
 
 
 def update_difference(before: Sequence[Part], after: Sequence[Part]) -> float:
-    """Largest absolute difference between two sums of updates, relative to the largest value of the first's updates.
+    """Compute the largest difference between two sums of updates, relative to the largest value of the first.
 
-    Computed densely in float64, module by module, and apart from the code that converts, so that it can check it.
+    It is computed densely in float64, module by module, independent of the code that it checks.
     """
     largest, scale = 0.0, 1e-30
     for module in dict.fromkeys(m for _, state, _ in (*before, *after) for m in state_modules(state)):
-        firsts, seconds = ([_dense(part, module) for part in parts] for parts in (before, after))
+        firsts, seconds = ([_dense_update(part, module) for part in parts] for parts in (before, after))
         sizes = {update.shape for update in (*firsts, *seconds) if update.ndim}
         if len(sizes) > 1:
             return float("inf")
@@ -144,7 +144,7 @@ def update_difference(before: Sequence[Part], after: Sequence[Part]) -> float:
     return largest / scale
 
 
-def _dense(part: Part, module: str) -> np.ndarray:
+def _dense_update(part: Part, module: str) -> np.ndarray:
     spec, state, strength = part
     key_a, key_b = state_keys(module)
     if key_a not in state:

@@ -1,4 +1,4 @@
-"""The audio seed's own LoRA checkpoints: a .pt with lora_state_dict, step and loss."""
+"""LoRA checkpoints of the lora_music_generation scripts: a .pt with lora_state_dict, step and loss."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_modules import adapter_of
+from musiclora.convert.adapters.adapter import LoraAdapter
+from musiclora.convert.adapters.diffrhythm_modules import build_adapter
 from musiclora.convert.adapters.lora import state_keys, state_modules
-from musiclora.convert.adapters.peft import PeftAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
 
-ALPHA = 16.0  # fixed in the seed's code; its files do not say it
+ALPHA = 16.0  # fixed in the scripts; the files do not state it
 _KEY = re.compile(r"(?:transformer\.)?(?P<module>.+)\.lora_(?P<part>[AB])")
 
 
-def read_lora_music_generation(path: Path) -> PeftAdapter:
-    """Read the seed's checkpoint into the native form; it keeps A as [in, rank] and B as [rank, out].
+def read_lora_music_generation(path: Path) -> LoraAdapter:
+    """Read such a checkpoint, which keeps A as [in, rank] and B as [rank, out].
 
     Raises:
-        ConvertError: not such a file, anything off the unpickler's allow-list, or arrays that do not fit.
+        ConvertError: another file, a name off the unpickler's allow-list, or arrays that do not fit.
     """
     file = TorchFile(path)
     part = file.tree.get("lora_state_dict") if isinstance(file.tree, dict) else None
@@ -34,9 +34,9 @@ def read_lora_music_generation(path: Path) -> PeftAdapter:
         if match is None or array.ndim != 2:
             problems.append(f"{name} {list(array.shape)} is no LoRA matrix")
             continue
-        # Transposed on the way in: where rank equals the width, the wrong one would fit as well.
+        # Transposed here: where rank equals the width, the wrong one would fit as well.
         state[state_keys(match["module"])[match["part"] == "B"]] = np.ascontiguousarray(array.T)
     if problems:
         raise ConvertError(f"{path}: {join_problems(problems)}")
     scales = {module: ALPHA / max(len(state.get(state_keys(module)[0], ())), 1) for module in state_modules(state)}
-    return adapter_of(state, scales, str(path), "", {})
+    return build_adapter(state, scales, str(path))

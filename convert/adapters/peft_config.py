@@ -1,4 +1,4 @@
-"""The adapter_config.json of PEFT: what is written, what is understood, what is refused."""
+"""The adapter_config.json of PEFT: keys that are written, read and refused."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from musiclora.convert.adapters.lora import LoraSpec, alpha_for
+from musiclora.convert.adapters.lora import LoraSpec, RankScales, alpha_for
 from musiclora.convert.errors import ConvertError, join_problems
 
 PEFT_PREFIX = "base_model.model."
-_LARGEST = 3.4e38  # an alpha must fit float32
+LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
 
-Own = Mapping[str, tuple[int, float]]  # rank and scale of every module
-
-# Keys that change what the adapter computes, or bring more tensors, and the name of what they switch on.
+# Keys that change the adapter's result or add tensors, with the name of the feature.
 _REFUSED = {
     "use_dora": "DoRA",
     "use_qalora": "QALoRA",
@@ -29,25 +27,25 @@ _REFUSED = {
     "arrow_config": "Arrow",
     "megatron_config": "Megatron",
 }
-# A repeated group, or many repeats: the file comes from elsewhere, and such a pattern can hang the process.
-_SLOW = re.compile(r"\)[*+{?]|([*+{].*){5}")
+# A repeated group, or many repeats: such a pattern from an untrusted file can hang the process.
+_SLOW_PATTERN = re.compile(r"\)[*+{?]|([*+{].*){5}")
 
-# Initialisations that also change the base's weights: without the changed base the adapter means something else.
+# Initialisations that also change the base's weights; the adapter is wrong without the changed base.
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def lora_config(spec: LoraSpec, own: Own | None = None, *, dora: bool = False) -> dict[str, Any]:
-    """The keys of adapter_config.json that describe a LoRA, plain or weight-decomposed.
+def lora_config(spec: LoraSpec, rank_scales: RankScales | None = None, *, dora: bool = False) -> dict[str, Any]:
+    """Build the keys of adapter_config.json that describe a LoRA, plain or weight-decomposed.
 
     Args:
-        spec: its settings.
-        own: rank and scale of every module, where they differ; the commonest become r and lora_alpha.
-        dora: whether there are magnitude vectors.
+        spec: settings of the adapter.
+        rank_scales: rank and scale of every module, where they differ; the commonest become r and lora_alpha.
+        dora: the adapter has magnitude vectors.
     """
     config = {
         "peft_type": "LORA",
         "r": spec.rank,
-        "lora_alpha": _plain(spec.alpha),
+        "lora_alpha": _shorten_number(spec.alpha),
         "lora_dropout": spec.dropout,
         "target_modules": sorted(spec.targets),
         "use_rslora": spec.rslora,
@@ -59,36 +57,36 @@ def lora_config(spec: LoraSpec, own: Own | None = None, *, dora: bool = False) -
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    return config | _patterns(own) if own else config
+    return config | _rank_patterns(rank_scales) if rank_scales else config
 
 
-def _patterns(own: Own) -> dict[str, Any]:
-    ranks = {module: rank for module, (rank, _) in own.items()}
-    alphas = {module: _plain(alpha_for(scale, rank)) for module, (rank, scale) in own.items()}
+def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
+    ranks = {module: rank for module, (rank, _) in rank_scales.items()}
+    alphas = {m: _shorten_number(alpha_for(scale, rank)) for m, (rank, scale) in rank_scales.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return {
         "r": rank,
         "lora_alpha": alpha,
         "use_rslora": False,  # the scales of both kinds are in alpha
-        "rank_pattern": {_exactly(module): value for module, value in ranks.items() if value != rank},
-        "alpha_pattern": {_exactly(module): value for module, value in alphas.items() if value != alpha},
+        "rank_pattern": {_exact_pattern(module): value for module, value in ranks.items() if value != rank},
+        "alpha_pattern": {_exact_pattern(module): value for module, value in alphas.items() if value != alpha},
     }
 
 
-def _exactly(module: str) -> str:
-    """A pattern that hits this module alone: PEFT also matches at the end of a longer path."""
+def _exact_pattern(module: str) -> str:
+    """Write a pattern that matches this module alone: PEFT also matches at the end of a longer path."""
     return "^" + re.escape(module)
 
 
-def _plain(alpha: float) -> float:
+def _shorten_number(alpha: float) -> float:
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) -> None:
-    """Refuse, by name, what is not plain LoRA, nor, with dora, DoRA.
+    """Refuse other methods than LoRA (and, with dora, DoRA), by their names.
 
     Raises:
-        ConvertError: another adapter type, or options that change its maths or carry more tensors.
+        ConvertError: another adapter type, or options that change its maths or add tensors.
     """
     if "fine_tune_type" in config or "lora_parameters" in config:
         raise ConvertError(f"{where}: an mlx-lm adapter; turn it into a PEFT folder with `musiclora convert adapter`")
@@ -107,11 +105,11 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
 
 
 def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:
-    """Rank and multiplier of one module after rank_pattern and alpha_pattern.
+    """Compute rank and multiplier of one module after rank_pattern and alpha_pattern.
 
     Args:
         config: content of adapter_config.json.
-        module: its path.
+        module: path of the module.
         where: the folder or file, for messages.
 
     Raises:
@@ -119,17 +117,17 @@ def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[in
     """
     rank = _pattern_value(config, "rank_pattern", module, config.get("r"), where)
     alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8), where)
-    usable = type(alpha) in (int, float) and abs(alpha) <= _LARGEST  # NaN is not
+    usable = type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA  # NaN is not
     if type(rank) is not int or not 0 < rank < 2**20 or not usable:
         found = f"rank {str(rank)[:20]} and alpha {str(alpha)[:20]} of {module}"
         raise ConvertError(f"{where}: adapter_config.json: {found} are not usable")
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: Any, where: str) -> Any:
-    """Value of the first pattern that matches, by PEFT's rule; the default where none does."""
+def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: object, where: str) -> Any:
+    """Look up the first pattern that matches, by PEFT's rule; the default where none does."""
     patterns = config.get(key) or {}
-    if any(len(str(pattern)) > 200 or _SLOW.search(str(pattern)) for pattern in patterns):
+    if any(len(str(pattern)) > 200 or _SLOW_PATTERN.search(str(pattern)) for pattern in patterns):
         raise ConvertError(
             f"{where}: adapter_config.json: {key} has a regular expression that could take for ever to match"
         )

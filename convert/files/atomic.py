@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writing: files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from musiclora.convert.errors import OutputError
 
-_FLUSH = 1 << 26  # bytes
+_FLUSH_BYTES = 1 << 26
 _HINTS = {
     errno.ENOSPC: "free some space or choose another --output-dir",
     errno.EDQUOT: "free some space or choose another --output-dir",
@@ -31,14 +30,14 @@ _DEVICE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBI
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
-    """The one line for an output that the system refuses, with what to do about it."""
+    """Describe in one line an output that the system refuses, with a remedy."""
     hint = _HINTS.get(error.errno or 0, "choose another --output-dir")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {hint}")
 
 
 @contextmanager
 def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Fill a temporary sibling of dst; it becomes dst on success and vanishes on any exception, Ctrl-C included.
+    """Yield a temporary sibling that becomes dst on success and vanishes on any exception, Ctrl-C included.
 
     Args:
         dst: folder to create, with its parents (removed again on failure); an empty folder counts as absent.
@@ -49,16 +48,16 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     dst = Path(os.path.abspath(dst))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
     _refuse_existing(dst, overwrite)
-    temporary = _sibling(dst, "tmp")
+    temporary = _temporary_sibling(dst, "tmp")
     with new_parents_of(dst):
         try:
             temporary.mkdir(parents=True)
             yield temporary
             _sync_tree(temporary)
-            _swap(temporary, dst)
+            _move_into_place(temporary, dst)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, OSError) and _is_ours(error, temporary, dst):
+            if isinstance(error, OSError) and _is_about_output(error, temporary, dst):
                 raise write_error(dst, error) from error
             raise
 
@@ -73,7 +72,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists():
         raise OutputError(f"{path} exists already; remove it or choose another name")
-    temporary = _sibling(path, "tmp")
+    temporary = _temporary_sibling(path, "tmp")
     with new_parents_of(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +80,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            if _is_ours(error, temporary, path):
+            if _is_about_output(error, temporary, path):
                 raise write_error(path, error) from error
             raise
         finally:
@@ -91,7 +90,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_parents_of(path: Path) -> Iterator[None]:
-    """Remove, where the block fails, the folders above path that came into being meanwhile and are empty."""
+    """Remove the folders above path that the block created, if it fails and they are empty."""
     parents = [parent for parent in Path(os.path.abspath(path)).parents if not parent.exists()]  # noqa: PTH100 - as above
     try:
         yield
@@ -103,13 +102,13 @@ def new_parents_of(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write one file so that readers see the old content or the new, never a part; text is UTF-8.
+    """Write one file; readers see the old content or the new, never a part. Text is UTF-8.
 
     Raises:
         OutputError: the system refuses to write; path is left as it was.
     """
     path = Path(path)
-    temporary = _sibling(path, "tmp")
+    temporary = _temporary_sibling(path, "tmp")
     content = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 
 class Flusher:
-    """Flushes a growing file to the disk beside the work: else the system keeps gigabytes back for the last fsync."""
+    """Background flush of a growing file, without which the last fsync would wait for gigabytes."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -142,22 +141,22 @@ class Flusher:
         self._pool.shutdown()
 
     def wrote(self, count: int) -> None:
-        """Start a flush where enough has come together and none is under way."""
+        """Count bytes that were written; start a flush if enough are pending and none is running."""
         self._pending += count
-        if self._pending < _FLUSH or (self._running and not self._running.done()):
+        if self._pending < _FLUSH_BYTES or (self._running and not self._running.done()):
             return
         if self._running:
             self._running.result()
         self._running, self._pending = self._pool.submit(os.fsync, self._descriptor), 0
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, obj: object) -> None:
     """Write obj as indented JSON, atomically."""
     atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk; Windows cannot open folders, and needs no such step."""
+    """Flush a folder's entries to the disk; Windows cannot open folders and needs no such step."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -175,12 +174,12 @@ def _refuse_existing(dst: Path, overwrite: bool) -> None:
         raise OutputError(f"{dst} is a file; a folder is to be written there, choose another name")
 
 
-def _sibling(path: Path, kind: str) -> Path:
+def _temporary_sibling(path: Path, kind: str) -> Path:
     return path.parent / f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.{kind}"
 
 
-def _is_ours(error: OSError, temporary: Path, dst: Path) -> bool:
-    """Whether the error is about our output, and not about a file that the caller reads meanwhile."""
+def _is_about_output(error: OSError, temporary: Path, dst: Path) -> bool:
+    """Tell an error about the output from one about a file that the caller reads."""
     if error.errno in _DEVICE_ERRORS:
         return True
     named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
@@ -189,6 +188,7 @@ def _is_ours(error: OSError, temporary: Path, dst: Path) -> bool:
 
 
 def _sync_tree(folder: Path) -> None:
+    """Flush every file and folder below a folder to the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             sync_folder(path)
@@ -198,9 +198,9 @@ def _sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _swap(temporary: Path, dst: Path) -> None:
-    """Rename temporary to dst; an existing dst steps aside first and comes back if that fails."""
-    old = _sibling(dst, "old") if dst.exists() else None
+def _move_into_place(temporary: Path, dst: Path) -> None:
+    """Rename temporary to dst; an existing dst is set aside first and restored if that fails."""
+    old = _temporary_sibling(dst, "old") if dst.exists() else None
     if old:
         dst.rename(old)
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints as they are found: one file or a folder, safetensors or torch, with their state dict picked out."""
+"""Checkpoints of other tools: a file or a folder, safetensors or torch, and the state dict in it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
 from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.files.torch_pickle import TensorRef
-from musiclora.convert.files.weight_files import read_json, weight_files
+from musiclora.convert.files.weight_files import weight_files
 
-_TORCH = (".pt", ".pth", ".bin", ".ckpt")
-_EMA = "ema_model."
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_EMA_PREFIX = "ema_model."
 _EMA_COUNTERS = ("initted", "step")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The tensors of a checkpoint that have not been read.
+    """A checkpoint whose tensors have not been read.
 
     Attributes:
         path: the file or folder given.
-        layout: dtype and shape of every tensor, by the name it has in its state dict.
+        layout: dtype and shape of every tensor, by its name in the state dict.
         files: for every file, the name in it of each tensor: {file: {name: name in the file}}.
-        config: content of the config.json beside it, empty where there is none.
+        config: content of the config.json next to it, empty where there is none.
         metadata: header text of the first safetensors file.
-        notes: what was chosen among several, for the user.
+        notes: choices among several state dicts, for the user.
     """
 
     path: Path
@@ -41,35 +42,35 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def tensors(self, wanted: Container[str], *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array) of those that are wanted, one in memory at a time.
+        """Yield (name, array) of the wanted tensors, one in memory at a time.
 
         Args:
-            wanted: their names; others are not read.
-            checked: whether to look for NaN and infinity; False where a checksum proves the values anyway.
+            wanted: names of the tensors; others are not read.
+            checked: look for NaN and infinity; False where a checksum proves the values anyway.
 
         Raises:
             ConvertError: a damaged file, or a NaN or infinity, with the tensor's name.
         """
         for path, names in self.files.items():
             back = {stored: name for name, stored in names.items() if name in wanted}
-            for stored, array in _read(path, back):
+            for stored, array in _read_tensors(path, back):
                 if checked and (problem := non_finite(back[stored], array)):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
                 yield back[stored], array
 
     def checksums(self) -> dict[str, int]:
-        """CRC-32 of each tensor whose file states it: of bytes that `tensors` verifies while it reads them."""
+        """Collect the CRC-32 of each tensor whose file states it; `tensors` verifies these while it reads."""
         sums: dict[str, int] = {}
         for path, names in self.files.items():
             if path.suffix != ".safetensors":
                 file = TorchFile(path)
-                found = file.checksums(_refs(file))
+                found = file.checksums(_tensor_refs(file))
                 sums |= {name: found[stored] for name, stored in names.items() if stored in found}
         return sums
 
 
 def open_source(path: Path) -> Source:
-    """Find the state dict in a file or folder; in a folder all safetensors are one model.
+    """Find the state dict in a file or folder; all safetensors of a folder are one model.
 
     Raises:
         ConvertError: nothing there, several torch files, or one tensor in two files.
@@ -78,7 +79,7 @@ def open_source(path: Path) -> Source:
     if path.is_file():
         files = [path]
     elif path.is_dir():
-        files = _files_in(path)
+        files = _checkpoint_files(path)
     else:
         raise ConvertError(f"{path}: no such file or folder")
     layout: Layout = {}
@@ -87,7 +88,7 @@ def open_source(path: Path) -> Source:
     metadata: Mapping[str, str] = {}
     doubled: list[str] = []
     for file in files:
-        found, stored, note, text = _open(file)
+        found, stored, note, text = _open_file(file)
         doubled += [f"{name} is in {file.name} and in another file" for name in found if name in layout]
         layout.update(found)
         names[file] = stored
@@ -96,16 +97,16 @@ def open_source(path: Path) -> Source:
     if doubled:
         raise ConvertError(f"{path}: {join_problems(doubled)}")
     folder = path if path.is_dir() else path.parent
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_optional_json(folder / "config.json")
     return Source(path, layout, names, config, metadata, tuple(notes))
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _checkpoint_files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors.index.json").is_file() and not (folder / "model.safetensors").is_file():
         return list(weight_files(folder).files)
     if found := sorted(folder.glob("*.safetensors")):
         return found
-    found = sorted(file for file in folder.iterdir() if file.suffix in _TORCH)
+    found = sorted(file for file in folder.iterdir() if file.suffix in _TORCH_SUFFIXES)
     if len(found) > 1:
         raise ConvertError(
             f"{folder}: several checkpoints here ({join_problems([f.name for f in found])}); name one of them"
@@ -115,36 +116,37 @@ def _files_in(folder: Path) -> list[Path]:
     return found
 
 
-def _open(file: Path) -> tuple[Layout, dict[str, str], str, Mapping[str, str]]:
+def _open_file(file: Path) -> tuple[Layout, dict[str, str], str, Mapping[str, str]]:
+    """Read layout, names in the file, note and metadata of one file."""
     if file.suffix == ".safetensors":
         layout, metadata = safetensors_header(file)
         key, note = "", ""
     else:
         torch_file = TorchFile(file)
-        key, note = _state_dict(torch_file)
-        layout, metadata = {name: (ref.dtype, ref.shape) for name, ref in _refs(torch_file).items()}, {}
-    kept, left = _names(layout, averaged=key.startswith("ema"))
+        key, note = _find_state_dict(torch_file)
+        layout, metadata = {name: (ref.dtype, ref.shape) for name, ref in _tensor_refs(torch_file).items()}, {}
+    kept, left = _strip_averages(layout, averaged=key.startswith("ema"))
     text = note or (f"{file.name}: {left}" if left else "")
     return {name: layout[stored] for name, stored in kept.items()}, kept, text, metadata
 
 
-def _names(stored: Iterable[str], *, averaged: bool) -> tuple[dict[str, str], str]:
-    """Names in the file by the names of the weights, without the mark of averaged ones, and what was left out.
+def _strip_averages(stored: Iterable[str], *, averaged: bool) -> tuple[dict[str, str], str]:
+    """Map weights to their names in the file, which may mark moving averages; add a note on names left out.
 
     Args:
         stored: names in the file.
-        averaged: whether they are those of ema_pytorch, whose counters are no weights.
+        averaged: the names are those of ema_pytorch, whose counters are no weights.
     """
-    marked = {name.removeprefix(_EMA): name for name in stored if name.startswith(_EMA)}
+    marked = {name.removeprefix(_EMA_PREFIX): name for name in stored if name.startswith(_EMA_PREFIX)}
     counters = _EMA_COUNTERS if marked or averaged else ()
-    plain = {name: name for name in stored if not name.startswith(_EMA) and name not in counters}
+    plain = {name: name for name in stored if not name.startswith(_EMA_PREFIX) and name not in counters}
     if marked.keys() & plain.keys():
-        return plain, f"left out {len(marked)} averaged weights ({_EMA}*), which are there beside the plain ones"
+        return plain, f"left out {len(marked)} averaged weights ({_EMA_PREFIX}*), which are there beside the plain ones"
     return plain | marked, ""
 
 
-def _state_dict(file: TorchFile) -> tuple[str, str]:
-    """Key of the state dict in a trainer's checkpoint ("" where the file is one itself), and a note."""
+def _find_state_dict(file: TorchFile) -> tuple[str, str]:
+    """Find the key of the state dict in a trainer's checkpoint, "" where the file is one itself; add a note."""
     if not isinstance(file.tree, dict):
         return "", ""
     for key in ("model_state_dict", "ema_model_state_dict", "state_dict"):
@@ -154,14 +156,14 @@ def _state_dict(file: TorchFile) -> tuple[str, str]:
     return "", ""
 
 
-def _read(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+def _read_tensors(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
     if path.suffix == ".safetensors":
         return iter_safetensors(path, wanted)
     file = TorchFile(path)
-    return file.read((name, ref) for name, ref in _refs(file).items() if name in wanted)
+    return file.read((name, ref) for name, ref in _tensor_refs(file).items() if name in wanted)
 
 
-def _refs(file: TorchFile) -> dict[str, TensorRef]:
-    """Tensors of its state dict."""
-    key, _ = _state_dict(file)
+def _tensor_refs(file: TorchFile) -> dict[str, TensorRef]:
+    """Describe the tensors of a file's state dict."""
+    key, _ = _find_state_dict(file)
     return file.tensors(file.tree[key] if key else None)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,9 @@ import numpy as np
 
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.weight_files import read_json
+from musiclora.convert.files.json_file import read_json, read_optional_json
+from musiclora.convert.files.safetensors_file import Tensors
 
-Tensors = Iterable[tuple[str, np.ndarray]]
 Watch = Callable[[Tensors], Tensors]
 
 
@@ -59,7 +59,7 @@ class Fingerprint:
             digest.update(values.view(np.uint8).data)
         self._digests.append(digest.digest())
 
-    def tap(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    def tap(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
         """Pass tensors through and add them on other threads; a few more tensors are in memory meanwhile."""
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[Future[None]] = deque()
@@ -76,7 +76,7 @@ class Fingerprint:
         return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
 
 
-def fingerprint_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+def fingerprint_tensors(tensors: Tensors) -> str:
     """Hash names, shapes and float32 values with SHA-256, independent of their order."""
     fingerprint = Fingerprint()
     for name, array in tensors:
@@ -123,7 +123,7 @@ def fingerprint_folder(
     """
     folder = Path(folder)
     result = _hash_or_recall(folder, open_checkpoint, watch)
-    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    record = read_optional_json(folder / RECORD)
     if source := recorded_source(record, result["weights"]):
         result["source_weights"] = source["weights"]
     return result

@@ -18,10 +18,12 @@ from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import Flusher, write_error
 
 Arrays = Mapping[str, np.ndarray]
-Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+Tensors = Iterable[tuple[str, np.ndarray]]  # (name, array), usually one in memory at a time
+Shape = tuple[int, ...]
+Layout = dict[str, tuple[np.dtype[Any], Shape]]  # dtype and shape of every tensor
 
-MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library too
-_BLOCK = 1 << 18  # values looked at together
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library too
+_BLOCK_VALUES = 1 << 18  # fits the processor's cache
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("float64"),
@@ -43,7 +45,7 @@ FLOATS = {DTYPES[code] for code in ("F64", "F32", "F16", "BF16")}
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """The numpy dtype called float32, float16, bfloat16 and so on.
+    """Look up the numpy dtype called float32, float16, bfloat16 and so on.
 
     Raises:
         ConvertError: a name that safetensors cannot hold.
@@ -55,20 +57,20 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 def dtypes_for(names: Iterable[str], dtypes: Mapping[str, np.dtype[Any]] | str) -> dict[str, np.dtype[Any]]:
-    """Dtype of every name: one for all by its name, or each one's own."""
+    """Map every name to its dtype: one dtype for all, given by name, or one for each."""
     if isinstance(dtypes, str):
         return dict.fromkeys(names, dtype_named(dtypes))
     return {name: dtypes[name] for name in names}
 
 
 def safetensors_header(path: Path) -> tuple[Layout, dict[str, str]]:
-    """Names, dtypes and shapes in a file, and its metadata; nothing is allocated for tensors.
+    """Read names, dtypes, shapes and metadata of a file; nothing is allocated for tensors.
 
     Raises:
         ConvertError: not such a file, or a header that does not describe it: size, duplicate names, unknown dtype,
             offsets that overlap, leave gaps, lie outside the file or do not fit the shape.
     """
-    entries, metadata, _ = _parse(Path(path))
+    entries, metadata, _ = _parse_header(Path(path))
     return {name: (dtype, shape) for name, (dtype, shape, _) in entries.items()}, metadata
 
 
@@ -77,13 +79,13 @@ def iter_safetensors(path: Path, names: Collection[str] | None = None) -> Iterat
 
     Args:
         path: the file.
-        names: only these; all of them must exist.
+        names: tensors to read, all of which must exist; None reads all.
     """
     path = Path(path)
-    entries, _, data_start = _parse(path)
+    entries, _, data_start = _parse_header(path)
     if missing := sorted(set(names or ()) - set(entries)):
         raise ConvertError(f"{path}: no tensor named {join_problems(missing)}")
-    with _opened(path) as file:
+    with _open_file(path) as file:
         for name, (dtype, shape, start) in sorted(entries.items(), key=lambda item: item[1][2]):
             if names is not None and name not in names:
                 continue
@@ -95,40 +97,40 @@ def iter_safetensors(path: Path, names: Collection[str] | None = None) -> Iterat
 
 
 def read_safetensors(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """All tensors of a file (or those named) as numpy arrays in their stored dtype; bfloat16 through ml_dtypes."""
+    """Read all tensors of a file, or those named, in their stored dtype; bfloat16 through ml_dtypes."""
     return dict(iter_safetensors(path, names))
 
 
 def write_safetensors(
     path: Path,
-    arrays: Arrays | Iterable[tuple[str, np.ndarray]],
+    arrays: Arrays | Tensors,
     metadata: Mapping[str, str] | None = None,
     *,
     layout: Layout | None = None,
 ) -> None:
-    """Write a file; put it into an atomic_folder, since it is not atomic by itself.
+    """Write a file; use it inside an atomic_folder, since it is not atomic by itself.
 
     Args:
         path: the file to create.
         arrays: a mapping, or pairs in any order.
         metadata: text under `__metadata__`.
-        layout: dtype and shape of every tensor. With it pairs are written as they come, one in memory at a time, and
-            cast to the dtype; without it they are collected first.
+        layout: dtype and shape of every tensor. With it pairs are cast and written as they come, one in memory at a
+            time; without it they are collected first.
 
     Raises:
         ConvertError: names or shapes differ from layout, a dtype that the format lacks, or a value that is finite but
             too large for the dtype.
         OutputError: the system refuses to write.
     """
-    stream: Iterable[tuple[str, np.ndarray]] = arrays.items() if isinstance(arrays, Mapping) else arrays
+    stream: Tensors = arrays.items() if isinstance(arrays, Mapping) else arrays
     if layout is None:
         stream = list(stream)
         layout = {name: (array.dtype, array.shape) for name, array in stream}
-    header, offsets = _header(layout, metadata)
+    header, offsets = _build_header(layout, metadata)
     try:
         with Path(path).open("xb") as file:
             file.write(header)
-            _write_all(file, stream, layout, {name: len(header) + start for name, start in offsets.items()})
+            _write_tensors(file, stream, layout, {name: len(header) + start for name, start in offsets.items()})
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -136,12 +138,16 @@ def write_safetensors(
 
 
 def cast_tensor(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Cast to dtype; a finite value that becomes infinite is an error that names the tensor."""
+    """Cast to dtype.
+
+    Raises:
+        ConvertError: a finite value that becomes infinite, with the tensor's name.
+    """
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
-    if dtype in FLOATS and not _finite(result) and _finite(array):
+    if dtype in FLOATS and not _is_finite(result) and _is_finite(array):
         largest = float(np.abs(array.astype(np.float64)).max())
         raise ConvertError(
             f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
@@ -150,47 +156,47 @@ def cast_tensor(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarra
 
 
 def checksum(array: np.ndarray) -> int:
-    """CRC-32 of an array's bytes in C order."""
+    """Compute the CRC-32 of an array's bytes in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def non_finite(name: str, array: np.ndarray) -> str | None:
-    """Say how many values of a float array are NaN or infinite; None where all are finite."""
-    if array.dtype not in FLOATS or _finite(array):
+    """Describe how many values of a float array are NaN or infinite; None where all are finite."""
+    if array.dtype not in FLOATS or _is_finite(array):
         return None
     count = int(array.size - np.count_nonzero(np.isfinite(array)))
     return f"{name} has {count} non-finite {'value' if count == 1 else 'values'}"
 
 
-def _finite(array: np.ndarray) -> bool:
-    """Whether all values are, by the exponent bits of half-precision ones; in blocks, for the processor's cache."""
+def _is_finite(array: np.ndarray) -> bool:
+    """Check all values, block by block; half-precision ones by their exponent bits."""
     exponent = {"float16": 0x7C00, "bfloat16": 0x7F80}.get(array.dtype.name)
     flat = np.ascontiguousarray(array).reshape(-1)
-    blocks = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
+    blocks = (flat[start : start + _BLOCK_VALUES] for start in range(0, flat.size, _BLOCK_VALUES))
     if exponent is None:
         return all(np.isfinite(block).all() for block in blocks)
     return all(np.bitwise_and(block.view(np.uint16), np.uint16(exponent)).max() < exponent for block in blocks)
 
 
-def _opened(path: Path) -> io.BufferedReader:
+def _open_file(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
         raise ConvertError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-_Entry = tuple[np.dtype[Any], tuple[int, ...], int]
+_Entry = tuple[np.dtype[Any], Shape, int]  # dtype, shape, first byte
 
 
-def _parse(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
-    with _opened(path) as file:
+def _parse_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
+    with _open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > min(MAX_HEADER, size - 8):
+        if size < 10 or length > min(MAX_HEADER_BYTES, size - 8):
             raise ConvertError(f"{path}: not a safetensors file, or a truncated one (it has {size} bytes)")
         raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=_unique)
+        header = json.loads(raw, object_pairs_hook=_unique_pairs)
     except (ValueError, RecursionError) as error:
         raise ConvertError(f"{path}: its safetensors header is damaged: {str(error)[:200]}") from error
     if not isinstance(header, dict):
@@ -199,13 +205,13 @@ def _parse(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
     metadata = {} if metadata is None else metadata  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ConvertError(f"{path}: the header's __metadata__ must map names to text")
-    entries, problems = _entries(header, size - 8 - length)
+    entries, problems = _read_entries(header, size - 8 - length)
     if problems:
         raise ConvertError(f"{path}: the safetensors header does not describe this file: {join_problems(problems)}")
     return entries, metadata, 8 + length
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         raise ValueError(
@@ -214,7 +220,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _entries(header: dict[str, Any], data_size: int) -> tuple[dict[str, _Entry], list[str]]:
+def _read_entries(header: dict[str, Any], data_size: int) -> tuple[dict[str, _Entry], list[str]]:
     problems: list[str] = []
     spans: list[tuple[int, int, str]] = []
     entries: dict[str, _Entry] = {}
@@ -234,25 +240,26 @@ def _entries(header: dict[str, Any], data_size: int) -> tuple[dict[str, _Entry],
     return entries, problems or _span_problems(sorted(spans), data_size)
 
 
-def _entry_problem(entry: Any) -> str | None:
+def _entry_problem(entry: object) -> str | None:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "is not described by dtype, shape and data_offsets"
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         return f"has the unknown dtype {str(entry['dtype'])[:20]}"
-    if not _counts(entry["shape"]) or len(entry["shape"]) > 16:
+    if not _are_counts(entry["shape"]) or len(entry["shape"]) > 16:
         return "has a shape that is not a list of sizes"
     offsets = entry["data_offsets"]
-    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return "has data_offsets that are not a range"
     return None
 
 
-def _counts(value: Any) -> bool:
+def _are_counts(value: Any) -> bool:
+    """Check for a list of sizes."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
 
 
 def _span_problems(spans: list[tuple[int, int, str]], data_size: int) -> list[str]:
-    """Ranges must follow each other without overlap or gap from the first byte to the last."""
+    """Check that the ranges follow each other without overlap or gap from the first byte to the last."""
     problems, reached = [], 0
     for start, end, name in spans:
         if start != reached:
@@ -263,7 +270,7 @@ def _span_problems(spans: list[tuple[int, int, str]], data_size: int) -> list[st
     return problems
 
 
-def _header(layout: Layout, metadata: Mapping[str, str] | None) -> tuple[bytes, dict[str, int]]:
+def _build_header(layout: Layout, metadata: Mapping[str, str] | None) -> tuple[bytes, dict[str, int]]:
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets: dict[str, int] = {}
     position = 0
@@ -279,9 +286,7 @@ def _header(layout: Layout, metadata: Mapping[str, str] | None) -> tuple[bytes, 
     return len(text).to_bytes(8, "little") + text, offsets
 
 
-def _write_all(
-    file: BinaryIO, pairs: Iterable[tuple[str, np.ndarray]], layout: Layout, offsets: Mapping[str, int]
-) -> None:
+def _write_tensors(file: BinaryIO, pairs: Tensors, layout: Layout, offsets: Mapping[str, int]) -> None:
     problems: list[str] = []
     left = dict.fromkeys(layout)
     with Flusher(file.fileno()) as flusher:

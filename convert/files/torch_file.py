@@ -1,4 +1,4 @@
-"""Files of torch.save and TorchScript archives, read without torch and without running anything in them."""
+"""Files of torch.save and TorchScript archives, read without torch and without running their code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.torch_pickle import ScriptObject, Storage, TensorRef, load_pickle
 
-MAX_PICKLE = 200_000_000  # bytes
+MAX_PICKLE_BYTES = 200_000_000
 MAX_NODES = 500_000  # attributes and entries; shared references could otherwise unfold without end
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, LookupError)
@@ -27,7 +27,7 @@ class TorchFile:
     Attributes:
         path: the file.
         tree: dicts, lists, numbers, text, and TensorRef where a tensor is.
-        is_script: whether it is a TorchScript archive.
+        is_script: True for a TorchScript archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class TorchFile:
             raise ConvertError(f"cannot read {self.path}: {error.strerror or error}") from error
 
     def tensors(self, part: Any = None) -> dict[str, TensorRef]:
-        """Tensors of the tree (or of a part of it) by dotted path; modules of a TorchScript archive count as levels.
+        """List the tensors of the tree, or of a part, by dotted path; modules of a TorchScript archive count as levels.
 
         Raises:
             ConvertError: it is nested without end.
@@ -86,10 +86,10 @@ class TorchFile:
                     )
                 except (*_ZIP_ERRORS, OSError) as error:
                     raise ConvertError(f"{self.path}: tensor {name} is damaged ({error})") from error
-                yield name, _window(data, ref)
+                yield name, _tensor_view(data, ref)
 
     def checksums(self, tensors: Mapping[str, TensorRef]) -> dict[str, int]:
-        """CRC-32 of every tensor that is a whole storage as it lies in an archive; `read` verifies these very bytes."""
+        """Collect the CRC-32 of every tensor that is a whole storage of an archive; `read` verifies these bytes."""
         whole = {name: ref.storage.key for name, ref in tensors.items() if _is_whole(ref)}
         return {name: self._sums[key] for name, key in whole.items() if key in self._sums}
 
@@ -99,7 +99,7 @@ class TorchFile:
             names = archive.namelist()
             self._check_archive(archive, names)
             info = archive.getinfo(f"{self._root}/data.pkl")
-            if info.file_size > MAX_PICKLE:
+            if info.file_size > MAX_PICKLE_BYTES:
                 raise ConvertError(f"{self.path}: its data.pkl claims {info.file_size} bytes")
             content = archive.read(info)
         except _ZIP_ERRORS as error:
@@ -140,7 +140,7 @@ class TorchFile:
             if filled == data.nbytes and zlib.crc32(view) != info.CRC:
                 raise ValueError("its checksum does not fit")
         else:
-            filled = _inflate(archive, info, view)
+            filled = _inflate_into(archive, info, view)
         if filled != data.nbytes:
             raise ValueError(f"{filled} bytes, expected {data.nbytes}")
         return data
@@ -180,8 +180,8 @@ class TorchFile:
         return tree
 
 
-def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: memoryview) -> int:
-    """Unpack a compressed entry block by block; returns the bytes filled. The checksum is verified at the end."""
+def _inflate_into(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: memoryview) -> int:
+    """Unpack a compressed entry block by block and return the bytes filled; zipfile verifies the checksum."""
     filled = 0
     with archive.open(info) as member:
         while block := member.read(1 << 20):
@@ -191,7 +191,7 @@ def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: memoryview) 
 
 
 def _is_whole(ref: TensorRef) -> bool:
-    """Whether a tensor is its storage from the first byte to the last, in C order."""
+    """Check that a tensor is its storage from the first byte to the last, in C order."""
     step = 1
     for size, stride in zip(reversed(ref.shape), reversed(ref.strides), strict=True):
         if size != 1 and stride != step:
@@ -200,7 +200,8 @@ def _is_whole(ref: TensorRef) -> bool:
     return ref.offset == 0 and step == ref.storage.count
 
 
-def _window(data: np.ndarray, ref: TensorRef) -> np.ndarray:
+def _tensor_view(data: np.ndarray, ref: TensorRef) -> np.ndarray:
+    """Cut a tensor out of its storage, in C order."""
     strides = tuple(step * data.itemsize for step in ref.strides)
     view = np.lib.stride_tricks.as_strided(data[ref.offset :], ref.shape, strides, writeable=False)
     return np.ascontiguousarray(view).reshape(ref.shape)

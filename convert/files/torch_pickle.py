@@ -1,4 +1,4 @@
-"""An unpickler for weight files that can build tensors' descriptions and plain containers, and nothing else."""
+"""Unpickler for weight files, restricted to descriptions of tensors and plain containers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError
 
-# What damaged or hostile pickle bytes make the standard library's unpickler raise.
+# Exceptions of the standard library's unpickler on damaged or hostile bytes.
 PICKLE_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -46,7 +46,7 @@ _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32"
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers in the file: its key there, its dtype and its length."""
+    """Contiguous numbers in the file: their key, dtype and count."""
 
     key: str
     dtype: np.dtype[Any]
@@ -68,7 +68,7 @@ class TensorRef:
 
 
 class ScriptObject:
-    """A TorchScript module's attributes; its code is never read."""
+    """Attributes of a TorchScript module, whose code is never read."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def load_pickle(file: BinaryIO, where: str, *, script: bool = False) -> Any:
     Args:
         file: positioned at the pickle.
         where: the file, for messages.
-        script: whether TorchScript's module classes may appear (as ScriptObject).
+        script: accept TorchScript's module classes (as ScriptObject).
 
     Raises:
         ConvertError: the pickle names anything off the allow-list, or is damaged. Nothing it names is imported or run.
@@ -105,18 +105,20 @@ def _check_memo(file: BinaryIO) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
+    """Unpickler with an allow-list."""
+
     def __init__(self, file: BinaryIO, where: str, script: bool) -> None:
         super().__init__(file, encoding="utf-8")
         self._where = where
         self._script = script
-        # Made anew for every file, so that a pickle that sets attributes on them reaches no other file.
+        # Built for every file: a pickle that sets attributes on these objects must not reach another file.
         self._allowed: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("builtins", "set"): set,
             ("torch", "Size"): lambda *values: tuple(*values),
             ("torch", "device"): lambda *values: str(values),
-            ("torch._utils", "_rebuild_tensor"): _rebuild(),
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild(),
+            ("torch._utils", "_rebuild_tensor"): _tensor_builder(),
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor_builder(),
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
             ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
             **{("torch", name): f"torch.{name}" for name in (*STORAGES, *_DTYPES)},
@@ -143,9 +145,10 @@ class _Unpickler(pickle.Unpickler):
         return Storage(key, dtype, count)
 
 
-def _rebuild() -> Callable[..., TensorRef]:
+def _tensor_builder() -> Callable[..., TensorRef]:
+    """Make a function that describes a tensor, if its window lies inside its storage."""
+
     def rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRef:
-        """Describe a tensor, if its window lies inside its storage."""
         if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 16:
             raise pickle.UnpicklingError("a tensor without storage, shape and strides")
         if not all(_is_count(number) for number in (offset, *shape, *strides)):
@@ -159,5 +162,5 @@ def _rebuild() -> Callable[..., TensorRef]:
     return rebuild
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**48

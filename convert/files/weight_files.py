@@ -1,20 +1,17 @@
-"""Weight files of a model folder: one file, or shards named by an index; safetensors before torch's .bin."""
+"""Weight files of a model folder: one file or indexed shards; safetensors are preferred to torch's .bin."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
 from musiclora.convert.files.torch_file import TorchFile
-
-MAX_JSON = 50_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class WeightFiles:
     """The tensors of a folder.
 
     Attributes:
-        files: file by file, the tensor names to read from it.
+        files: for every file, the names of the tensors to read from it.
         layout: dtype and shape of every tensor.
         metadata: header text of the first file.
     """
@@ -34,7 +31,7 @@ class WeightFiles:
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, array) one at a time; NaN or infinity is an error that names the tensor."""
         for path, names in self.files.items():
-            for name, array in _read(path, names):
+            for name, array in _read_tensors(path, names):
                 if problem := non_finite(name, array):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
                 yield name, array
@@ -52,44 +49,26 @@ def weight_files(folder: Path) -> WeightFiles:
             layout, metadata = read_header(single)
             return WeightFiles({single: tuple(layout)}, layout, metadata)
         if index.is_file():
-            return _sharded(folder, index)
+            return _read_index(folder, index)
     raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
 
 
 def read_header(path: Path) -> tuple[Layout, dict[str, str]]:
-    """Dtype and shape of every tensor in a safetensors or torch file, and the former's metadata."""
+    """Read dtype and shape of every tensor in a safetensors or torch file, and the metadata of the former."""
     if path.suffix == ".safetensors":
         return safetensors_header(path)
     return {name: (ref.dtype, ref.shape) for name, ref in TorchFile(path).tensors().items()}, {}
 
 
-def _read(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+def _read_tensors(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
     if path.suffix == ".safetensors":
         return iter_safetensors(path, names)
     file = TorchFile(path)
     return file.read(item for item in file.tensors().items() if item[0] in set(names))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ConvertError: missing, unreadable, too large or not an object.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ConvertError(f"{path}: {path.stat().st_size} bytes are too many for a configuration")
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConvertError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ConvertError(f"{path} holds no JSON object")
-    return value
-
-
-def _sharded(folder: Path, index: Path) -> WeightFiles:
+def _read_index(folder: Path, index: Path) -> WeightFiles:
+    """Read the index of shards and compare it with their headers."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConvertError(f"{index}: no weight_map")

@@ -1,8 +1,7 @@
-"""DiffRhythm's diffusion transformer: configuration, shapes, names, and its checkpoint in every container."""
+"""DiffRhythm's diffusion transformer: configuration, shapes, names, and checkpoints in every container."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,31 +11,31 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.atomic import atomic_folder, atomic_write
+from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
-from musiclora.convert.files.safetensors_file import dtypes_for, write_safetensors
-from musiclora.convert.models.name_mapping import NameMapping, Rule, Shape, map_names, map_names_for_export
+from musiclora.convert.files.safetensors_file import Shape, Tensors, dtypes_for, write_safetensors
+from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, rename_for_export
 
-HEADS = 32  # whatever a configuration says: the original always builds its blocks with the library's default
+HEADS = 32  # the original ignores its configuration and takes the library's default
 CONDITION = 512  # width of the time, start, duration and style vectors
-_SINUSOID = 256
-_LIMIT = 2**24
+_SINUSOID_WIDTH = 256
+_LARGEST_SIZE = 2**24
 
 
 @dataclass(frozen=True)
 class DiffRhythmConfig:
-    """The numbers that fix the model's shapes and maths.
+    """Sizes and switches of the model.
 
     Attributes:
         dim, depth: width and number of blocks; attention has 32 heads.
-        ff_mult: width of the MLP over dim.
+        ff_mult: width of the MLP divided by dim.
         text_dim: width of the text embedding, 512.
         conv_layers: ConvNeXt blocks over the text.
         mel_dim: latent channels.
         text_num_embeds: phonemes; the table has one more row, 0, the filler.
         max_frames: longest piece in latent frames.
-        causal: whether attention sees the past only (weights of the v1.0 line; no file says so).
-        duration_embedding: whether the duration is a condition (the v1.2 model of 6144 frames).
+        causal: attention sees the past only (weights of the v1.0 line; no file says so).
+        duration_embedding: the duration is a condition (the v1.2 model of 6144 frames).
     """
 
     dim: int
@@ -55,7 +54,7 @@ class DiffRhythmConfig:
         problems = [
             f"{key} is {value!r}"
             for key in sizes
-            if type(value := getattr(self, key)) is not int or not (key != "conv_layers") <= value <= _LIMIT
+            if type(value := getattr(self, key)) is not int or not (key != "conv_layers") <= value <= _LARGEST_SIZE
         ]
         if not problems and (self.dim % HEADS or self.dim % 16):
             problems.append(f"dim {self.dim} is no multiple of {HEADS} heads")
@@ -66,7 +65,7 @@ class DiffRhythmConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> DiffRhythmConfig:
-        """Read a config.json of ours or the original's; what it leaves out has the original's value.
+        """Read a config.json of this package or the original; missing keys have the original's values.
 
         Raises:
             ConvertError: another architecture, or numbers that make none.
@@ -87,16 +86,16 @@ class DiffRhythmConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The config.json of an audio model folder."""
+        """Build the config.json of an audio model folder."""
         model = asdict(self)
         outer = {key: model.pop(key) for key in ("max_frames", "causal", "duration_embedding")}
         return {"model_type": "diffrhythm", "model": model, **outer}
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every linear layer, by its path in the DiT."""
+        """Compute (out, in) of every linear layer, by its path in the DiT."""
         d, inner, text, c = self.dim, self.dim * self.ff_mult, self.text_dim, CONDITION
         embeds = ["time_embed", "start_time_embed"] + ["duration_time_embed"] * self.duration_embedding
-        shapes = {f"{e}.time_mlp.{k}": (c, n) for e in embeds for k, n in ((0, _SINUSOID), (2, c))}
+        shapes = {f"{e}.time_mlp.{k}": (c, n) for e in embeds for k, n in ((0, _SINUSOID_WIDTH), (2, c))}
         for i in range(self.conv_layers):
             shapes[f"text_embed.text_blocks.{i}.pwconv1"] = (2 * text, text)
             shapes[f"text_embed.text_blocks.{i}.pwconv2"] = (text, 2 * text)
@@ -110,7 +109,7 @@ class DiffRhythmConfig:
         return {**shapes, "norm_out.linear": (2 * d, c), "proj_out": (self.mel_dim, d)}
 
     def tensor_shapes(self) -> dict[str, Shape]:
-        """Shape of every tensor by its path in the DiT, in torch's layouts."""
+        """Compute the shape of every tensor by its path in the DiT, in torch's layouts."""
         d, text = self.dim, self.text_dim
         shapes: dict[str, Shape] = {"text_embed.text_embed.weight": (self.text_num_embeds + 1, text)}
         for name, shape in self.linear_shapes().items():
@@ -132,8 +131,8 @@ class DiffRhythmConfig:
 
 
 def _rules(prefix: str, kernel: tuple[int, ...]) -> tuple[Rule, ...]:
-    """Lines for one container; kernel orders the axes of convolutions."""
-    # Read off a model with every part, its numbers replaced by placeholders where they count blocks.
+    """Write the table for one container; kernel orders the axes of convolutions."""
+    # Derived from a model with every part; placeholders replace the numbers that count blocks.
     widest = DiffRhythmConfig(32, 2, 1, conv_layers=1, duration_embedding=True).tensor_shapes()
     rules = []
     for name, shape in widest.items():
@@ -155,14 +154,14 @@ DIFFRHYTHM_LAYOUTS: dict[str, tuple[Rule, ...]] = {
 
 @dataclass(frozen=True)
 class DiffRhythmCheckpoint:
-    """A checkpoint whose names and shapes are proven to fit its configuration.
+    """Open checkpoint whose names and shapes are proven to fit its configuration.
 
     Attributes:
-        config: its numbers.
+        config: sizes of the model.
         layout: hf (the original's names), bare (without its prefix) or mlx.
         dtypes: stored dtype of every tensor.
-        dropped: names that are not weights, and why.
-        notes: what was chosen among several.
+        dropped: names that are not weights, with the reason.
+        notes: choices among several state dicts.
     """
 
     config: DiffRhythmConfig
@@ -174,28 +173,28 @@ class DiffRhythmCheckpoint:
     _source: Source
 
     def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (path in the DiT, array in its stored dtype and torch's layout), one at a time (see Source.tensors)."""
+        """Yield (path in the DiT, array in its stored dtype and torch's layout) one at a time; see `Source.tensors`."""
         moves = {move.source: move for move in self._plan.moves}
         for name, array in self._source.tensors(moves, checked=checked):
             yield moves[name].target, moves[name].apply(array)
 
     def checksums(self) -> dict[str, int]:
-        """CRC-32 of each tensor that `tensors` yields as its file states and verifies it; others are left out."""
+        """Collect the CRC-32 of each tensor that `tensors` yields unchanged from its file, where the file states it."""
         stated = self._source.checksums()
         return {m.target: stated[m.source] for m in self._plan.moves if m.source in stated and not m.order}
 
 
 def is_diffrhythm(layout: Iterable[str]) -> bool:
-    """Whether the names are those of this model, in any container."""
+    """Tell whether names are those of this model, in any container."""
     return any("transformer_blocks." in name or "text_fusion_linears." in name for name in layout)
 
 
 def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmCheckpoint:
-    """Open the original's .pt or safetensors, or a folder of ours; weights are read when asked for.
+    """Open the original's .pt or safetensors, or a model folder; weights are read on demand.
 
     Args:
         path: file or folder.
-        causal: overrides what the configuration says; a bare file says nothing, and False is taken.
+        causal: overrides the configuration; a bare file has none and counts as not causal.
 
     Raises:
         ConvertError: another model, or tensors that are missing, surplus or mis-shaped, all at once.
@@ -211,9 +210,9 @@ def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmChec
     if source.config.get("model_type") == "diffrhythm":
         config = DiffRhythmConfig.from_json(source.config)
         if "duration_embedding" not in source.config:  # the original's config.json does not say it
-            config = _with_duration(config, shapes)
+            config = _infer_duration(config, shapes)
     else:
-        config = _inferred(shapes, path)
+        config = _infer_config(shapes, path)
     if causal is not None:
         config = DiffRhythmConfig(**{**asdict(config), "causal": causal})
     mapping = map_names(DIFFRHYTHM_LAYOUTS[layout], shapes, config.tensor_shapes(), str(path))
@@ -224,7 +223,7 @@ def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmChec
 def write_diffrhythm(
     folder: Path,
     config: DiffRhythmConfig,
-    tensors: Iterable[tuple[str, np.ndarray]],
+    tensors: Tensors,
     layout: str,
     dtypes: Mapping[str, np.dtype[Any]] | str,
 ) -> None:
@@ -232,7 +231,7 @@ def write_diffrhythm(
 
     Args:
         folder: destination.
-        config: its numbers.
+        config: sizes of the model.
         tensors: (path in the DiT, array in torch's layout), in any order.
         layout: hf (the original's names) or mlx.
         dtypes: of each tensor, or one name for all.
@@ -242,39 +241,35 @@ def write_diffrhythm(
         OutputError: the system refuses to write.
     """
     shapes = config.tensor_shapes()
-    moves = map_names_for_export(DIFFRHYTHM_LAYOUTS[layout], shapes)
-    kinds = dtypes_for(shapes, dtypes)
-    stored = {moves[name].target: (kinds[name], moves[name].shape(shape)) for name, shape in shapes.items()}
-    moved = (
-        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in tensors
-    )
+    stored, renamed = rename_for_export(DIFFRHYTHM_LAYOUTS[layout], shapes, dtypes_for(shapes, dtypes), tensors)
     with atomic_folder(folder) as temporary:
         header = {"format": "mlx" if layout == "mlx" else "pt"}
-        write_safetensors(temporary / "model.safetensors", moved, header, layout=stored)
-        atomic_write(temporary / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
+        write_safetensors(temporary / "model.safetensors", renamed, header, layout=stored)
+        write_json(temporary / "config.json", config.to_json())
 
 
-def _with_duration(config: DiffRhythmConfig, shapes: Mapping[str, Shape]) -> DiffRhythmConfig:
+def _infer_duration(config: DiffRhythmConfig, shapes: Mapping[str, Shape]) -> DiffRhythmConfig:
+    """Set the duration embedding, and the length that goes with it, by the names of the tensors."""
     has = any("duration_time_embed." in name for name in shapes)
     frames = 6144 if has else config.max_frames
     return DiffRhythmConfig(**{**asdict(config), "duration_embedding": has, "max_frames": frames})
 
 
-def _inferred(shapes: Mapping[str, Shape], path: Path) -> DiffRhythmConfig:
-    """The configuration that a bare file's shapes and names imply."""
+def _infer_config(shapes: Mapping[str, Shape], path: Path) -> DiffRhythmConfig:
+    """Infer the configuration from a bare file's shapes and names."""
     plain = {name.removeprefix("transformer."): shape for name, shape in shapes.items()}
     gate, table = "transformer_blocks.0.mlp.gate_proj.weight", "text_embed.text_embed.weight"
     missing = [name for name in (gate, table, "proj_out.weight") if len(plain.get(name, ())) != 2 or 0 in plain[name]]
     if missing:
         raise ConvertError(f"{path}: cannot tell the model's size without the matrices {join_problems(missing)}")
     inner, dim = plain[gate]
-    blocks, text_blocks = (_count(plain, stem) for stem in ("transformer_blocks", "text_embed.text_blocks"))
+    blocks, text_blocks = (_count_blocks(plain, stem) for stem in ("transformer_blocks", "text_embed.text_blocks"))
     rows, text_dim = plain[table]
     channels = plain["proj_out.weight"][0]
     config = DiffRhythmConfig(dim, blocks, inner // dim, text_dim, text_blocks, channels, rows - 1)
-    return _with_duration(config, plain)
+    return _infer_duration(config, plain)
 
 
-def _count(names: Iterable[str], stem: str) -> int:
-    """Blocks under a stem, by the number of different indices: a lying index cannot make it large."""
+def _count_blocks(names: Iterable[str], stem: str) -> int:
+    """Count the different indices under a stem; a single large index cannot make the count large."""
     return len({name.removeprefix(f"{stem}.").split(".")[0] for name in names if name.startswith(f"{stem}.")})

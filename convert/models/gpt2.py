@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.atomic import atomic_folder, atomic_write
-from musiclora.convert.files.safetensors_file import FLOATS, dtype_named, write_safetensors
-from musiclora.convert.files.weight_files import WeightFiles, read_json, weight_files
+from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
+from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.safetensors_file import FLOATS, Arrays, Shape, Tensors, dtype_named, write_safetensors
+from musiclora.convert.files.weight_files import WeightFiles, weight_files
 from musiclora.convert.models.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
-from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, map_names_for_export
+from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, map_names_for_export, rename_for_export
 from musiclora.convert.models.quantise import (
     Packed,
     QuantisedFiles,
@@ -39,21 +40,21 @@ __all__ = [
 
 _PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 _ENDS = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
-_MASK = "a causal mask, not a weight"
-_TIED = "the tied output head, equal to wte"
+_MASK_REASON = "a causal mask, not a weight"
+_TIED_REASON = "the tied output head, equal to wte"
 
 
 def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
-    """Lines for one container; Conv1D keeps [in, out], mlx-lm's Linear [out, in]."""
+    """Write the table for one container; Conv1D keeps [in, out], mlx-lm's Linear [out, in]."""
     rules = [Rule(f"{prefix}.{name}", f"transformer.{name}") for name in _ENDS]
     for part in _PARTS:
         linear = ".c_" in part
         name = f"h.{{i}}.{part}"
         rules.append(Rule(f"{prefix}.{name}.weight", f"transformer.{name}.weight", transpose=transpose and linear))
         rules.append(Rule(f"{prefix}.{name}.bias", f"transformer.{name}.bias"))
-    rules.append(Rule(f"{prefix}.h.{{i}}.attn.bias", None, reason=_MASK))
-    rules.append(Rule(f"{prefix}.h.{{i}}.attn.masked_bias", None, reason=_MASK))
-    return (*rules, Rule("lm_head.weight", None, reason=_TIED))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.bias", None, reason=_MASK_REASON))
+    rules.append(Rule(f"{prefix}.h.{{i}}.attn.masked_bias", None, reason=_MASK_REASON))
+    return (*rules, Rule("lm_head.weight", None, reason=_TIED_REASON))
 
 
 GPT2_LAYOUTS: dict[str, tuple[Rule, ...]] = {
@@ -64,13 +65,13 @@ GPT2_LAYOUTS: dict[str, tuple[Rule, ...]] = {
 
 @dataclass(frozen=True)
 class Gpt2Checkpoint:
-    """A checkpoint folder whose names and shapes are proven to fit its configuration.
+    """Open checkpoint folder whose names and shapes are proven to fit its configuration.
 
     Attributes:
-        folder: where it lies.
-        config: its numbers.
+        folder: path of the folder.
+        config: sizes of the model.
         layout: "hf" or "mlx".
-        dropped: names that are not weights, and why.
+        dropped: names that are not weights, with the reason.
     """
 
     folder: Path
@@ -87,8 +88,8 @@ class Gpt2Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """The widest dtype among the weights as they read, such as `float32`."""
-        dtypes = [self._files.layout[_stored(move.source, self._files)][0] for move in self._plan.moves]
+        """Widest dtype among the weights as they are read, such as `float32`."""
+        dtypes = [self._files.layout[_stored_name(move.source, self._files)][0] for move in self._plan.moves]
         return str(np.result_type(*set(dtypes)).name)
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -97,13 +98,13 @@ class Gpt2Checkpoint:
         Raises:
             ConvertError: a non-finite value, or an output head that differs from wte.
         """
-        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        moves = {_stored_name(move.source, self._files): move for move in self._plan.moves}
         tied: dict[str, np.ndarray] = {}
         for name, array in self._files.tensors():
             move = moves.get(name)
             if "lm_head.weight" in self.dropped and (name == "lm_head.weight" or name.endswith("wte.weight")):
                 tied[name] = array
-                if len(tied) == 2 and not _equal(*tied.values()):
+                if len(tied) == 2 and not _are_equal(*tied.values()):
                     raise ConvertError(
                         f"{self.folder}: lm_head.weight differs from wte; an untied head is not supported"
                     )
@@ -111,17 +112,17 @@ class Gpt2Checkpoint:
                 yield move.target, move.apply(array)
 
     def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
-        """As tensors, but quantised matrices stay packed: [out, in] of a linear layer, [rows, width] of a table."""
+        """Yield tensors, but keep quantised matrices packed: [out, in] of a linear layer, [rows, width] of a table."""
         if not isinstance(self._files, QuantisedFiles):
             yield from self.tensors()
             return
-        moves = {_stored(move.source, self._files): move for move in self._plan.moves}
+        moves = {_stored_name(move.source, self._files): move for move in self._plan.moves}
         for name, value in self._files.stored():
             if move := moves.get(name):
                 yield move.target, value if isinstance(value, Packed) else move.apply(value)
 
-    def load(self, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-        """All tensors in one dtype under canonical names."""
+    def load(self, dtype: npt.DTypeLike = np.float32) -> dict[str, np.ndarray]:
+        """Read all tensors in one dtype under canonical names."""
         return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
 
 
@@ -132,7 +133,7 @@ def owns_modules(modules: Iterable[str]) -> bool:
 
 
 def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
-    """Open a GPT-2 folder; weights are read when asked for. Those that MLX quantised read as float32.
+    """Open a GPT-2 folder; weights are read on demand. Those that MLX quantised are read as float32.
 
     Raises:
         ConvertError: not a GPT-2, or tensors that are missing, surplus or mis-shaped, all at once.
@@ -157,7 +158,7 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
     masks = (".attn.bias", ".attn.masked_bias")
     if integers := [n for n, (dtype, _) in files.layout.items() if dtype not in FLOATS and not n.endswith(masks)]:
         raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {join_problems(integers)}")
-    shapes = _prefixed(files, layout)
+    shapes = _prefix_names(files, layout)
     mapping = map_names(GPT2_LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
     return Gpt2Checkpoint(folder, config, layout, mapping.dropped, mapping, files)
 
@@ -165,7 +166,7 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
 def write_checkpoint(
     folder: Path,
     config: Gpt2Config,
-    tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    tensors: Arrays | Tensors,
     layout: str,
     *,
     dtype: str = "float32",
@@ -177,11 +178,11 @@ def write_checkpoint(
 
     Args:
         folder: destination.
-        config: its numbers.
+        config: sizes of the model.
         tensors: canonical names and layouts, in any order.
         layout: "hf" or "mlx".
-        dtype: float32, float16 or bfloat16; every tensor is cast to it, of quantised ones the scales and biases.
-        bits: quantise the matrices to 4 or 8 bits an element (mlx only); see `quantise`.
+        dtype: float32, float16 or bfloat16, for every tensor; for scales and biases of quantised ones.
+        bits: quantise the matrices to 4 or 8 bits an element (mlx only); see `quantise_matrix`.
         extra_files: more files by plain name, such as the tokenizer.
         overwrite: replace an existing folder.
 
@@ -195,12 +196,8 @@ def write_checkpoint(
         raise ConvertError("only the mlx layout holds quantised weights")
     stored = dtype_named(dtype)
     shapes = config.tensor_shapes()
-    moves = map_names_for_export(GPT2_LAYOUTS[layout], shapes)
-    plain = {moves[name].target: (stored, moves[name].shape(shape)) for name, shape in shapes.items()}
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    moved: Iterator[tuple[str, np.ndarray]] = (
-        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in pairs
-    )
+    plain, moved = rename_for_export(GPT2_LAYOUTS[layout], shapes, dict.fromkeys(shapes, stored), pairs)
     described: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
     if bits:
         # mlx-lm writes both keys; transformers' tools look at the second.
@@ -213,18 +210,18 @@ def write_checkpoint(
             {"format": "pt" if layout == "hf" else "mlx"},
             layout=plain,
         )
-        atomic_write(temporary / "config.json", json.dumps(described, indent=2) + "\n")
+        write_json(temporary / "config.json", described)
         for name, content in (extra_files or {}).items():
             atomic_write(temporary / Path(name).name, content)
 
 
 def rows_of(name: str, array: np.ndarray, layout: str) -> np.ndarray:
-    """A tensor by its canonical name as the layout keeps it, or the reverse (a swap of axes undoes itself)."""
+    """Bring a tensor into a layout's axis order, or back: a swap of axes undoes itself."""
     return map_names_for_export(GPT2_LAYOUTS[layout], [name])[name].apply(array)
 
 
 def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
-    """Take MLX's settings out of a config.json; those of other tools stay, to be refused."""
+    """Remove and return MLX's settings of a config.json; those of other tools stay, to be refused."""
     found = content.get("quantization")
     if not isinstance(found, dict) or "bits" not in found or "quant_method" in found:
         return {}
@@ -234,9 +231,9 @@ def _take_quantisation(content: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, where a bare GPT2Model's names get the prefix that GPT2LMHeadModel's have."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def _prefix_names(files: WeightFiles, layout: str) -> dict[str, Shape]:
+    """Collect shapes by name; a bare GPT2Model's names get the prefix of GPT2LMHeadModel's."""
+    shapes: dict[str, Shape] = {}
     doubled: list[str] = []
     for name, (_, shape) in files.layout.items():
         full = name if layout == "mlx" or name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
@@ -248,10 +245,10 @@ def _prefixed(files: WeightFiles, layout: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _stored(name: str, files: WeightFiles) -> str:
-    """The name in the file of a source that _prefixed may have given its prefix."""
+def _stored_name(name: str, files: WeightFiles) -> str:
+    """Return the name in the file of a source to which `_prefix_names` may have added a prefix."""
     return name if name in files.layout else name.removeprefix("transformer.")
 
 
-def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+def _are_equal(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and bool(np.array_equal(first, second))

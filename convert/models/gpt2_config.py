@@ -1,4 +1,4 @@
-"""GPT-2: its configuration, tensor shapes and a fresh initialisation."""
+"""GPT-2's configuration, tensor shapes and initialisation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.safetensors_file import Shape
 
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # three names of one function
 ACTIVATIONS = (*GELU_TANH, "gelu", "relu", "silu", "swish", "tanh")
 
-_DEFAULTS: dict[str, Any] = {  # of transformers' GPT2Config, for keys that a file leaves out
+# Defaults of transformers' GPT2Config, for keys that a file leaves out.
+_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50257,
     "n_positions": 1024,
     "n_embd": 768,
@@ -38,17 +40,17 @@ _MUST_BE: dict[str, Any] = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-_LIMIT = 2**31
+_LARGEST_SIZE = 2**31
 
 
 @dataclass(frozen=True)
 class Gpt2Config:
-    """The numbers that fix a GPT-2's shapes and maths.
+    """Sizes and switches of a GPT-2.
 
     Attributes:
         n_inner: width of the MLP, resolved (4 n_embd where a file says null).
         activation_function: one of ACTIVATIONS; those in GELU_TANH are the same function.
-        bos_token_id: first token of a piece, None where there is none; so eos_token_id.
+        bos_token_id, eos_token_id: first and last token of a piece; None where there is none.
     """
 
     vocab_size: int
@@ -66,7 +68,8 @@ class Gpt2Config:
         problems = [
             f"{key} is {value!r}"
             for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
-            if type(value := getattr(self, key)) is not int or not 0 < value < (10_000 if key == "n_layer" else _LIMIT)
+            if type(value := getattr(self, key)) is not int
+            or not 0 < value < (10_000 if key == "n_layer" else _LARGEST_SIZE)
         ]
         if not problems and self.n_embd % self.n_head:
             problems.append(f"n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
@@ -85,7 +88,7 @@ class Gpt2Config:
             ConvertError: another architecture, or a key that changes the maths in a way that is not supported.
         """
         _refuse_others(config)
-        values = {key: _value(config, key) for key in _DEFAULTS}
+        values = {key: _read_value(config, key) for key in _DEFAULTS}
         if values["n_inner"] is None and type(values["n_embd"]) is int:
             values["n_inner"] = 4 * values["n_embd"]
         for key in ("bos_token_id", "eos_token_id"):
@@ -94,7 +97,7 @@ class Gpt2Config:
         return cls(**values)
 
     def to_json(self, layout: str = "hf") -> dict[str, Any]:
-        """The config.json that transformers reads, and mlx-lm (which needs n_ctx)."""
+        """Build the config.json for transformers, or for mlx-lm (which needs n_ctx)."""
         config: dict[str, Any] = {
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
@@ -105,11 +108,11 @@ class Gpt2Config:
         if layout == "hf":
             config["n_inner"] = None if self.n_inner == 4 * self.n_embd else self.n_inner
         elif self.mlx_lm_differs():
-            del config["n_ctx"]  # mlx-lm asks for it, and so stops where it would compute something else
+            del config["n_ctx"]  # mlx-lm needs it, and so refuses a model that it would compute wrongly
         return config
 
     def mlx_lm_differs(self) -> list[str]:
-        """What this model has and mlx-lm's GPT-2 (0.32) lacks; it would ignore it without a word."""
+        """List features of this model that mlx-lm's GPT-2 (0.32) lacks and would silently ignore."""
         problems = []
         if self.activation_function not in GELU_TANH:
             problems.append(f"activation_function {self.activation_function!r} (it always takes the tanh form of GELU)")
@@ -118,15 +121,15 @@ class Gpt2Config:
         return problems
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every module that can carry LoRA, by canonical path, in model order."""
+        """Compute (out, in) of every module that can carry LoRA, by canonical path, in model order."""
         d, inner = self.n_embd, self.n_inner
         shapes = {"attn.c_attn": (3 * d, d), "attn.c_proj": (d, d), "mlp.c_fc": (inner, d), "mlp.c_proj": (d, inner)}
         return {f"transformer.h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in shapes.items()}
 
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor under canonical names; linear weights are Conv1D's [in, out], the head is tied."""
+    def tensor_shapes(self) -> dict[str, Shape]:
+        """Compute the shape of every tensor; linear weights are Conv1D's [in, out], the head is tied."""
         d = self.n_embd
-        shapes: dict[str, tuple[int, ...]] = {
+        shapes: dict[str, Shape] = {
             "transformer.wte.weight": (self.vocab_size, d),
             "transformer.wpe.weight": (self.n_positions, d),
         }
@@ -141,12 +144,12 @@ class Gpt2Config:
 
 
 def fresh_tensors(config: Gpt2Config, seed: int) -> dict[str, np.ndarray]:
-    """Initial weights for training from scratch, float32 under canonical names.
+    """Draw initial weights for training from scratch, float32 under canonical names.
 
-    Normal with deviation 1 / sqrt(n_embd); the projections into the residual stream that / sqrt(2 n_layer); layer norms
-    one, biases zero. Each tensor is drawn from (seed, its name), so another layer changes none of the others.
-    GPT-2's own 0.02 suits its width of 768 and more: at width 256 it was at 10.2 bits a note on held-out tunes after
-    512,000 tokens, this at 9.3.
+    Weights are normal with deviation 1 / sqrt(n_embd), divided by sqrt(2 n_layer) for projections into the residual
+    stream. Layer norms are one, biases zero. Each tensor is drawn from (seed, its name), so another layer changes none
+    of the others. GPT-2's own deviation of 0.02 suits widths of 768 and more: at width 256 it reached 10.2 bits a note
+    on held-out tunes after 512,000 tokens, this one 9.3.
 
     Source: Radford et al. 2019, section 2.3 (the scaling by depth).
     """
@@ -177,8 +180,8 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
         raise ConvertError(f"a GPT-2 variant that is not supported: {join_problems(problems)}")
 
 
-def _value(config: Mapping[str, Any], key: str) -> Any:
-    """A key under its own name or an alias that transformers accepts, else transformers' default."""
+def _read_value(config: Mapping[str, Any], key: str) -> Any:
+    """Read a key under its own name or an alias that transformers accepts, else transformers' default."""
     for name in (key, *_ALIASES.get(key, ())):
         if config.get(name) is not None:
             return config[name]

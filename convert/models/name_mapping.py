@@ -1,16 +1,16 @@
-"""Tensor names of one container mapped to those of another: one table, read in both directions, proven complete."""
+"""Mapping of tensor names between containers: one table, read in both directions, proven complete."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-
-Shape = tuple[int, ...]
+from musiclora.convert.files.safetensors_file import Layout, Shape, Tensors
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Rule:
         source_pattern: name in the container.
         target_pattern: canonical name; None drops the tensor on import and writes none on export.
         transpose: swap the two axes of a matrix.
-        reason: why a tensor is dropped.
+        reason: reason to drop a tensor.
         axes: order of the source's axes in the target, for kernels; empty where it is the same.
-        expanded: whether the source keeps a vector [n] as [1, n, 1].
+        expanded: the source keeps a vector [n] as [1, n, 1].
     """
 
     source_pattern: str
@@ -35,13 +35,13 @@ class Rule:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Axes by which the source becomes the target; empty where they stay."""
+        """Order of the axes that turns the source into the target; empty where it stays."""
         return (1, 0) if self.transpose else self.axes
 
 
 @dataclass(frozen=True)
 class TensorMove:
-    """What to do with one tensor: permute its axes, or add or drop the two axes round a vector."""
+    """Renaming of one tensor, with a permutation of its axes or a change between [n] and [1, n, 1]."""
 
     source: str
     target: str
@@ -50,13 +50,13 @@ class TensorMove:
     expand: bool = False
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """The array in the target's layout (a view)."""
+        """Return the array in the target's layout (a view)."""
         if self.squeeze or self.expand:
             return array.reshape(self.shape(array.shape))
         return array.transpose(self.order) if self.order else array
 
     def shape(self, shape: Shape) -> Shape:
-        """Shape of the target of a source with this shape; unchanged where the number of axes does not fit."""
+        """Compute the target's shape from the source's; unchanged where the number of axes does not fit."""
         if self.squeeze and len(shape) == 3 and shape[0] == shape[2] == 1:
             return shape[1:2]
         if self.expand and len(shape) == 1:
@@ -64,14 +64,14 @@ class TensorMove:
         return tuple(shape[axis] for axis in self.order) if len(self.order) == len(shape) else tuple(shape)
 
     def reversed(self) -> TensorMove:
-        """The move that undoes this one."""
+        """Return the move that undoes this one."""
         order = tuple(int(axis) for axis in np.argsort(self.order))
         return TensorMove(self.target, self.source, order, self.expand, self.squeeze)
 
 
 @dataclass(frozen=True)
 class NameMapping:
-    """A proven mapping: every source is moved or dropped, every target is filled exactly once."""
+    """Proven mapping: every source is moved or dropped, every target is filled exactly once."""
 
     moves: tuple[TensorMove, ...]
     dropped: dict[str, str]
@@ -84,14 +84,14 @@ def map_names(
 
     Args:
         rules: the table; the first matching line counts.
-        sources: names and shapes found.
-        targets: names and shapes needed.
+        sources: names and shapes in the container.
+        targets: names and shapes of the model.
         where: file or folder, for messages.
 
     Raises:
         ConvertError: surplus, missing, doubled or mis-shaped tensors, all at once.
     """
-    moves, dropped, problems = _moves(rules, sources)
+    moves, dropped, problems = _apply_rules(rules, sources)
     filled: dict[str, str] = {}
     for move in moves:
         wanted = targets.get(move.target)
@@ -104,7 +104,7 @@ def map_names(
             expected = list(move.reversed().shape(tuple(wanted)))
             problems.append(f"{move.source} is {list(sources[move.source])}, expected {expected}")
         filled.setdefault(move.target, move.source)
-    names = {move.source: move.target for move in _reverse(rules, [t for t in targets if t not in filled])}
+    names = {move.source: move.target for move in _reverse_rules(rules, [t for t in targets if t not in filled])}
     problems += [f"{names.get(target, target)} is missing" for target in targets if target not in filled]
     if problems:
         raise ConvertError(f"{where}: the tensors do not fit the configuration: {join_problems(problems)}")
@@ -112,25 +112,50 @@ def map_names(
 
 
 def map_names_for_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[str, TensorMove]:
-    """Map canonical names to a container's: {canonical name: Move to the container's name}.
+    """Map canonical names to moves to the container's names.
 
     Raises:
         ConvertError: a name that no line of the table yields.
     """
     wanted = list(names)
-    moves = {move.source: move for move in _reverse(rules, wanted)}
+    moves = {move.source: move for move in _reverse_rules(rules, wanted)}
     if missing := [name for name in wanted if name not in moves]:
         raise ConvertError(f"no rule writes {join_problems(missing)}")
     return moves
 
 
+def rename_for_export(
+    rules: Sequence[Rule], shapes: Mapping[str, Shape], dtypes: Mapping[str, np.dtype[Any]], tensors: Tensors
+) -> tuple[Layout, Iterator[tuple[str, np.ndarray]]]:
+    """Rename tensors to a container's names as they stream by.
+
+    Args:
+        rules: the table.
+        shapes: canonical names and shapes of all tensors.
+        dtypes: stored dtype of each.
+        tensors: (canonical name, array), in any order; unknown names pass through, for the writer to refuse.
+
+    Returns:
+        The layout of the container's file, and the renamed tensors.
+
+    Raises:
+        ConvertError: a name that no line of the table yields.
+    """
+    moves = map_names_for_export(rules, shapes)
+    layout: Layout = {moves[name].target: (dtypes[name], moves[name].shape(shape)) for name, shape in shapes.items()}
+    renamed = (
+        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in tensors
+    )
+    return layout, renamed
+
+
 def moves_from_names(rules: Sequence[Rule], sources: Iterable[str]) -> list[TensorMove]:
-    """Moves of the names that the table knows; nothing is proven (see `plan`)."""
-    return _moves(rules, sources)[0]
+    """List the moves of the names that the table knows; nothing is proven (see `map_names`)."""
+    return _apply_rules(rules, sources)[0]
 
 
-def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[TensorMove], dict[str, str], list[str]]:
-    patterns = [(_compile(rule.source_pattern), rule) for rule in rules]
+def _apply_rules(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[TensorMove], dict[str, str], list[str]]:
+    patterns = [(_compile_pattern(rule.source_pattern), rule) for rule in rules]
     moves: list[TensorMove] = []
     dropped: dict[str, str] = {}
     problems: list[str] = []
@@ -146,9 +171,9 @@ def _moves(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[TensorMo
     return moves, dropped, problems
 
 
-def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[TensorMove]:
-    """Moves from canonical names to the container's; names that no line yields are left out."""
-    patterns = [(_compile(rule.target_pattern), rule) for rule in rules if rule.target_pattern is not None]
+def _reverse_rules(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[TensorMove]:
+    """Yield moves from canonical names to the container's; names that no line yields are left out."""
+    patterns = [(_compile_pattern(rule.target_pattern), rule) for rule in rules if rule.target_pattern is not None]
     for name in targets:
         for pattern, rule in patterns:
             if match := pattern.fullmatch(name):
@@ -157,7 +182,7 @@ def _reverse(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[TensorMo
                 break
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", pattern)
     # No leading zeros: h.01 and h.1 must not become one layer.
     pieces = [re.escape(part) if k % 2 == 0 else rf"(?P<{part}>0|[1-9]\d*)" for k, part in enumerate(parts)]

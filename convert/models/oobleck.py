@@ -1,8 +1,7 @@
-"""The Oobleck VAE's checkpoint in every container, with weight norm and without."""
+"""Checkpoints of the Oobleck VAE in every container, with weight norm and without."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,22 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.atomic import atomic_folder, atomic_write
+from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
-from musiclora.convert.files.safetensors_file import dtypes_for, write_safetensors
+from musiclora.convert.files.safetensors_file import Shape, Tensors, dtypes_for, write_safetensors
 from musiclora.convert.models.name_mapping import (
     NameMapping,
     Rule,
-    Shape,
     map_names,
-    map_names_for_export,
     moves_from_names,
+    rename_for_export,
 )
 from musiclora.convert.models.oobleck_config import OobleckConfig
 from musiclora.convert.models.oobleck_names import EXPORTS, PRETRANSFORM_PREFIX, oobleck_rules
 
 
 def fold_weight_norm(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Weight of a weight-normed layer, float32: g v / ||v||, the norm over all axes but the first.
+    """Compute the weight of a weight-normed layer, float32: g v / ||v||, the norm over all axes but the first.
 
     Source: Salimans and Kingma 2016 (arXiv 1602.07868), eq. 2; the axis as in torch, also for transposed convolutions.
     """
@@ -36,14 +34,14 @@ def fold_weight_norm(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
     gains = gain.reshape(norms.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = (gains.astype(np.float64) / norms).astype(np.float32)
-    factor[gains == norms.astype(np.float32)] = 1  # what `unfold` wrote comes back bit for bit
+    factor[gains == norms.astype(np.float32)] = 1  # inverts `unfold_weight_norm` bit for bit
     if not np.isfinite(factor).all():
         raise ConvertError("a weight norm of zero: g / ||v|| is not finite")
     folded: np.ndarray = values * factor
     return folded
 
 
-FORMS = {"hf": (False, True), "mlx": (False,), "diffusers": (True,)}  # with weight norm or without
+FORMS = {"hf": (False, True), "mlx": (False,), "diffusers": (True,)}  # weight norm that each layout can hold
 
 __all__ = [
     "OobleckCheckpoint",
@@ -57,22 +55,22 @@ __all__ = [
 
 
 def unfold_weight_norm(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain (float32) and direction of a weight: the inverse of `fold`, with the weight itself as its direction."""
+    """Split a weight into gain (float32) and direction, which is the weight itself; see `fold_weight_norm`."""
     norms = np.sqrt(np.square(weight.astype(np.float32)).sum(axis=(1, 2), dtype=np.float64))[:, None, None]
-    direction = np.where(norms == 0, np.ones((), weight.dtype), weight)  # a kernel of zeros has none: any will do
+    direction = np.where(norms == 0, np.ones((), weight.dtype), weight)  # a kernel of zeros has no direction
     return norms.astype(np.float32), direction
 
 
 @dataclass(frozen=True)
 class OobleckCheckpoint:
-    """A codec whose names and shapes are proven to fit its configuration.
+    """Open codec whose names and shapes are proven to fit its configuration.
 
     Attributes:
-        config: its numbers.
+        config: sizes of the codec.
         layout: hf (stable-audio-tools' names), diffusers or mlx.
-        weight_norm: whether weights are stored as weight_g and weight_v.
+        weight_norm: weights are stored as weight_g and weight_v.
         dtypes: stored dtype of every tensor, by stable-audio-tools' name.
-        dropped: names that are no part of the codec, and why.
+        dropped: names that do not belong to the codec, with the reason.
     """
 
     config: OobleckConfig
@@ -84,15 +82,15 @@ class OobleckCheckpoint:
     _source: Source
 
     def tensors(self, *, weight_norm: bool = False) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (stable-audio-tools' name, array in torch's layout), one at a time, folded or as gain and direction."""
+        """Yield (stable-audio-tools' name, array in torch's layout) one at a time, folded or as gain and direction."""
         moves = {move.source: move for move in self._plan.moves}
         stored = ((moves[n].target, moves[n].apply(array)) for n, array in self._source.tensors(moves))
         if weight_norm == self.weight_norm:
             return stored
-        return _unfolded(stored) if weight_norm else _folded(stored, self._source.path)
+        return _unfold_all(stored) if weight_norm else _fold_all(stored, self._source.path)
 
     def dtypes_of(self, *, weight_norm: bool = False) -> dict[str, np.dtype[Any]]:
-        """Dtype of every tensor of `tensors`; a folded weight and a new gain are float32, as they are computed."""
+        """Return the dtype of every tensor of `tensors`; folded weights and new gains are float32."""
         if weight_norm == self.weight_norm:
             return self.dtypes
         rest = {n: d for n, d in self.dtypes.items() if not n.endswith(("weight", "_g", "_v"))}
@@ -103,7 +101,7 @@ class OobleckCheckpoint:
         return rest | {n[:-2]: np.dtype("float32") for n in self.dtypes if n.endswith("_g")}
 
 
-def _unfolded(tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+def _unfold_all(tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
     for name, array in tensors:
         if not name.endswith(".weight"):
             yield name, array
@@ -113,7 +111,7 @@ def _unfolded(tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, 
         yield f"{name}_v", direction
 
 
-def _folded(tensors: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _fold_all(tensors: Tensors, path: Path) -> Iterator[tuple[str, np.ndarray]]:
     halves: dict[str, np.ndarray] = {}
     for name, array in tensors:
         if not name.endswith(("weight_g", "weight_v")):
@@ -131,13 +129,13 @@ def _folded(tensors: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[t
 
 
 def is_oobleck(layout: Iterable[str]) -> bool:
-    """Whether the names are those of this codec, in any container."""
+    """Tell whether names are those of this codec, in any container."""
     plain = {name.removeprefix(PRETRANSFORM_PREFIX) for name in layout}
     return any(name.startswith(("encoder.layers.", "encoder.block.")) for name in plain)
 
 
 def read_oobleck(path: Path) -> OobleckCheckpoint:
-    """Open a codec: TorchScript archive, .pt, safetensors or folder; of stable-audio-tools, diffusers or ours.
+    """Open a codec of stable-audio-tools, diffusers or this package: TorchScript, .pt, safetensors or folder.
 
     Raises:
         ConvertError: another model, or tensors that are missing, surplus or mis-shaped, all at once.
@@ -158,8 +156,8 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
     else:
         layout = "mlx" if source.metadata.get("format") == "mlx" else "hf"
     normed = any(name.endswith("weight_g") for name in shapes)
-    table = oobleck_rules(layout, _stages(shapes))
-    config = _config(source, table, shapes)
+    table = oobleck_rules(layout, _count_stages(shapes))
+    config = _find_config(source, table, shapes)
     mapping = map_names(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
     return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped | around, mapping, source)
@@ -168,7 +166,7 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
 def write_oobleck(
     folder: Path,
     config: OobleckConfig,
-    tensors: Iterable[tuple[str, np.ndarray]],
+    tensors: Tensors,
     layout: str,
     dtypes: Mapping[str, np.dtype[Any]] | str,
     *,
@@ -178,12 +176,12 @@ def write_oobleck(
 
     Args:
         folder: destination.
-        config: its numbers.
+        config: sizes of the codec.
         tensors: (stable-audio-tools' name, array in torch's layout), in any order.
         layout: hf (stable-audio-tools' names), mlx or diffusers.
         dtypes: of each tensor, or one name for all.
-        weight_norm: whether the tensors hold weight_g and weight_v: never in mlx, always in diffusers, whose class has
-            no other parameters and would start from random ones without a word.
+        weight_norm: the tensors hold weight_g and weight_v: never in mlx, always in diffusers. The class of diffusers
+            has no other parameters and would silently start from random ones.
 
     Raises:
         ConvertError: a layout that cannot hold this codec, or tensors that do not fit.
@@ -193,33 +191,29 @@ def write_oobleck(
         raise ConvertError(f"layout {layout!r} cannot hold this codec; known: {', '.join(EXPORTS)}")
     settings = config.to_json(layout)
     shapes = config.normed_shapes() if weight_norm else config.tensor_shapes()
-    moves = map_names_for_export(oobleck_rules(layout, len(config.strides)), shapes)
-    kinds = dtypes_for(shapes, dtypes)
-    stored = {moves[name].target: (kinds[name], moves[name].shape(shape)) for name, shape in shapes.items()}
-    moved = (
-        (moves[name].target, moves[name].apply(array)) if name in moves else (name, array) for name, array in tensors
-    )
+    rules = oobleck_rules(layout, len(config.strides))
+    stored, renamed = rename_for_export(rules, shapes, dtypes_for(shapes, dtypes), tensors)
     file = "diffusion_pytorch_model.safetensors" if layout == "diffusers" else "model.safetensors"
     with atomic_folder(folder) as temporary:
-        write_safetensors(temporary / file, moved, {"format": "mlx" if layout == "mlx" else "pt"}, layout=stored)
-        atomic_write(temporary / "config.json", json.dumps(settings, indent=2) + "\n")
+        write_safetensors(temporary / file, renamed, {"format": "mlx" if layout == "mlx" else "pt"}, layout=stored)
+        write_json(temporary / "config.json", settings)
 
 
-def _stages(names: Iterable[str]) -> int:
-    """Stages of the codec, counted by the encoder's changes of rate."""
+def _count_stages(names: Iterable[str]) -> int:
+    """Count the stages of the codec by the encoder's changes of rate."""
     paths = [name.removeprefix(PRETRANSFORM_PREFIX).split(".") for name in names]
     wide = {path[2] for path in paths if path[:2] == ["encoder", "layers"] and path[3:5] == ["layers", "4"]}
     blocks = {path[2] for path in paths if path[:2] == ["encoder", "block"]}
     return min(max(len(wide), len(blocks)), 20)
 
 
-def _config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Shape]) -> OobleckConfig:
-    """The configuration beside the weights, or what their shapes imply."""
+def _find_config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Shape]) -> OobleckConfig:
+    """Read the configuration next to the weights, or infer it from their shapes."""
     if source.config.get("model_type") == "oobleck" or source.config.get("_class_name") == "AutoencoderOobleck":
         return OobleckConfig.from_json(source.config)
     moves = {move.source: move for move in moves_from_names(tuple(table), shapes)}
     plain = {move.target.removesuffix("_v"): move.shape(shapes[name]) for name, move in moves.items()}
-    stages = _stages(shapes)
+    stages = _count_stages(shapes)
     needed = ["encoder.layers.0.weight", f"encoder.layers.{stages + 2}.weight", "decoder.layers.0.weight"]
     needed += [f"encoder.layers.{i}.layers.4.weight" for i in range(1, stages + 1)]
     if missing := [name for name in needed if len(plain.get(name, ())) != 3 or 0 in plain[name]]:

@@ -1,4 +1,4 @@
-"""The Oobleck VAE's configuration and tensor shapes."""
+"""Configuration and tensor shapes of the Oobleck VAE."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError
-from musiclora.convert.models.name_mapping import Shape
+from musiclora.convert.files.safetensors_file import Shape
 
 
 @dataclass(frozen=True)
 class OobleckConfig:
-    """The numbers that fix the codec's shapes.
+    """Sizes of the codec.
 
     Attributes:
         channels: width of the first stage.
-        c_mults: width of each stage over channels, from the sound inwards.
-        strides: downsampling of each stage; their product is the hop, in samples a frame.
+        c_mults: width of each stage divided by channels, from the audio side inwards.
+        strides: downsampling factor of each stage; their product is the hop, in samples a frame.
         latent_dim: channels of a latent; the encoder gives mean and scale.
-        encoder_latent_dim: channels that the encoder gives, twice the latent's.
+        encoder_latent_dim: output channels of the encoder, twice the latent's.
         audio_channels: 2 for stereo.
-        sample_rate: in Hz; no checkpoint says it.
+        sample_rate: in Hz; no checkpoint states it.
     """
 
     channels: int
@@ -52,12 +52,12 @@ class OobleckConfig:
 
     @property
     def hop(self) -> int:
-        """Samples a latent frame."""
+        """Hop size in samples a latent frame."""
         return int(np.prod(self.strides))
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> OobleckConfig:
-        """Read a config.json of ours or of diffusers.
+        """Read a config.json of this package or diffusers.
 
         Raises:
             ConvertError: another architecture, or numbers that make none.
@@ -84,10 +84,10 @@ class OobleckConfig:
         raise ConvertError("not Oobleck: model_type is no 'oobleck' and _class_name no 'AutoencoderOobleck'")
 
     def to_json(self, layout: str) -> dict[str, Any]:
-        """The config.json of a codec folder.
+        """Build the config.json of a codec folder.
 
         Raises:
-            ConvertError: sizes that diffusers' configuration cannot say.
+            ConvertError: sizes that diffusers' configuration cannot hold.
         """
         if layout != "diffusers":
             return {"model_type": "oobleck", **asdict(self)}
@@ -144,7 +144,7 @@ class OobleckConfig:
         return shapes
 
     def normed_shapes(self) -> dict[str, Shape]:
-        """The same with weight norm: weight_g and weight_v in the place of weight."""
+        """Compute the shapes with weight norm: weight_g and weight_v in place of weight."""
         shapes: dict[str, Shape] = {}
         for name, shape in self.tensor_shapes().items():
             if name.endswith(".weight"):

@@ -1,10 +1,10 @@
-"""Names of the Oobleck VAE's tensors in stable-audio-tools, diffusers and MLX folders."""
+"""Tensor names of the Oobleck VAE in stable-audio-tools, diffusers and MLX folders."""
 
 from __future__ import annotations
 
 from musiclora.convert.models.name_mapping import Rule
 
-PRETRANSFORM_PREFIX = "pretransform.model."  # in a checkpoint of Stable Audio, beside the diffusion model
+PRETRANSFORM_PREFIX = "pretransform.model."  # in a checkpoint of Stable Audio, next to the diffusion model
 OOBLECK_LAYOUTS = ("hf", "mlx", "diffusers", "pretransform")
 EXPORTS = ("hf", "mlx", "diffusers")
 
@@ -14,9 +14,9 @@ _FROM_MLX = {_CONV: (0, 2, 1), _TRANSPOSED: (2, 0, 1)}
 
 
 def oobleck_rules(layout: str, stages: int) -> tuple[Rule, ...]:
-    """Lines that map a container's names to stable-audio-tools', for a codec of so many stages."""
+    """Write the table that maps a container's names to stable-audio-tools', for a number of stages."""
     lines: list[Rule] = []
-    for name, other, kind in _layers(stages):
+    for name, other, kind in _list_layers(stages):
         source = {"diffusers": other, "pretransform": PRETRANSFORM_PREFIX + name}.get(layout, name)
         if kind == _SNAKE:
             expanded = layout == "diffusers"
@@ -28,8 +28,8 @@ def oobleck_rules(layout: str, stages: int) -> tuple[Rule, ...]:
     return tuple(lines)
 
 
-def _layers(stages: int) -> list[tuple[str, str, str]]:
-    """(stable-audio-tools' path, diffusers' path, kind) of every layer."""
+def _list_layers(stages: int) -> list[tuple[str, str, str]]:
+    """List (stable-audio-tools' path, diffusers' path, kind) of every layer."""
     last = stages + 1
     layers: list[tuple[str, str, str]] = []
     for side in ("encoder", "decoder"):

@@ -1,30 +1,30 @@
-"""MLX's affine quantisation in numpy: weights as small integers with a scale and a bias for each group of a row."""
+"""MLX's affine quantisation in numpy: small integers, with a scale and a bias for each group of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Layout
+from musiclora.convert.files.safetensors_file import Layout, Shape, Tensors
 from musiclora.convert.files.weight_files import WeightFiles
 
 BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
-GROUP_SIZES = (64, 32, 128)  # what MLX has kernels for; the first that divides a width is taken
+GROUP_SIZES = (64, 32, 128)  # those of MLX's kernels; the first that divides a width is taken
 _TINY = np.float32(1e-7)
 _PARTS = (".weight", ".scales", ".biases")
 
 
 class Packed(NamedTuple):
-    """A quantised matrix [rows, width].
+    """Quantised matrix [rows, width].
 
     Attributes:
         values: uint32 [rows, width * bits / 32]; the first element of a word is in its lowest bits.
         scales: float [rows, width / group size].
-        biases: as scales.
+        biases: float [rows, width / group size].
         bits: of one element.
     """
 
@@ -34,15 +34,15 @@ class Packed(NamedTuple):
     bits: int
 
 
-def group_size(shape: tuple[int, ...]) -> int | None:
-    """How many elements of a row share a scale; None where the array cannot be quantised."""
+def group_size(shape: Shape) -> int | None:
+    """Choose how many elements of a row share a scale; None where the array cannot be quantised."""
     if len(shape) != 2 or not all(shape):
         return None
     return next((size for size in GROUP_SIZES if shape[1] % size == 0), None)
 
 
 def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
-    """Round a matrix to bits an element; bit for bit what `mx.quantize(weight, group, bits)` makes on the CPU.
+    """Round a matrix to bits an element; equals `mx.quantize(weight, group, bits)` on the CPU bit for bit.
 
     Args:
         weight: float [rows, width]; the width must be a multiple of group.
@@ -66,14 +66,14 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
     scale = np.where(moved, edge / np.where(moved, steps, np.float32(1)), scale)
     bias = np.where(moved, edge, np.float32(0))
     integers = np.clip(np.rint((grouped - bias[..., None]) / scale[..., None]), 0, top).astype(np.uint32)
-    words = (integers.reshape(rows, -1, 32 // bits) << _shifts(bits)).sum(axis=-1, dtype=np.uint32)
+    words = (integers.reshape(rows, -1, 32 // bits) << _bit_shifts(bits)).sum(axis=-1, dtype=np.uint32)
     return Packed(words, scale, bias, bits)
 
 
 def dequantise_matrix(packed: Packed) -> np.ndarray:
-    """The matrix in float32: scale * integer + bias."""
+    """Compute the matrix in float32: scale * integer + bias."""
     rows, groups = packed.scales.shape
-    integers = (packed.values[..., None] >> _shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
+    integers = (packed.values[..., None] >> _bit_shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
     grouped = integers.reshape(rows, groups, -1).astype(np.float32)
     scales, biases = (part.astype(np.float32)[..., None] for part in (packed.scales, packed.biases))
     dense: np.ndarray = (grouped * scales + biases).reshape(rows, -1)
@@ -81,7 +81,7 @@ def dequantise_matrix(packed: Packed) -> np.ndarray:
 
 
 def round_matrix(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """A matrix [rows, width] after quantising, with scales and biases in dtype, in float32.
+    """Quantise and de-quantise a matrix [rows, width], with scales and biases in dtype; float32.
 
     Raises:
         ConvertError: the width is no multiple of any group size.
@@ -93,7 +93,7 @@ def round_matrix(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndar
     return dequantise_matrix(packed._replace(scales=packed.scales.astype(dtype), biases=packed.biases.astype(dtype)))
 
 
-def _shifts(bits: int) -> np.ndarray:
+def _bit_shifts(bits: int) -> np.ndarray:
     return np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
 
 
@@ -101,7 +101,7 @@ def _shifts(bits: int) -> np.ndarray:
 
 
 def packed_layout(layout: Layout, bits: int) -> Layout:
-    """The layout of a file whose matrices are quantised; scales and biases keep the matrix's dtype."""
+    """Lay out a file whose matrices are quantised; scales and biases keep the matrix's dtype."""
     result: Layout = {}
     for name, (dtype, shape) in layout.items():
         group = group_size(shape)
@@ -115,7 +115,7 @@ def packed_layout(layout: Layout, bits: int) -> Layout:
     return result
 
 
-def packed_stream(tensors: Iterable[tuple[str, np.ndarray]], bits: int) -> Iterator[tuple[str, np.ndarray]]:
+def packed_stream(tensors: Tensors, bits: int) -> Iterator[tuple[str, np.ndarray]]:
     """Quantise the matrices among tensors as they stream by."""
     for name, array in tensors:
         group = group_size(array.shape)
@@ -130,7 +130,7 @@ def packed_stream(tensors: Iterable[tuple[str, np.ndarray]], bits: int) -> Itera
 
 
 def quantisation_settings(layout: Layout, bits: int) -> dict[str, Any]:
-    """What config.json says under `quantization`: one group size for all, and the modules that have another."""
+    """Build the `quantization` of config.json: one group size for all, and the modules that have another."""
     groups = {name.removesuffix(".weight"): group_size(shape) for name, (_, shape) in layout.items()}
     sizes = [size for size in groups.values() if size]
     if not sizes:
@@ -145,7 +145,7 @@ def quantisation_settings(layout: Layout, bits: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class QuantisedFiles(WeightFiles):
-    """Weight files whose quantised matrices read as float32; `layout` shows these, too.
+    """Weight files whose quantised matrices are read as float32; `layout` describes these.
 
     Attributes:
         bits: of every quantised matrix, by the name of its weight.
@@ -175,11 +175,11 @@ class QuantisedFiles(WeightFiles):
 
 
 def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -> QuantisedFiles:
-    """Read a folder by what its config.json says under `quantization`.
+    """Read a folder by the `quantization` of its config.json.
 
     Args:
-        files: its tensors as they are stored.
-        config: content of `quantization`: bits, group_size, mode, and modules with settings of their own.
+        files: stored tensors of the folder.
+        config: content of `quantization`: bits, group_size, mode, and modules with their own settings.
         where: the folder, for messages.
 
     Raises:
@@ -198,7 +198,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
         found = [files.layout.get(stem + part) for part in _PARTS]
         if count not in BITS:
             problems.append(f"{stem} has {count!r} bits; supported are {', '.join(map(str, BITS))}")
-        elif problem := _misfit(found, int(count), size):
+        elif problem := _find_misfit(found, int(count), size):
             problems.append(f"{stem}: {problem}")
         else:
             for part in _PARTS:
@@ -211,8 +211,8 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
     return QuantisedFiles(files.files, layout, files.metadata, bits)
 
 
-def _misfit(found: list[tuple[np.dtype[Any], tuple[int, ...]] | None], bits: int, size: Any) -> str:
-    """What is wrong with weight, scales and biases as they are stored; "" where nothing is."""
+def _find_misfit(found: list[tuple[np.dtype[Any], Shape] | None], bits: int, size: object) -> str:
+    """Describe a misfit between stored weight, scales and biases; "" where there is none."""
     if None in found:
         return "needs weight, scales and biases"
     (kind, words), (_, scales), (_, biases) = (part for part in found if part)

@@ -1,4 +1,4 @@
-"""The jobs behind `musiclora fuse` and `musiclora blend`."""
+"""The job behind `musiclora fuse`: adapters added to their base."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from musiclora.adapters import base_of, check_base
-from musiclora.conversion.blend import _found
-from musiclora.conversion.fuse_diffrhythm import fuse_audio
-from musiclora.conversion.fuse_gpt2 import fuse_symbolic
-from musiclora.conversion.merged import MergedAdapters
-from musiclora.conversion.verify import Converted
-from musiclora.convert.adapters.diffrhythm_modules import owns_modules
-from musiclora.convert.adapters.lora import state_modules
+from musiclora.conversion.architecture import FuseModel, ModelFusion
+from musiclora.conversion.merged import MergedAdapters, find_adapters
+from musiclora.conversion.verify import Converted, refuse_existing
+from musiclora.families import resolve
 from musiclora.progress import Reporter
 
 
@@ -36,21 +33,19 @@ def fuse_adapters(
         model: the base; None takes the one that the adapters record.
         to: hf or mlx.
         dtype: float32, float16 or bfloat16; None keeps the base's.
-        backend: what computes the logits before and after.
+        backend: backend for the outputs before and after.
         allow_base_mismatch: go on although the recorded base differs.
-        reporter: shows how far it is.
+        reporter: shows progress.
 
     Raises:
-        ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
+        ConvertError: they do not fit, or the float32 result differs from base and adapter; nothing is written then.
     """
-    found = _found(adapters, dora=True)
+    spec, found = find_adapters(adapters, dora=True)
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    if owns_modules(state_modules(found[0].state)):
-        result = fuse_audio(base, found, merged, destination, to, dtype, backend)
-    else:
-        result = fuse_symbolic(
-            base, found, merged, destination, to, dtype, backend, allow_base_mismatch, reporter or Reporter()
-        )
+    refuse_existing(destination)
+    fuse: FuseModel = resolve(spec.fuse_model)
+    fusion = ModelFusion(base, found, merged, destination, to, dtype, backend, allow_base_mismatch)
+    result = fuse(fusion, reporter or Reporter())
     return replace(result, notes=(*notes, *result.notes))

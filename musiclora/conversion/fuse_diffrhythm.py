@@ -1,93 +1,128 @@
-"""Audio adapters and their base: fused into one checkpoint, compared by velocity, style vectors blended."""
+"""DiffRhythm's part of `fuse`, and of the comparison of adapters: by velocity."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from musiclora.adapters import Adapter
+import numpy as np
+
 from musiclora.audio.style import STYLE_FILE, blended_style
-from musiclora.conversion.compare import FUSED_TOLERANCE, UNCOMPARED, VelocityComparison, compare_velocities
+from musiclora.conversion.architecture import CompareAdapters, FuseModel, ModelFusion
+from musiclora.conversion.compare import (
+    FUSED_TOLERANCE,
+    UNCOMPARED,
+    AdapterParts,
+    OutputComparison,
+    compare_fused,
+    compare_merged,
+)
 from musiclora.conversion.merged import MergedAdapters, Rounding
-from musiclora.conversion.verify import Converted, companion_files, withdrawn_on_failure
+from musiclora.conversion.verify import Converted, companion_files
 from musiclora.convert.adapters.lora_math import fuse_tensors
-from musiclora.convert.files.atomic import write_json
+from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.fingerprint import RECORD
-from musiclora.convert.files.safetensors_file import write_safetensors
-from musiclora.convert.models.diffrhythm import read_diffrhythm, write_diffrhythm
-from musiclora.models import BaseModel
+from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
+from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
+from musiclora.progress import Reporter, track_tensors
+
+if TYPE_CHECKING:
+    from musiclora.backends.base import Backend, FlowModel
+
+_BATCH_FRAMES = 24
 
 
-def fuse_audio(
-    base: BaseModel,
-    adapters: Sequence[Adapter],
-    merged: MergedAdapters,
-    destination: Path,
-    to: str,
-    dtype: str | None,
-    backend: str,
-) -> Converted:
-    """Add adapters to DiffRhythm and write one model folder, with the base's codec and the adapters' style beside it.
-
-    Args:
-        base: the base model's folder.
-        adapters: with their strengths; where the styles come from.
-        merged: the sum of the adapters.
-        destination: new folder.
-        to: hf or mlx.
-        dtype: of all weights; None keeps each one's.
-        backend: what computes the velocities before and after.
+def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
+    """Add adapters to DiffRhythm and write one model folder with the base's codec and the adapters' style.
 
     Raises:
-        ConvertError: they do not fit, or in float32 the fused model computes something else than base and adapter.
+        ConvertError: they do not fit, or the float32 result differs from base and adapter; nothing is written then.
     """
-    checkpoint = read_diffrhythm(base.path)
+    merged, destination = fusion.merged, fusion.destination
+    checkpoint = read_diffrhythm(fusion.base.path)
     merged.check(checkpoint.config.linear_shapes())
-    rounded = sorted({str(kind) for kind in ([dtype] if dtype else checkpoint.dtypes.values())} - {"float32"})
+    dtypes = [fusion.dtype] if fusion.dtype else checkpoint.dtypes.values()
+    rounded = sorted({str(kind) for kind in dtypes} - {"float32"})
     rounding = Rounding(rounded[0] if rounded else "float32")
-    notes = []
-    with withdrawn_on_failure(destination):
-        tensors = rounding.before(checkpoint.tensors())
-        fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=False, dora=merged.dora)
-        write_diffrhythm(destination, checkpoint.config, rounding.after(fused), to, dtype or checkpoint.dtypes)
-        notes += _copy_beside(base, adapters, destination)
-        found = VelocityComparison()
-        if merged.dora:
-            notes.append(UNCOMPARED)
-        elif merged.spec:
-            found = compare_velocities(base.path, (merged.spec, merged.state), destination, None, backend)
+    with atomic_folder(destination) as folder:
+        with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
+            tensors = rounding.before(watch(checkpoint.tensors()))
+            fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=False, dora=merged.dora)
+            kinds = fusion.dtype or checkpoint.dtypes
+            write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds)
+        notes = _copy_companions(fusion, folder) + ([UNCOMPARED] if merged.dora else [])
+        found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "velocity", _run_velocity)
         if rounded:
             notes += rounding.notes()
         else:
             found.refuse_above(FUSED_TOLERANCE, destination)
-    return Converted(
-        destination,
-        to,
-        backend=found.backend,
-        notes=tuple(notes),
-        velocity_difference=found.difference,
-        largest_velocity=found.largest,
-    )
+    return found.add_to(Converted(destination, fusion.to, notes=tuple(notes)))
 
 
-def _copy_beside(base: BaseModel, adapters: Sequence[Adapter], destination: Path) -> list[str]:
-    """Put card, codec and style beside the fused weights; what the user should know of it."""
-    notes = []
+def compare_diffrhythm_adapters(
+    base: Path, before: MergedAdapters, after: MergedAdapters, backend: str
+) -> OutputComparison:
+    """Compare the velocities of a base with one set of adapters and with another."""
+    return compare_merged(base, before, after, backend, "velocity", _run_velocity, _write_fused)
+
+
+def _run_velocity(backend: Backend, folder: Path, adapter: AdapterParts | None) -> np.ndarray:
+    """Compute the velocity of a random batch, float32 [B, T, C]."""
+    from musiclora.backends.base import FAMILIES
+
+    config = read_diffrhythm(folder).config
+    model = cast("FlowModel", backend.load(FAMILIES["audio"], folder))
+    if adapter:
+        model.inject_adapter(*adapter)
+    x, time, conditioning = _random_batch(config)
+    return model.velocity(x, time, model.prepare(conditioning), 0.0)
+
+
+def _random_batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, Arrays]:
+    """Draw two rows in which no condition is zero, so that every adapted module is tested."""
+    rng = np.random.default_rng(0)
+    frames = min(_BATCH_FRAMES, config.max_frames)
+    shape = (2, frames, config.mel_dim)
+    conditioning = {
+        "cond": rng.standard_normal(shape, np.float32),
+        "text": rng.integers(0, config.text_num_embeds + 1, shape[:2]).astype(np.int32),
+        "style": rng.standard_normal((2, CONDITION), np.float32),
+        "start_time": np.array([0.0, 0.4], np.float32),
+        "valid": np.ones(shape[:2], bool),
+    }
+    if config.duration_embedding:
+        conditioning["duration"] = np.array([1.0, 0.3], np.float32)
+    return rng.standard_normal(shape, np.float32), np.array([0.2, 0.7], np.float32), conditioning
+
+
+def _write_fused(base: Path, merged: MergedAdapters, folder: Path) -> None:
+    checkpoint = read_diffrhythm(base)
+    tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
+    write_diffrhythm(folder, checkpoint.config, tensors, "hf", "float32")
+
+
+def _copy_companions(fusion: ModelFusion, folder: Path) -> list[str]:
+    """Copy card, codec and style next to the fused weights; return notes for the user."""
+    base, notes = fusion.base, []
     for name, data in companion_files(base.path).items():
-        (destination / name).write_bytes(data)
-    names = {adapter.path.name: adapter.strength for adapter in adapters}
-    write_json(destination / RECORD, {"family": "audio", "base_model": base.name, "fused": names})
+        (folder / name).write_bytes(data)
+    strengths = {adapter.path.name: adapter.strength for adapter in fusion.adapters}
+    write_json(folder / RECORD, {"family": "audio", "base_model": base.name, "fused": strengths})
     if (base.path / "vae").is_dir():
-        shutil.copytree(base.path / "vae", destination / "vae")
+        shutil.copytree(base.path / "vae", folder / "vae")
     else:
         notes.append(f"{base.name} has no codec to copy; generate from the fused model with --vae")
-    style = blended_style(adapters)
+    style = blended_style(fusion.adapters)
     if style is not None:
-        own = (
-            destination / "style" / STYLE_FILE
-        )  # not beside the weights: the safetensors of a model folder are one model
-        own.parent.mkdir()
-        write_safetensors(own, {"style": style}, {"format": "pt"})
+        # In a folder of its own: all safetensors of a model folder are one model.
+        (folder / "style").mkdir()
+        write_safetensors(folder / "style" / STYLE_FILE, {"style": style}, {"format": "pt"})
+        own = fusion.destination / "style" / STYLE_FILE
         notes.append(f"the style vector is no weight and cannot be fused: generate with --style {own}")
     return notes
+
+
+if TYPE_CHECKING:
+    _fuse: FuseModel = fuse_diffrhythm
+    _compare: CompareAdapters = compare_diffrhythm_adapters

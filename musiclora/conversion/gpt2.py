@@ -1,38 +1,38 @@
-"""What quantising a base costs: the loss on tokens that the float model draws itself."""
+"""GPT-2's part of `convert model`: copies in another layout or dtype, quantised ones included."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musiclora.conversion.architecture import ConvertModel, IsModelSource, ModelConversion
+from musiclora.conversion.quantised_loss import measure_loss_change
 from musiclora.conversion.verify import (
     Converted,
     companion_files,
     describe_dropped,
     largest_change,
     record_with_source,
-    withdrawn_on_failure,
 )
-from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.fingerprint import RECORD
+from musiclora.convert.files.atomic import atomic_folder, write_json
+from musiclora.convert.files.fingerprint import RECORD, Watch, fingerprint_tensors
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import cast_tensor, checksum, dtype_named
 from musiclora.convert.models.gpt2 import read_checkpoint, rows_of, write_checkpoint
 from musiclora.convert.models.quantise import group_size, round_matrix
-from musiclora.errors import BackendError, ConfigError, ConvertError, join_problems
+from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint
 from musiclora.progress import Reporter, track_tensors
-
-ROWS, LENGTH = 4, 128  # of the batch that is drawn
 
 
 @dataclass(frozen=True)
 class Quantised(Converted):
-    """As Converted, with what it cost.
+    """Result of quantising a model.
 
     Attributes:
         bits: of an element.
@@ -45,120 +45,82 @@ class Quantised(Converted):
     float_loss: float | None = None
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Nats a token of two models on one batch; None where nothing could compute them."""
-
-    first: float | None = None
-    second: float | None = None
-    backend: str = ""
-
-    def words(self, what: str) -> str:
-        """The change as a note; what says which change it is."""
-        if self.first is None or self.second is None:
-            return f"{what}: no backend is at hand to measure the loss"
-        change = self.second - self.first
-        return (
-            f"{what}: loss {self.first:.4f} -> {self.second:.4f} nats a token ({change:+.4f}), "
-            f"on tokens that the float model drew, by {self.backend}"
-        )
+def is_gpt2_source(path: Path) -> bool:
+    """Tell whether a path is a folder whose config.json names GPT-2."""
+    return path.is_dir() and read_optional_json(path / "config.json").get("model_type") == "gpt2"
 
 
-def own_loss(first: Path, second: Path, backend: str = "auto") -> Losses:
-    """Losses of two symbolic models on tokens that the first one draws; empty where no backend can run.
+def convert_gpt2(conversion: ModelConversion, reporter: Reporter) -> Converted:
+    """Write a GPT-2 in another layout, read it back and compare.
 
     Raises:
-        BackendError: a backend that was asked for by name cannot run.
+        ConfigError: options of the audio family, or a quantised source or layout that cannot be quantised.
+        ConvertError: the source does not fit, or the copy reads back with other values; nothing is written then.
     """
-    from musiclora.backends.base import FAMILIES
-    from musiclora.backends.registry import choose, get_backend
-
-    try:
-        name = choose(backend)
-    except BackendError:
-        if backend != "auto":
-            raise
-        return Losses()
-    load = get_backend(name).load
-    model = load(FAMILIES["symbolic"], first)
-    batch = _drawn(model)
-    before = model.loss(batch).mean
-    del model
-    return Losses(before, load(FAMILIES["symbolic"], second).loss(batch).mean, name)
-
-
-def _drawn(model: Any) -> dict[str, np.ndarray]:
-    """A batch that the model generates from each of its first tokens, the same for every run."""
-    from musiclora.backends.base import SamplingSpec
-
-    steps = min(LENGTH, model.n_positions) - 1
-    prompts = (np.arange(ROWS, dtype=np.int32) % model.vocab_size)[:, None]
-    drawn = model.generate(prompts, SamplingSpec(), np.random.default_rng(0).random((steps, ROWS), np.float32))
-    tokens = np.concatenate([prompts, drawn], axis=1).astype(np.int32)
-    mask = np.ones(tokens.shape, bool)
-    mask[:, 0] = False
-    return {"tokens": tokens, "loss_mask": mask}
+    if conversion.causal or conversion.vae or conversion.to == "diffusers":
+        raise ConfigError("--causal, --vae and --to diffusers are for the audio family")
+    if conversion.bits and conversion.to != "mlx":
+        raise ConfigError(f"--quantize goes with --to mlx; the layout {conversion.to} holds no quantised weights")
+    return _Gpt2Copy(conversion, reporter).run()
 
 
 class _Gpt2Copy:
     """One conversion of a GPT-2."""
 
-    def __init__(
-        self, path: Path, destination: Path, to: str, dtype: str | None, bits: int | None, out: Reporter
-    ) -> None:
-        self._path, self._destination, self._to, self._bits, self._out = path, destination, to, bits, out
-        self._checkpoint = read_checkpoint(path)
-        self._kept = dtype or self._checkpoint.dtype
-        if bits and self._checkpoint.bits:
-            raise ConfigError(f"{path}: is quantised already; give the float model that it was made from")
+    def __init__(self, conversion: ModelConversion, reporter: Reporter) -> None:
+        self._conversion, self._reporter = conversion, reporter
+        self._checkpoint = read_checkpoint(conversion.source)
+        self._dtype = conversion.dtype or self._checkpoint.dtype
+        if conversion.bits and self._checkpoint.bits:
+            raise ConfigError(f"{conversion.source}: is quantised already; give the float model that it was made from")
 
-    def convert(self) -> Converted:
+    def run(self) -> Converted:
         """Write, read back, compare."""
-        checkpoint = self._checkpoint
+        wanted, checkpoint = self._conversion, self._checkpoint
         notes = describe_dropped(checkpoint.dropped)
-        if self._to == "mlx" and (problems := checkpoint.config.mlx_lm_differs()):
+        if wanted.to == "mlx" and (problems := checkpoint.config.mlx_lm_differs()):
             notes.append(f"for musiclora's MLX backend only; mlx-lm refuses it, it lacks: {join_problems(problems)}")
         if checkpoint.bits:
-            notes.append(f"de-quantised: the {checkpoint.bits}-bit values of the source are written as {self._kept}")
-        with self._shown("reading") as watch:
-            before = checkpoint_fingerprint(self._path, watch)
-        record = record_with_source(self._path, before)
-        files = companion_files(self._path) | {RECORD: _json(record)}
-        with withdrawn_on_failure(self._destination):
-            with self._shown("writing") as watch:
+            notes.append(f"de-quantised: the {checkpoint.bits}-bit values of the source are written as {self._dtype}")
+        with self._track("reading") as watch:
+            before = checkpoint_fingerprint(wanted.source, watch)
+        record = record_with_source(wanted.source, before)
+        files = companion_files(wanted.source)
+        with atomic_folder(wanted.destination) as folder:
+            with self._track("writing") as watch:
                 write_checkpoint(
-                    self._destination,
+                    folder,
                     checkpoint.config,
                     watch(checkpoint.tensors()),
-                    self._to,
-                    dtype=self._kept,
-                    bits=self._bits,
+                    wanted.to,
+                    dtype=self._dtype,
+                    bits=wanted.bits,
                     extra_files=files,
                 )
-            with self._shown("checking") as watch:
-                after = checkpoint_fingerprint(self._destination, watch)
-            write_json(self._destination / RECORD, record | {"fingerprint": {"weights": after["weights"]}})
-            return self._proven(before["weights"], after["weights"], notes)
+            with self._track("checking") as watch:
+                after = fingerprint_tensors(watch(read_checkpoint(folder).tensors()))
+            write_json(folder / RECORD, record | {"fingerprint": {"weights": after}})
+            if wanted.bits:
+                return self._check_quantised(folder, wanted.bits, notes)
+            return self._check_copy(folder, before["weights"], after, notes)
 
-    def _proven(self, before: str, after: str, notes: list[str]) -> Converted:
-        if self._bits:
-            return self._quantised(self._bits, notes)
+    def _check_copy(self, folder: Path, before: str, after: str, notes: list[str]) -> Converted:
+        wanted = self._conversion
         if after == before:
             notes.append(f"every weight is bit for bit the same (fingerprint {after[:8]})")
-        elif self._kept == self._checkpoint.dtype:
+        elif self._dtype == self._checkpoint.dtype:
             raise ConvertError(
-                f"{self._destination}: the copy's fingerprint differs from the source's; it was withdrawn"
+                f"{wanted.destination}: the copy's fingerprint differs from the source's; it was withdrawn"
             )
         else:
-            dtype = dtype_named(self._kept)
-            change = self._largest_change(lambda name, array: cast_tensor(name, array, dtype))
-            notes.append(
-                f"rounded from {self._checkpoint.dtype} to {self._kept}: the largest change of a weight is {change:.3g}"
-            )
-        return Converted(self._destination, self._to, notes=tuple(notes))
+            dtype = dtype_named(self._dtype)
+            change = self._largest_change(folder, lambda name, array: cast_tensor(name, array, dtype))
+            dtypes = f"from {self._checkpoint.dtype} to {self._dtype}"
+            notes.append(f"rounded {dtypes}: the largest change of a weight is {change:.3g}")
+        return Converted(wanted.destination, wanted.to, notes=tuple(notes))
 
-    def _quantised(self, bits: int, notes: list[str]) -> Converted:
-        dtype = dtype_named(self._kept)
+    def _check_quantised(self, folder: Path, bits: int, notes: list[str]) -> Converted:
+        wanted, dtype = self._conversion, dtype_named(self._dtype)
 
         def expected(name: str, array: np.ndarray) -> np.ndarray:
             rows = rows_of(name, array, "mlx")
@@ -166,18 +128,18 @@ class _Gpt2Copy:
                 return cast_tensor(name, array, dtype)
             return rows_of(name, round_matrix(rows, bits, dtype), "mlx")
 
-        change = self._largest_change(expected)
+        change = self._largest_change(folder, expected)
         notes.append(f"quantised to {bits} bits an element: the largest change of a weight is {change:.3g}")
         shapes = self._checkpoint.config.tensor_shapes()
         wide = [n for n, s in shapes.items() if len(s) == 2 and not group_size(rows_of(n, np.empty(s), "mlx").shape)]
         if wide:
-            notes.append(f"left in {self._kept}, rows of no multiple of 32 values: {join_problems(wide)}")
-        notes.append(f"left in {self._kept}: layer norms and biases")
-        losses = own_loss(self._path, self._destination)
-        notes.append(losses.words(f"quantised to {bits} bits"))
+            notes.append(f"left in {self._dtype}, rows of no multiple of 32 values: {join_problems(wide)}")
+        notes.append(f"left in {self._dtype}: layer norms and biases")
+        losses = measure_loss_change(wanted.source, folder)
+        notes.append(losses.describe(f"quantised to {bits} bits"))
         return Quantised(
-            self._destination,
-            self._to,
+            wanted.destination,
+            wanted.to,
             backend=losses.backend,
             notes=tuple(notes),
             bits=bits,
@@ -185,24 +147,25 @@ class _Gpt2Copy:
             float_loss=losses.first,
         )
 
-    def _largest_change(self, expected: Callable[[str, np.ndarray], np.ndarray]) -> float:
-        """Largest change of a value; the copy must hold exactly what expected makes of each source tensor."""
+    def _largest_change(self, folder: Path, expected: Callable[[str, np.ndarray], np.ndarray]) -> float:
+        """Find the largest change of a value; the copy must hold exactly the expected form of each source tensor."""
         sums: dict[str, int] = {}
         largest = 0.0
         for name, array in self._checkpoint.tensors():
             new = expected(name, array)
             sums[name] = checksum(new)
             largest = max(largest, largest_change(array, new))
-        copy = read_checkpoint(self._destination)
-        if wrong := [name for name, array in copy.tensors() if checksum(array) != sums[name]]:
+        if wrong := [name for name, array in read_checkpoint(folder).tensors() if checksum(array) != sums[name]]:
             raise ConvertError(
-                f"{self._destination}: reads back with other values ({join_problems(wrong)}); it was withdrawn"
+                f"{self._conversion.destination}: reads back with other values ({join_problems(wrong)}); "
+                "it was withdrawn"
             )
         return largest
 
-    def _shown(self, what: str) -> Any:
-        return track_tensors(self._out, what, self._checkpoint.config.tensor_shapes())
+    def _track(self, what: str) -> AbstractContextManager[Watch]:
+        return track_tensors(self._reporter, what, self._checkpoint.config.tensor_shapes())
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+if TYPE_CHECKING:
+    _convert: ConvertModel = convert_gpt2
+    _is_source: IsModelSource = is_gpt2_source

@@ -1,28 +1,48 @@
-"""Several adapters merged into one update, and the rounding of a fused checkpoint."""
+"""Sum of several adapters, and the rounding error of a fused checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from musiclora.adapters import Adapter, combine_adapters
+from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
 from musiclora.conversion.verify import largest_change
-from musiclora.convert.adapters.lora import LoraSpec, check_state, state_shapes
+from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora
-from musiclora.convert.files.safetensors_file import Arrays, cast_tensor, dtype_named
+from musiclora.convert.files.safetensors_file import Arrays, Tensors, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
 from musiclora.convert.models.quantise import group_size, round_matrix
+from musiclora.errors import ConvertError
+from musiclora.families import FamilySpec, spec_of_modules
+
+
+def find_adapters(texts: Sequence[str], *, dora: bool = False) -> tuple[FamilySpec, list[Adapter]]:
+    """Read adapters given as PATH or PATH:STRENGTH, and find the record of their architecture.
+
+    Args:
+        texts: at least one adapter.
+        dora: accept DoRA adapters.
+
+    Raises:
+        ConvertError: adapters of different architectures.
+    """
+    found = [find_adapter(*parse_adapter(text), dora=dora) for text in texts]
+    specs = list(dict.fromkeys(spec_of_modules(state_modules(adapter.state)) for adapter in found))
+    if len(specs) > 1:
+        names = ", ".join(f"{spec.family} ({spec.architecture})" for spec in specs)
+        raise ConvertError(f"these adapters are for different families: {names}")
+    return specs[0], found
 
 
 @dataclass(frozen=True)
 class MergedAdapters:
-    """Several adapters as what is added to a base.
+    """Update of a base by several adapters.
 
     Attributes:
-        spec, state: the sum of the plain LoRA adapters; None and empty where there are none.
-        dora: the DoRA adapters, whose change depends on the base's weights.
+        spec, state: sum of the plain LoRA adapters; None and empty where there are none.
+        dora: DoRA adapters, whose change depends on the base's weights.
     """
 
     spec: LoraSpec | None
@@ -42,7 +62,12 @@ class MergedAdapters:
         return cls(spec, state, dora)
 
     def check(self, linear_shapes: Mapping[str, tuple[int, int]]) -> None:
-        """Compare with the modules of a base; raises ConvertError or ConfigError where they do not fit."""
+        """Compare with the modules of a base.
+
+        Raises:
+            ConfigError: a target that matches nothing.
+            ConvertError: arrays that do not fit.
+        """
         parts = [(part.spec, part.state) for part in self.dora] + ([(self.spec, self.state)] if self.spec else [])
         for spec, state in parts:
             check_state(state, state_shapes(spec, linear_shapes), "the adapters")
@@ -50,45 +75,48 @@ class MergedAdapters:
 
 @dataclass
 class Rounding:
-    """What is lost where fused weights are stored in fewer bits, gathered while they stream by.
+    """Rounding error of fused weights, accumulated while they stream by.
 
     Attributes:
-        dtype: what the fused weights are stored in.
-        bits: of the base's quantised matrices, None where there are none.
+        dtype: stored dtype of the fused weights.
+        bits: of the base's quantised matrices; None where there are none.
     """
 
     dtype: str
     bits: int | None = None
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
-    _lost: float = 0.0
-    _update: float = 0.0
-    _step: float = 0.0
+    _lost_square: float = 0.0
+    _update_square: float = 0.0
+    _largest_step: float = 0.0
 
-    def before(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    def before(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
+        """Pass the base's tensors through on their way to fusing."""
         for name, array in tensors:
             self._base = array
             yield name, array
 
-    def after(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    def after(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
+        """Pass the fused tensors through and measure how rounding changes them."""
         kept = dtype_named(self.dtype)
         for name, array in tensors:
             if array is not self._base and self.dtype != "float32":
-                self._update += _square(array - self._base.astype(np.float32))
-                self._lost += _square(cast_tensor(name, array, kept).astype(np.float32) - array)
+                self._update_square += _sum_of_squares(array - self._base.astype(np.float32))
+                self._lost_square += _sum_of_squares(cast_tensor(name, array, kept).astype(np.float32) - array)
             if array is not self._base and self.bits:
-                self._step = max(self._step, _step(rows_of(name, array, "mlx"), self.bits))
+                self._largest_step = max(self._largest_step, _quantisation_step(rows_of(name, array, "mlx"), self.bits))
             yield name, array
 
     def notes(self) -> list[str]:
-        """In words; empty where nothing is lost."""
+        """Describe the error; empty where nothing is lost."""
         notes = []
         if self.bits:
             notes.append(
                 f"the {self.bits}-bit base was de-quantised and the update added in float32; quantising the result "
-                f"again (convert model --quantize {self.bits}) would change an adapted weight by up to {self._step:.3g}"
+                f"again (convert model --quantize {self.bits}) would change an adapted weight by up to "
+                f"{self._largest_step:.3g}"
             )
         if self.dtype != "float32":
-            share = (self._lost / self._update) ** 0.5 if self._update else 0.0
+            share = (self._lost_square / self._update_square) ** 0.5 if self._update_square else 0.0
             notes.append(
                 f"the fused weights are rounded to {self.dtype}, which changes them by {100 * share:.2g} % of the "
                 "update; --dtype float32 keeps it whole"
@@ -96,10 +124,10 @@ class Rounding:
         return notes
 
 
-def _step(rows: np.ndarray, bits: int) -> float:
-    """Largest change of a value by quantising; 0 where the matrix would stay as it is."""
+def _quantisation_step(rows: np.ndarray, bits: int) -> float:
+    """Compute the largest change of a value by quantising; 0 where the matrix would stay as it is."""
     return largest_change(round_matrix(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
 
 
-def _square(array: np.ndarray) -> float:
+def _sum_of_squares(array: np.ndarray) -> float:
     return float(np.square(array, dtype=np.float64).sum())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musiclora.conversion.gpt2 import _Gpt2Copy
-from musiclora.conversion.verify import Converted
-from musiclora.convert.files.weight_files import read_json
-from musiclora.errors import ConfigError
+from musiclora.conversion.architecture import ConvertModel, IsModelSource, ModelConversion
+from musiclora.conversion.verify import Converted, refuse_existing
+from musiclora.convert.files.checkpoint_source import open_source
+from musiclora.convert.files.json_file import read_optional_json
+from musiclora.errors import ConvertError, join_problems
+from musiclora.families import SPECS, FamilySpec, resolve
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
 
 def convert_model(
-    source: str,
+    source: str | Path,
     destination: Path,
     to: str,
     dtype: str | None = None,
@@ -23,35 +25,55 @@ def convert_model(
     bits: int | None = None,
     reporter: Reporter | None = None,
 ) -> Converted:
-    """Write a model of either family in another layout.
+    """Write a model in another layout; its architecture is recognised from the source.
 
     Args:
-        source: bundled, a Hub id, a folder, or a file of the audio family.
+        source: bundled, a Hub id, a folder or a file.
         destination: new folder.
         to: hf, mlx or (the audio codec) diffusers.
         dtype: float32, float16 or bfloat16; None keeps the source's.
         causal: the audio weights are of the v1.0 line.
         vae: the audio family's codec, to go into the same folder.
         bits: quantise to 4 or 8 bits an element (symbolic, to mlx).
-        reporter: shows how far it is.
+        reporter: shows progress.
 
     Raises:
-        ConvertError: the source does not fit, or the copy reads back with other values; nothing is left then.
+        ConfigError: options that the architecture does not have.
+        ConvertError: the source does not fit, or the copy reads back with other values; nothing is written then.
     """
-    out = reporter or Reporter()
     path = Path(source).expanduser()
-    path = path if path.exists() else find_model(source, "").path
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ConfigError(f"{destination} exists already; remove it or choose another name")
-    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    if path.is_file() or config.get("model_type", "oobleck") in ("diffrhythm", "oobleck"):
-        from musiclora.conversion.diffrhythm import convert_audio
+    path = path if path.exists() else find_model(str(source), "").path
+    refuse_existing(destination)
+    convert: ConvertModel = resolve(_recognise_source(path).convert_model)
+    return convert(ModelConversion(path, destination, to, dtype, causal, vae, bits), reporter or Reporter())
 
-        if bits:
-            raise ConfigError("--quantize is for the symbolic family; the audio family's weights stay float")
-        return convert_audio(path, destination, to, dtype, causal, vae, out)
-    if causal or vae or to == "diffusers":
-        raise ConfigError("--causal, --vae and --to diffusers are for the audio family")
-    if bits and to != "mlx":
-        raise ConfigError(f"--quantize goes with --to mlx; the layout {to} holds no quantised weights")
-    return _Gpt2Copy(path, destination, to, dtype, bits, out).convert()
+
+def _recognise_source(path: Path) -> FamilySpec:
+    """Find the record of a source's architecture, by its config.json or else by its tensors.
+
+    A folder of an unknown architecture counts as the first record's: its reader then says what is wrong.
+
+    Raises:
+        ConvertError: an adapter, or tensors that no architecture knows.
+    """
+    config = read_optional_json(path / "config.json") if path.is_dir() else {}
+    if "model_type" in config:
+        return _find_owner(path) or SPECS[0]
+    names = open_source(path).layout
+    if any(".lora_" in name for name in names):
+        raise ConvertError(f"{path}: an adapter; turn it into another format with `musiclora convert adapter`")
+    if spec := _find_owner(path):
+        return spec
+    known = ", ".join(spec.architecture for spec in SPECS)
+    raise ConvertError(
+        f"{path}: no model of a known architecture ({known}; a GPT-2 is a folder with config.json); "
+        f"its tensors: {join_problems(sorted(names)[:4])}"
+    )
+
+
+def _find_owner(path: Path) -> FamilySpec | None:
+    for spec in SPECS:
+        is_source: IsModelSource = resolve(spec.is_model_source)
+        if is_source(path):
+            return spec
+    return None

@@ -1,11 +1,8 @@
-"""Checks of what was written, and its withdrawal where one fails."""
+"""Results of conversion jobs, checks of written files, and the files that travel with a model."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.lora_math import Part, update_difference
-from musiclora.convert.files.atomic import new_parents_of
 from musiclora.convert.files.fingerprint import RECORD, recorded_source
-from musiclora.convert.files.weight_files import read_json
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.errors import ConfigError, ConvertError
 
-# Files that belong to a model and travel with it; weights and records are written anew.
-_BESIDE = (
+# Files that travel with a model; its weights and record are written again.
+_COMPANIONS = (
     "README.md",
     "LICENSE",
     "LICENSE.txt",
@@ -31,24 +27,24 @@ _BESIDE = (
     "tokenizer_config.json",
     "vocab.json",
 )
-_MAX_BESIDE = 100_000_000  # bytes
-_BLOCK = 1 << 18  # values
+_MAX_COMPANION_BYTES = 100_000_000
+_BLOCK_VALUES = 1 << 18  # fits the processor's cache
 UPDATE_TOLERANCE = 1e-6  # relative: a value rounded once to float32, with room
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a job wrote.
+    """Result of a conversion job.
 
     Attributes:
-        path: the new folder.
-        kind: what it is, such as `mlx` or `peft`.
+        path: the new folder or file.
+        kind: its layout or format, such as `mlx` or `peft`.
         update_difference: largest difference between the updates before and after, relative; None for plain weights.
         logit_difference: largest absolute difference of logits on one batch; None where no backend or model is at hand.
-        largest_logit: what that is to be compared with.
-        velocity_difference, largest_velocity: the same for the audio family's model, whose output is a velocity.
-        backend: what computed the logits, "" where nothing did.
-        notes: what the user should know.
+        largest_logit: largest absolute logit of that batch.
+        backend: backend that computed the outputs, "" where none did.
+        notes: remarks for the user.
+        velocity_difference, largest_velocity: as for logits, of an audio model, whose output is a velocity.
     """
 
     path: Path
@@ -62,11 +58,11 @@ class Converted:
     largest_velocity: float | None = None
 
 
-def same_update(before: Sequence[Part], after: Sequence[Part]) -> float:
-    """Relative difference between what adapters add to the weights before and after.
+def check_update(before: Sequence[Part], after: Sequence[Part]) -> float:
+    """Compute the relative difference between the updates of adapters before and after.
 
     Raises:
-        ConvertError: it is more than rounding.
+        ConvertError: a difference beyond rounding.
     """
     difference = update_difference(before, after)
     if not difference <= UPDATE_TOLERANCE:
@@ -77,45 +73,40 @@ def same_update(before: Sequence[Part], after: Sequence[Part]) -> float:
 
 
 def largest_change(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest absolute difference of two arrays of one shape, in float32."""
+    """Compute the largest absolute difference of two arrays of one shape, in float32."""
     flat, other = (np.ascontiguousarray(array).reshape(-1) for array in (first, second))
     largest = 0.0
-    for start in range(0, flat.size, _BLOCK):  # the float32 copies stay in the processor's cache
-        change = flat[start : start + _BLOCK].astype(np.float32)
-        change -= other[start : start + _BLOCK]
+    for start in range(0, flat.size, _BLOCK_VALUES):  # the float32 copies stay in the processor's cache
+        change = flat[start : start + _BLOCK_VALUES].astype(np.float32)
+        change -= other[start : start + _BLOCK_VALUES]
         largest = max(largest, float(np.abs(change, out=change).max()))
     return largest
 
 
 def companion_files(folder: Path) -> dict[str, bytes]:
-    """Tokenizer, card and licence files of a folder, to be written beside what is made from it."""
-    paths = [folder / name for name in _BESIDE]
-    return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= _MAX_BESIDE}
+    """Read the tokenizer, card and licence files of a folder."""
+    paths = [folder / name for name in _COMPANIONS]
+    return {
+        path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= _MAX_COMPANION_BYTES
+    }
 
 
-@contextmanager
-def withdrawn_on_failure(destination: Path) -> Iterator[None]:
-    """Remove what was written if a check fails; refuse a destination that exists, so that nothing older is lost."""
+def refuse_existing(destination: Path) -> None:
+    """Raise ConfigError if a file or a filled folder is at the destination."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"{destination} exists already; remove it or choose another name")
-    with new_parents_of(destination):
-        try:
-            yield
-        except BaseException:
-            shutil.rmtree(destination, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                destination.unlink(missing_ok=True)
-            raise
 
 
 def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> dict[str, Any]:
-    """The record of a folder's copy: of a chain of conversions the first source counts, so that its adapters fit.
+    """Build the record of a folder's copy, which names the first source of a chain of conversions.
+
+    Adapters of that source then fit the copy.
 
     Args:
-        folder: the source.
-        fingerprint: the source's; None where its copy has the same.
+        folder: folder of the source.
+        fingerprint: fingerprint of the source; None where the copy has the same.
     """
-    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    record = read_optional_json(folder / RECORD)
     first = recorded_source(record, fingerprint["weights"] if fingerprint else None)
     if not first and fingerprint:
         first = {key: value for key, value in fingerprint.items() if not key.startswith("source_")}
@@ -125,7 +116,7 @@ def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> d
 
 
 def describe_dropped(dropped: Mapping[str, str]) -> list[str]:
-    """Notes on names that were dropped, by their reason, counted where there are many of one kind."""
+    """Format notes on dropped names, grouped by reason and counted."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in dropped.items():
         by_reason.setdefault(reason, []).append(name)

@@ -26,11 +26,12 @@ from musiclora.convert.models.diffrhythm import DiffRhythmConfig, write_diffrhyt
 CODE = """
 import sys, time
 from pathlib import Path
-from musiclora.conversion.diffrhythm import convert_audio
+import musiclora.conversion.diffrhythm  # before the measurement
+from musiclora.conversion.model import convert_model
 def peak():  # kB; getrusage would count the parent's peak, which survives exec
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before, start = peak(), time.perf_counter()
-convert_audio(Path(sys.argv[1]), Path(sys.argv[2]), "mlx")
+convert_model(Path(sys.argv[1]), Path(sys.argv[2]), "mlx")
 print(time.perf_counter() - start, peak() - before)
 """
 

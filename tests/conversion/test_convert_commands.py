@@ -1,5 +1,6 @@
 """`musiclora convert`, `fuse` and `blend`, from the command line down, on GPT-2."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,12 @@ from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
-from musiclora.conversion import adapter as adapter_conversion
 from musiclora.conversion import fuse_gpt2 as fusing
+from musiclora.convert.adapters.adapter import LoraAdapter
+from musiclora.convert.adapters.formats import WRITERS
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import fuse_tensors, update_difference
-from musiclora.convert.adapters.mlx_lm import read_mlx_lm
+from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
@@ -119,14 +121,14 @@ def test_without_any_backend_the_update_is_still_compared() -> None:
 
 @pytest.mark.usefixtures("work", "no_backend")
 def test_an_adapter_that_would_compute_something_else_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(folder: Path, spec: LoraSpec, state: Any, **options: Any) -> None:
+    def wrong(folder: Path, adapter: LoraAdapter) -> None:
         # The trap: on a square target the swapped and transposed pair has the same shapes.
         name = "transformer.h.0.attn.c_proj.lora_"
-        a, b = state[f"{name}A.weight"], state[f"{name}B.weight"]
-        write_mlx_lm(folder, spec, state | {f"{name}A.weight": b.T, f"{name}B.weight": a.T}, **options)
+        a, b = adapter.state[f"{name}A.weight"], adapter.state[f"{name}B.weight"]
+        swapped = adapter.state | {f"{name}A.weight": b.T, f"{name}B.weight": a.T}
+        write_mlx_lm(folder, dataclasses.replace(adapter, state=swapped))
 
-    write_mlx_lm = adapter_conversion.write_mlx_lm
-    monkeypatch.setattr(adapter_conversion, "write_mlx_lm", wrong)
+    monkeypatch.setitem(WRITERS, "mlx-lm", wrong)
     fails("differs from the original", "convert", "adapter", "a1", "out", "--to", "mlx-lm")
 
 

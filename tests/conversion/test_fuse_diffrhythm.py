@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from click.testing import CliRunner
 
 from musiclora.audio.style import read_style
 from musiclora.cli import main
-from musiclora.conversion.compare import compare_velocities
+from musiclora.conversion.compare import compare_outputs
+from musiclora.conversion.fuse_diffrhythm import _run_velocity
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
@@ -76,6 +78,12 @@ def make_adapter(folder, seed, rank=3, style=None, config=CONFIG):
     return folder
 
 
+def compare_alone(first, second, backend):
+    """Compare the velocities of two models without adapters."""
+    run = partial(_run_velocity, adapter=None)
+    return compare_outputs(partial(run, folder=first), partial(run, folder=second), backend, "velocity")
+
+
 @pytest.fixture
 def base(tmp_path):
     return make_base(tmp_path / "base")
@@ -123,7 +131,7 @@ def test_fusing_computes_what_base_and_adapters_compute(layout, base, adapters, 
         # Two sums over a rank of a few, their scales, and the base's weight.
         expected = before[f"{module}.weight"] + update
         tolerance.assert_near(after[f"{module}.weight"], expected, tolerance.rounding(2 * 8, 2 * expected), module)
-    alone = compare_velocities(base, None, tmp_path / "fused", None, backend_name)
+    alone = compare_alone(base, tmp_path / "fused", backend_name)
     assert alone.difference > 100 * done["velocity_difference"]
 
 
@@ -253,8 +261,8 @@ def test_a_wrongly_converted_adapter_is_withdrawn(base, adapters, any_backend, t
         key = "transformer_blocks.0.self_attn.q_proj.lora_A.weight"
         return replace(adapter, state={**adapter.state, key: 2 * adapter.state[key]})
 
-    monkeypatch.setitem(conversion._READERS, "peft", wrong)
-    monkeypatch.setattr(conversion, "same_update", lambda *parts: 0.0)  # only the model's output is to tell
+    monkeypatch.setitem(conversion.READERS, "peft", wrong)
+    monkeypatch.setattr(conversion, "check_update", lambda *parts: 0.0)  # only the model's output is to tell
     monkeypatch.setattr(conversion, "read_adapter", lambda source: (adapters[0], read_peft(adapters[0])))
     result = call("convert", "adapter", adapters[0], "out", "--to", "peft", "--model", base, "--backend", any_backend)
     refused(result, "velocity differs", "withdrawn")
@@ -275,6 +283,8 @@ def test_the_first_model_is_let_go_before_the_second_is_loaded(base, any_backend
     real, alive, seen = registry.get_backend(any_backend), [], []
 
     class Watched:
+        name = any_backend
+
         def load(self, *arguments):
             seen.append(sum(ref() is not None for ref in alive))
             model = real.load(*arguments)
@@ -282,5 +292,5 @@ def test_the_first_model_is_let_go_before_the_second_is_loaded(base, any_backend
             return model
 
     monkeypatch.setattr(registry, "get_backend", lambda name: Watched())
-    compare_velocities(base, None, base, None, any_backend)
+    compare_alone(base, base, any_backend)
     assert seen == [0, 0]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musiclora.conversion.adapter import convert_adapter
+from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft
@@ -85,7 +86,7 @@ def test_adapters_go_to_mlx_lm_and_back_for_any_targets_ranks_and_scales(data: s
     state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        write_mlx_lm(path / "m", spec, state, base_model="b")
+        write_mlx_lm(path / "m", LoraAdapter.from_spec(spec, state, "b"))
         found = read_mlx_lm(path / "m")
         write_peft(path / "p", found.spec, found.state, base_model="b")
         back = read_peft(path / "p")
@@ -183,7 +184,9 @@ def test_every_module_keeps_a_rank_a_scale_and_a_length_of_its_own(
     kept = lengths if dora else {}
     with tempfile.TemporaryDirectory() as folder:
         last = Path(folder) / "0"
-        write_peft(last, spec, state, base_model="", own=own, magnitudes=kept, task_type=None, fan_in_fan_out=False)
+        write_peft(
+            last, spec, state, base_model="", rank_scales=own, magnitudes=kept, task_type=None, fan_in_fan_out=False
+        )
         for k, to in enumerate([*route, "peft"], 1):
             new = Path(folder) / (f"{k}.safetensors" if to == "kohya" else str(k))
             assert convert_adapter(str(last), new, to).update_difference == pytest.approx(0, abs=1e-15)

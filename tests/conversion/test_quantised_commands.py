@@ -89,12 +89,13 @@ def test_quantising_where_it_cannot_be_is_one_line_and_leaves_nothing() -> None:
     done("convert", "model", "base", "q", "--to", "mlx", "--quantize", "4")
     narrow = Gpt2Config(29, 8, 12, 1, 2, 48)
     write_checkpoint(Path("narrow"), narrow, fresh_tensors(narrow, 0), "hf")
-    Path("audio.pt").write_bytes(b"")
+    Path("audio").mkdir()
+    Path("audio/config.json").write_text('{"model_type": "diffrhythm"}')
     for source, to, named in (
         ("base", "hf", "goes with --to mlx"),
         ("q", "mlx", "quantised already"),
         ("narrow", "mlx", "multiple of 32"),
-        ("audio.pt", "mlx", "for the symbolic family"),
+        ("audio", "mlx", "for the symbolic family"),
     ):
         result = run("convert", "model", source, "out", "--to", to, "--quantize", "4")
         assert result.exit_code == 2

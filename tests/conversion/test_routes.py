@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musiclora.conversion.diffrhythm import convert_audio
+from musiclora.conversion.model import convert_model
 from musiclora.convert.files.safetensors_file import dtype_named
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck, write_oobleck
@@ -71,7 +71,7 @@ def test_the_transformer(
         last = Path(folder) / "0"
         write_diffrhythm(last, config, tensors.items(), "hf", dtype)
         for k, to in enumerate([*route, "hf"], 1):
-            convert_audio(last, Path(folder) / str(k), to)
+            convert_model(last, Path(folder) / str(k), to)
             last = Path(folder) / str(k)
         for name in ("model.safetensors", "config.json"):
             assert (last / name).read_bytes() == (Path(folder) / "0" / name).read_bytes()
@@ -107,7 +107,7 @@ def test_the_codec(
         write_oobleck(last, config, tensors.items(), "hf", dtype, weight_norm=normed)
         wanted = {name: np.asarray(a, np.float32) for name, a in read_oobleck(last).tensors()}
         for k, to in enumerate(route, 1):
-            convert_audio(last, Path(folder) / str(k), to)
+            convert_model(last, Path(folder) / str(k), to)
             last = Path(folder) / str(k)
         back = read_oobleck(last)
         assert back.config == config

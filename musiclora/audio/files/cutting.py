@@ -15,7 +15,7 @@ from musiclora.audio.files.health import SILENCE, AudioHealth, group_notes, meas
 from musiclora.audio.files.segments import CHANNELS, RATE, Names, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.weight_files import read_json
+from musiclora.convert.files.json_file import read_json
 from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, join_problems
 from musiclora.progress import Reporter
 

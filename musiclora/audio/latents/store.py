@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.files.atomic import write_json
+from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
-from musiclora.convert.files.weight_files import read_json
 from musiclora.errors import ConvertError, DataError
 
 INDEX = "index.json"

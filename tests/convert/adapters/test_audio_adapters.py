@@ -11,6 +11,7 @@ import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter, read_adapter
+from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import read_kohya, write_kohya
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
@@ -72,7 +73,7 @@ def test_peft_to_others_and_back_keeps_every_value_the_scale_and_the_record(
 def test_kohya_names_are_flat_and_carry_alpha(tmp_path: Path) -> None:
     spec = SPECS["the published recipe"]
     state = random_state(spec)
-    write_kohya(tmp_path / "k.safetensors", spec, state, base_model="b")
+    write_kohya(tmp_path / "k.safetensors", LoraAdapter.from_spec(spec, state, "b"))
     stored = read_safetensors(tmp_path / "k.safetensors")
     name = "lora_unet_transformer_blocks_1_self_attn_q_proj"
     assert np.array_equal(
@@ -145,7 +146,7 @@ def test_vanilla_peft_loads_a_converted_audio_adapter_and_computes_the_same_upda
     torch, peft = require("torch"), require("peft")
     spec = LoraSpec(3, 5.0, 0.0, ("q_proj", "up_proj"))
     state = random_state(spec)
-    write_kohya(tmp_path / "k.safetensors", spec, state, base_model="b")
+    write_kohya(tmp_path / "k.safetensors", LoraAdapter.from_spec(spec, state, "b"))
     convert_adapter(str(tmp_path / "k.safetensors"), tmp_path / "p", "peft")
     model = torch.nn.Module()
     for name, (out, inputs) in CONFIG.linear_shapes().items():
@@ -241,7 +242,7 @@ def test_formats_of_the_other_family_are_refused_and_nothing_is_written(tmp_path
     with pytest.raises(ConfigError, match="it can become peft, mlx-lm, not kohya"):
         convert_adapter(str(tmp_path / "g"), tmp_path / "out", "kohya")
     with pytest.raises(ConvertError, match="not linear layers of DiffRhythm"):
-        write_diffusers(tmp_path / "out", LoraSpec(2, 1.0, 0.0, ("c_attn",)), gpt2, base_model="")
+        write_diffusers(tmp_path / "out", LoraAdapter.from_spec(LoraSpec(2, 1.0, 0.0, ("c_attn",)), gpt2))
     assert not (tmp_path / "out").exists()
 
 

@@ -70,9 +70,8 @@ def test_every_format_holds_it_and_the_velocity_of_both_is_compared(to: str, any
 
 def test_the_names_are_those_that_each_formats_tools_write() -> None:
     adapter = read_peft(Path("a"))
-    common = {"base_model": "b", "magnitudes": adapter.magnitudes}
-    write_kohya(Path("k.safetensors"), SPEC, adapter.state, **common)
-    write_diffusers(Path("d"), SPEC, adapter.state, **common)
+    write_kohya(Path("k.safetensors"), adapter)
+    write_diffusers(Path("d"), adapter)
     kohya, diffusers = read_safetensors(Path("k.safetensors")), read_safetensors(Path("d") / FILE)
     assert np.array_equal(kohya[f"{FLAT}.dora_scale"], adapter.magnitudes[Q][:, None])
     assert np.array_equal(diffusers[f"transformer.{Q}.lora_magnitude_vector"], adapter.magnitudes[Q])
@@ -82,7 +81,7 @@ def test_the_names_are_those_that_each_formats_tools_write() -> None:
 
 def test_what_does_not_make_a_whole_adapter_is_named() -> None:
     adapter = read_peft(Path("a"))
-    write_kohya(Path("k.safetensors"), SPEC, adapter.state, base_model="", magnitudes=adapter.magnitudes)
+    write_kohya(Path("k.safetensors"), adapter)
     arrays = read_safetensors(Path("k.safetensors"))
     # The lengths of a square matrix's columns: as many values, another meaning.
     write_safetensors(Path("t.safetensors"), arrays | {f"{FLAT}.dora_scale": arrays[f"{FLAT}.dora_scale"].T})

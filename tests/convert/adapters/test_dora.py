@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
+from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
@@ -235,14 +236,18 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert np.array_equal(fused, np.diag([1.0, 0.0, 1.0]))
 
 
-@pytest.mark.parametrize("writer", [write_peft, write_mlx_lm], ids=["peft", "mlx-lm"])
-def test_magnitudes_that_do_not_fit_are_named_together_and_nothing_is_written(tmp_path: Path, writer: object) -> None:
+@pytest.mark.parametrize("to", ["peft", "mlx-lm"])
+def test_magnitudes_that_do_not_fit_are_named_together_and_nothing_is_written(tmp_path: Path, to: str) -> None:
     state, lengths = random_adapter()
     names = list(lengths)
     wrong = {n: v for n, v in lengths.items() if n != names[0]} | {"x": np.ones(3), names[1]: np.ones(2)}
     wrong[names[2]] = np.full(CONFIG.n_inner, np.nan)
+    write = {
+        "peft": lambda: write_peft(tmp_path / "a", SPEC, state, base_model="", magnitudes=wrong),
+        "mlx-lm": lambda: write_mlx_lm(tmp_path / "a", LoraAdapter.from_spec(SPEC, state, magnitudes=wrong)),
+    }
     with pytest.raises(ConvertError) as error:
-        writer(tmp_path / "a", SPEC, state, base_model="", magnitudes=wrong)  # type: ignore[operator]
+        write[to]()
     for words in (f"{names[0]} has no", "x has a magnitude vector, but no", f"{names[1]} is [2]", "48 non-finite"):
         assert words in str(error.value)
     assert not list(tmp_path.iterdir())

@@ -8,9 +8,10 @@ import pytest
 import tolerance
 from require import require
 
-from musiclora.convert.adapters.lora import LoraSpec, state_shapes
-from musiclora.convert.adapters.mlx_lm import alpha_for, read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import PeftAdapter, make_uniform, read_peft, write_peft
+from musiclora.convert.adapters.adapter import LoraAdapter
+from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_shapes
+from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
@@ -40,7 +41,7 @@ def tensors() -> dict[str, np.ndarray]:
 @by_spec
 def test_peft_to_mlx_lm_and_back_is_exact(spec: LoraSpec, tmp_path: Path) -> None:
     state = random_state(spec)
-    write_mlx_lm(tmp_path / "m", spec, state, base_model="base", record={"family": "symbolic"})
+    write_mlx_lm(tmp_path / "m", LoraAdapter.from_spec(spec, state, "base", record={"family": "symbolic"}))
     adapter = read_mlx_lm(tmp_path / "m")
     assert adapter.spec.scale == spec.scale
     assert (adapter.spec.rank, adapter.base_model, adapter.record) == (spec.rank, "base", {"family": "symbolic"})
@@ -57,7 +58,7 @@ def test_mlx_lms_own_loader_computes_the_update_we_mean(spec: LoraSpec, tmp_path
 
     weights, state = tensors(), random_state(spec)
     write_checkpoint(tmp_path / "base", CONFIG, weights, "mlx")
-    write_mlx_lm(tmp_path / "a", spec, state, base_model="base")
+    write_mlx_lm(tmp_path / "a", LoraAdapter.from_spec(spec, state, "base"))
     model = load_adapters(utils.load_model(tmp_path / "base", strict=True)[0], str(tmp_path / "a")).eval()
     for key in (key for key in state if key.endswith("lora_A.weight")):
         update = state[key.replace("lora_A", "lora_B")] @ state[key]
@@ -101,9 +102,8 @@ def test_unequal_ranks_and_scales_are_made_uniform_without_changing_any_update(t
     ranks = {m: 1 + k % spec.rank for k, m in enumerate(whole.ranks)}
     state = {n: a[: ranks[n[:-14]]] if "lora_A" in n else a[:, : ranks[n[:-14]]] for n, a in whole.state.items()}
     scales = {m: 0.37 * (1 + k % 3) for k, m in enumerate(ranks)}
-    uneven = PeftAdapter(spec, state, "", {}, {}, ranks, scales)
-    even, arrays = make_uniform(uneven)
-    write_mlx_lm(tmp_path / "m", even, arrays, base_model="b")
+    uneven = LoraAdapter(spec, state, "", {}, {}, ranks, scales)
+    write_mlx_lm(tmp_path / "m", uneven)
     back = read_mlx_lm(tmp_path / "m")
     for module, scale in scales.items():
         expected = scale * state[f"{module}.lora_B.weight"].astype(np.float64) @ state[f"{module}.lora_A.weight"]
@@ -118,7 +118,7 @@ def test_alpha_is_found_so_that_its_quotient_is_the_scale_exactly(scale: float, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_mlx_lm(tmp_path / "m", SPECS["all targets"], random_state(SPECS["all targets"]), base_model="base")
+    write_mlx_lm(tmp_path / "m", LoraAdapter.from_spec(SPECS["all targets"], random_state(SPECS["all targets"])))
     return tmp_path / "m"
 
 

@@ -10,8 +10,9 @@ import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter
+from musiclora.convert.adapters.adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
-from musiclora.convert.adapters.peft import PeftAdapter, make_uniform, read_peft, write_peft
+from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
@@ -30,7 +31,7 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def deltas(adapter: PeftAdapter) -> dict[str, np.ndarray]:
+def deltas(adapter: LoraAdapter) -> dict[str, np.ndarray]:
     return {
         m: s * adapter.state[f"{m}.lora_B.weight"].astype(np.float64) @ adapter.state[f"{m}.lora_A.weight"]
         for m, s in adapter.scales.items()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.conversion.diffrhythm import convert_audio
+from musiclora.conversion.model import convert_model
 from musiclora.conversion.verify import largest_change
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.fingerprint import fingerprint_tensors
@@ -55,7 +55,7 @@ def test_a_rounded_copys_record_holds_for_the_weights_it_was_written_with(
     write_diffrhythm(tmp_path / "hf", SMALL, tensors.items(), "hf", "float32")
     for dtype in (None, "float16"):
         out = tmp_path / str(dtype)
-        convert_audio(tmp_path / "hf", out, "mlx", dtype)
+        convert_model(tmp_path / "hf", out, "mlx", dtype)
         source = fingerprint_tensors(tensors.items())
         assert checkpoint_fingerprint(out)["source_weights"] == source
         stored = read_safetensors(out / "model.safetensors")
@@ -69,7 +69,7 @@ def test_a_rounded_copys_record_holds_for_the_weights_it_was_written_with(
 def test_an_adapter_is_not_taken_for_a_model(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", {"proj_out.lora_A.weight": np.ones((2, 2))})
     with pytest.raises(ConvertError, match="an adapter; turn it into another format with `musiclora convert adapter`"):
-        convert_audio(tmp_path / "a.safetensors", tmp_path / "out", "mlx")
+        convert_model(tmp_path / "a.safetensors", tmp_path / "out", "mlx")
 
 
 def test_a_whole_stable_audio_checkpoint_gives_its_codec_and_says_what_was_left_out(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_whole_stable_audio_checkpoint_gives_its_codec_and_says_what_was_left_
     state = {name: torch.from_numpy(array) for name, array in (stored | around).items()}
     torch.save({"state_dict": state, "pytorch-lightning_version": "2.1"}, tmp_path / "f.ckpt")
     for file in ("f.safetensors", "f.ckpt"):
-        done = convert_audio(tmp_path / file, tmp_path / f"{file}-out", "mlx")
+        done = convert_model(tmp_path / file, tmp_path / f"{file}-out", "mlx")
         left = (
             "left out model.model.transformer.layers.0.to_qkv.weight and 1 more: a part of the model around the codec"
         )

@@ -10,7 +10,6 @@ import pytest
 from require import require
 
 from musiclora.conversion import diffrhythm as audio_conversion
-from musiclora.conversion.diffrhythm import convert_audio
 from musiclora.conversion.model import convert_model
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.fingerprint import compare_fingerprints, fingerprint_tensors
@@ -148,7 +147,7 @@ def test_a_model_in_two_files_is_merged_and_doubled_tensors_are_refused(tmp_path
 def test_convert_keeps_every_value_and_records_its_source(to: str, tmp_path: Path) -> None:
     tensors = random_tensors(SMALL)
     write_safetensors(tmp_path / "x.safetensors", {f"transformer.{name}": array for name, array in tensors.items()})
-    result = convert_audio(tmp_path / "x.safetensors", tmp_path / "out", to, causal=True)
+    result = convert_model(tmp_path / "x.safetensors", tmp_path / "out", to, causal=True)
     assert any("the same value" in note for note in result.notes)
     checkpoint = read_diffrhythm(tmp_path / "out")
     assert checkpoint.config.causal
@@ -166,7 +165,7 @@ def test_a_torch_file_converts_with_every_value(to: str, dtype: str | None, tmp_
     torch.save({f"transformer.{n}": torch.from_numpy(a.copy()) for n, a in tensors.items()}, tmp_path / "cfm_model.pt")
     stated = read_diffrhythm(tmp_path / "cfm_model.pt").checksums()
     assert stated == {name: checksum(array) for name, array in tensors.items()}
-    convert_audio(tmp_path / "cfm_model.pt", tmp_path / "out", to, dtype)
+    convert_model(tmp_path / "cfm_model.pt", tmp_path / "out", to, dtype)
     wanted = {name: cast_tensor(name, array, dtype_named(dtype or "float16")) for name, array in tensors.items()}
     assert same(dict(read_diffrhythm(tmp_path / "out").tensors()), wanted)
 
@@ -189,7 +188,7 @@ def test_a_copy_that_reads_back_otherwise_is_withdrawn(
 
     monkeypatch.setattr(audio_conversion, "write_diffrhythm", faulty)
     with pytest.raises(ConvertError, match=r"reads back with other values \(proj_out\.bias\); it was withdrawn"):
-        convert_audio(source, tmp_path / "out", "mlx")
+        convert_model(source, tmp_path / "out", "mlx")
     assert not (tmp_path / "out").exists()
 
 
@@ -197,13 +196,13 @@ def test_a_copy_that_reads_back_otherwise_is_withdrawn(
 def test_a_large_copy_leaves_out_the_fingerprint_that_is_its_own_but_keeps_that_of_an_earlier_source(
     first: dict[str, str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_conversion, "_LARGE", 0)
+    monkeypatch.setattr(audio_conversion, "_LARGE_BYTES", 0)
     tensors = random_tensors(SMALL)
     write_diffrhythm(tmp_path / "hf", SMALL, tensors.items(), "hf", "float16")
     if first:
         (tmp_path / "hf" / "musiclora.json").write_text(json.dumps({"source_fingerprint": first}))
     recorded = checkpoint_fingerprint(tmp_path / "hf")  # as in an adapter trained on the source
-    result = convert_audio(tmp_path / "hf", tmp_path / "out", "mlx")
+    result = convert_model(tmp_path / "hf", tmp_path / "out", "mlx")
     assert "every weight has the same value" in result.notes
     record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
     assert record.get("source_fingerprint") == first
@@ -211,10 +210,10 @@ def test_a_large_copy_leaves_out_the_fingerprint_that_is_its_own_but_keeps_that_
 
 
 def test_a_large_copy_that_is_rounded_records_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_conversion, "_LARGE", 0)
+    monkeypatch.setattr(audio_conversion, "_LARGE_BYTES", 0)
     tensors = random_tensors(SMALL, "float32")
     write_diffrhythm(tmp_path / "hf", SMALL, tensors.items(), "hf", "float32")
-    convert_audio(tmp_path / "hf", tmp_path / "out", "mlx", "float16")
+    convert_model(tmp_path / "hf", tmp_path / "out", "mlx", "float16")
     record = json.loads((tmp_path / "out" / "musiclora.json").read_text())
     assert record["source_fingerprint"]["weights"] == fingerprint_tensors(tensors.items())
 
@@ -222,7 +221,7 @@ def test_a_large_copy_that_is_rounded_records_its_source(tmp_path: Path, monkeyp
 def test_convert_to_another_dtype_rounds_once_and_says_how_much(tmp_path: Path) -> None:
     tensors = random_tensors(SMALL, "float32")
     write_safetensors(tmp_path / "x.safetensors", {f"transformer.{name}": array for name, array in tensors.items()})
-    result = convert_audio(tmp_path / "x.safetensors", tmp_path / "out", "mlx", "float16")
+    result = convert_model(tmp_path / "x.safetensors", tmp_path / "out", "mlx", "float16")
     rounding = max(float(np.abs(a - a.astype(np.float16).astype(np.float32)).max()) for a in tensors.values())
     assert f"the largest change of a weight is {rounding:.3g}" in " ".join(result.notes)
     assert same(
@@ -251,17 +250,17 @@ def test_a_file_that_does_not_fit_names_its_tensors_and_leaves_nothing(
     tensors = {f"transformer.{name}": array for name, array in random_tensors(SMALL).items()} | change
     write_safetensors(tmp_path / "x.safetensors", {n: a for n, a in tensors.items() if a is not None})
     with pytest.raises(ConvertError, match=named):
-        convert_audio(tmp_path / "x.safetensors", tmp_path / "out", "mlx")
+        convert_model(tmp_path / "x.safetensors", tmp_path / "out", "mlx")
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_another_model_and_an_impossible_target_are_refused_by_name(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "x.safetensors", {"lm.weight": np.ones(3)})
-    with pytest.raises(ConvertError, match=r"neither DiffRhythm nor its codec.*lm\.weight"):
-        convert_audio(tmp_path / "x.safetensors", tmp_path / "out", "mlx")
+    with pytest.raises(ConvertError, match=r"no model of a known architecture.*lm\.weight"):
+        convert_model(tmp_path / "x.safetensors", tmp_path / "out", "mlx")
     write_diffrhythm(tmp_path / "m", SMALL, random_tensors(SMALL).items(), "hf", "float16")
     with pytest.raises(ConfigError, match="diffusers has no DiffRhythm"):
-        convert_audio(tmp_path / "m", tmp_path / "out", "diffusers")
+        convert_model(tmp_path / "m", tmp_path / "out", "diffusers")
 
 
 @pytest.mark.parametrize(

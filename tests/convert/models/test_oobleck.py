@@ -9,7 +9,7 @@ import pytest
 import tolerance
 from require import require
 
-from musiclora.conversion.diffrhythm import convert_audio
+from musiclora.conversion.model import convert_model
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.oobleck import OobleckConfig, fold_weight_norm, read_oobleck, write_oobleck
@@ -75,7 +75,7 @@ def test_every_container_gives_back_every_bit(config: OobleckConfig, layout: str
         return
     else:
         write_oobleck(tmp_path / "hf", config, tensors.items(), "hf", "float32")
-        convert_audio(tmp_path / "hf", tmp_path / "out", layout)
+        convert_model(tmp_path / "hf", tmp_path / "out", layout)
         checkpoint = read_oobleck(tmp_path / "out")
     assert (checkpoint.layout, checkpoint.config) == (layout, config)
     assert same(dict(checkpoint.tensors()), tensors)
@@ -101,11 +101,11 @@ def test_convert_folds_for_mlx_and_keeps_weight_norm_for_the_original(tmp_path: 
     tensors = random_tensors(config, normed=True)
     tensors = {name: array.astype(np.float16) if name.endswith("_v") else array for name, array in tensors.items()}
     write_safetensors(tmp_path / "f.safetensors", tensors)
-    convert_audio(tmp_path / "f.safetensors", tmp_path / "hf", "hf")
+    convert_model(tmp_path / "f.safetensors", tmp_path / "hf", "hf")
     kept = read_safetensors(tmp_path / "hf" / "model.safetensors")
     assert same(kept, tensors)
     assert all(kept[name].dtype == array.dtype for name, array in tensors.items())
-    result = convert_audio(tmp_path / "hf", tmp_path / "mlx", "mlx")
+    result = convert_model(tmp_path / "hf", tmp_path / "mlx", "mlx")
     assert any("folded" in note for note in result.notes)
     stored = read_safetensors(tmp_path / "mlx" / "model.safetensors")
     weight = "decoder.layers.1.layers.1.weight"
@@ -121,7 +121,7 @@ def test_folding_gain_and_direction_of_any_precision_gives_float32(dtype: str, t
     config = CONFIGS["two stages, mono"]
     tensors = {name: array.astype(dtype) for name, array in random_tensors(config, normed=True).items()}
     write_safetensors(tmp_path / "f.safetensors", tensors)
-    convert_audio(tmp_path / "f.safetensors", tmp_path / "out", "mlx")
+    convert_model(tmp_path / "f.safetensors", tmp_path / "out", "mlx")
     checkpoint = read_oobleck(tmp_path / "out")
     name = "decoder.layers.1.layers.1.weight"
     assert checkpoint.dtypes[name] == np.float32
@@ -136,7 +136,7 @@ def test_diffusers_names_are_those_of_its_own_class_which_knows_gain_and_directi
     dead = "encoder.layers.1.layers.4.weight"
     tensors[dead][2] = 0  # torch's weight norm would make this kernel NaN if its direction were zero, too
     write_safetensors(tmp_path / "f.safetensors", tensors)
-    convert_audio(tmp_path / "f.safetensors", tmp_path / "d", "diffusers")
+    convert_model(tmp_path / "f.safetensors", tmp_path / "d", "diffusers")
     stored = read_safetensors(tmp_path / "d" / "diffusion_pytorch_model.safetensors")
     pairs = {
         "encoder.conv1.weight": "encoder.layers.0.weight",
@@ -186,7 +186,7 @@ def test_a_torchscript_codec_converts_into_the_model_folder_without_torch_runnin
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and the published file was made with it
         torch.jit.script(root).save(str(tmp_path / "vae_model.pt"))
-    convert_audio(tmp_path / "vae_model.pt", tmp_path / "out", "mlx")
+    convert_model(tmp_path / "vae_model.pt", tmp_path / "out", "mlx")
     assert same(dict(read_oobleck(tmp_path / "out").tensors()), tensors)
 
 

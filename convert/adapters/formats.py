@@ -1,6 +1,7 @@
 """Adapter formats by name, and recognition of a file's or folder's format.
 
-Another format is one file with a reader and a writer here, and its name in `FamilySpec.adapter_formats`.
+Another format is one file with a reader and a writer, its lines here, and its name in `FamilySpec.adapter_formats` and
+the choices of `convert adapter`.
 """
 
 from __future__ import annotations

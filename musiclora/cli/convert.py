@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from musiclora.cli.common import backend_option, json_option, note, print_json
+
+if TYPE_CHECKING:
+    from musiclora.conversion.verify import Converted
 
 DTYPE_CHOICES = click.Choice(["float32", "float16", "bfloat16"])
 
 
 @click.group()
 def convert() -> None:
-    """Write weights or an adapter in another format, and prove that nothing changed."""
+    """Write a model or an adapter in another format and verify the copy."""
 
 
 @convert.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["hf", "mlx", "diffusers"]), help="diffusers: the codec.")
-@click.option("--dtype", type=DTYPE_CHOICES, help="Of the copy.  [default: the source's]")
-@click.option("--causal", is_flag=True, help="Audio: the weights are of the v1.0 line (DiffRhythm-base, -full).")
-@click.option("--quantize", type=click.Choice(["4", "8"]), help="Bits an element; symbolic, with --to mlx.")
-@click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec, to go into the same folder.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["hf", "mlx", "diffusers"]),
+    help="Layout; diffusers is for the audio codec.",
+)
+@click.option("--dtype", type=DTYPE_CHOICES, help="Floating-point type of the copy.  [default: the source's]")
+@click.option(
+    "--causal",
+    is_flag=True,
+    help="Audio: weights of the v1.0 line (DiffRhythm-base, -full), whose attention is causal.",
+)
+@click.option("--quantize", type=click.Choice(["4", "8"]), help="Symbolic, with --to mlx: quantise to this many bits.")
+@click.option(
+    "--vae", type=click.Path(path_type=Path), help="Audio: checkpoint of the codec, which goes into the same folder."
+)
 @json_option
 def model(
     source: str,
@@ -38,8 +52,8 @@ def model(
 ) -> None:
     """Convert the model SOURCE into the new folder DESTINATION.
 
-    Symbolic: a GPT-2 folder, a Hub id or `bundled`; safetensors, shards or pytorch_model.bin, with and without the
-    `transformer.` prefix, or mlx-lm's layout. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
+    Symbolic: a GPT-2 folder, a Hub id or `bundled`, with safetensors, shards, pytorch_model.bin or mlx-lm's layout.
+    Names may lack the `transformer.` prefix. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
     """
     from musiclora.cli.console import console
     from musiclora.conversion.model import convert_model
@@ -47,32 +61,35 @@ def model(
     with console() as out:
         bits = int(quantize) if quantize else None
         result = convert_model(source, destination, to, dtype, causal=causal, vae=vae, bits=bits, reporter=out)
-    _report(result, as_json)
+    _report_result(result, as_json)
 
 
 @convert.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["peft", "mlx-lm", "diffusers", "kohya"]))
-@click.option("--model", "base", help="Its base, to compare outputs.  [default: the recorded one if local]")
-@click.option("--allow-base-mismatch", is_flag=True, help="Go on although the recorded base differs.")
+@click.option(
+    "--to", required=True, type=click.Choice(["peft", "mlx-lm", "diffusers", "kohya"]), help="Adapter format."
+)
+@click.option("--model", "base", help="Base model, to compare outputs.  [default: the recorded one if local]")
+@click.option("--allow-base-mismatch", is_flag=True, help="Continue if the recorded base differs.")
 @backend_option
 @json_option
 def adapter(
     source: str, destination: Path, to: str, base: str | None, allow_base_mismatch: bool, backend: str, as_json: bool
 ) -> None:
-    """Convert the adapter SOURCE, recognised by its files, into the new folder (for kohya, file) DESTINATION.
+    """Convert the adapter SOURCE into the new folder DESTINATION (for kohya, a file).
 
-    Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, and from the .pt of the earlier DiffRhythm LoRA scripts.
+    The format of SOURCE is recognised from its files. Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, and as
+    SOURCE the .pt of lora_music_generation.
     """
     from musiclora.conversion.adapter import convert_adapter
 
     result = convert_adapter(source, destination, to, base, backend, allow_base_mismatch=allow_base_mismatch)
-    _report(result, as_json)
+    _report_result(result, as_json)
 
 
-def report_check(result: Any) -> None:
-    """Print what was checked after writing."""
+def report_check(result: Converted) -> None:
+    """Print notes and the results of the checks after writing."""
     for text in result.notes:
         note(text)
     if result.update_difference is not None:
@@ -89,7 +106,7 @@ def report_check(result: Any) -> None:
         )
 
 
-def _report(result: Any, as_json: bool) -> None:
+def _report_result(result: Converted, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:

@@ -6,6 +6,7 @@ The architecture of the model decides which functions do the work; see `families
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +21,9 @@ from musiclora.training.result import TrainResult
 if TYPE_CHECKING:
     from musiclora.evaluation.scores import Evaluation
     from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.training.session import Session
 
-__all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "preprocess", "pretrain", "train"]
+__all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "open_session", "preprocess", "pretrain", "train"]
 
 
 class GeneratedFile(Protocol):
@@ -77,9 +79,31 @@ def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool =
     Raises:
         MusicLoraError: the data, the base or the options do not fit.
     """
+    return open_session(config, reporter).train(restart)
+
+
+def open_session(config: TrainConfig, reporter: Reporter | None = None) -> Session[Any]:
+    """Load the data and the base's description, and check all that can be checked before the model is loaded.
+
+    Args:
+        config: the options; the model decides the family.
+        reporter: told what happens.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    from musiclora.backends.registry import choose
+    from musiclora.training.run_folder import check_writable
     from musiclora.training.session import Session
 
-    return Session(config, reporter).train(restart)
+    check_writable(Path(config.output_dir))
+    backend = choose(config.backend)
+    spec = spec_of_folder(find_model(config.model).path)
+    config = dataclasses.replace(config, family=spec.family)
+    refuse_foreign(spec.family, config.model, config.changed())
+    out = reporter or Reporter()
+    task = resolve(spec.load_task)(config, out, backend)
+    return Session(config, task, out)
 
 
 def pretrain(

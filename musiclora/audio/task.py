@@ -1,4 +1,4 @@
-"""Recordings as what a run learns from: latents, a base that makes them out of noise, and a style vector."""
+"""Audio training task: latents of recordings, the flow model that learns them, and a style vector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,8 +15,8 @@ from safetensors.numpy import save
 from musiclora.audio.base_check import check_base_loss
 from musiclora.audio.split import split_recordings
 from musiclora.audio.style import STYLE_FILE, read_style
-from musiclora.audio.windows import Form, Lazy, Recording, WindowEpochs, fixed_batches, pieces_of
-from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.audio.windows import Form, Recording, WindowEpochs, fixed_batches, pieces_of
+from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
@@ -26,9 +26,9 @@ from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
-from musiclora.training.task import PlanDefaults, Scores
+from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
-_STYLE = "style"  # among the trained arrays of the state folder
+_STYLE = "style"  # name among the trained arrays of the state folder
 FORM = AdapterForm(
     "audio",
     "recordings",
@@ -37,23 +37,23 @@ FORM = AdapterForm(
     None,
     False,
 )
-# Kinds of device on which a frozen base of half the size is as fast; torch on MPS is known to leak and to give NaN.
-_HALF = ("cuda", "metal")
+# Devices on which a base of half the size is as fast; torch on MPS is known to leak and to give NaN.
+_HALF_PRECISION_DEVICES = ("cuda", "metal")
 
 
 @dataclass(frozen=True)
 class AudioTask:
-    """A base and the recordings (implements `material.Material`).
+    """Training task of the audio family (implements `TrainingTask`).
 
     Attributes:
         base: the model folder.
-        shape: the base's numbers.
+        shape: the base's sizes.
         train, held_out: recordings, split.
-        notes: what the user should know.
+        notes: remarks on the data for the user.
         codec: fingerprint of the codec that made the latents.
-        backend: what computes; samples are decoded with it.
+        backend: decodes samples with the codec.
         style: float32 [512] that all recordings are learnt with, None for their own or a trained one.
-        vae: the codec, None for the one beside the base.
+        vae: the codec, None for the one in the base's folder.
     """
 
     family: ClassVar[str] = "audio"
@@ -62,7 +62,7 @@ class AudioTask:
     base: BaseModel
     shape: DiffRhythmConfig
     train: Sequence[Recording]
-    held_out_recordings: Sequence[Recording]
+    held_out: Sequence[Recording]
     notes: Sequence[str]
     codec: str
     backend: str
@@ -70,7 +70,7 @@ class AudioTask:
     vae: str | None = None
 
     @property
-    def pace(self) -> PlanDefaults:
+    def plan_defaults(self) -> PlanDefaults:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
         return PlanDefaults(
             "frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value"
@@ -78,93 +78,122 @@ class AudioTask:
 
     @property
     def trains_style(self) -> bool:
-        """Whether one style vector is trained with the adapter: where no recording and no option brings one."""
-        return self.style is None and all(r.style is None for r in (*self.train, *self.held_out_recordings))
+        """True where no recording and no option brings a style: one vector is trained with the adapter."""
+        return self.style is None and all(r.style is None for r in (*self.train, *self.held_out))
 
-    def fingerprint(self) -> str:
+    @property
+    def style_source(self) -> str:
+        """Source of the style: `trained`, `given` (an option) or `recordings`."""
+        return "trained" if self.trains_style else ("given" if self.style is not None else "recordings")
+
+    def hash_data(self) -> str:
         digest = hashlib.sha256(b"" if self.style is None else self.style.tobytes())
-        for part in (self.train, self.held_out_recordings):
+        for part in (self.train, self.held_out):
             for r in part:
                 digest.update(r.checksum.encode() + b"\0" + np.ascontiguousarray(r.latents).tobytes())
             digest.update(b"|")
         return digest.hexdigest()
 
-    def counts(self) -> tuple[int, int]:
-        return len(self.train), len(self.held_out_recordings)
+    def count_songs(self) -> tuple[int, int]:
+        return len(self.train), len(self.held_out)
 
-    def lines(self) -> Sequence[str]:
-        train, held_out = self.counts()
+    def describe_data(self) -> Sequence[str]:
+        train, held_out = self.count_songs()
         style = {
             "trained": "one style vector is trained with the adapter",
             "given": "all recordings are learnt with the style that is given",
             "recordings": "every recording is learnt with the style beside it",
-        }[self.style_from]
+        }[self.style_source]
         return [f"{train} recordings to train on, {held_out} held out", *self.notes, style]
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.shape.max_frames)
 
-    def widest(self, config: TrainConfig) -> tuple[int, int]:
+    def measure_epoch(self, config: TrainConfig) -> tuple[int, int]:
         length = self.row_length(config)
         frames = [pieces_of(r.frames, length) * min(length, r.frames) for r in self.train]
         return sum(frames), max(min(length, r.frames) for r in self.train)
 
-    def _form(self, config: TrainConfig) -> Form:
+    def _batch_form(self, config: TrainConfig) -> Form:
         return Form(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
 
-    def epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
-        return WindowEpochs(self.train, self._form(config), rows, config.seed)
+    def training_epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
+        return WindowEpochs(self.train, self._batch_form(config), rows, config.seed)
 
-    def held_out(self, config: TrainConfig, rows: int) -> Lazy:
-        return fixed_batches(self.held_out_recordings, self._form(config), rows)
+    def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
+        return fixed_batches(self.held_out, self._batch_form(config), rows)
 
-    def song_batches(self, config: TrainConfig) -> Sequence[Lazy]:
-        rows = config.batch_size or max(1, self.pace.in_pass // self.row_length(config))
-        return [fixed_batches([r], self._form(config), rows) for r in self.held_out_recordings]
+    def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
+        rows = config.batch_size or max(1, self.plan_defaults.pass_units // self.row_length(config))
+        return [fixed_batches([r], self._batch_form(config), rows) for r in self.held_out]
 
-    def dtype(self, config: TrainConfig, device: str) -> str:
-        return config.dtype or ("bfloat16" if device in _HALF else "float32")
+    def choose_dtype(self, config: TrainConfig, device: str) -> str:
+        return config.dtype or ("bfloat16" if device in _HALF_PRECISION_DEVICES else "float32")
 
-    def checkpointing(self, config: TrainConfig) -> bool:
+    def needs_checkpointing(self, config: TrainConfig) -> bool:
         return config.grad_checkpointing is not False
 
-    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Callable[[Path], Any]) -> str | None:
+    def check_base(
+        self, model: FlowModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
+    ) -> str | None:
         batches = [batch for song in self.song_batches(config) for batch in song]
         return check_base_loss(self.base.name, self.base.path, loss, batches, load)
 
-    def begin(self, model: Any, saved: Arrays | None) -> None:
+    def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
+        base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
+        return Scores(base, trained, flow_gain(before, after))
+
+    def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
+        from musiclora.audio.generate import write_audio_sample
+        from musiclora.audio.model import codec_folder
+        from musiclora.backends.registry import get_backend
+
+        codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
+        style = model.read_style() if self.trains_style else self._known_style()
+        write_audio_sample(model, codec, folder, name, seed, style)
+
+    def begin_training(self, model: FlowModel, saved: Arrays | None) -> None:
         if self.trains_style:
             model.set_style(np.zeros(CONDITION, np.float32) if saved is None else saved[_STYLE])
 
-    def arrays(self, model: Any) -> Arrays:
-        found = dict(model.read_adapter())
-        return {**found, _STYLE: model.read_style()} if self.trains_style else found
+    def trained_arrays(self, model: FlowModel) -> Arrays:
+        style = model.read_style() if self.trains_style else None
+        return {**model.read_adapter(), **({} if style is None else {_STYLE: style})}
 
-    def restore(self, model: Any, arrays: Arrays) -> None:
+    def restore_state(self, model: FlowModel, arrays: Arrays) -> None:
         model.write_adapter({name: array for name, array in arrays.items() if name != _STYLE})
 
-    def restore_best(self, model: Any, folder: Path) -> Arrays:
+    def restore_adapter(self, model: FlowModel, folder: Path) -> Arrays:
         best = read_peft(folder).state
         model.write_adapter(best)
         if self.trains_style:
             model.set_style(read_style(folder / STYLE_FILE))
         return best
 
-    def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
-        base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
-        return Scores(base, trained, flow_gain(before, after))
-
-    def fingerprints(self) -> dict[str, str]:
+    def base_fingerprints(self) -> dict[str, str]:
         from musiclora.audio.model import audio_fingerprints
 
         return audio_fingerprints(self.base.path, self.codec)
 
-    def files(self, model: Any) -> Mapping[str, bytes]:
+    def extra_files(self, model: FlowModel) -> Mapping[str, bytes]:
         style = model.read_style() if self.trains_style else self._known_style()
         return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
 
+    def adapter_record(self) -> dict[str, Any]:
+        return {"style": self.style_source}
+
+    def run_record(self, config: TrainConfig) -> dict[str, Any]:
+        frames = sum(r.frames for r in self.train)
+        return {"max_frames": self.shape.max_frames, "style": self.style_source, "codec": self.codec, "frames": frames}
+
+    def save_model(self, path: Path, model: FlowModel) -> None:
+        with atomic_folder(path, overwrite=True) as folder:
+            write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
+            if (self.base.path / "vae").is_dir():
+                shutil.copytree(self.base.path / "vae", folder / "vae")
+
     def _known_style(self) -> np.ndarray:
-        """The style given, or the mean of the recordings' own, as long as they are on average."""
+        """Return the given style, or the mean of the recordings' own, scaled to their mean norm."""
         if self.style is not None:
             return self.style
         styles = np.stack([np.asarray(r.style, np.float32) for r in self.train])
@@ -174,38 +203,17 @@ class AudioTask:
             mean = mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size)
         return mean
 
-    @property
-    def style_from(self) -> str:
-        """Where the style comes from: `trained`, `given` (an option) or `recordings`."""
-        return "trained" if self.trains_style else ("given" if self.style is not None else "recordings")
 
-    def record(self) -> dict[str, Any]:
-        return {"style": self.style_from}
+if TYPE_CHECKING:
 
-    def save_model(self, path: Path, model: Model) -> None:
-        with atomic_folder(path, overwrite=True) as folder:
-            write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
-            if (self.base.path / "vae").is_dir():
-                shutil.copytree(self.base.path / "vae", folder / "vae")
-
-    def facts(self, config: TrainConfig) -> dict[str, Any]:
-        frames = sum(r.frames for r in self.train)
-        return {"max_frames": self.shape.max_frames, "style": self.style_from, "codec": self.codec, "frames": frames}
-
-    def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
-        from musiclora.audio.generate import write_audio_sample
-        from musiclora.audio.model import codec_folder
-        from musiclora.backends.registry import get_backend
-
-        codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
-        style = model.read_style() if self.trains_style else self._known_style()
-        write_audio_sample(model, codec, folder, name, seed, style)
+    def _as_training_task(task: AudioTask) -> TrainingTask[FlowModel]:
+        return task
 
 
 def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> AudioTask:
-    """What Session asks of every family: find the base, encode or read the recordings, split them.
+    """Find the base, encode or read the recordings, and split them.
 
-    Recordings are encoded into `<output-dir>-latents` beside the run, which later starts take up again.
+    Recordings are encoded into `<output-dir>-latents` beside the run, where later starts find them.
 
     Raises:
         MusicLoraError: whatever does not fit, in one line.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
-from typing import Any, overload
 
 import numpy as np
 
 from musiclora.backends.base import Arrays
 from musiclora.flow import draw_times
+from musiclora.training.lazy_batches import LazyBatches
 
 # Shares of training batches without a condition: the class defaults of the original (DiffRhythm model/cfm.py).
 DROPS = {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
@@ -118,28 +119,6 @@ def _text(window: Window, frames: int) -> np.ndarray:
     return row
 
 
-class Lazy(Sequence[Arrays]):
-    """Batches that are made when they are asked for: an epoch with its noise can be larger than the memory."""
-
-    def __init__(self, makers: Sequence[Callable[[], Arrays]]) -> None:
-        self._makers = makers
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    @overload
-    def __getitem__(self, index: int) -> Arrays: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Lazy: ...
-
-    def __getitem__(self, index: Any) -> Any:
-        return Lazy(self._makers[index]) if isinstance(index, slice) else self._makers[index]()
-
-    def __iter__(self) -> Iterator[Arrays]:
-        return (make() for make in self._makers)
-
-
 def pieces_of(frames: int, length: int) -> int:
     """How many windows of an epoch a recording of so many frames gives: as many as cover it."""
     return max(1, math.ceil(frames / length))
@@ -159,7 +138,7 @@ class WindowEpochs:
         """
         self._recordings, self._form, self._rows, self._seed = recordings, form, rows, seed
 
-    def batches(self, epoch: int) -> Lazy:
+    def batches(self, epoch: int) -> LazyBatches:
         """Batches of one epoch; the same for the same number."""
         windows = [w for number in range(len(self._recordings)) for w in self._windows(number, epoch)]
         rng = np.random.default_rng([self._seed, epoch, 1])
@@ -167,7 +146,7 @@ class WindowEpochs:
         order = sorted(rng.permutation(len(windows)).tolist(), key=lambda i: -windows[i].frames)
         groups = [order[i : i + self._rows] for i in range(0, len(order), self._rows)]
         groups = [groups[i] for i in rng.permutation(len(groups))]
-        return Lazy([self._maker([windows[i] for i in group], epoch, n) for n, group in enumerate(groups)])
+        return LazyBatches([self._maker([windows[i] for i in group], epoch, n) for n, group in enumerate(groups)])
 
     def _windows(self, number: int, epoch: int) -> list[Window]:
         """Windows of one recording: one place in each equal part of it, one time each."""
@@ -208,7 +187,7 @@ def fixed_windows(recording: Recording, length: int) -> list[Window]:
     return windows
 
 
-def fixed_batches(recordings: Sequence[Recording], form: Form, rows: int) -> Lazy:
+def fixed_batches(recordings: Sequence[Recording], form: Form, rows: int) -> LazyBatches:
     """Batches of the fixed windows of some recordings, none of them filled up and nothing dropped.
 
     Attention sees all frames, so a window's loss would depend on what it is batched with were any filled up.
@@ -218,8 +197,4 @@ def fixed_batches(recordings: Sequence[Recording], form: Form, rows: int) -> Laz
     for window in windows:
         by_length.setdefault(window.frames, []).append(window)
     groups = [part[i : i + rows] for part in by_length.values() for i in range(0, len(part), rows)]
-    return Lazy([_fixed_maker(group, form) for group in groups])
-
-
-def _fixed_maker(windows: list[Window], form: Form) -> Callable[[], Arrays]:
-    return lambda: make_batch(windows, form)
+    return LazyBatches([partial(make_batch, group, form) for group in groups])

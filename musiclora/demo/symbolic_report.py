@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, no network and no other file."""
+"""Report of the symbolic demo: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from musiclora.convert.files.atomic import atomic_write
 from musiclora.evaluation.scores import Gain, Score
 from musiclora.reporting.figure import figure_png
-from musiclora.reporting.html import _image, _section, _text_table, _uri
+from musiclora.reporting.html import (
+    audio_player,
+    command_boxes,
+    figure_box,
+    folded,
+    image_tag,
+    number_table,
+    paragraphs,
+    row_table,
+    section,
+    side_by_side,
+    soft_paragraph,
+    table_row,
+    text_table,
+    verdict_box,
+    write_page,
+)
 from musiclora.reporting.inline_audio import small_waves
 from musiclora.reporting.loss_plot import loss_figure
 from musiclora.reporting.piano_roll import Limits, Roll, pianoroll_figure, roll_of, shared_limits
-from musiclora.reporting.style import PAGE_SCRIPT, PAGE_STYLE
 from musiclora.symbolic.reading.health import HealthRow, health_line
 
-_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+if TYPE_CHECKING:
+    from symusic import Score as Music
+
+_PITCH_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+_MOST_HEALTH_ROWS = 200  # shown in the page
+_LEAST_GAIN = 0.05  # bits a note that count as learnt where no spread is known
 
 
 @dataclass(frozen=True)
@@ -26,21 +45,21 @@ class ReportSample:
     """One piece from one seed by both models.
 
     Attributes:
-        title: what to call it, such as `seed 7`.
+        title: its heading, such as `seed 7`.
         base, adapted: symusic Scores in ticks.
         base_wav, adapted_wav: sound, or None where nothing could play it.
     """
 
     title: str
-    base: Any
-    adapted: Any
+    base: Music
+    adapted: Music
     base_wav: Path | None = None
     adapted_wav: Path | None = None
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report tells; parts that are empty are left out.
+    """Content of a report; parts that are empty are left out.
 
     Attributes:
         title: heading.
@@ -50,7 +69,7 @@ class ReportData:
         metrics: lines of metrics.jsonl.
         update: ||dW|| / ||W|| by module.
         samples: music of both models.
-        copying: what the copy meter found, words by name.
+        copying: findings of the copy meter, words by name.
         health: what became of the files.
         settings: values by name, in order.
         commands: what to run next.
@@ -77,46 +96,26 @@ def write_symbolic_report(path: Path, data: ReportData) -> None:
 
     Args:
         path: the .html file.
-        data: what to tell; every text is escaped.
+        data: its content; every text is escaped.
     """
     parts = [
-        _verdict(data),
-        _facts(data),
-        _scores(data),
-        _loss(data),
-        _listen(data),
-        _copying(data),
-        _update(data),
-        _health(data),
-        _settings(data),
-        _commands(data),
-        _notes(data),
+        verdict_box(*verdict_words(data)),
+        _key_figures(data),
+        _score_section(data),
+        _training_section(data),
+        _music_section(data),
+        section("Does it copy?", text_table(data.copying) if data.copying else ""),
+        _update_section(data),
+        _health_section(data),
+        section("Settings", text_table(data.settings) if data.settings else ""),
+        section("Go on", command_boxes(data.commands)),
+        section("Notes", paragraphs(data.notes)),
     ]
-    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(data.title)}</title>
-<style>{PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(data.title)}</h1>
-<p class="soft">{escape(data.subtitle)}</p>
-{"".join(parts)}
-</main>
-<script>{PAGE_SCRIPT}</script>
-</body>
-</html>
-"""
-    atomic_write(path, page)
+    write_page(path, data.title, data.subtitle, parts)
 
 
 def verdict_words(data: ReportData) -> tuple[str, str, str]:
-    """Style, headline and explanation of what the adapter achieved."""
+    """Return style, headline and explanation of what the adapter achieved."""
     if data.before is None or data.after is None:
         return (
             "flat",
@@ -125,7 +124,7 @@ def verdict_words(data: ReportData) -> tuple[str, str, str]:
         )
     before, after = data.before.bits_per_note, data.after.bits_per_note
     numbers = f"New songs of the style cost {before:.2f} bits a note before and {after:.2f} after."
-    verdict = data.gain.verdict if data.gain else "gained" if before - after > 0.05 else "nothing gained"
+    verdict = data.gain.verdict if data.gain else "gained" if before - after > _LEAST_GAIN else "nothing gained"
     if data.gain:
         g = data.gain
         numbers += f" The gain is {g.mean:.2f} bits a note (95 % over {g.songs} songs: {g.low:.2f} to {g.high:.2f})."
@@ -136,12 +135,8 @@ def verdict_words(data: ReportData) -> tuple[str, str, str]:
     return "flat", "Nothing gained: the base already knows this style", numbers
 
 
-def _verdict(data: ReportData) -> str:
-    style, headline, words = verdict_words(data)
-    return f'<p class="verdict {style}" role="status"><strong>{headline}</strong>{escape(words)}</p>'
-
-
-def _facts(data: ReportData) -> str:
+def _key_figures(data: ReportData) -> str:
+    """Return the numbers at the top of the page."""
     facts = []
     if data.before and data.after:
         b, a = data.before, data.after
@@ -163,111 +158,87 @@ def _facts(data: ReportData) -> str:
     return f'<dl class="facts">{cells}</dl>' if facts else ""
 
 
-def _scores(data: ReportData) -> str:
+def _score_section(data: ReportData) -> str:
     if not (data.before and data.after):
         return ""
-    rows = "".join(
-        f'<tr><th scope="row">{name}</th><td>{s.loss:.4f}</td><td>{s.perplexity:.3f}</td>'
-        f"<td>{s.bits_per_note:.3f}</td></tr>"
+    rows = [
+        (name, [f"{s.loss:.4f}", f"{s.perplexity:.3f}", f"{s.bits_per_note:.3f}"])
         for name, s in (("base", data.before), ("with the adapter", data.after))
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "loss, nats a token", "perplexity", "bits a note"))
+    ]
+    table = number_table(("", "loss, nats a token", "perplexity", "bits a note"), rows)
     words = f"{data.after.tokens:,} tokens and {data.after.notes:,} notes of songs that the adapter was not trained on."
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return _section("Songs it has not seen", f"{table}<p class='soft'>{words} Lower is better.</p>")
+    return section("Songs it has not seen", table + soft_paragraph(f"{words} Lower is better."))
 
 
-def _loss(data: ReportData) -> str:
+def _training_section(data: ReportData) -> str:
     if not data.metrics:
         return ""
-    image = _image(figure_png(loss_figure(data.metrics)), "Loss by optimiser step, on training and on held-out songs")
-    return _section(
-        "Training",
-        f"<figure>{image}<figcaption>Dashed: the base alone. Circle: the step that was kept.</figcaption></figure>",
+    image = image_tag(
+        figure_png(loss_figure(data.metrics)), "Loss by optimiser step, on training and on held-out songs"
     )
+    return section("Training", figure_box(image, caption="Dashed: the base alone. Circle: the step that was kept."))
 
 
-def _listen(data: ReportData) -> str:
+def _music_section(data: ReportData) -> str:
     if not data.samples:
         return ""
     paths = [wav for s in data.samples for wav in (s.base_wav, s.adapted_wav) if wav is not None]
     sounds = dict(zip(paths, small_waves(paths), strict=True))
-    parts = []
+    parts = paragraphs(["Each pair comes from the same random draws: what differs is the adapter."])
     for sample in data.samples:
         rolls = [roll_of(sample.base), roll_of(sample.adapted)]
         limits = shared_limits(rolls)
         made = (("base", rolls[0], sample.base_wav), ("adapted", rolls[1], sample.adapted_wav))
-        figures = "".join(
-            _piece(sample.title, name, roll, limits, sounds[wav] if wav else None) for name, roll, wav in made
-        )
-        parts.append(f'<h3>{escape(sample.title)}</h3><div class="pair">{figures}</div>')
-    words = "<p>Each pair comes from the same random draws: what differs is the adapter.</p>"
-    return _section("Listen and look", words + "".join(parts))
+        figures = [
+            _piece_figure(sample.title, name, roll, limits, sounds[wav] if wav else None) for name, roll, wav in made
+        ]
+        parts += side_by_side(sample.title, figures)
+    return section("Listen and look", parts)
 
 
-def _piece(title: str, name: str, roll: Roll, limits: Limits, sound: bytes | None) -> str:
+def _piece_figure(title: str, name: str, roll: Roll, limits: Limits, sound: bytes | None) -> str:
+    """Return one model's piece: its piano roll and a player."""
     low, high = (_pitch_name(int(p)) for p in (roll.pitch.min(), roll.pitch.max()))
     words = f"{len(roll.start)} notes from {low} to {high}, {roll.end / 4:.0f} bars"
     figure = pianoroll_figure([("", roll)], limits, line_quarters=16.0, width=4.9)
-    image = _image(figure_png(figure, dpi=130), f"Piano roll, {name}, {title}: {words}")
-    player = "<p class='soft'>No sound was rendered.</p>"
-    if sound is not None:
-        label = escape(f"{name}, {title}", quote=True)
-        player = f'<audio controls preload="metadata" aria-label="{label}" src="{_uri("audio/wav", sound)}"></audio>'
-    return f"<figure><h4>{name}</h4>{image}{player}<figcaption>{words}</figcaption></figure>"
+    image = image_tag(figure_png(figure, dpi=130), f"Piano roll, {name}, {title}: {words}")
+    if sound is None:
+        return figure_box(image + soft_paragraph("No sound was rendered."), name, words)
+    return figure_box(image + audio_player(sound, f"{name}, {title}"), name, words)
 
 
 def _pitch_name(pitch: int) -> str:
-    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+    return f"{_PITCH_NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
-def _copying(data: ReportData) -> str:
-    return _section("Does it copy?", _text_table(data.copying)) if data.copying else ""
-
-
-def _update(data: ReportData) -> str:
+def _update_section(data: ReportData) -> str:
     if not data.update:
         return ""
     largest = max(data.update.values()) or 1.0
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{ratio:.2%}</td>'
-        f'<td class="bars"><span class="bar" style="width:{100 * ratio / largest:.0f}%"></span></td></tr>'
-        for name, ratio in data.update.items()
-    )
-    words = "<p>||dW|| / ||W||: how far the adapter moves each matrix. Zero everywhere: nothing was learnt.</p>"
-    table = f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
-    summary = f"<summary>{len(data.update)} matrices, the largest update {largest:.2%}</summary>"
-    return _section("What moved", f"{words}<details>{summary}{table}</details>")
+    rows = []
+    for name, ratio in data.update.items():
+        bar = f'<td class="bars"><span class="bar" style="width:{100 * ratio / largest:.0f}%"></span></td>'
+        rows.append(table_row(name, [f"<td>{ratio:.2%}</td>", bar]))
+    words = ["||dW|| / ||W||: how far the adapter moves each matrix. Zero everywhere: nothing was learnt."]
+    summary = f"{len(data.update)} matrices, the largest update {largest:.2%}"
+    return section("What moved", paragraphs(words) + folded(summary, row_table(rows)))
 
 
-def _health(data: ReportData) -> str:
+def _health_section(data: ReportData) -> str:
     if not data.health:
         return ""
-    words = f"<p>{escape(health_line(data.health))}.</p>"
+    words = paragraphs([f"{health_line(data.health)}."])
     odd = [row for row in data.health if row.status != "kept"]
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row.file)}{f"#{row.tune}" if row.tune else ""}</th>'
-        f"<td>{row.status}</td><td>{escape(row.why)}</td></tr>"
-        for row in odd[:200]
-    )
-    more = f"<p class='soft'>and {len(odd) - 200} more</p>" if len(odd) > 200 else ""
-    table = f'<div class="scroll"><table class="text"><tbody>{rows}</tbody></table></div>{more}'
-    summary = f"<summary>{len(odd)} repaired or skipped</summary>"
-    return _section("The music it learnt from", words + (f"<details>{summary}{table}</details>" if odd else ""))
-
-
-def _settings(data: ReportData) -> str:
-    return _section("Settings", _text_table(data.settings)) if data.settings else ""
-
-
-def _commands(data: ReportData) -> str:
-    lines = "".join(
-        f'<div class="command"><code>{escape(c)}</code>'
-        '<button type="button" aria-label="Copy this command">Copy</button></div>'
-        for c in data.commands
-    )
-    return _section("Go on", lines) if lines else ""
-
-
-def _notes(data: ReportData) -> str:
-    return _section("Notes", "".join(f"<p>{escape(note)}</p>" for note in data.notes)) if data.notes else ""
+    if not odd:
+        return section("The music it learnt from", words)
+    rows = [
+        table_row(
+            f"{row.file}{f'#{row.tune}' if row.tune else ''}",
+            [f"<td>{row.status}</td>", f"<td>{escape(row.why)}</td>"],
+        )
+        for row in odd[:_MOST_HEALTH_ROWS]
+    ]
+    left_out = len(odd) - _MOST_HEALTH_ROWS
+    more = soft_paragraph(f"and {left_out} more") if left_out > 0 else ""
+    table = row_table(rows, "text") + more
+    return section("The music it learnt from", words + folded(f"{len(odd)} repaired or skipped", table))

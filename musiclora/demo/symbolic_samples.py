@@ -1,22 +1,23 @@
-"""Music of the demo: the same seeds by the base and by the adapted model, to hear and to see."""
+"""Music of the symbolic demo: pieces of both models from the same seeds, as MIDI, sound and piano roll."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from musiclora.backends.base import TokenModel
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.reporting.piano_roll import render_pianoroll
 from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
 from musiclora.symbolic.render import render_audio
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One piece from one seed by both models, and the files that hold it (no sound where nothing can render it)."""
+    """One piece from one seed by both models, and its sound, None where nothing could render it."""
 
     name: str
     base: GeneratedPiece
@@ -26,12 +27,12 @@ class Sample:
 
 
 def make_samples(
-    model: Any, tokenizer: Any, folder: Path, seed: int, count: int, tokens: int, out: Reporter
+    model: TokenModel, tokenizer: MusicTokenizer, folder: Path, seed: int, count: int, tokens: int, out: Reporter
 ) -> list[Sample]:
-    """Pieces from the same seeds by the base and by the adapted model, as MIDI, WAV and PNG files.
+    """Generate pieces from the same seeds by the base and by the adapted model, as MIDI, WAV and PNG files.
 
     Args:
-        model: TokenModel with its adapter injected.
+        model: with its adapter injected.
         tokenizer: the model's.
         folder: where the files go.
         seed: of the draws.
@@ -49,12 +50,15 @@ def make_samples(
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for number, (base, adapted) in enumerate(zip(made["base"], made["adapted"], strict=True), 1):
-        sounds = [_write(made[kind][number - 1], folder / f"{number:02d}-{kind}", out) for kind in ("base", "adapted")]
+        sounds = [
+            _write_piece(made[kind][number - 1], folder / f"{number:02d}-{kind}", out) for kind in ("base", "adapted")
+        ]
         samples.append(Sample(f"seed {seed}, piece {number}", base, adapted, sounds[0], sounds[1]))
     return samples
 
 
-def _write(piece: GeneratedPiece, stem: Path, out: Reporter) -> Path | None:
+def _write_piece(piece: GeneratedPiece, stem: Path, out: Reporter) -> Path | None:
+    """Write MIDI, piano roll and sound; return the sound's path, None where nothing could render it."""
     midi, wav = stem.with_suffix(".mid"), stem.with_suffix(".wav")
     piece.save(midi)
     render_pianoroll(piece.score, stem.with_suffix(".png"), stem.name)

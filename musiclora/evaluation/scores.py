@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import Field, asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -13,6 +13,29 @@ from musiclora.backends.base import Arrays, LossSum, Model
 
 # What a single song must gain to be believed, where there are no others to judge the spread by.
 _LEAST = {"bits a note": 0.05, "loss": 0.005}
+
+
+class HeldOutScore(Protocol):
+    """Score of a model on held-out music, a dataclass; Score and FlowScore are its two kinds.
+
+    Attributes:
+        loss: mean loss of a scored target.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def loss(self) -> float: ...
+
+    @staticmethod
+    def heading() -> str:
+        """Return the names of the columns of row."""
+
+    def row(self) -> str:
+        """Format the score as a line of a table."""
+
+    def describe_change(self, after: Self) -> str:
+        """Format the difference between this score and a later one."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +65,8 @@ class Score:
         """The score as a line of a table."""
         return f"{self.loss:9.4f}{self.perplexity:12.2f}{self.bits_per_note:13.3f}{self.tokens:10d}"
 
-    def to(self, after: Score) -> str:
-        """The way from this score to a later one, in words."""
+    def describe_change(self, after: Score) -> str:
+        """Format 'held-out loss 1.2 -> 1.1, bits a note 4.7 -> 4.5'."""
         return (
             f"held-out loss {self.loss:.4f} -> {after.loss:.4f}, "
             f"bits a note {self.bits_per_note:.3f} -> {after.bits_per_note:.3f}"
@@ -71,9 +94,15 @@ class FlowScore:
         """The score as a line of a table."""
         return f"{self.loss:9.4f}{self.frames:10d}"
 
-    def to(self, after: FlowScore) -> str:
-        """The way from this score to a later one, in words."""
+    def describe_change(self, after: FlowScore) -> str:
+        """Format 'held-out loss 1.2 -> 1.1'."""
         return f"held-out loss {self.loss:.4f} -> {after.loss:.4f}"
+
+
+if TYPE_CHECKING:
+
+    def _score_kinds(tokens: Score, latents: FlowScore) -> tuple[HeldOutScore, HeldOutScore]:
+        return tokens, latents
 
 
 def flow_score(total: LossSum, channels: int) -> FlowScore:

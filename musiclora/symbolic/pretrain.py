@@ -6,21 +6,18 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask, split_songs
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 from musiclora.training.config import TrainConfig
-from musiclora.training.loop import Epochs, LoopOptions
-from musiclora.training.plan import TrainingPlan
+from musiclora.training.limits import SessionOptions
 from musiclora.training.result import TrainResult
 from musiclora.training.session import Session
 
@@ -30,9 +27,6 @@ BASE_SIZES: dict[str, tuple[int, int, int, int]] = {
     "small": (256, 6, 4, 1024),
     "medium": (512, 6, 8, 1024),
 }
-
-
-_ENDLESS = 1_000_000  # epochs, where the clock ends the run
 
 
 @dataclass(frozen=True)
@@ -63,43 +57,6 @@ class PretrainOptions:
             raise ConfigError(f"--preset {self.preset!r} is unknown; there are {', '.join(BASE_SIZES)}")
 
 
-class PretrainSession(Session):
-    """A training session over all parameters, with transpositions and a time budget."""
-
-    def __init__(
-        self, config: TrainConfig, options: PretrainOptions, reporter: Reporter, prepared: SymbolicTask
-    ) -> None:
-        super().__init__(config, reporter, prepared)
-        self.options = options
-
-    def epoch_data(self, rows: int) -> Any:
-        if not self.options.transpose:
-            return super().epoch_data(rows)
-        o, songs, tokenizer = self.options, self.prepared.songs, self.prepared.tokenizer
-        keys = [transpose_piece(tokenizer, piece, low=o.low, high=o.high) or [piece] for piece in songs.train]
-        return TransposedEpochs(keys, tokenizer, self.length, rows, self.config.seed)
-
-    def _measured(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
-        """With a time budget, as many steps as the probe says it allows."""
-        plan, budget = super()._measured(plan, data), self.options.minutes * 60
-        if not budget or not plan.seconds:
-            return plan
-        steps = max(1, int(plan.steps * budget / plan.seconds))
-        epochs = -(-steps // plan.steps_per_epoch)
-        return dataclasses.replace(plan, steps=steps, epochs=epochs, warmup=min(100, steps // 10), seconds=budget)
-
-    def _loop_options(self, plan: TrainingPlan) -> LoopOptions:
-        o = self.options
-        every = o.evaluate_every if plan.steps_per_epoch > o.evaluate_every else 0
-        return dataclasses.replace(
-            super()._loop_options(plan),
-            epochs=_ENDLESS if o.minutes else plan.epochs,
-            max_seconds=o.minutes * 60,
-            evaluate_every=every,
-            patience=self.config.patience or 0,
-        )
-
-
 def pretrain_base(
     config: TrainConfig, options: PretrainOptions, reporter: Reporter | None = None, restart: bool = False
 ) -> TrainResult:
@@ -113,23 +70,22 @@ def pretrain_base(
     """
     out = reporter or Reporter()
     with tempfile.TemporaryDirectory() as scratch:
-        base, tokenizer = _base(options, config, Path(scratch) / "fresh")
+        base, tokenizer = _find_or_write_base(options, config, Path(scratch) / "fresh")
         with out.task("reading songs") as update:
             pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
         songs = split_songs(pieces, config)
-        held_out = songs.held_out[: options.max_held_out]
-        songs = dataclasses.replace(songs, held_out=held_out)
-        shape = read_checkpoint(base.path).config
-        prepared = SymbolicTask(base, tokenizer, shape.n_positions, songs)
+        songs = dataclasses.replace(songs, held_out=songs.held_out[: options.max_held_out])
+        pitch_range = (options.low, options.high) if options.transpose else None
+        n_positions = read_checkpoint(base.path).config.n_positions
+        task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range)
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
         )
-        if options.minutes:
-            config = dataclasses.replace(config, epochs=_ENDLESS)
-        return PretrainSession(config, options, out, prepared).train(restart)
+        limits = SessionOptions(budget_seconds=options.minutes * 60, evaluate_steps=options.evaluate_every, patience=0)
+        return Session(config, task, out, limits).train(restart)
 
 
-def _base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:
+def _find_or_write_base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:
     if options.model:
         base = find_model(options.model)
         return base, find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, config.tokenizer)

@@ -1,4 +1,4 @@
-"""Symbolic music as what a run learns from: songs as tokens, a base that predicts them, its tokenizer."""
+"""Symbolic training task: tokenised songs, the base that learns them, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
@@ -20,18 +20,19 @@ from musiclora.evaluation.scores import token_gain, token_score, total_loss
 from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.batches import batch_plan, song_batches
+from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batches
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
 from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, versions_within
+from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.model import find_tokenizer
+from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
-from musiclora.training.task import PlanDefaults, Scores
+from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
-# A model that guesses evenly has ln V; this close to it, it has not seen these tokens before.
-_GUESSING = 0.95
+# A uniform guess has loss ln V; a base at this share of it has not seen these tokens before.
+_CHANCE_SHARE = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class Songs:
     Attributes:
         train, held_out: pieces.
         health: one row a file or tune.
-        notes: what the user should know about the split.
+        notes: remarks on the split for the user.
     """
 
     train: list[Piece]
     held_out: list[Piece]
-    health: Sequence[Any]
+    health: Sequence[HealthRow]
     notes: list[str]
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all names and tokens, to tell whether a resumed run still has the same data."""
+        """Hash of all names and tokens, so that a resumed run notices a change."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
             for piece in part:
@@ -62,113 +63,139 @@ class Songs:
 
 @dataclass(frozen=True)
 class SymbolicTask:
-    """A base, its tokenizer and the songs (implements `material.Material`)."""
+    """Training task of the symbolic family (implements `TrainingTask`).
+
+    Attributes:
+        base: the base model.
+        tokenizer: the base's.
+        n_positions: longest row that the base can hold, in tokens.
+        songs: tokenised and split.
+        pitch_range: lowest and highest MIDI pitch of the transposition that is drawn for each song every epoch; None
+            leaves transpositions to --transpose.
+    """
 
     family: ClassVar[str] = "symbolic"
-    pace: ClassVar[PlanDefaults] = PlanDefaults()
+    plan_defaults: ClassVar[PlanDefaults] = PlanDefaults()
     form: ClassVar[AdapterForm] = AdapterForm()
 
     base: BaseModel
     tokenizer: MusicTokenizer
     n_positions: int
     songs: Songs
+    pitch_range: tuple[int, int] | None = None
 
-    def fingerprint(self) -> str:
+    def hash_data(self) -> str:
         return self.songs.fingerprint
 
-    def counts(self) -> tuple[int, int]:
+    def count_songs(self) -> tuple[int, int]:
         return len(self.songs.train), len(self.songs.held_out)
 
-    def lines(self) -> Sequence[str]:
-        train, held_out = self.counts()
+    def describe_data(self) -> Sequence[str]:
+        train, held_out = self.count_songs()
         return [f"{train} pieces to train on, {held_out} held out", *self.songs.notes]
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.n_positions)
 
-    def widest(self, config: TrainConfig) -> tuple[int, int]:
-        single = self.epochs(config, 1)
-        return single.tokens_per_epoch, max(batch["tokens"].shape[1] for batch in single.batches(0))
+    def measure_epoch(self, config: TrainConfig) -> tuple[int, int]:
+        single_rows = self.training_epochs(config, 1)
+        return single_rows.tokens_per_epoch, single_rows.longest_row
 
-    def epochs(self, config: TrainConfig, rows: int) -> Any:
-        length, seed = self.row_length(config), config.seed
-        if not config.transpose:
-            return batch_plan(self.songs.train, self.tokenizer, length, rows, seed)
-        keys = [versions_within(self.tokenizer, piece, config.transpose) for piece in self.songs.train]
-        return TransposedEpochs(keys, self.tokenizer, length, rows, seed)
+    def training_epochs(self, config: TrainConfig, rows: int) -> BatchPlan | TransposedEpochs:
+        length = self.row_length(config)
+        keys = self._transpositions(config.transpose)
+        if keys is None:
+            return batch_plan(self.songs.train, self.tokenizer, length, rows, config.seed)
+        return TransposedEpochs(keys, self.tokenizer, length, rows, config.seed)
 
-    def held_out(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
+    def _transpositions(self, semitones: int) -> list[Sequence[Piece]] | None:
+        """Return for each training song its versions to draw from, or None where songs keep their keys."""
+        if self.pitch_range is not None:
+            low, high = self.pitch_range
+            return [transpose_piece(self.tokenizer, piece, low, high) or [piece] for piece in self.songs.train]
+        if semitones:
+            return [versions_within(self.tokenizer, piece, semitones) for piece in self.songs.train]
+        return None
+
+    def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
         if not self.songs.held_out:
             return []
-        return list(batch_plan(self.songs.held_out, self.tokenizer, self.row_length(config), rows, 0).batches(0))
+        return batch_plan(self.songs.held_out, self.tokenizer, self.row_length(config), rows, 0).batches(0)
 
-    def song_batches(self, config: TrainConfig) -> list[list[Arrays]]:
+    def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         return song_batches(self.songs.held_out, self.tokenizer, self.row_length(config))
 
-    def dtype(self, config: TrainConfig, device: str) -> str:
+    def choose_dtype(self, config: TrainConfig, device: str) -> str:
         return config.dtype or "float32"
 
-    def checkpointing(self, config: TrainConfig) -> bool:
+    def needs_checkpointing(self, config: TrainConfig) -> bool:
         return bool(config.grad_checkpointing)
 
-    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Any) -> str | None:
+    def check_base(
+        self, model: TokenModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
+    ) -> str | None:
         return check_against_chance(loss, model.vocab_size, self, config.allow_base_mismatch)
 
-    def begin(self, model: Any, saved: Arrays | None) -> None:
-        """Nothing is trained beside the adapter."""
-
-    def arrays(self, model: Any) -> Arrays:
-        found: Arrays = model.read_adapter()
-        return found
-
-    def restore(self, model: Any, arrays: Arrays) -> None:
-        model.write_adapter(arrays)
-
-    def restore_best(self, model: Any, folder: Path) -> Arrays:
-        best = read_peft(folder).state
-        model.write_adapter(best)
-        return best
-
-    def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
+    def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
         notes = [piece.notes for piece in self.songs.held_out]
         base, trained = (token_score(total_loss(sums), sum(notes)) for sums in (before, after))
         return Scores(base, trained, token_gain(before, after, notes))
 
-    def fingerprints(self) -> dict[str, str]:
-        return checkpoint_fingerprint(self.base.path)
-
-    def files(self, model: Any) -> Mapping[str, bytes]:
-        return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def save_model(self, path: Path, model: Model) -> None:
-        save_model(path, model, read_checkpoint(self.base.path).config, self.tokenizer.to_json().encode())
-
-    def facts(self, config: TrainConfig) -> dict[str, Any]:
-        return {"tokenizer": config.tokenizer or self.tokenizer.kind}
-
-    def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
+    def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.symbolic.decoding.continuation import write_midi_sample
 
         write_midi_sample(model, self.tokenizer, folder, name, seed)
 
+    def begin_training(self, model: TokenModel, saved: Arrays | None) -> None:
+        """Do nothing: the adapter is all that is trained."""
 
-def check_against_chance(loss: float, vocab_size: int, prepared: SymbolicTask, allow: bool) -> str | None:
-    """Notice a base that does not know these tokens.
+    def trained_arrays(self, model: TokenModel) -> Arrays:
+        return model.read_adapter()
+
+    def restore_state(self, model: TokenModel, arrays: Arrays) -> None:
+        model.write_adapter(arrays)
+
+    def restore_adapter(self, model: TokenModel, folder: Path) -> Arrays:
+        best = read_peft(folder).state
+        model.write_adapter(best)
+        return best
+
+    def base_fingerprints(self) -> dict[str, str]:
+        return checkpoint_fingerprint(self.base.path)
+
+    def extra_files(self, model: TokenModel) -> Mapping[str, bytes]:
+        return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
+
+    def adapter_record(self) -> dict[str, Any]:
+        return {}
+
+    def run_record(self, config: TrainConfig) -> dict[str, Any]:
+        return {"tokenizer": config.tokenizer or self.tokenizer.kind}
+
+    def save_model(self, path: Path, model: TokenModel) -> None:
+        save_model(path, model, read_checkpoint(self.base.path).config, self.tokenizer.to_json().encode())
+
+
+if TYPE_CHECKING:
+
+    def _as_training_task(task: SymbolicTask) -> TrainingTask[TokenModel]:
+        return task
+
+
+def check_against_chance(loss: float, vocab_size: int, task: SymbolicTask, allow: bool) -> str | None:
+    """Compare the base's held-out loss with that of a uniform guess.
 
     Returns:
-        A warning, or None.
+        A warning, or None where the base knows these tokens.
 
     Raises:
         ConfigError: the tokenizer was inferred, the base does no better than guessing, and this was not allowed.
     """
     guessing = math.log(vocab_size)
-    if not loss >= _GUESSING * guessing:
+    if not loss >= _CHANCE_SHARE * guessing:
         return None
-    text = f"{prepared.base.name} predicts these songs no better than chance (loss {loss:.2f}, guessing {guessing:.2f})"
-    if prepared.tokenizer.inferred and not allow:
+    text = f"{task.base.name} predicts these songs no better than chance (loss {loss:.2f}, guessing {guessing:.2f})"
+    if task.tokenizer.inferred and not allow:
         raise ConfigError(
             f"{text}: its tokenizer, inferred from the vocabulary size, is probably not this one; "
             "give --tokenizer, or --allow-base-mismatch to go on"
@@ -177,13 +204,12 @@ def check_against_chance(loss: float, vocab_size: int, prepared: SymbolicTask, a
 
 
 def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) -> SymbolicTask:
-    """What Session asks of every family: read, check and split the data; needs no backend here."""
-    with reporter.task("reading songs") as update:
-        return read_symbolic_task(config, update)
-
-
-def read_symbolic_task(config: TrainConfig, on_progress: Callable[[int, int], None] | None = None) -> SymbolicTask:
     """Check the base, find its tokenizer, read and split the songs; nothing is written.
+
+    Args:
+        config: the options.
+        reporter: told how far the reading is.
+        backend: ignored; tokens do not depend on it.
 
     Raises:
         ConfigError, ConvertError, DataError: whatever does not fit, in one line.
@@ -191,16 +217,17 @@ def read_symbolic_task(config: TrainConfig, on_progress: Callable[[int, int], No
     base = find_model(config.model)
     shape = read_checkpoint(base.path).config
     tokenizer = find_tokenizer(base, shape.vocab_size, config.tokenizer)
-    pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=on_progress)
-    songs = split_songs(pieces, config)
-    if config.mix_dir:
-        extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=on_progress)
-        songs = mix_in(songs, extra.pieces, config)
+    with reporter.task("reading songs") as update:
+        pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
+        songs = split_songs(pieces, config)
+        if config.mix_dir:
+            extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=update)
+            songs = mix_in(songs, extra.pieces, config)
     return SymbolicTask(base, tokenizer, shape.n_positions, songs)
 
 
 def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
-    """Split by song and near-duplicate cluster; with val_split 0 all songs are trained on."""
+    """Split pieces by song and near-duplicate cluster; with val_split 0 train on all songs."""
     if config.val_split == 0:
         return Songs(list(pieces.pieces), [], pieces.health, ["no songs are held out (--val-split 0)"])
     found = pieces.pieces
@@ -209,13 +236,15 @@ def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
 
 
 def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig) -> Songs:
-    """Songs with music of --mix-dir among those to train on, without near duplicates of held-out songs."""
+    """Add music of --mix-dir to the training songs, without near duplicates of held-out songs."""
     related = {i for i, _ in near_duplicates(extra, against=songs.held_out)} if songs.held_out else set()
-    apart = [piece for i, piece in enumerate(extra) if i not in related]
+    unrelated = [piece for i, piece in enumerate(extra) if i not in related]
     notes = list(songs.notes)
     if related:
         notes.append(f"{len(related)} pieces of --mix-dir are left out: near duplicates of held-out songs")
-    return dataclasses.replace(songs, train=mix_pieces(songs.train, apart, config.mix_ratio, config.seed), notes=notes)
+    return dataclasses.replace(
+        songs, train=mix_pieces(songs.train, unrelated, config.mix_ratio, config.seed), notes=notes
+    )
 
 
 def mix_pieces(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int) -> list[Piece]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +19,7 @@ from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.errors import TrainingError
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate
-
-
-class Epochs(Protocol):
-    """Training data: batches by epoch, the same for the same number."""
-
-    def batches(self, epoch: int) -> Sequence[Arrays]: ...
+from musiclora.training.task import Epochs
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,91 @@
-"""training_meta.json: what a run was and what it achieved."""
+"""Records of a run: config.toml with its settings, training_meta.json with what it achieved."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from musiclora import __version__
+from musiclora.convert.files.atomic import atomic_write, write_json
 from musiclora.training.config import TrainConfig
 from musiclora.training.plan import TrainingPlan
-from musiclora.training.run_folder import RunProgress
+from musiclora.training.run_folder import CONFIG, META, RunProgress
 from musiclora.training.task import Scores
 
 _FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "max_grad_norm")
 
 
-def run_meta(
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts of a run that its options and its plan do not hold.
+
+    Attributes:
+        backend: `mlx` or `torch`.
+        dtype: of the base.
+        row_length: longest row in units.
+        songs: numbers of training and held-out songs.
+        data_hash: of all songs and of the split.
+        extra: the family's own entries.
+    """
+
+    backend: str
+    dtype: str
+    row_length: int
+    songs: tuple[int, int]
+    data_hash: str
+    extra: Mapping[str, Any]
+
+
+def write_config(folder: Path, config: TrainConfig, plan: TrainingPlan) -> None:
+    """Write config.toml: the options, with the planned value where none was given."""
+    import tomli_w
+
+    resolved = dataclasses.replace(
+        config,
+        batch_size=plan.batch_size,
+        grad_accum_steps=plan.accumulate,
+        epochs=plan.epochs,
+        warmup_steps=plan.warmup,
+    ).as_toml()
+    atomic_write(folder / CONFIG, tomli_w.dumps({"train": resolved}))
+
+
+def write_metadata(
+    folder: Path,
     config: TrainConfig,
     plan: TrainingPlan,
     progress: RunProgress,
-    facts: Mapping[str, Any],
-    scores: Scores | None,
-    update: Mapping[str, float],
-) -> dict[str, Any]:
-    """Content of training_meta.json.
+    facts: RunFacts,
+    scores: Scores | None = None,
+    update: Mapping[str, float] | None = None,
+) -> None:
+    """Write training_meta.json.
 
     Args:
+        folder: the run folder.
         config: the options.
-        plan: what was planned where nothing was given.
+        plan: values of the options that were not given.
         progress: how far the run is.
-        facts: what the session knows: base_model, tokenizer, backend, songs and so on.
+        facts: what else is known of the run.
         scores: held-out scores of the base and of the best arrays, None before the end or without held-out songs.
         update: ||dW|| / ||W|| by module.
     """
     spec = config.lora()
-    return {
+    content = {
         "musiclora": __version__,
-        **facts,
+        "base_model": config.model,
+        "family": config.family,
+        "max_seq_len": facts.row_length,
+        "backend": facts.backend,
+        "dtype": facts.dtype,
+        "songs": facts.songs[0],
+        "songs_held_out": facts.songs[1],
+        "data": facts.data_hash,
+        **facts.extra,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "grad_accum_steps": plan.accumulate,
@@ -56,6 +104,7 @@ def run_meta(
         "best_step": progress.best_step,
         "before": dataclasses.asdict(scores.before) if scores else None,
         "after": dataclasses.asdict(scores.after) if scores else None,
-        "update_size": {name: round(ratio, 6) for name, ratio in update.items()},
+        "update_size": {name: round(ratio, 6) for name, ratio in (update or {}).items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if progress.ended else None,
     }
+    write_json(folder / META, content)

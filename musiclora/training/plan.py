@@ -58,15 +58,15 @@ class TrainingPlan:
 
 
 def batch_shape(
-    config: TrainConfig, units_per_epoch: int, row_length: int, pace: PlanDefaults | None = None
+    config: TrainConfig, units_per_epoch: int, row_length: int, defaults: PlanDefaults | None = None
 ) -> tuple[int, int]:
     """Rows in a forward pass and passes in a step, from the data where they are not given.
 
     About an eighth of an epoch goes into one step, for tokens between 1,024 and 8,192; one pass holds about 4,096
     tokens, which is where a laptop's arithmetic units are busy and its memory is not yet full.
     """
-    pace = pace or PlanDefaults()
-    low, high = pace.a_step
+    defaults = defaults or PlanDefaults()
+    low, high = defaults.step_units
     units = min(high, max(low, units_per_epoch // 8))
     rows = max(1, round(units / max(row_length, 1)))
     if config.batch_size and config.grad_accum_steps:
@@ -75,7 +75,7 @@ def batch_shape(
         return config.batch_size, max(1, rows // config.batch_size)
     if config.grad_accum_steps:
         return max(1, rows // config.grad_accum_steps), config.grad_accum_steps
-    in_pass = max(1, min(rows, pace.in_pass // max(row_length, 1)))
+    in_pass = max(1, min(rows, defaults.pass_units // max(row_length, 1)))
     return in_pass, math.ceil(rows / in_pass)
 
 
@@ -85,13 +85,13 @@ def make_plan(
     accumulate: int,
     batches: int,
     units_per_epoch: int,
-    pace: PlanDefaults | None = None,
+    defaults: PlanDefaults | None = None,
 ) -> TrainingPlan:
     """Epochs, steps and warm-up for so many batches an epoch."""
-    pace = pace or PlanDefaults()
+    defaults = defaults or PlanDefaults()
     per_epoch = max(1, math.ceil(batches / accumulate))
-    low, high = pace.epochs
-    epochs = config.epochs or min(high, max(low, math.ceil(pace.steps / per_epoch)))
+    low, high = defaults.epochs
+    epochs = config.epochs or min(high, max(low, math.ceil(defaults.steps / per_epoch)))
     if config.max_steps and not config.epochs:
         epochs = math.ceil(config.max_steps / per_epoch)
     steps = min(epochs * per_epoch, config.max_steps or epochs * per_epoch)
@@ -113,7 +113,7 @@ def make_plan(
         warmup,
         units_per_epoch,
         warnings=tuple(warnings),
-        unit=pace.unit,
+        unit=defaults.unit,
     )
 
 

@@ -50,7 +50,7 @@ class TrainResult:
         b, a, g = self.before, self.after, self.gain
         if not (b and a and g):
             return []
-        lines = [f"{b.to(a)} (gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"]
+        lines = [f"{b.describe_change(a)} (gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"]
         if g.verdict == "nothing gained":
             lines.append(
                 "nothing gained: on held-out songs the adapter is no better than the base, which knows this style"

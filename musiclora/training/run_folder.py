@@ -19,6 +19,7 @@ from musiclora.convert.files.safetensors_file import read_safetensors, write_saf
 from musiclora.errors import TrainingError
 
 STATE, BEST, LAST = "state", "adapter-best", "adapter-last"
+MODEL_BEST, MODEL_LAST = "model-best", "model-last"
 META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
 
 
@@ -89,7 +90,7 @@ class Run:
         if not (self.path / ".lock").is_file():
             return
         with self.locked():
-            for name in (STATE, BEST, LAST, "model-best", "model-last"):
+            for name in (STATE, BEST, LAST, MODEL_BEST, MODEL_LAST):
                 for old in sorted(self.path.glob(f".{name}.*.old")):
                     if not (self.path / name).exists():
                         old.rename(self.path / name)

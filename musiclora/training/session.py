@@ -1,108 +1,127 @@
-"""One start of a training run: load, plan, train or resume, score, and write what the run is remembered by."""
+"""Training session: one start of a run, from loading the model to the scores of the result."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from musiclora.backends import lora_init
-from musiclora.backends.base import OptimSpec
+from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
-from musiclora.convert.files.atomic import atomic_write, write_json
 from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
-from musiclora.families import family_of, refuse_foreign, resolve, spec_of_family
-from musiclora.models import find_model
 from musiclora.progress import Reporter
+from musiclora.reporting.loss_plot import loss_plot
 from musiclora.training.adapter_files import Provenance, save_adapter, update_size, weight_norms
 from musiclora.training.config import TrainConfig
-from musiclora.training.loop import Epochs, Hooks, Loop, LoopOptions
-from musiclora.training.metadata import run_meta
+from musiclora.training.limits import (
+    ENDLESS_EPOCHS,
+    SessionOptions,
+    choose_patience,
+    fit_plan,
+    make_loop_options,
+)
+from musiclora.training.loop import Hooks, Loop
+from musiclora.training.metadata import RunFacts, write_config, write_metadata
 from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_seconds
 from musiclora.training.result import TrainResult
 from musiclora.training.resume import PLANNED, check_same_run
-from musiclora.training.run_folder import BEST, CONFIG, LAST, META, STATE, Run, RunProgress, check_writable
-from musiclora.training.task import Scores, TrainingTask
+from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress, check_writable
+from musiclora.training.task import Epochs, TrainingTask
+
+ModelT = TypeVar("ModelT", bound=Model)  # of the task's family
 
 
-class Session:
-    """One start of a training run: everything loaded, nothing written yet."""
+class Session(Generic[ModelT]):
+    """One start of a training run: the data are checked, nothing is written yet."""
 
-    def __init__(self, config: TrainConfig, reporter: Reporter | None = None, prepared: Any = None) -> None:
-        """Read the data and check everything that can be checked before the model is loaded.
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: TrainingTask[ModelT],
+        reporter: Reporter | None = None,
+        options: SessionOptions | None = None,
+    ) -> None:
+        """Check everything that can be checked before the model is loaded.
 
         Args:
-            config: the options; its family is taken from the model.
+            config: the training options; the task says the family.
+            task: data and base.
             reporter: told what happens.
-            prepared: data and base, of the type that the family's `material` returns; None reads them.
+            options: limits of the run.
         """
         self.out = reporter or Reporter()
+        self.options = options or SessionOptions()
         check_writable(Path(config.output_dir))
         self.backend_name = choose(config.backend)
-        family = prepared.family if prepared is not None else family_of(find_model(config.model).path)
-        self.config = config = dataclasses.replace(config, family=family)
-        if prepared is None:
-            refuse_foreign(family, config.model, config.changed())
-            prepared = resolve(spec_of_family(family).load_task)(config, self.out, self.backend_name)
-        self.prepared = prepared
-        self.material: TrainingTask = prepared
+        self.task = task
+        self.config = config = dataclasses.replace(config, family=task.family)
+        if self.options.budget_seconds:
+            self.config = config = dataclasses.replace(config, epochs=ENDLESS_EPOCHS)
         self.run = Run(Path(config.output_dir))
         self.spec = config.lora()
-        self.length = self.material.row_length(config)
-        self.dtype = self.material.dtype(config, probe(self.backend_name)["device"])
-        counts, *notes = self.material.lines()
-        where = f"{self.backend_name} on {get_backend(self.backend_name).device()}"
-        self.out.say(f"{counts}; backend {where}")
+        self.length = task.row_length(config)
+        self.dtype = task.choose_dtype(config, probe(self.backend_name)["device"])
+        counts, *notes = task.describe_data()
+        self.out.say(f"{counts}; backend {self.backend_name} on {get_backend(self.backend_name).device()}")
         for text in notes:
             self.out.say(text)
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
 
+    @property
+    def _trains_all(self) -> bool:
+        return self.config.trainable == "all"
+
     # -- data -------------------------------------------------------------------------------------------------------
 
-    def epoch_data(self, rows: int) -> Any:
-        """Training batches of so many rows."""
-        return self.material.epochs(self.config, rows)
-
-    def _plans(self) -> tuple[TrainingPlan, Epochs, Any]:
-        pace, (units, longest) = self.material.pace, self.material.widest(self.config)
-        batch_size, accumulate = batch_shape(self.config, units, longest, pace)
-        data = self.epoch_data(batch_size)
-        plan = make_plan(self.config, batch_size, accumulate, len(data.batches(0)), units, pace)
-        return plan, data, self.material.held_out(self.config, batch_size)
+    def _plan_data(self) -> tuple[TrainingPlan, Epochs, Sequence[Arrays]]:
+        """Plan the run, and lay out its training and held-out batches."""
+        task, config = self.task, self.config
+        units, longest = task.measure_epoch(config)
+        batch_size, accumulate = batch_shape(config, units, longest, task.plan_defaults)
+        data = task.training_epochs(config, batch_size)
+        plan = make_plan(config, batch_size, accumulate, len(data.batches(0)), units, task.plan_defaults)
+        return plan, data, task.held_out_batches(config, batch_size)
 
     # -- model ------------------------------------------------------------------------------------------------------
 
-    def _load(self, path: Path) -> Any:
-        return get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
+    def _load_folder(self, path: Path) -> ModelT:
+        model: ModelT = get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
+        return model
 
-    def _start(self) -> None:
-        c, resuming = self.config, self.run.exists
-        whole = c.trainable == "all"
-        self.model = self._load(self.run.path / STATE / "model" if whole and resuming else self.material.base.path)
-        self.before = self._song_losses("scoring the base") if not (whole and resuming) else []
+    def _load_model(self) -> None:
+        """Load and score the base, add the adapter, and start its training."""
+        config, resuming = self.config, self.run.exists
+        state_model = self.run.path / STATE / "model"
+        resumes_all = self._trains_all and resuming
+        self.model = self._load_folder(state_model if resumes_all else self.task.base.path)
+        self.before = [] if resumes_all else self._song_losses("scoring the base")
         if self.before:
-            warning = self.material.check_base(self.model, total_loss(self.before).mean, c, self._load)
+            warning = self.task.check_base(self.model, total_loss(self.before).mean, config, self._load_folder)
             if warning:
                 self.out.say(f"warning: {warning}")
         self.norms: dict[str, float] = {}
-        if not whole:
-            first = lora_init.initial(self.spec, self.model.linear_shapes(), c.seed)
-            modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
-            self.norms = weight_norms(self.model, modules)
-            self.model.inject_adapter(self.spec, first)
-            self.material.begin(self.model, self.run.read_arrays("adapter") if resuming else None)
+        if not self._trains_all:
+            self._add_adapter(resuming)
         optim = OptimSpec(
-            weight_decay=c.weight_decay,
-            max_grad_norm=c.max_grad_norm,
-            seed=c.seed,
-            checkpointing=self.material.checkpointing(c),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            seed=config.seed,
+            checkpointing=self.task.needs_checkpointing(config),
         )
-        self.training = self.model.start_training(optim, "all" if whole else "adapter")
+        self.training: Training = self.model.start_training(optim, "all" if self._trains_all else "adapter")
 
-    def _song_losses(self, title: str) -> list[Any]:
-        batches = self.material.song_batches(self.config)
+    def _add_adapter(self, resuming: bool) -> None:
+        first = lora_init.initial(self.spec, self.model.linear_shapes(), self.config.seed)
+        modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
+        self.norms = weight_norms(self.model, modules)
+        self.model.inject_adapter(self.spec, first)
+        self.task.begin_training(self.model, self.run.read_arrays("adapter") if resuming else None)
+
+    def _song_losses(self, title: str) -> list[LossSum]:
+        batches = self.task.song_batches(self.config)
         with self.out.task(title) as update:
             return song_losses(self.model, batches, update)
 
@@ -124,35 +143,37 @@ class Session:
             raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
         resuming = self.run.exists
         if resuming:
-            self._take_over()
-        plan, data, held_out = self._plans()
-        self._start()
+            self._take_over_settings()
+        plan, data, held_out = self._plan_data()
+        self._load_model()
         with self.run.locked():
             try:
-                return self._train(plan, data, held_out, resuming)
+                return self._train_locked(plan, data, held_out, resuming)
             except BaseException:
                 self.run.remove_if_nothing_was_saved()
                 raise
 
-    def _take_over(self) -> None:
-        """Check that the folder holds this very run, and take what was planned or given the first time."""
-        self.earlier = check_same_run(self.run, self.config, self.backend_name, self.material.fingerprint())
+    def _take_over_settings(self) -> None:
+        """Check that the folder holds this very run, and take what was planned or given at its first start."""
+        self.earlier = check_same_run(self.run, self.config, self.backend_name, self.task.hash_data())
         left_out: dict[str, Any] = {k: self.earlier.get(k) for k in PLANNED if getattr(self.config, k) is None}
         self.config = dataclasses.replace(self.config, **left_out)
         self.dtype = self.config.dtype or self.dtype
 
-    def _train(self, plan: TrainingPlan, data: Epochs, held_out: Any, resuming: bool) -> TrainResult:
+    def _train_locked(
+        self, plan: TrainingPlan, data: Epochs, held_out: Sequence[Arrays], resuming: bool
+    ) -> TrainResult:
         progress = self.run.read_progress() if resuming else RunProgress()
         if resuming:
-            self._restore()
+            self._restore_state()
         done = progress.epoch >= plan.epochs or bool(self.config.max_steps and progress.step >= self.config.max_steps)
-        out_of_patience = progress.ended == "patience" and not self._goes_on(progress, plan)
+        out_of_patience = progress.ended == "patience" and not self._renew_patience(progress, plan)
         if resuming and (done or out_of_patience):
             self.out.say(
                 f"{self.run.path}: this run is finished ({progress.ended or 'epochs'}); more --epochs continue it"
             )
             return self._finish(progress, plan, already=True)
-        plan = self._measured(plan, data)
+        plan = self._measure_plan(plan, data)
         for line in plan.lines():
             self.out.say(line)
         if resuming:
@@ -162,155 +183,117 @@ class Session:
         else:
             progress.base = total_loss(self.before).mean if self.before else None
             self._write_config(plan)
-            self._write_meta(plan, RunProgress(), None, {})
+            write_metadata(self.run.path, self.config, plan, RunProgress(), self._run_facts())
             self.run.append_metrics(step=0, epoch=0, val_loss=progress.base)
-        loop = Loop(
-            self.model, self.training, data, held_out, self._loop_options(plan), self.run, progress, self._hooks(plan)
-        )
+        options = make_loop_options(self.config, self.options, plan, self.task.plan_defaults)
         try:
-            loop.go()
+            Loop(self.model, self.training, data, held_out, options, self.run, progress, self._loop_hooks()).go()
         except KeyboardInterrupt:
             self.out.say(f"saved after step {progress.step}; the same command goes on from there")
             raise
         return self._finish(progress, plan)
 
-    def _goes_on(self, progress: RunProgress, plan: TrainingPlan) -> bool:
-        """Whether a run that lost its patience is given more: then the waiting begins anew."""
-        more = plan.epochs > self.earlier.get("epochs", plan.epochs) or self._patience > progress.waited
+    def _renew_patience(self, progress: RunProgress, plan: TrainingPlan) -> bool:
+        """Give a run that lost its patience a new count, where more epochs or more patience are asked for."""
+        patience = choose_patience(self.config, self.options)
+        more_patience = not patience or patience > progress.waited
+        more = plan.epochs > self.earlier.get("epochs", plan.epochs) or more_patience
         progress.waited = 0 if more else progress.waited
         return more
 
-    @property
-    def _patience(self) -> int:
-        c = self.config
-        return c.patience if c.patience is not None else c.family_record.patience
-
-    def _loop_options(self, plan: TrainingPlan) -> LoopOptions:
-        c, pace = self.config, self.material.pace
-        lr = c.lr if c.lr is not None else c.family_record.learning_rate
-        return LoopOptions(
-            plan.epochs,
-            plan.accumulate,
-            lr,
-            c.lr_schedule,
-            plan.warmup,
-            plan.steps,
-            self._patience,
-            c.max_steps or 0,
-            unit=pace.unit,
-            values=pace.values,
-        )
-
-    def _measured(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
+    def _measure_plan(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
+        """Probe the speed and fit the plan into the session's limits."""
         batches = list(data.batches(0)[: plan.accumulate])
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
-        return dataclasses.replace(plan, seconds=seconds, memory=memory)
+        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory))
 
-    def _restore(self) -> None:
-        if self.config.trainable == "adapter":
-            self.material.restore(self.model, self.run.read_arrays("adapter"))
+    def fit_plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Fit a measured plan into the session's limits; a shorter plan's steps become the run's --max-steps."""
+        fitted = fit_plan(plan, self.options)
+        if self.options.longest_seconds and fitted.steps < plan.steps:
+            self.config = dataclasses.replace(self.config, max_steps=fitted.steps)
+        return fitted
+
+    def _restore_state(self) -> None:
+        if not self._trains_all:
+            self.task.restore_state(self.model, self.run.read_arrays("adapter"))
         self.training.write_state(self.run.read_arrays("optimizer"))
 
-    def _hooks(self, plan: TrainingPlan) -> Hooks:
-        whole = self.config.trainable == "all"
+    def _loop_hooks(self) -> Hooks:
+        task, whole = self.task, self._trains_all
         return Hooks(
-            save_best=lambda: self._save("model-best" if whole else BEST),
-            save_last=lambda: self._save("model-last" if whole else LAST),
-            arrays=dict if whole else lambda: self.material.arrays(self.model),
-            fill_state=(lambda folder: self.material.save_model(folder / "model", self.model)) if whole else None,
+            save_best=lambda: self._save_trained(MODEL_BEST if whole else BEST),
+            save_last=lambda: self._save_trained(MODEL_LAST if whole else LAST),
+            arrays=dict if whole else lambda: task.trained_arrays(self.model),
+            fill_state=(lambda folder: task.save_model(folder / "model", self.model)) if whole else None,
             on_step=self.out.step,
             on_evaluation=self._say_evaluation,
-            after_epoch=self._sample,
+            after_epoch=self._write_sample,
         )
 
     def _say_evaluation(self, progress: RunProgress, loss: float) -> None:
         best = " (best)" if progress.best_step == progress.step else f" (best {progress.best:.4f})"
         self.out.say(f"epoch {progress.epoch + 1}, step {progress.step}: held-out loss {loss:.4f}{best}")
 
-    def _sample(self, epoch: int) -> None:
+    def _write_sample(self, epoch: int) -> None:
         every = self.config.sample_every
         if every and epoch % every == 0:
-            self.material.sample(self.model, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed)
+            self.task.write_sample(self.model, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _save(self, name: str) -> None:
-        if self.config.trainable == "all":
-            self.material.save_model(self.run.path / name, self.model)
+    def _save_trained(self, name: str) -> None:
+        """Write an adapter folder, or a model folder where all weights are trained."""
+        task, path = self.task, self.run.path / name
+        if self._trains_all:
+            task.save_model(path, self.model)
             return
         losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
         metrics = {"held_out_loss": losses[-1], "held_out_loss_of_base": losses[0]} if losses else {}
         origin = Provenance(
-            self.material.base,
-            self.config.family,
+            task.base,
+            task.family,
             self.backend_name,
-            self.material.fingerprints(),
-            self.material.counts()[0],
-            self.material.files(self.model),
-            self.material.form,
-            self.material.record(),
+            task.base_fingerprints(),
+            task.count_songs()[0],
+            task.extra_files(self.model),
+            task.form,
+            task.adapter_record(),
         )
-        save_adapter(self.run.path / name, self.model, self.spec, origin, metrics)
+        save_adapter(path, self.model, self.spec, origin, metrics)
 
     def _write_config(self, plan: TrainingPlan) -> None:
-        import tomli_w
+        write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)
 
-        resolved = dataclasses.replace(
-            self.config,
-            batch_size=plan.batch_size,
-            grad_accum_steps=plan.accumulate,
-            epochs=plan.epochs,
-            warmup_steps=plan.warmup,
-            backend=self.backend_name,
-            dtype=self.dtype,
-        ).as_toml()
-        atomic_write(self.run.path / CONFIG, tomli_w.dumps({"train": resolved}))
-
-    def _write_meta(
-        self, plan: TrainingPlan, progress: RunProgress, scores: Scores | None, update: Mapping[str, float]
-    ) -> None:
-        train, held_out = self.material.counts()
-        facts = {
-            "base_model": self.config.model,
-            "family": self.config.family,
-            "max_seq_len": self.length,
-            "backend": self.backend_name,
-            "dtype": self.dtype,
-            "songs": train,
-            "songs_held_out": held_out,
-            "data": self.material.fingerprint(),
-            **self.material.facts(self.config),
-        }
-        write_json(self.run.path / META, run_meta(self.config, plan, progress, facts, scores, update))
+    def _run_facts(self) -> RunFacts:
+        task = self.task
+        extra = task.run_record(self.config)
+        return RunFacts(self.backend_name, self.dtype, self.length, task.count_songs(), task.hash_data(), extra)
 
     def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:
-        """Score the best arrays against the base and write what the run is remembered by."""
+        """Score the best arrays against the base, and write the run's metadata and loss plot."""
+        task = self.task
         update: dict[str, float] = {}
-        if self.config.trainable == "adapter":
-            best = self.material.restore_best(self.model, self.run.path / BEST)
+        if not self._trains_all:
+            best = task.restore_adapter(self.model, self.run.path / BEST)
             update = update_size(self.norms, self.spec, best)
-        elif self.material.counts()[1]:
-            self.model = self._load(self.run.path / "model-best")
-        scores = self.material.scores(self.before, self._song_losses("scoring the result")) if self.before else None
-        self._write_meta(plan, progress, scores, update)
-        self._plot()
-        before, after, difference = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
+        elif task.count_songs()[1]:
+            self.model = self._load_folder(self.run.path / MODEL_BEST)
+        scores = task.compare_losses(self.before, self._song_losses("scoring the result")) if self.before else None
+        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update)
+        loss_plot(self.run.path / "loss.png", self.run.read_metrics(), task.plan_defaults.loss)
+        before, after, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         return TrainResult(
             self.run.path,
             self.backend_name,
             before,
             after,
-            difference,
+            gain,
             update,
             progress,
             already,
-            unit=self.material.pace.unit,
-            example=self.material.form.output,
+            unit=task.plan_defaults.unit,
+            example=task.form.output,
         )
-
-    def _plot(self) -> None:
-        from musiclora.reporting.loss_plot import loss_plot
-
-        loss_plot(self.run.path / "loss.png", self.run.read_metrics(), self.material.pace.loss)

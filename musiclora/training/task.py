@@ -1,40 +1,41 @@
-"""What a training run needs to know of its model's family: the music, its scores, and what goes with an adapter."""
+"""Training task of a model family: protocols for its data, its scores and its files, and the records they use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import Arrays, LossSum, Model
-from musiclora.evaluation.scores import Gain
+from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.models import BaseModel
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
 
+TaskModel = TypeVar("TaskModel", bound=Model, contravariant=True)  # of the family
+
 
 @dataclass(frozen=True)
 class PlanDefaults:
-    """How a family's runs are planned where nothing is given.
+    """Default sizes of a family's runs.
 
-    The steps are enough updates for the learning rate to act and for B to leave zero; early stopping ends earlier where
-    fewer do.
+    The number of steps lets the learning rate act and B leave zero; early stopping ends a run that needs fewer.
 
     Attributes:
-        unit: what length, data and speed are counted in.
+        unit: counts length, data and speed: `tokens` or `frames`.
         values: scored targets in one unit: 1 for a token, the latent's channels for a frame.
-        a_step: least and most units of one optimiser step.
-        in_pass: units of one forward pass.
+        step_units: least and most units of one optimiser step.
+        pass_units: units of one forward pass.
         steps: optimiser steps of a run, within the epochs below.
         epochs: least and most epochs.
-        loss: what the loss is measured in.
+        loss: unit of the loss.
     """
 
     unit: str = "tokens"
     values: int = 1
-    a_step: tuple[int, int] = (1024, 8192)
-    in_pass: int = 4096
+    step_units: tuple[int, int] = (1024, 8192)
+    pass_units: int = 4096
     steps: int = 200
     epochs: tuple[int, int] = (4, 40)
     loss: str = "nats a token"
@@ -42,24 +43,59 @@ class PlanDefaults:
 
 @dataclass(frozen=True)
 class Scores:
-    """Held-out scores of the base and of what was trained, and their difference."""
+    """Held-out scores of the base and of the trained model, and their difference."""
 
-    before: Any
-    after: Any
+    before: HeldOutScore
+    after: HeldOutScore
     gain: Gain
 
 
 class Epochs(Protocol):
-    """Training data: batches by epoch, the same for the same number."""
+    """Training data as batches by epoch; the same number gives the same batches."""
 
     def batches(self, epoch: int) -> Sequence[Arrays]: ...
 
 
-class TrainingTask(Protocol):
-    """Music of one family, split into what is trained on and what is held out, and the base that learns it.
+class TaskData(Protocol):
+    """Music of one family, split into a training and a held-out part.
 
     Attributes:
-        family: its name.
+        plan_defaults: sizes of a run that are not given.
+    """
+
+    @property
+    def plan_defaults(self) -> PlanDefaults: ...
+
+    def hash_data(self) -> str:
+        """Hash all data and the split, so that a resumed run notices a change."""
+
+    def count_songs(self) -> tuple[int, int]:
+        """Count the songs to train on and the held-out ones."""
+
+    def describe_data(self) -> Sequence[str]:
+        """Describe the data in lines, the first of which says how much there is."""
+
+    def row_length(self, config: TrainConfig) -> int:
+        """Return the longest row in units: --max-seq-len, at most the model's limit."""
+
+    def measure_epoch(self, config: TrainConfig) -> tuple[int, int]:
+        """Count the units of an epoch and of its longest row."""
+
+    def training_epochs(self, config: TrainConfig, rows: int) -> Epochs:
+        """Lay out training batches of `rows` rows."""
+
+    def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
+        """Lay out batches of all held-out songs; empty without any."""
+
+    def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
+        """Lay out batches of each held-out song on its own, with the same targets as held_out_batches."""
+
+
+class TaskScoring(Protocol[TaskModel]):
+    """Base model of a task: how it computes and how it is scored.
+
+    Attributes:
+        family: the family's name.
         base: the base model.
     """
 
@@ -69,88 +105,80 @@ class TrainingTask(Protocol):
     @property
     def base(self) -> BaseModel: ...
 
-    @property
-    def pace(self) -> PlanDefaults: ...
+    def choose_dtype(self, config: TrainConfig, device: str) -> str:
+        """Choose the dtype of the frozen base on a kind of device (metal, cuda, mps, cpu)."""
 
-    @property
-    def form(self) -> AdapterForm: ...
+    def needs_checkpointing(self, config: TrainConfig) -> bool:
+        """Decide if activations are recomputed in the backward pass."""
 
-    def fingerprint(self) -> str:
-        """Hash of all data and of the split, to tell whether a resumed run still has the same."""
-
-    def counts(self) -> tuple[int, int]:
-        """Songs to train on, and held out."""
-
-    def lines(self) -> Sequence[str]:
-        """What the user should know about the data, beginning with how much there is."""
-
-    def row_length(self, config: TrainConfig) -> int:
-        """Longest row in units: --max-seq-len, at most what the model can hold."""
-
-    def widest(self, config: TrainConfig) -> tuple[int, int]:
-        """Units of an epoch, and of its longest row."""
-
-    def epochs(self, config: TrainConfig, rows: int) -> Epochs:
-        """Training batches of so many rows."""
-
-    def held_out(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
-        """Batches of all held-out songs; empty without any."""
-
-    def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
-        """Batches of each held-out song on its own, with the same targets as held_out."""
-
-    def dtype(self, config: TrainConfig, device: str) -> str:
-        """Dtype of the frozen base on a kind of device (metal, cuda, mps, cpu)."""
-
-    def checkpointing(self, config: TrainConfig) -> bool:
-        """Whether activations are recomputed in the backward pass."""
-
-    def check_base(self, model: Any, loss: float, config: TrainConfig, load: Callable[[Path], Any]) -> str | None:
-        """A warning where the base does no better on held-out songs than a guess.
+    def check_base(
+        self, model: TaskModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
+    ) -> str | None:
+        """Return a warning where the base does no better on held-out songs than a guess.
 
         Args:
             model: the base.
             loss: its loss on all held-out songs.
             config: the options.
-            load: loads a model folder as the base was.
+            load: loads a model folder with the base's backend and dtype.
 
         Raises:
             ConfigError: so little better that the wrong thing would be trained.
         """
 
-    def begin(self, model: Any, saved: Arrays | None) -> None:
-        """Give the model what is trained beside its adapter, as the state folder has it; before its training starts."""
+    def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
+        """Score summed losses, one a held-out song, of the base and of the trained model."""
 
-    def arrays(self, model: Any) -> Arrays:
-        """Everything trained beside the base, under the names of the state folder."""
+    def write_sample(self, model: TaskModel, folder: Path, name: str, seed: int) -> None:
+        """Write a sample during training, as `<folder>/<name>` with the family's ending."""
 
-    def restore(self, model: Any, arrays: Arrays) -> None:
-        """Put the adapter's part of the state folder's arrays into the model."""
 
-    def restore_best(self, model: Any, folder: Path) -> Arrays:
-        """Put an adapter folder's content into the model.
+class TaskFiles(Protocol[TaskModel]):
+    """Trained arrays of a task and the files that hold them.
+
+    Attributes:
+        form: words and PEFT settings of the family's adapter folders.
+    """
+
+    @property
+    def form(self) -> AdapterForm: ...
+
+    def begin_training(self, model: TaskModel, saved: Arrays | None) -> None:
+        """Give the model its trained arrays besides the adapter, before training starts.
+
+        Args:
+            model: the base with its adapter.
+            saved: arrays of the state folder, None for a new run.
+        """
+
+    def trained_arrays(self, model: TaskModel) -> Arrays:
+        """Read everything that is trained, under the names of the state folder."""
+
+    def restore_state(self, model: TaskModel, arrays: Arrays) -> None:
+        """Write the adapter's part of the state folder's arrays into the model."""
+
+    def restore_adapter(self, model: TaskModel, folder: Path) -> Arrays:
+        """Write an adapter folder's content into the model.
 
         Returns:
             The adapter's arrays.
         """
 
-    def scores(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
-        """Scores of sums, one a held-out song."""
+    def base_fingerprints(self) -> dict[str, str]:
+        """Compute the base's fingerprints by part, as an adapter records them."""
 
-    def fingerprints(self) -> dict[str, str]:
-        """Of the base, by part, as an adapter records them."""
+    def extra_files(self, model: TaskModel) -> Mapping[str, bytes]:
+        """Return the files of an adapter folder besides the arrays, by name."""
 
-    def files(self, model: Any) -> Mapping[str, bytes]:
-        """What lies in an adapter folder beside the arrays."""
+    def adapter_record(self) -> dict[str, Any]:
+        """Return the family's own entries of musiclora.json."""
 
-    def record(self) -> dict[str, Any]:
-        """What musiclora.json says of this family."""
+    def run_record(self, config: TrainConfig) -> dict[str, Any]:
+        """Return the family's own entries of training_meta.json."""
 
-    def save_model(self, path: Path, model: Model) -> None:
+    def save_model(self, path: Path, model: TaskModel) -> None:
         """Write the model's weights as a model folder, replacing an older one."""
 
-    def facts(self, config: TrainConfig) -> dict[str, Any]:
-        """What training_meta.json says of this family."""
 
-    def sample(self, model: Any, folder: Path, name: str, seed: int) -> None:
-        """Write a sample while training, as `<folder>/<name>` with the family's ending."""
+class TrainingTask(TaskData, TaskScoring[TaskModel], TaskFiles[TaskModel], Protocol[TaskModel]):
+    """Everything that a training run asks of its model's family."""

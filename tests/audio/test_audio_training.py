@@ -22,10 +22,9 @@ from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.errors import ConfigError, TrainingError
-from musiclora.jobs import evaluate, train
+from musiclora.jobs import evaluate, open_session, train
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import Run
-from musiclora.training.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +123,7 @@ def _stop_after(session, steps):
 
 
 def test_ctrl_c_saves_the_adapter_and_the_style(config):
-    session = Session(config())
+    session = open_session(config())
     _stop_after(session, 1)
     assert Run(session.run.path).read_progress().step == 1
     state = session.run.read_arrays("adapter")
@@ -136,8 +135,8 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one(base, latents, backend
     """Bit for bit, in processes of their own: one that holds both frameworks may multiply with another BLAS."""
     code = (
         "import sys, json, os, signal\n"
-        "from musiclora.training.config import TrainConfig\nfrom musiclora.training.session import Session\n"
-        "settings, stop = json.loads(sys.argv[1])\nsession = Session(TrainConfig(**settings))\n"
+        "from musiclora.training.config import TrainConfig\nfrom musiclora.jobs import open_session\n"
+        "settings, stop = json.loads(sys.argv[1])\nsession = open_session(TrainConfig(**settings))\n"
         "session.out.step = lambda n: n.progress.step == stop and os.kill(os.getpid(), signal.SIGINT)\n"
         "try:\n    session.train()\nexcept KeyboardInterrupt:\n    sys.exit(3)\n"
     )
@@ -155,13 +154,13 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one(base, latents, backend
 
 
 def test_held_out_recordings_are_never_trained_on(config):
-    session = Session(config())
-    held_out = {r.checksum for r in session.prepared.held_out_recordings}
+    session = open_session(config())
+    held_out = {r.checksum for r in session.task.held_out}
     assert held_out
-    assert held_out.isdisjoint({r.checksum for r in session.prepared.train})
-    scored = np.concatenate([b["latents"].reshape(-1) for b in session.material.held_out(session.config, 4)])
+    assert held_out.isdisjoint({r.checksum for r in session.task.train})
+    scored = np.concatenate([b["latents"].reshape(-1) for b in session.task.held_out_batches(session.config, 4)])
     for epoch in range(3):
-        for batch in session.epoch_data(4).batches(epoch):
+        for batch in session.task.training_epochs(session.config, 4).batches(epoch):
             assert not np.isin(batch["latents"][batch["valid"]].reshape(-1)[::7], scored).any()
 
 
@@ -183,8 +182,8 @@ def test_another_style_or_other_recordings_are_another_run(config, base, tmp_pat
 
 def test_evaluating_the_best_adapter_gives_the_loss_that_training_found(config, base, tmp_path, backend_name):
     result = train(config(epochs=3))
-    session = Session(config("unused", epochs=3))
-    held_out = {r.checksum for r in session.prepared.held_out_recordings}
+    session = open_session(config("unused", epochs=3))
+    held_out = {r.checksum for r in session.task.held_out}
     index = json.loads((Path(config().data_dir) / "index.json").read_text())
     part = tmp_path / "part"
     part.mkdir()
@@ -209,13 +208,13 @@ def test_the_longer_model_trains_with_its_duration(tmp_path, latents, backend_na
 def test_styles_beside_the_latents_are_used_and_none_is_trained(config, base, tmp_path):
     styles = np.random.default_rng(0).standard_normal((6, 512)).astype(np.float32)
     styled = toy_audio.write_latents(tmp_path / "styled", base, style=lambda i: styles[i])
-    session = Session(config(data_dir=str(styled)))
-    assert not session.material.trains_style
-    assert all("style" in batch for batch in session.epoch_data(2).batches(0))
+    session = open_session(config(data_dir=str(styled)))
+    assert not session.task.trains_style
+    assert all("style" in batch for batch in session.task.training_epochs(session.config, 2).batches(0))
     result = session.train()
     assert session.model.read_style() is None
     kept = read_style(result.run_dir / "adapter-best" / "style.safetensors")
-    mean = np.stack([r.style for r in session.prepared.train]).mean(0)
+    mean = np.stack([r.style for r in session.task.train]).mean(0)
     assert kept @ mean / np.linalg.norm(kept) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-5)
 
 
@@ -241,7 +240,7 @@ def test_an_option_of_the_symbolic_family_is_refused_by_name(config, tmp_path):
 
 def test_a_base_that_knows_nothing_of_the_recordings_is_warned_of(config):
     said = []
-    session = Session(config())
+    session = open_session(config())
     session.out.say = said.append
     session.train()
     assert any("no better than without hearing them" in text and "causal" in text for text in said)
@@ -279,8 +278,8 @@ def test_the_style_is_part_of_what_was_learnt(config, base, backend_name, latent
     adapter = find_adapter(str(result.run_dir))
     model = get_backend(backend_name).load(FAMILIES["audio"], base)
     model.inject_adapter(adapter.spec, adapter.state)
-    session = Session(config("unused", epochs=6))
-    batches = list(session.material.held_out(session.config, 8))
+    session = open_session(config("unused", epochs=6))
+    batches = list(session.task.held_out_batches(session.config, 8))
     without = sum(model.loss(b).total for b in batches)
     model.set_style(read_style(adapter.path / "style.safetensors"))
     assert sum(model.loss(b).total for b in batches) != without

@@ -12,7 +12,8 @@ from require import EVERYTHING
 from musiclora.backends.registry import BACKENDS, why_not
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
-from musiclora.demo.symbolic import CHOOSING, SONGS, TEST, DemoOptions, choose_songs, symbolic_demo
+from musiclora.demo.symbolic import CHOOSING, SONGS, TEST, choose_songs, symbolic_demo
+from musiclora.demo.symbolic_result import SymbolicDemoOptions
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.model import find_tokenizer
@@ -34,7 +35,7 @@ class Listening(Reporter):
 @pytest.mark.slow
 def test_the_demo_adapts_generates_renders_reports_and_crosses_backends(backend_name, tmp_path):
     out = Listening()
-    result = symbolic_demo(tmp_path / "demo", backend_name, DemoOptions(steps=12, pieces=1, tokens=90), out)
+    result = symbolic_demo(tmp_path / "demo", backend_name, SymbolicDemoOptions(steps=12, pieces=1, tokens=90), out)
     folder = tmp_path / "demo"
     music = {p.name for p in (folder / "music").iterdir()}
     assert {f"01-{kind}.{end}" for kind in ("base", "adapted") for end in ("mid", "png", "wav")} <= music
@@ -47,7 +48,7 @@ def test_the_demo_adapts_generates_renders_reports_and_crosses_backends(backend_
     assert sorted(result.crossed) == sorted(usable)
     # The same adapter and songs: float32 sums in another order.
     assert max(result.crossed.values()) - min(result.crossed.values()) < 1e-4
-    again = symbolic_demo(folder, backend_name, DemoOptions(steps=2, pieces=1, tokens=40), out)
+    again = symbolic_demo(folder, backend_name, SymbolicDemoOptions(steps=2, pieces=1, tokens=40), out)
     assert again.training.progress.step == 2
     assert list(folder.glob("run.backup-*"))
     page = first
@@ -68,9 +69,11 @@ def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups():
 
 
 def test_a_slow_machine_gets_fewer_steps_and_is_told(tmp_path, any_backend, tunes, tiny_base):
-    from musiclora.demo.budget import BudgetSession
+    from musiclora.symbolic.task import load_symbolic_task
     from musiclora.training.config import TrainConfig
+    from musiclora.training.limits import SessionOptions
     from musiclora.training.plan import TrainingPlan
+    from musiclora.training.session import Session
 
     config = TrainConfig(
         data_dir=str(tunes),
@@ -81,12 +84,13 @@ def test_a_slow_machine_gets_fewer_steps_and_is_told(tmp_path, any_backend, tune
         max_steps=60,
         val_split=0.25,
     )
-    session = BudgetSession(config, 10.0, Reporter(), None)
+    task = load_symbolic_task(config, Reporter(), any_backend)
+    session = Session(config, task, Reporter(), SessionOptions(longest_seconds=10.0))
     plan = TrainingPlan(4, 1, 20, 3, 60, 6, 5000, seconds=60.0)
-    short = session.shortened(plan)
+    short = session.fit_plan(plan)
     assert (short.steps, short.epochs, session.config.max_steps) == (10, 4, 10)
     assert "10 steps instead of 60" in short.warnings[-1]
-    assert session.shortened(short) == short
+    assert session.fit_plan(short) == short
 
 
 def test_without_the_songs_the_demo_names_the_extra(tmp_path, monkeypatch, any_backend):

@@ -15,11 +15,10 @@ import pytest
 from musiclora.backends.base import LossSum, StepResult
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.errors import ConfigError, DataError, TrainingError
-from musiclora.jobs import train
+from musiclora.jobs import open_session, train
 from musiclora.training.config import TrainConfig
 from musiclora.training.loop import Hooks, Loop, LoopOptions, group_batches
 from musiclora.training.run_folder import Run, RunProgress
-from musiclora.training.session import Session
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config):
     train(config("whole"))
     train(config("parts", max_steps=3))
     # max_steps sets the schedule's end too, so the first part is cut by hand: as a crash would leave it.
-    whole = Session(config("broken"))
+    whole = open_session(config("broken"))
     _run_steps(whole, 3)
     train(config("broken"))
     assert equal(adapter(config("whole").output_dir), adapter(config("broken").output_dir))
@@ -117,7 +116,7 @@ def _run_steps(session, steps):
 
 
 def test_ctrl_c_finishes_the_step_and_saves(config):
-    session = Session(config())
+    session = open_session(config())
     _run_steps(session, 3)
     progress = Run(session.run.path).read_progress()
     assert (progress.step, progress.ended) == (3, "")
@@ -181,11 +180,11 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
 
 
 def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
-    session = Session(config(mix_dir=str(tunes), mix_ratio=0.6))
-    held_out = {tuple(p.tokens) for p in session.prepared.songs.held_out}
+    session = open_session(config(mix_dir=str(tunes), mix_ratio=0.6))
+    held_out = {tuple(p.tokens) for p in session.task.songs.held_out}
     assert held_out
-    assert not held_out & {tuple(p.tokens) for p in session.prepared.songs.train}
-    assert any("--mix-dir" in text for text in session.prepared.songs.notes)
+    assert not held_out & {tuple(p.tokens) for p in session.task.songs.train}
+    assert any("--mix-dir" in text for text in session.task.songs.notes)
 
 
 def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
@@ -250,8 +249,8 @@ def test_two_processes_cannot_train_in_one_folder(config, tmp_path):
 
 
 def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path, monkeypatch):
-    session, other = Session(config()), Run(tmp_path / "run")
-    start = session._start
+    session, other = open_session(config()), Run(tmp_path / "run")
+    start = session._load_model
 
     def meanwhile():  # the other process begins while this one loads its model
         start()
@@ -259,7 +258,7 @@ def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path
         (tmp_path / "run" / "config.toml").write_text("its own")
 
     lock = other.locked()
-    monkeypatch.setattr(session, "_start", meanwhile)
+    monkeypatch.setattr(session, "_load_model", meanwhile)
     with pytest.raises(TrainingError, match="another process"):
         session.train()
     assert (tmp_path / "run" / "config.toml").read_text() == "its own"
@@ -311,8 +310,8 @@ def test_a_target_that_matches_nothing_is_refused_and_nothing_is_written(config,
 
 
 def test_held_out_songs_are_never_trained_on(config):
-    session = Session(config())
-    songs = session.prepared.songs
+    session = open_session(config())
+    songs = session.task.songs
     trained = {tuple(p.tokens) for p in songs.train}
     assert songs.held_out
     assert not trained & {tuple(p.tokens) for p in songs.held_out}
@@ -404,11 +403,11 @@ def test_mixed_in_music_is_trained_on_and_never_held_out(config, tunes, tmp_path
     own.mkdir()
     for path in sorted(tunes.glob("*.abc"))[:4]:
         (own / path.name).write_bytes(path.read_bytes())
-    plain = Session(config(data_dir=str(own)))
-    mixed = Session(config(data_dir=str(own), mix_dir=str(extra), mix_ratio=0.4))
-    assert [p.name for p in mixed.prepared.songs.held_out] == [p.name for p in plain.prepared.songs.held_out]
-    added = [p for p in mixed.prepared.songs.train if p.name.startswith("x-")]
-    share = sum(len(p.tokens) for p in added) / sum(len(p.tokens) for p in mixed.prepared.songs.train)
+    plain = open_session(config(data_dir=str(own)))
+    mixed = open_session(config(data_dir=str(own), mix_dir=str(extra), mix_ratio=0.4))
+    assert [p.name for p in mixed.task.songs.held_out] == [p.name for p in plain.task.songs.held_out]
+    added = [p for p in mixed.task.songs.train if p.name.startswith("x-")]
+    share = sum(len(p.tokens) for p in added) / sum(len(p.tokens) for p in mixed.task.songs.train)
     assert 0.3 < share < 0.8
 
 
@@ -416,7 +415,7 @@ def test_augmented_copies_of_held_out_songs_are_on_neither_side(config, tunes, t
     from musiclora.symbolic.reading.augment import augment_folder
 
     augment_folder(tunes, tmp_path / "aug", [-2, 2], [], workers=1)
-    songs = Session(config(data_dir=str(tmp_path / "aug"))).prepared.songs
+    songs = open_session(config(data_dir=str(tmp_path / "aug"))).task.songs
     assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
     assert all(p.is_original for p in songs.held_out)
     assert len(songs.train) == 3 * 6

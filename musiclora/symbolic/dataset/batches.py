@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from musiclora.backends.base import Arrays
 from musiclora.convert.errors import ConfigError, DataError
 from musiclora.symbolic.dataset.packing import Unit, best_packing, split_into_windows
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.training.lazy_batches import LazyBatches
 
 Batch = dict[str, np.ndarray]
 PAD_SEGMENT = -1
@@ -89,9 +89,14 @@ class BatchPlan:
         """The units of each row, in the order in which the batches of this epoch hold them."""
         return [self._rows[i] for batch in self._order(epoch) for i in batch]
 
-    def batches(self, epoch: int) -> BatchSequence:
-        """The batches of an epoch; index it to resume anywhere."""
-        return BatchSequence(self, self._order(epoch))
+    def batches(self, epoch: int, piece_at: Callable[[int], Piece] | None = None) -> LazyBatches:
+        """Return the batches of an epoch; index them to resume anywhere.
+
+        Args:
+            epoch: the same number gives the same batches.
+            piece_at: gives by index the pieces to fill the rows with; each is as long as the piece it replaces.
+        """
+        return LazyBatches([partial(self.build, rows, piece_at) for rows in self._order(epoch)])
 
     def _order(self, epoch: int) -> list[list[int]]:
         """Row numbers of each batch."""
@@ -103,6 +108,11 @@ class BatchPlan:
                 rows = [rows[i] for i in rng.permutation(len(rows))]
             grouped += [rows[k : k + self.batch_size] for k in range(0, len(rows), self.batch_size)]
         return [grouped[i] for i in rng.permutation(len(grouped))] if self.shuffle else grouped
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens in the longest row."""
+        return self.row_lengths[-1]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -118,12 +128,17 @@ class BatchPlan:
         used = sum(u.length for row in self.rows(epoch) for u in row)
         return 1 - used / sum(self._lengths)
 
-    def build(self, rows: Sequence[int]) -> Batch:
-        """Batch of rows that share one length.
+    def build(self, rows: Sequence[int], piece_at: Callable[[int], Piece] | None = None) -> Batch:
+        """Build the batch of some rows that share one length.
+
+        Args:
+            rows: row numbers.
+            piece_at: see `batches`.
 
         Returns:
             tokens int32, loss_mask bool, segments int32 (-1: padding) and positions int32, each [B, L].
         """
+        piece_at = piece_at or self.pieces.__getitem__
         shape = (len(rows), self._lengths[rows[0]])
         tokens = np.full(shape, self._pad, np.int32)
         mask = np.zeros(shape, bool)
@@ -133,7 +148,7 @@ class BatchPlan:
             at = 0
             for s, unit in enumerate(self._rows[row]):
                 end = at + unit.length
-                tokens[b, at:end] = self._wrapped(self.pieces[unit.piece])[unit.start : unit.stop]
+                tokens[b, at:end] = self._wrapped(piece_at(unit.piece))[unit.start : unit.stop]
                 mask[b, at + max(unit.scored - unit.start, 1) : end] = True
                 segments[b, at:end] = s
                 positions[b, at:end] = np.arange(unit.length)
@@ -141,33 +156,11 @@ class BatchPlan:
         return {"tokens": tokens, "loss_mask": mask, "segments": segments, "positions": positions}
 
 
-class BatchSequence(Sequence[Batch]):
-    """The batches of one epoch, built when asked for."""
-
-    def __init__(self, plan: BatchPlan, order: list[list[int]]) -> None:
-        self._plan = plan
-        self._order = order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Batch]: ...
-
-    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        if isinstance(index, slice):
-            return [self._plan.build(rows) for rows in self._order[index]]
-        return self._plan.build(self._order[index])
-
-
 def batch_plan(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, rows: int, seed: int) -> BatchPlan:
-    """Rows and batches of some pieces."""
+    """Lay out rows and batches of some pieces with a tokenizer's special tokens."""
     return BatchPlan(list(pieces), length, rows, seed, bos=tokenizer.bos_id, eos=tokenizer.eos_id, pad=tokenizer.pad_id)
 
 
-def song_batches(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int) -> list[list[Arrays]]:
-    """Batches of each song on its own, for scores by song."""
-    return [list(batch_plan([p], tokenizer, length, 4, 0).batches(0)) for p in pieces]
+def song_batches(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int) -> list[LazyBatches]:
+    """Return the batches of each song on its own, for scores by song."""
+    return [batch_plan([piece], tokenizer, length, 4, 0).batches(0) for piece in pieces]

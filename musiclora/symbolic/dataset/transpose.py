@@ -9,47 +9,46 @@ from typing import overload
 
 import numpy as np
 
-from musiclora.backends.base import Arrays
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.dataset.batches import batch_plan
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.training.lazy_batches import LazyBatches
 
 
 class TransposedEpochs:
-    """Batches in which every piece stands in a key drawn anew each epoch, by seed, epoch and place in the list.
+    """Training batches in which each piece's key is drawn every epoch, by seed, epoch and place in the list.
 
     A transposition exchanges pitch tokens only, so every epoch has the same rows, targets and number of batches.
+    A piece is transposed when its batch is built.
 
     Attributes:
         tokens_per_epoch: scored targets in an epoch.
+        longest_row: tokens in the longest row.
     """
 
     def __init__(
         self, keys: Sequence[Sequence[Piece]], tokenizer: MusicTokenizer, length: int, rows: int, seed: int
     ) -> None:
-        """Take the pieces.
+        """Lay out the rows.
 
         Args:
             keys: for each piece, its versions to draw from.
             tokenizer: the one that made them.
             length: longest row in tokens.
             rows: rows in a batch.
-            seed: of the keys and of the order.
+            seed: key of the transpositions and of the order.
         """
-        self._keys, self._tokenizer, self._length, self._rows, self._seed = keys, tokenizer, length, rows, seed
-        self._last: tuple[int, Sequence[Arrays]] = (-1, [])
-        plan = batch_plan([versions[0] for versions in keys], tokenizer, length, rows, seed)
-        self.tokens_per_epoch: int = plan.tokens_per_epoch
+        self._keys, self._seed = keys, seed
+        self._plan = batch_plan([versions[0] for versions in keys], tokenizer, length, rows, seed)
+        self.tokens_per_epoch: int = self._plan.tokens_per_epoch
+        self.longest_row: int = self._plan.longest_row
 
-    def batches(self, epoch: int) -> Sequence[Arrays]:
-        """Batches of one epoch; the same for the same number."""
-        if self._last[0] != epoch:
-            rng = np.random.default_rng([self._seed, epoch, 7])
-            chosen = [versions[int(rng.integers(len(versions)))] for versions in self._keys]
-            plan = batch_plan(chosen, self._tokenizer, self._length, self._rows, self._seed)
-            self._last = (epoch, plan.batches(epoch))
-        return self._last[1]
+    def batches(self, epoch: int) -> LazyBatches:
+        """Return the batches of one epoch; the same for the same number."""
+        rng = np.random.default_rng([self._seed, epoch, 7])
+        chosen = [int(rng.integers(len(versions))) for versions in self._keys]
+        return self._plan.batches(epoch, lambda piece: self._keys[piece][chosen[piece]])
 
 
 def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:

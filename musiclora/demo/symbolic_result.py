@@ -1,0 +1,66 @@
+"""Options and result of the symbolic demo."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from musiclora.demo.demo_run import DemoOptions, DemoResult
+from musiclora.demo.symbolic_samples import Sample
+from musiclora.evaluation.scores import Gain, Score
+
+
+@dataclass(frozen=True)
+class SymbolicDemoOptions(DemoOptions):
+    """Settings of the symbolic demo.
+
+    Attributes:
+        transpose: songs are learnt in keys at most so many semitones away.
+        tokens: longest piece.
+    """
+
+    steps: int = 80
+    rows: int = 4
+    lr: float = 5e-4
+    pieces: int = 2
+    transpose: int = 5
+    tokens: int = 400
+
+
+@dataclass(frozen=True)
+class SymbolicDemoResult(DemoResult):
+    """Result of the symbolic demo.
+
+    Attributes:
+        before, after: scores of base and adapter on test songs that nothing was chosen by.
+        gain: their difference.
+        crossed: loss of the adapter on the test songs by backend, for every backend that runs here.
+        samples: the music.
+    """
+
+    before: Score
+    after: Score
+    gain: Gain
+    crossed: dict[str, float]
+    samples: list[Sample]
+
+    def crossed_losses(self) -> str:
+        """Format the loss by backend."""
+        return ", ".join(f"{name} {loss:.6f}" for name, loss in self.crossed.items())
+
+    def lines(self) -> list[str]:
+        """Describe the result in lines."""
+        b, a, g = self.before, self.after, self.gain
+        return [
+            *self.training.lines(),
+            f"on {g.songs} test songs that nothing was chosen by: {b.bits_per_note:.2f} bits a note by the base, "
+            f"{a.bits_per_note:.2f} adapted (gain {g.mean:.2f}, 95 % over songs {g.low:.2f} to {g.high:.2f}): "
+            f"{g.verdict}",
+            f"the same adapter's loss on them by backend: {self.crossed_losses()}",
+            self.last_line(),
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return the values for --json."""
+        scores = {"before": asdict(self.before), "after": asdict(self.after), "gain": asdict(self.gain)}
+        return self.record_with({**scores, "loss_by_backend": self.crossed})

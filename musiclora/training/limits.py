@@ -1,0 +1,86 @@
+"""Limits of a run: time budget, early stopping and evaluation interval, applied to a measured plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from musiclora.training.config import TrainConfig
+from musiclora.training.loop import LoopOptions
+from musiclora.training.plan import TrainingPlan
+from musiclora.training.task import PlanDefaults
+
+ENDLESS_EPOCHS = 1_000_000  # for runs that the clock ends
+LEAST_STEPS = 10  # of a run that is shortened
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """Time limits of a run, and how often it is evaluated.
+
+    Attributes:
+        longest_seconds: take fewer steps where the planned ones would last longer; 0 keeps the plan.
+        budget_seconds: train this long over all starts, with a schedule that follows the clock; 0 follows the plan.
+        evaluations: evaluate about this often in the whole run; 0 evaluates after every epoch.
+        evaluate_steps: optimiser steps between evaluations within an epoch; 0 evaluates at its end only.
+        patience: default of --patience; None is the family's default, 0 never stops early.
+    """
+
+    longest_seconds: float = 0.0
+    budget_seconds: float = 0.0
+    evaluations: int = 0
+    evaluate_steps: int = 0
+    patience: int | None = None
+
+
+def choose_patience(config: TrainConfig, options: SessionOptions) -> int:
+    """Return the evaluations without a better loss that end a run; 0 never ends it."""
+    defaults = (config.patience, options.patience, config.family_record.patience)
+    return next(patience for patience in defaults if patience is not None)
+
+
+def fit_plan(plan: TrainingPlan, options: SessionOptions) -> TrainingPlan:
+    """Fit a plan with measured seconds into the limits.
+
+    With a budget the steps are those that the budget allows. Where the plan is too long, it gets as many steps as fit,
+    at least LEAST_STEPS, and a warning.
+    """
+    if not plan.seconds:
+        return plan
+    if budget := options.budget_seconds:
+        steps = max(1, int(plan.steps * budget / plan.seconds))
+        return _change_steps(plan, steps, warmup=min(100, steps // 10), seconds=budget)
+    longest, step_seconds = options.longest_seconds, plan.seconds / plan.steps
+    if not longest or plan.seconds <= longest:
+        return plan
+    steps = max(LEAST_STEPS, int(plan.steps * longest / plan.seconds))
+    warning = f"this machine is slow ({step_seconds:.1f} s a step): {steps} steps instead of {plan.steps}"
+    shorter = _change_steps(plan, steps, min(plan.warmup, steps // 10), min(longest, steps * step_seconds))
+    return dataclasses.replace(shorter, warnings=(*plan.warnings, warning))
+
+
+def _change_steps(plan: TrainingPlan, steps: int, warmup: int, seconds: float) -> TrainingPlan:
+    epochs = math.ceil(steps / plan.steps_per_epoch)
+    return dataclasses.replace(plan, steps=steps, epochs=epochs, warmup=warmup, seconds=seconds)
+
+
+def make_loop_options(
+    config: TrainConfig, options: SessionOptions, plan: TrainingPlan, defaults: PlanDefaults
+) -> LoopOptions:
+    """Collect the options of the training loop from the options of the run, its limits and its plan."""
+    return LoopOptions(
+        epochs=ENDLESS_EPOCHS if options.budget_seconds else plan.epochs,
+        accumulate=plan.accumulate,
+        lr=config.lr if config.lr is not None else config.family_record.learning_rate,
+        schedule=config.lr_schedule,
+        warmup=plan.warmup,
+        total=plan.steps,
+        patience=choose_patience(config, options),
+        max_steps=config.max_steps or 0,
+        max_seconds=options.budget_seconds,
+        evaluate_every=options.evaluate_steps if plan.steps_per_epoch > options.evaluate_steps else 0,
+        evaluate_epochs=max(1, plan.epochs // options.evaluations) if options.evaluations else 1,
+        unit=defaults.unit,
+        values=defaults.values,
+    )

@@ -1,1 +1,1 @@
-"""The offline demos of both families, their data and reports."""
+"""Offline demos of all families: data, training, reports."""

@@ -21,9 +21,9 @@ class Corpus:
 
     Attributes:
         name: short name, also the prefix of its tunes' identifiers.
-        title: what it is, for a person.
+        title: full name.
         files: paths or glob patterns below music21/corpus; matches are taken in sorted order.
-        terms: under what terms it may be used, in one line.
+        terms: terms of use, in one line.
     """
 
     name: str
@@ -53,11 +53,13 @@ class CorpusTune:
     terms: str
 
 
-_CAMPIN = "print in the public domain; ABC by Jack Campin, named in each tune"
+_CAMPIN_TERMS = "print in the public domain; ABC by Jack Campin, named in each tune"
 CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
-        Corpus("aird", "Aird, A Selection of Scotch, English, Irish and Foreign Airs", ("airdsAirs/*.abc",), _CAMPIN),
+        Corpus(
+            "aird", "Aird, A Selection of Scotch, English, Irish and Foreign Airs", ("airdsAirs/*.abc",), _CAMPIN_TERMS
+        ),
         Corpus(
             "ryan",
             "Ryan's Mammoth Collection (1883)",
@@ -74,17 +76,17 @@ CORPORA: dict[str, Corpus] = {
             "northumbrian",
             "Bruce and Stokoe, Northumbrian Minstrelsy (1882)",
             ("miscFolk/northumbrianminstrelsyopus.abc",),
-            _CAMPIN,
+            _CAMPIN_TERMS,
         ),
         Corpus("han", "Chinese (Han) folk songs", ("essenFolksong/han1.abc", "essenFolksong/han2.abc"), ESSEN_TERMS),
     )
 }
-_REPAIR = "try: pip install --force-reinstall music21"
-BASE_CORPORA = ("aird", "ryan", "oneill")  # what the bundled base may be trained on; nothing else ever
+_REPAIR_HINT = "try: pip install --force-reinstall music21"
+BASE_CORPORA = ("aird", "ryan", "oneill")  # the only music that the bundled base is trained on
 
 
 def corpus_folder() -> Path:
-    """The corpus folder of the installed music21 wheel, found without importing it (its import takes seconds).
+    """Find the corpus folder of the installed music21 wheel without importing it, which takes seconds.
 
     Raises:
         DataError: music21 is not installed, or is installed without its corpus.
@@ -94,12 +96,12 @@ def corpus_folder() -> Path:
         raise DataError("the music21 wheel holds these tunes and is not installed; try: pip install 'musiclora[demo]'")
     folder = Path(spec.origin).parent / "corpus"
     if not folder.is_dir():
-        raise DataError(f"music21 is installed without its corpus: {folder} is not there; {_REPAIR}")
+        raise DataError(f"music21 is installed without its corpus: {folder} is not there; {_REPAIR_HINT}")
     return folder
 
 
 def corpus_tunes(name: str) -> list[CorpusTune]:
-    """All tunes of one corpus that have music, in the order of files and of the tunes in them.
+    """Read all tunes of one corpus that have music, in the order of files and of the tunes in them.
 
     Args:
         name: a key of CORPORA.
@@ -114,19 +116,19 @@ def corpus_tunes(name: str) -> list[CorpusTune]:
     for pattern in corpus.files:
         paths = sorted(root.glob(pattern))
         if not paths:
-            raise DataError(f"the installed music21 has no {pattern} in {root}; {_REPAIR}")
+            raise DataError(f"the installed music21 has no {pattern} in {root}; {_REPAIR_HINT}")
         for path in paths:
-            tunes.extend(_tunes_of_file(corpus, path, root))
+            tunes.extend(_read_tunes(corpus, path, root))
     return tunes
 
 
 def han_folk_songs() -> list[CorpusTune]:
-    """The Chinese (Han) songs of the Essen collection in a fixed order; print `ESSEN_TERMS` where they are used."""
+    """Read the Chinese (Han) songs of the Essen collection in a fixed order; print `ESSEN_TERMS` with them."""
     return corpus_tunes("han")
 
 
 def base_tunes() -> list[CorpusTune]:
-    """Every tune that the bundled base may learn from (Aird, Ryan, O'Neill), near-duplicates still among them."""
+    """Read the tunes that the bundled base may learn from (Aird, Ryan, O'Neill), near-duplicates included."""
     return [tune for name in BASE_CORPORA for tune in corpus_tunes(name)]
 
 
@@ -142,21 +144,21 @@ def write_tunes(tunes: Iterable[CorpusTune], folder: Path) -> list[Path]:
 
 
 def split_abc(text: str) -> list[str]:
-    """Cut ABC text into tunes, each from its X: line to the next; what stands above the first is left out."""
+    """Cut ABC text into tunes, each from its X: line to the next, without the lines above the first."""
     return [part.rstrip() + "\n" for part in re.split(r"(?m)^(?=X:)", text)[1:]]
 
 
-def _tunes_of_file(corpus: Corpus, path: Path, root: Path) -> list[CorpusTune]:
-    texts = split_abc(_decode(path.read_bytes()))
+def _read_tunes(corpus: Corpus, path: Path, root: Path) -> list[CorpusTune]:
+    texts = split_abc(_decode_text(path.read_bytes()))
     width = len(str(len(texts)))
     stem = re.sub(r"[^A-Za-z0-9]+", "-", path.stem)
     prefix = f"{corpus.name}-{stem}" if len(corpus.files) > 1 or "*" in corpus.files[0] else corpus.name
     numbered = [(f"{prefix}-{i:0{width}d}" if len(texts) > 1 else prefix, text) for i, text in enumerate(texts, 1)]
     source = path.relative_to(root).as_posix()
-    return [_tune(name, text, source, corpus.terms) for name, text in numbered if _has_music(text)]
+    return [_make_tune(name, text, source, corpus.terms) for name, text in numbered if _has_music(text)]
 
 
-def _tune(name: str, text: str, source: str, terms: str) -> CorpusTune:
+def _make_tune(name: str, text: str, source: str, terms: str) -> CorpusTune:
     title = re.search(r"(?m)^T:[ \t]*(.*?)[ \t]*$", text)
     number = re.match(r"X:\s*(\d+)", text)
     return CorpusTune(name, title[1] if title else name, int(number[1]) if number else 0, text, source, terms)
@@ -167,8 +169,8 @@ def _has_music(text: str) -> bool:
     return len(body) == 2 and re.search(r"(?m)^(?![A-Za-z]:|%).*[A-Ga-g]", body[1]) is not None
 
 
-def _decode(data: bytes) -> str:
-    # Most files are ASCII or UTF-8; a few of the volunteers' are Latin-1, in which every byte means something.
+def _decode_text(data: bytes) -> str:
+    # Most files are ASCII or UTF-8; a few are Latin-1, in which every byte is a character.
     try:
         return data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
@@ -176,7 +178,7 @@ def _decode(data: bytes) -> str:
 
 
 def order_by_seed(tunes: Sequence[CorpusTune], seed: int) -> list[CorpusTune]:
-    """The tunes in an order drawn from the seed, the same on every machine."""
+    """Shuffle the tunes by the seed, in the same way on every machine."""
     import numpy as np
 
     return [tunes[i] for i in np.random.default_rng(seed).permutation(len(tunes))]

@@ -1,4 +1,4 @@
-"""Recordings of the audio demo: melodies played by one instrument after the other, rendered with a soundfont."""
+"""Recordings of the audio demo: medleys of melodies on one instrument each, rendered with a soundfont."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +19,15 @@ from musiclora.symbolic.reading.read_folder import Song, read_music
 from musiclora.symbolic.render import render_audio
 from musiclora.symbolic.render_worker import write_wave
 
-TICKS = 960  # a second, at 480 a quarter and the default tempo of 120
-PAUSE = 0.5  # seconds between two tunes
+if TYPE_CHECKING:
+    from symusic import Score
+
+TICKS_PER_SECOND = 960  # 480 a quarter at the default tempo of 120
+PAUSE_SECONDS = 0.5  # between two tunes
+CLIP_SECONDS = 128 * 2048 / 44100  # longest piece of the bundled model: 128 frames of 2048 samples
 
 # Programs of General MIDI, counted from 0. The base was trained on the first list, its codec on the second too. The
-# demo adapts it to the third, new to both: a shehnai, which stands in for its Chinese relative, the suona.
+# demo adapts it to the third, new to both: a shehnai, in place of its Chinese relative, the suona.
 WESTERN = {
     "piano": 0,
     "organ": 19,
@@ -50,7 +54,7 @@ class Render:
 
 
 def read_songs(tunes: Sequence[CorpusTune], reporter: Reporter) -> list[Song]:
-    """Notes of tunes, in their order; what cannot be read is left out."""
+    """Read the notes of tunes in their order, without tunes that cannot be read."""
     with tempfile.TemporaryDirectory() as scratch:
         write_tunes(tunes, Path(scratch))
         with reporter.task("reading songs") as update:
@@ -59,8 +63,8 @@ def read_songs(tunes: Sequence[CorpusTune], reporter: Reporter) -> list[Song]:
     return sorted(songs, key=lambda song: order[song.source.stem])
 
 
-def medley(songs: Sequence[Song], program: int) -> Any:
-    """One symusic Score of all songs, one after the other, on one program."""
+def medley(songs: Sequence[Song], program: int) -> Score:
+    """Play all songs one after the other on one program, as one symusic Score."""
     from symusic import Note, Score, Track
 
     score, track, at = Score(480), Track(program=program), 0.0
@@ -69,27 +73,27 @@ def medley(songs: Sequence[Song], program: int) -> Any:
         notes = [note for part in played.tracks if not part.is_drum for note in part.notes]
         first = min(note.time for note in notes)
         for note in notes:
-            start = round((at + note.time - first) * TICKS)
-            track.notes.append(Note(start, max(1, round(note.duration * TICKS)), note.pitch, note.velocity))
-        at += max(note.time + note.duration for note in notes) - first + PAUSE
+            start = round((at + note.time - first) * TICKS_PER_SECOND)
+            track.notes.append(Note(start, max(1, round(note.duration * TICKS_PER_SECOND)), note.pitch, note.velocity))
+        at += max(note.time + note.duration for note in notes) - first + PAUSE_SECONDS
     score.tracks.append(track)
     return score
 
 
 def portions(songs: Sequence[Song], seconds: float) -> Iterator[list[Song]]:
-    """Runs of songs of at least so many seconds, no song in two of them; a shorter rest is left out."""
+    """Yield runs of songs that last at least `seconds`, no song in two of them, without a shorter rest."""
     run: list[Song] = []
     for song in songs:
         run.append(song)
-        if sum(part.seconds + PAUSE for part in run) >= seconds:
+        if sum(part.seconds + PAUSE_SECONDS for part in run) >= seconds:
             yield run
             run = []
 
 
 def render_instruments(
-    songs: Sequence[Song], instruments: dict[str, int], folder: Path, seconds: float, reporter: Reporter, what: str
+    songs: Sequence[Song], instruments: dict[str, int], folder: Path, seconds: float, reporter: Reporter, title: str
 ) -> list[Render]:
-    """Render one recording an instrument, each of other songs, at 44.1 kHz in stereo; files that are there are kept.
+    """Render one recording an instrument, each of other songs, at 44.1 kHz in stereo; keep files that exist.
 
     Args:
         songs: with their scores.
@@ -97,7 +101,7 @@ def render_instruments(
         folder: where `<instrument>.wav` goes.
         seconds: least length of each recording.
         reporter: told what happens.
-        what: what is rendered, for the message.
+        title: of the task that is reported.
 
     Raises:
         DataError: too few songs, or nothing here can play MIDI.
@@ -110,21 +114,21 @@ def render_instruments(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
     made = []
-    with reporter.task(what) as update:
+    with reporter.task(title) as update:
         for done, ((name, program), run) in enumerate(zip(instruments.items(), runs, strict=False)):
             update(done, len(instruments))
             path = folder / f"{name}.wav"
             if not path.is_file():
-                _render(run, program, path)
+                _render_medley(run, program, path)
             made.append(Render(path, name, tuple(song.name for song in run)))
         update(len(instruments), len(instruments))
     return made
 
 
-def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float = 128 * 2048 / 44100) -> list[Path]:
-    """Cut recordings into `<folder>/<instrument>-01.wav` and so on, as long as what the bundled model makes.
+def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float = CLIP_SECONDS) -> list[Path]:
+    """Cut recordings into `<folder>/<instrument>-01.wav` and so on, as long as the bundled model's music.
 
-    A rest shorter than that, such as the last notes' reverberation, is left out.
+    A shorter rest, such as the last notes' reverberation, is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
@@ -139,13 +143,13 @@ def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float =
 
 
 def read_wave(path: Path) -> tuple[np.ndarray, int]:
-    """Samples float32 [N, channels] of a 16-bit WAV file that was rendered here, and its rate in Hz."""
+    """Read a 16-bit WAV file that was rendered here: samples float32 [N, channels], and its rate in Hz."""
     with wave.open(str(path)) as file:
         frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
         return frames.reshape(-1, file.getnchannels()), file.getframerate()
 
 
-def _render(songs: Sequence[Song], program: int, path: Path) -> None:
+def _render_medley(songs: Sequence[Song], program: int, path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         midi = Path(scratch) / "medley.mid"
         medley(songs, program).dump_midi(midi)

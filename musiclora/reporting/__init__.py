@@ -1,1 +1,1 @@
-"""Pictures and HTML: piano roll, loss plot, spectra, inline audio."""
+"""Figures and HTML parts of reports: piano roll, loss plot, inline audio."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def figure_png(figure: Any, dpi: int = 110) -> bytes:
-    """PNG bytes of a figure."""
+def figure_png(figure: Figure, dpi: int = 110) -> bytes:
+    """Draw a matplotlib Figure as PNG bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""Sound small enough to stand in a page."""
+"""WAV files reduced for embedding in a page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 AUDIO_BYTES = 6_000_000  # of base64 for a whole page
-_RATES = (22050, 14700, 11025)
+_RATES_HZ = (22050, 14700, 11025)
 
 
 def small_waves(paths: Sequence[Path]) -> list[bytes]:
-    """Small mono versions of WAV files, as good as the space allows; what is still too long fades out earlier."""
+    """Reduce WAV files to mono at the best rate that fits into AUDIO_BYTES; fade out those still too long."""
     recordings = [_read_mono(path) for path in paths]
     seconds = sum(len(audio) / rate for audio, rate in recordings)
-    wanted = next((r for r in _RATES if seconds * r * 2 * 4 / 3 <= AUDIO_BYTES), _RATES[-1])
+    wanted = next((r for r in _RATES_HZ if seconds * r * 2 * 4 / 3 <= AUDIO_BYTES), _RATES_HZ[-1])
     longest = AUDIO_BYTES * 3 / 4 / 2 / wanted / max(1, len(paths))
     if seconds * wanted * 2 * 4 / 3 <= AUDIO_BYTES:
         longest = seconds

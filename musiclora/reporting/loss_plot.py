@@ -4,59 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.reporting.figure import figure_png
 
-_TRAIN, _HELD_OUT, _BASE = "#2563a8", "#c2571a", "#57534e"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 
 
-def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> Any:
+def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> Figure:
     """Draw training loss, held-out loss, the base's level and the best step.
 
     Args:
         rows: lines of metrics.jsonl: `step` with `loss` (a step), or with `val_loss` (an evaluation; that of step 0
             is the base's).
-        loss: what is measured, for the axis.
+        loss: unit of the loss, for the axis.
 
     Returns:
         A matplotlib Figure.
     """
     from matplotlib.figure import Figure
 
-    train = _series(rows, "loss")
-    held_out = _series(rows, "val_loss")
+    train = _metric_series(rows, "loss")
+    held_out = _metric_series(rows, "val_loss")
     figure = Figure(figsize=(8.5, 4.2), layout="constrained")
     axis = figure.subplots()
     if len(train):
-        axis.plot(*train.T, color=_TRAIN, alpha=0.3, linewidth=0.9)
-        axis.plot(*_smoothed(train).T, color=_TRAIN, linewidth=1.8, label="training, smoothed")
+        axis.plot(*train.T, color=_TRAIN_COLOUR, alpha=0.3, linewidth=0.9)
+        axis.plot(*_smooth_series(train).T, color=_TRAIN_COLOUR, linewidth=1.8, label="training, smoothed")
     if len(held_out):
-        axis.plot(*held_out.T, color=_HELD_OUT, linewidth=1.8, marker="o", markersize=4, label="held-out songs")
+        axis.plot(*held_out.T, color=_HELD_OUT_COLOUR, linewidth=1.8, marker="o", markersize=4, label="held-out songs")
         if held_out[0, 0] == 0:
-            axis.axhline(held_out[0, 1], color=_BASE, linestyle="--", linewidth=1.2, label="held-out songs, base alone")
+            axis.axhline(
+                held_out[0, 1], color=_BASE_COLOUR, linestyle="--", linewidth=1.2, label="held-out songs, base alone"
+            )
         _mark_best(axis, held_out)
     if len(train) or len(held_out):
         axis.legend(frameon=False, fontsize=9)
     else:
         axis.text(0.5, 0.5, "no step was recorded", ha="center", va="center", transform=axis.transAxes)
-    axis.set_xlabel("optimiser step", color=_BASE)
-    axis.set_ylabel(f"loss, {loss}", color=_BASE)
+    axis.set_xlabel("optimiser step", color=_BASE_COLOUR)
+    axis.set_ylabel(f"loss, {loss}", color=_BASE_COLOUR)
     axis.grid(axis="y", color="#e7e5e4", linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.tick_params(colors=_BASE, labelsize=9)
+    axis.tick_params(colors=_BASE_COLOUR, labelsize=9)
     for name, side in axis.spines.items():
         side.set_visible(name == "bottom")
         side.set_color("#a8a29e")
     return figure
 
 
-def _mark_best(axis: Any, held_out: np.ndarray) -> None:
+def _mark_best(axis: Axes, held_out: np.ndarray) -> None:
     step, loss = held_out[held_out[:, 1].argmin()]
-    axis.plot([step], [loss], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_HELD_OUT)
+    axis.plot([step], [loss], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_HELD_OUT_COLOUR)
     late = step > 0.8 * held_out[-1, 0]
     axis.annotate(
         f"best {loss:.3f}, step {step:.0f}",
@@ -65,19 +71,19 @@ def _mark_best(axis: Any, held_out: np.ndarray) -> None:
         fontsize=9,
         textcoords="offset points",
         ha="right" if late else "left",
-        color=_HELD_OUT,
+        color=_HELD_OUT_COLOUR,
     )
 
 
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """Steps and finite values of one quantity, float64 [N, 2]; of several for one step the last."""
+def _metric_series(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """Collect steps and finite values of one quantity, float64 [N, 2]; of several for one step the last."""
     found = {int(row["step"]): float(row[key]) for row in rows if row.get(key) is not None and "step" in row}
     kept = sorted((step, value) for step, value in found.items() if np.isfinite(value))
     return np.array(kept, float).reshape(-1, 2)
 
 
-def _smoothed(series: np.ndarray) -> np.ndarray:
-    """Centred mean over about a twentieth of the points; narrower at the ends."""
+def _smooth_series(series: np.ndarray) -> np.ndarray:
+    """Smooth by a centred mean over about a twentieth of the points, narrower at the ends."""
     reach = max(1, len(series) // 40)
     sums = np.concatenate([[0.0], np.cumsum(series[:, 1])])
     index = np.arange(len(series))

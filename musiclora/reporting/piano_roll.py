@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,16 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import DataError
 from musiclora.reporting.figure import figure_png
 
-# Colours that stay apart for most kinds of colour blindness (after Okabe and Ito), dark enough on white.
-_COLOURS = ("#2563a8", "#c2571a", "#15803d", "#a1388f", "#8a6d00", "#0e7490", "#b42336", "#57534e")
-_BLACK_KEYS = (1, 3, 6, 8, 10)
-_MOST_ROWS = 8
-_MOST_QUARTERS = 4096.0  # what begins later is not drawn
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from symusic import Score
+
+# Track colours, distinct for most kinds of colour blindness (after Okabe and Ito) and dark enough on white.
+_TRACK_COLOURS = ("#2563a8", "#c2571a", "#15803d", "#a1388f", "#8a6d00", "#0e7490", "#b42336", "#57534e")
+_BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
+_MOST_LINES = 8
+_LAST_QUARTER = 4096.0  # notes that begin later are not drawn
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Limits:
     end: float
 
 
-def roll_of(score: Any) -> Roll:
-    """Notes of a symusic Score in ticks, without drums where there are other tracks, and without what is very late."""
+def roll_of(score: Score) -> Roll:
+    """Collect the notes of a symusic Score in ticks, without very late ones, and without drums if others play."""
     tracks = [t for t in score.tracks if len(t.notes) and not t.is_drum] or [t for t in score.tracks if len(t.notes)]
     arrays = [t.notes.numpy() for t in tracks]
     quarter = max(1, score.ticks_per_quarter)
@@ -63,8 +68,8 @@ def roll_of(score: Any) -> Roll:
         return np.concatenate([np.asarray(a[key]) for a in arrays]) if arrays else np.zeros(0, np.int64)
 
     start, duration = joined("time") / quarter, joined("duration") / quarter
-    drawn = (start >= 0) & (start < _MOST_QUARTERS)
-    duration = np.minimum(duration, _MOST_QUARTERS - start)
+    drawn = (start >= 0) & (start < _LAST_QUARTER)
+    duration = np.minimum(duration, _LAST_QUARTER - start)
     number = np.repeat(np.arange(len(arrays)), [len(a["time"]) for a in arrays])
     names = tuple(t.name.strip() or f"track {i + 1}" for i, t in enumerate(tracks))
     pitch, velocity = joined("pitch"), joined("velocity")
@@ -73,7 +78,7 @@ def roll_of(score: Any) -> Roll:
     return Roll(start[drawn], duration[drawn], pitch[drawn], velocity[drawn], number[drawn], names, lines)
 
 
-def _bar_lines(score: Any, quarter: int, end: float) -> np.ndarray:
+def _bar_lines(score: Score, quarter: int, end: float) -> np.ndarray:
     changes = sorted(
         (t.time / quarter, 4.0 * t.numerator / t.denominator)
         for t in score.time_signatures
@@ -89,7 +94,7 @@ def _bar_lines(score: Any, quarter: int, end: float) -> np.ndarray:
 
 
 def shared_limits(rolls: Sequence[Roll]) -> Limits:
-    """Limits that hold all the rolls, with at least an octave and a half of pitches.
+    """Return limits that hold all the rolls, with at least an octave and a half of pitches.
 
     Raises:
         DataError: there is no note to draw.
@@ -104,7 +109,7 @@ def shared_limits(rolls: Sequence[Roll]) -> Limits:
 
 def pianoroll_figure(
     rolls: Sequence[tuple[str, Roll]], limits: Limits | None = None, line_quarters: float = 32.0, width: float = 13.0
-) -> Any:
+) -> Figure:
     """Draw rolls under one another on the same axes.
 
     Args:
@@ -119,7 +124,7 @@ def pianoroll_figure(
     from matplotlib.figure import Figure
 
     limits = limits or shared_limits([roll for _, roll in rolls])
-    span = max(line_quarters, np.ceil(limits.end / _MOST_ROWS / 16) * 16)
+    span = max(line_quarters, np.ceil(limits.end / _MOST_LINES / 16) * 16)
     lines = max(1, int(np.ceil((limits.end - 1e-6) / span)))
     if lines == 1:
         span = max(8.0, *(_last_bar_line(roll) for _, roll in rolls))
@@ -133,35 +138,35 @@ def pianoroll_figure(
         axes = part.subplots(lines, 1, squeeze=False)[:, 0]
         for line, axis in enumerate(axes):
             _draw_line(axis, roll, limits, line * span, span)
-        _legend(part, axes[0], roll)
+        _draw_legend(part, axes[0], roll)
     return figure
 
 
-def _draw_line(axis: Any, roll: Roll, limits: Limits, left: float, span: float) -> None:
+def _draw_line(axis: Axes, roll: Roll, limits: Limits, left: float, span: float) -> None:
     stop = min(left + span, _last_bar_line(roll))
     axis.set_xlim(left - 0.002 * span, left + span * 1.002)
-    _keyboard(axis, limits, stop > left)
+    _draw_keyboard(axis, limits, stop > left)
     if stop <= left:
         return
-    _grid(axis, limits, left, stop)
+    _draw_grid(axis, limits, left, stop)
     bars = roll.bars[(roll.bars >= left - 1e-6) & (roll.bars <= stop + 1e-6)]
     axis.vlines(np.arange(np.ceil(left), stop), *axis.get_ylim(), color="#e7e5e4", linewidth=0.5, zorder=1)
     axis.vlines([*bars, stop], *axis.get_ylim(), color="#a8a29e", linewidth=0.8, zorder=2)
     numbers = np.searchsorted(roll.bars, bars + 1e-6)
     step = max(1, round(len(bars) / 16))
     axis.set_xticks(bars[::step], [str(n) for n in numbers[::step]], fontsize=8, color="#57534e")
-    _notes(axis, roll, np.flatnonzero((roll.start < stop) & (roll.start + roll.duration > left)))
+    _draw_notes(axis, roll, np.flatnonzero((roll.start < stop) & (roll.start + roll.duration > left)))
 
 
 def _last_bar_line(roll: Roll) -> float:
-    """The bar line at or after the end of the last note."""
+    """Return the bar line at or after the end of the last note."""
     length = roll.bars[-1] - roll.bars[-2] if len(roll.bars) > 1 else 4.0
     after = roll.bars[roll.bars >= roll.end - 1e-6]
     return float(after[0] if len(after) else roll.bars[-1] + length)
 
 
-def _notes(axis: Any, roll: Roll, chosen: np.ndarray) -> None:
-    """Bars, paler where softer, with a dark edge where they begin."""
+def _draw_notes(axis: Axes, roll: Roll, chosen: np.ndarray) -> None:
+    """Draw notes as bars, paler where softer, with a dark edge where they begin."""
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Rectangle
@@ -171,23 +176,23 @@ def _notes(axis: Any, roll: Roll, chosen: np.ndarray) -> None:
         length = max(0.06, roll.duration[i] - 0.03)  # a sliver of air between repeated notes
         bodies.append(Rectangle((roll.start[i], roll.pitch[i] - 0.42), length, 0.84))
         heads.append(Rectangle((roll.start[i], roll.pitch[i] - 0.42), min(length, 0.06), 0.84))
-        colour = _COLOURS[roll.track[i] % len(_COLOURS)]
+        colour = _TRACK_COLOURS[roll.track[i] % len(_TRACK_COLOURS)]
         pale.append(to_rgba(colour, 0.4 + 0.5 * min(1.0, roll.velocity[i] / 110)))
         dark.append(to_rgba(colour))
     axis.add_collection(PatchCollection(bodies, facecolors=pale, edgecolors="none", zorder=3))
     axis.add_collection(PatchCollection(heads, facecolors=dark, edgecolors="none", zorder=4))
 
 
-def _grid(axis: Any, limits: Limits, left: float, stop: float) -> None:
-    """Darker rows for black keys, a line under every C."""
+def _draw_grid(axis: Axes, limits: Limits, left: float, stop: float) -> None:
+    """Draw darker rows for black keys and a line under every C."""
     black = [p for p in range(limits.low, limits.high + 1) if p % 12 in _BLACK_KEYS]
     axis.barh(black, stop - left, left=left, height=1.0, color="#f1f0ef", linewidth=0, zorder=0)
     low_edges = [p - 0.5 for p in range(limits.low, limits.high + 1) if p % 12 == 0]
     axis.hlines(low_edges, left, stop, color="#cfcbc7", linewidth=0.8, zorder=1)
 
 
-def _keyboard(axis: Any, limits: Limits, named: bool) -> None:
-    """Names of C and G at the left, no frame."""
+def _draw_keyboard(axis: Axes, limits: Limits, named: bool) -> None:
+    """Write the names of C and G at the left, without a frame."""
     marked = [p for p in range(limits.low, limits.high + 1) if p % 12 in (0, 7)] if named else []
     names = [f"C{p // 12 - 1}" if p % 12 == 0 else "G" for p in marked]
     axis.set_yticks(marked, names, fontsize=8, color="#57534e")
@@ -198,14 +203,14 @@ def _keyboard(axis: Any, limits: Limits, named: bool) -> None:
         side.set_visible(False)
 
 
-def _legend(part: Any, axis: Any, roll: Roll) -> None:
-    """Names of the tracks where there are several; at most eight fit."""
+def _draw_legend(part: SubFigure, axis: Axes, roll: Roll) -> None:
+    """Write the names of the tracks where there are several; at most eight fit."""
     from matplotlib.patches import Patch
 
     if len(roll.names) < 2:
         return
-    shown = roll.names[: len(_COLOURS)]
-    handles = [Patch(color=_COLOURS[i], label=name[:24]) for i, name in enumerate(shown)]
+    shown = roll.names[: len(_TRACK_COLOURS)]
+    handles = [Patch(color=_TRACK_COLOURS[i], label=name[:24]) for i, name in enumerate(shown)]
     if len(roll.names) > len(shown):
         handles.append(Patch(color="none", label=f"and {len(roll.names) - len(shown)} more"))
     axis.legend(
@@ -213,7 +218,7 @@ def _legend(part: Any, axis: Any, roll: Roll) -> None:
     )
 
 
-def render_pianoroll(score: Any, png: Path, title: str) -> None:
+def render_pianoroll(score: Score, png: Path, title: str) -> None:
     """Draw one score to a PNG file, which appears whole or not at all.
 
     Args:

@@ -1,4 +1,4 @@
-"""How the report looks: one style sheet for light, dark, narrow and paper, and the script of its copy buttons."""
+"""Style sheet of reports for light, dark, narrow and printed pages, and the script of their buttons."""
 
 PAGE_STYLE = """
 :root { --ink: #1c1917; --soft: #57534e; --paper: #fafaf9; --card: #ffffff; --line: #e0dcd8; --good: #166534;

@@ -1,4 +1,4 @@
-"""A symbolic base from scratch: all parameters, every transposition as augmentation."""
+"""Pretraining of a symbolic base: all weights, transpositions as augmentation, a time budget."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ BASE_SIZES: dict[str, tuple[int, int, int, int]] = {
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """What `pretrain` needs beside the training options.
+    """Options of `pretrain` besides the training options.
 
     Attributes:
         preset: size of a fresh base.
-        model: go on from this base instead.
-        minutes: time budget over all starts; the schedule follows the clock. 0: none.
+        model: base to go on from, instead of a fresh one.
+        minutes: time budget over all starts, which the schedule follows; 0 for none.
         transpose: draw another transposition of each piece every epoch.
         evaluate_every: optimiser steps between evaluations.
-        max_held_out: at most so many held-out pieces are scored.
-        low, high: pitches (MIDI numbers) that a transposed piece must stay within.
+        max_held_out: largest number of held-out pieces that are scored.
+        low, high: range of a transposed piece's pitches, as MIDI numbers.
     """
 
     preset: str = "small"
@@ -66,7 +66,7 @@ def pretrain_base(
         config: training options; `model` is ignored.
         options: size, budget, augmentation.
         reporter: told what happens.
-        restart: begin anew and keep the old run as a backup.
+        restart: begin again and keep the old run as a backup.
     """
     out = reporter or Reporter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""What a run leaves for others: adapter folders and model folders with their records."""
+"""Adapter and model folders that a run writes, with their records and cards."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads 
 
 @dataclass(frozen=True)
 class AdapterForm:
-    """What sets the adapter folders of a family apart.
+    """Card texts and PEFT settings of a family's adapter folders.
 
     Attributes:
-        tag, pieces, output, how: words for the card: a tag, what was learnt from, a file to make, how PEFT's base is
-            loaded.
+        tag, pieces, output, how: texts of the card: its tag, the kind of training data, the name of a file to
+            generate, and how PEFT's base is loaded.
         task_type, fan_in_fan_out: PEFT's settings.
     """
 
@@ -55,16 +55,17 @@ class AdapterForm:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What to record beside trained arrays; no absolute paths and no song names.
+    """Origin of an adapter, for its record and card; no absolute paths and no song names.
 
     Attributes:
         base: the base model.
         family: `symbolic` or `audio`.
-        backend: what trained it.
+        backend: the backend that trained it.
         fingerprints: of the base, by part.
-        songs: training songs.
-        files: what lies beside the arrays, such as tokenizer.json.
-        form: how the family's folders are written.
+        songs: number of training songs.
+        files: further files of the folder, such as tokenizer.json.
+        form: card texts and settings of the family's folders.
+        extra: the family's own entries of musiclora.json.
     """
 
     base: BaseModel
@@ -78,12 +79,12 @@ class Provenance:
 
     @property
     def base_name(self) -> str:
-        """What the base is called where strangers read it: of a folder, its name only."""
+        """The base's name without its path, as strangers may read it."""
         path = Path(self.base.name).expanduser()
         return path.resolve().name if path.is_dir() else self.base.name
 
     def record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Content of musiclora.json."""
+        """Return the content of musiclora.json."""
         return {
             "format": 1,
             "musiclora": __version__,
@@ -98,7 +99,7 @@ class Provenance:
 
 
 def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, metrics: Mapping[str, Any]) -> None:
-    """Write the model's adapter as a PEFT folder, replacing an older one as a whole."""
+    """Write the model's adapter as a PEFT folder; it replaces an older one as a whole."""
     form = origin.form
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     card = _CARD.format(
@@ -131,11 +132,11 @@ def save_model(path: Path, model: Model, config: Gpt2Config, tokenizer: bytes, d
 
 
 def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dict[str, float]:
-    """Size of the update relative to the weights, by module.
+    """Compute the size of the update relative to the weights, by module.
 
     Args:
         base: Frobenius norm of each adapted module's weight.
-        spec: gives the scale.
+        spec: holds the scale.
         state: adapter arrays.
 
     Returns:
@@ -152,10 +153,10 @@ def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dic
 
 
 def weight_norms(model: Model, modules: list[str]) -> dict[str, float]:
-    """Frobenius norm of the weight of each module."""
-    wanted = {f"{m}.weight": m for m in modules}
+    """Compute the Frobenius norm of each module's weight."""
+    module_of = {f"{module}.weight": module for module in modules}
     return {
-        wanted[name]: float(np.linalg.norm(array.astype(np.float32)))
+        module_of[name]: float(np.linalg.norm(array.astype(np.float32)))
         for name, array in model.read_weights()
-        if name in wanted
+        if name in module_of
     }

@@ -26,13 +26,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of `musiclora train`; None means planned from the data (see planning.py) or the family's default.
+    """Options of `musiclora train`; None is planned from the data (see plan.py) or the family's default.
 
     Attributes:
         data_dir: folder of music, or a token cache written by `preprocess`.
         output_dir: the run folder.
         model: `bundled`, a Hub id, or a model folder (hf or mlx layout).
-        tokenizer: tokenizer.json or its folder; None takes the one beside the model.
+        tokenizer: tokenizer.json or its folder; None takes the one in the model's folder.
         max_seq_len: longest row in tokens, at most the model's n_positions.
         batch_size: rows in one forward pass.
         grad_accum_steps: forward passes in one optimiser step, weighted by their tokens.
@@ -42,17 +42,17 @@ class TrainConfig:
         max_grad_norm: clipping threshold of the global gradient norm; 0 turns it off.
         val_split: share of the songs held out, by near-duplicate cluster.
         patience: evaluations (one an epoch) without a better held-out loss before the run stops.
-        mix_dir: more music to mix in, so that the style stays a flavour.
+        mix_dir: further music to train on, so that the style stays a flavour.
         mix_ratio: share of the training tokens that come from mix_dir, in (0, 1).
-        transpose: draw each training song in a key at most so many semitones away, anew every epoch; 0 keeps keys.
-        sample_every: write a sample every so many epochs; 0 never.
+        transpose: every epoch draws for each training song a key at most this many semitones away; 0 keeps keys.
+        sample_every: epochs between two samples; 0 writes none.
         num_workers: processes that read and tokenise.
         dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
         style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
             trains one vector with the adapter.
-        vae: audio only: the codec that encodes recordings; None takes the one beside the model.
+        vae: audio only: the codec that encodes recordings; None takes the one in the model's folder.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
-        max_steps: stop after so many optimiser steps whatever the epochs.
+        max_steps: optimiser steps after which the run stops, whatever the epochs.
     """
 
     data_dir: str
@@ -118,15 +118,15 @@ class TrainConfig:
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
-                problems.append(f"{_option(name)} is {value}; it must be at least {low}")
+                problems.append(f"{_option_name(name)} is {value}; it must be at least {low}")
         for name in ("lr", "lora_alpha"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                problems.append(f"{_option(name)} is {value}; it must be above 0")
+                problems.append(f"{_option_name(name)} is {value}; it must be above 0")
         for name, low_open in (("val_split", False), ("mix_ratio", True), ("lora_dropout", False)):
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
-                problems.append(f"{_option(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+                problems.append(f"{_option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
         return problems
 
     def _wrong_choices(self) -> list[str]:
@@ -138,7 +138,7 @@ class TrainConfig:
             "trainable": ("adapter", "all"),
         }
         return [
-            f"{_option(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
+            f"{_option_name(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
             for name, known in choices.items()
             if getattr(self, name) not in known and (name, getattr(self, name)) != ("dtype", None)
         ]
@@ -148,7 +148,7 @@ class TrainConfig:
         return FAMILIES[self.family]
 
     def lora(self) -> LoraSpec:
-        """The adapter's settings, with the family's defaults where nothing was given."""
+        """Return the adapter's settings, with the family's defaults where none was given."""
         default = self.family_record.lora
         rank = self.lora_r or default.rank
         alpha = self.lora_alpha if self.lora_alpha is not None else default.alpha / default.rank * rank
@@ -156,7 +156,7 @@ class TrainConfig:
         return LoraSpec(rank, alpha, dropout, self.target_modules or default.targets)
 
     def changed(self) -> dict[str, Any]:
-        """Settings that are not at their defaults."""
+        """Return the settings that are not at their defaults."""
         return {
             f.name: value
             for f in dataclasses.fields(self)
@@ -164,11 +164,11 @@ class TrainConfig:
         }
 
     def as_toml(self) -> dict[str, Any]:
-        """Plain values for config.toml; what is None is left out."""
+        """Return plain values for config.toml, without those that are None."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-def _option(name: str) -> str:
+def _option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
@@ -193,7 +193,7 @@ def resolve(options: Mapping[str, Any], preset: str | None = None, config_file: 
         values.update(PRESETS[preset])
     values.update(from_file)
     values.update({k: v for k, v in options.items() if v is not None})
-    missing = [_option(name) for name in ("data_dir", "output_dir") if not values.get(name)]
+    missing = [_option_name(name) for name in ("data_dir", "output_dir") if not values.get(name)]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given, as an option or in the config file")
     return TrainConfig(**values)
@@ -207,10 +207,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     where = str(path)
     if set(content) == {"train"} and isinstance(content["train"], dict):
         content, where = content["train"], f"{path} [train]"
-    return _checked(content, where)
+    return _check_keys(content, where)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
+_TOML_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "str": (str,),
@@ -219,7 +219,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _checked(content: dict[str, Any], where: str) -> dict[str, Any]:
+def _check_keys(content: dict[str, Any], where: str) -> dict[str, Any]:
     """Refuse unknown keys and values of the wrong type, naming all of them."""
     fields = {f.name: str(f.type).split(" | ")[0].split("[")[0] for f in dataclasses.fields(TrainConfig)}
     fields["preset"] = "str"
@@ -230,7 +230,7 @@ def _checked(content: dict[str, Any], where: str) -> dict[str, Any]:
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
             problems.append(f"unknown key {key!r}; {hint}")
-        elif not isinstance(value, _TYPES[fields[name]]) or (isinstance(value, bool) and fields[name] != "bool"):
+        elif not isinstance(value, _TOML_TYPES[fields[name]]) or (isinstance(value, bool) and fields[name] != "bool"):
             problems.append(f"{key} is {value!r}; expected {fields[name]}")
     if problems:
         raise ConfigError(f"{where}: " + "; ".join(problems))

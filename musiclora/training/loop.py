@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from musiclora.training.task import Epochs
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What the loop itself needs to know.
+    """Options of the training loop.
 
     Attributes:
         epochs: passes over the data.
@@ -34,12 +33,12 @@ class LoopOptions:
         warmup: optimiser steps of linear rise.
         total: optimiser steps of the whole run, for the schedule.
         patience: evaluations without a better held-out loss before stopping; 0 never stops.
-        max_steps: stop after so many optimiser steps; 0 no limit.
-        max_seconds: stop after so much time, the schedule following the clock; 0 no limit.
+        max_steps: optimiser steps after which the run stops; 0 no limit.
+        max_seconds: training time after which the run stops; the schedule then follows the clock; 0 no limit.
         save_seconds: longest time between two saves of the state.
         evaluate_every: optimiser steps between evaluations inside an epoch; 0 evaluates at its end only.
-        evaluate_epochs: evaluate at the end of every so manieth epoch, and at the very end.
-        unit: what speed is counted in.
+        evaluate_epochs: evaluate every N epochs and after the last one.
+        unit: counts speed: `tokens` or `frames`.
         values: scored targets in one unit.
     """
 
@@ -61,7 +60,7 @@ class LoopOptions:
 
 @dataclass
 class Hooks:
-    """What the loop calls; each has a default that does nothing.
+    """Callbacks of the loop; each has a default that does nothing.
 
     Attributes:
         save_best, save_last: write the trained arrays as a user's file.
@@ -83,7 +82,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class StepNote:
-    """One step, for the display."""
+    """One optimiser step, as the progress display shows it."""
 
     progress: RunProgress
     steps: int
@@ -97,7 +96,7 @@ class StepNote:
 def evaluate_batches(
     model: Model, batches: Sequence[Arrays], on_batch: Callable[[int, int], None] | None = None
 ) -> LossSum:
-    """Sum of losses over batches (no gradient, no dropout)."""
+    """Sum the losses of batches, without gradient and dropout."""
     total = weight = 0.0
     for number, batch in enumerate(batches, 1):
         part = model.loss(batch)
@@ -108,13 +107,13 @@ def evaluate_batches(
 
 
 def group_batches(batches: Sequence[Arrays], accumulate: int) -> list[Sequence[Arrays]]:
-    """Batches of each optimiser step; the last step of an epoch may have fewer."""
+    """Group batches by optimiser step; the last step of an epoch may have fewer."""
     return [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
 
 
 @dataclass
 class Loop:
-    """Runs optimiser steps from where the progress is to the end, saving as it goes."""
+    """Training loop from the recorded progress to the end of the run; it saves on its way."""
 
     model: Model
     training: Training
@@ -124,42 +123,42 @@ class Loop:
     run: Run
     progress: RunProgress = field(default_factory=RunProgress)
     hooks: Hooks = field(default_factory=Hooks)
-    _saved: float = field(default_factory=time.monotonic)
-    _clock: float = field(default_factory=time.monotonic)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _saved_at: float = field(default_factory=time.monotonic)
+    _clock_at: float = field(default_factory=time.monotonic)
+    _stop_event: threading.Event = field(default_factory=threading.Event)
 
     def go(self) -> RunProgress:
-        """Train until the epochs, steps, minutes or patience are used up.
+        """Train until the epochs, steps, seconds or patience are used up.
 
         Raises:
             TrainingError: a loss or gradient that is not finite; the state before that step is saved.
             KeyboardInterrupt: Ctrl-C or a termination signal came; the step under way was finished and saved.
         """
         self.progress.ended = ""
-        self._clock = self._saved = time.monotonic()
-        with _finish_step_on_signal(self._stop):
+        self._clock_at = self._saved_at = time.monotonic()
+        with _finish_step_on_signal(self._stop_event):
             while not self.progress.ended and self.progress.epoch < self.options.epochs:
-                self._epoch()
+                self._run_epoch()
         self.progress.ended = self.progress.ended or "epochs"
         self.save()
         return self.progress
 
-    def _epoch(self) -> None:
+    def _run_epoch(self) -> None:
         p, steps = self.progress, group_batches(self.data.batches(self.progress.epoch), self.options.accumulate)
         if not steps:
             raise TrainingError("there is nothing to train on: the training songs give no batch")
         while p.index < len(steps) and not p.ended:
-            self._step(steps[p.index])
-            p.ended = self._used_up()
+            self._run_step(steps[p.index])
+            p.ended = self._end_reason()
             every = self.options.evaluate_every
             if every and p.step % every == 0 and p.index < len(steps) and not p.ended:
-                self._evaluate()
-            if time.monotonic() - self._saved > self.options.save_seconds:
+                self._evaluate_held_out()
+            if time.monotonic() - self._saved_at > self.options.save_seconds:
                 self.save()
         whole = p.index >= len(steps)
         due = p.ended or p.epoch + 1 >= self.options.epochs or (p.epoch + 1) % self.options.evaluate_epochs == 0
         if due:
-            self._evaluate()
+            self._evaluate_held_out()
         if whole:
             p.epoch, p.index, p.loss, p.weight = p.epoch + 1, 0, 0.0, 0.0
         if due:
@@ -167,7 +166,7 @@ class Loop:
         if whole:
             self.hooks.after_epoch(p.epoch)
 
-    def _step(self, micro_batches: Sequence[Arrays]) -> None:
+    def _run_step(self, micro_batches: Sequence[Arrays]) -> None:
         p, started, unit = self.progress, time.monotonic(), self.options.unit
         lr = self._learning_rate()
         result = self.training.step(list(micro_batches), lr)
@@ -177,7 +176,7 @@ class Loop:
         units = result.weight / self.options.values
         p.loss, p.weight, p.tokens = p.loss + result.loss, p.weight + result.weight, p.tokens + units
         seconds = max(time.monotonic() - started, 1e-9)
-        self._tick()
+        self._add_seconds()
         loss, speed = result.loss / max(result.weight, 1.0), units / seconds
         self.run.append_metrics(
             step=p.step,
@@ -189,7 +188,7 @@ class Loop:
             seconds=round(p.seconds, 2),
         )
         self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left(), unit))
-        if self._stop.is_set():
+        if self._stop_event.is_set():
             self.save()
             raise KeyboardInterrupt
 
@@ -216,19 +215,19 @@ class Loop:
             return max(0.0, o.max_seconds - p.seconds)
         return p.seconds / max(p.step, 1) * max(0, o.total - p.step)
 
-    def _used_up(self) -> str:
+    def _end_reason(self) -> str:
         o, p = self.options, self.progress
         if o.max_steps and p.step >= o.max_steps:
             return "steps"
         return "time" if o.max_seconds and p.seconds >= o.max_seconds else ""
 
-    def _evaluate(self) -> None:
+    def _evaluate_held_out(self) -> None:
         p = self.progress
         if not self.held_out:
             self.hooks.save_best()
             return
         loss = evaluate_batches(self.model, self.held_out).mean
-        self._tick()
+        self._add_seconds()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the held-out loss is not finite after step {p.step}; the state saved before is kept in "
@@ -247,24 +246,24 @@ class Loop:
 
     def save(self) -> None:
         """Write the state and the last arrays; a later start goes on exactly from here."""
-        self._tick()
-        arrays: dict[str, Any] = {"optimizer": self.training.read_state()}
+        self._add_seconds()
+        arrays: dict[str, Arrays] = {"optimizer": self.training.read_state()}
         trained = self.hooks.arrays()
         if trained:
             arrays["adapter"] = trained
         self.run.write_state(self.progress, arrays, self.hooks.fill_state)
         self.hooks.save_last()
-        self._saved = time.monotonic()
+        self._saved_at = time.monotonic()
 
-    def _tick(self) -> None:
+    def _add_seconds(self) -> None:
         now = time.monotonic()
-        self.progress.seconds += now - self._clock
-        self._clock = now
+        self.progress.seconds += now - self._clock_at
+        self._clock_at = now
 
 
 @contextmanager
 def _finish_step_on_signal(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets stop, so that no step is torn; a second Ctrl-C interrupts at once."""
+    """Set stop at the first Ctrl-C or SIGTERM, so that the step is finished; a second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What is not given is planned from the data: batch, accumulation, epochs, warm-up, time and memory."""
+"""Training plan: batch, accumulation, epochs and warm-up from the data, time and memory from a probe."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from musiclora.training.task import PlanDefaults
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The numbers of a run before it starts.
+    """Sizes of a run before it starts.
 
     Attributes:
         batch_size: rows in one forward pass.
         accumulate: forward passes in one optimiser step.
         epochs: passes over the data.
-        steps_per_epoch, steps: optimiser steps.
-        warmup: of these, steps of linear rise.
+        steps_per_epoch, steps: optimiser steps of an epoch and of the run.
+        warmup: the first steps, in which the learning rate rises.
         units_per_epoch: tokens, or frames.
         seconds: estimate from the probe for all epochs, None without one.
         memory: peak bytes after the probe, None without one.
-        warnings: what the user should know.
-        unit: what data are counted in.
+        warnings: remarks for the user.
+        unit: counts the data: `tokens` or `frames`.
     """
 
     batch_size: int
@@ -43,7 +43,7 @@ class TrainingPlan:
     unit: str = "tokens"
 
     def lines(self) -> list[str]:
-        """The plan in words."""
+        """Describe the plan in lines."""
         text = [
             f"plan: {self.epochs} epochs of {self.steps_per_epoch} steps = {self.steps} steps, warm-up {self.warmup}; "
             f"{self.batch_size} rows x {self.accumulate} accumulated a step; "
@@ -60,7 +60,7 @@ class TrainingPlan:
 def batch_shape(
     config: TrainConfig, units_per_epoch: int, row_length: int, defaults: PlanDefaults | None = None
 ) -> tuple[int, int]:
-    """Rows in a forward pass and passes in a step, from the data where they are not given.
+    """Choose rows in a forward pass and passes in a step from the data, where they are not given.
 
     About an eighth of an epoch goes into one step, for tokens between 1,024 and 8,192; one pass holds about 4,096
     tokens, which is where a laptop's arithmetic units are busy and its memory is not yet full.
@@ -75,8 +75,8 @@ def batch_shape(
         return config.batch_size, max(1, rows // config.batch_size)
     if config.grad_accum_steps:
         return max(1, rows // config.grad_accum_steps), config.grad_accum_steps
-    in_pass = max(1, min(rows, defaults.pass_units // max(row_length, 1)))
-    return in_pass, math.ceil(rows / in_pass)
+    pass_rows = max(1, min(rows, defaults.pass_units // max(row_length, 1)))
+    return pass_rows, math.ceil(rows / pass_rows)
 
 
 def make_plan(
@@ -87,7 +87,7 @@ def make_plan(
     units_per_epoch: int,
     defaults: PlanDefaults | None = None,
 ) -> TrainingPlan:
-    """Epochs, steps and warm-up for so many batches an epoch."""
+    """Choose epochs, steps and warm-up for a number of batches an epoch."""
     defaults = defaults or PlanDefaults()
     per_epoch = max(1, math.ceil(batches / accumulate))
     low, high = defaults.epochs
@@ -118,9 +118,10 @@ def make_plan(
 
 
 def probe_seconds(training: Training, micro_batches: Sequence[Arrays]) -> float:
-    """Seconds of one optimiser step, the second of two (the first one compiles), leaving the training untouched.
+    """Measure the seconds of one optimiser step and leave the training untouched.
 
-    The steps run at learning rate 0, which leaves the weights as they are, and the optimiser's state is put back.
+    The second of two steps is measured, since the first one compiles. Learning rate 0 leaves the weights as they are,
+    and the optimiser's state is put back.
     """
     before = {name: array.copy() for name, array in training.read_state().items()}
     training.step(micro_batches, 0.0)

@@ -1,37 +1,35 @@
-"""What a job tells while it runs, and what it leaves behind."""
+"""Result of a training run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from musiclora.evaluation.scores import Gain
+from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.training.run_folder import RunProgress
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run achieved.
+    """Result of a training run.
 
     Attributes:
         run_dir: the run folder.
-        backend: what trained it.
-        before, after: held-out scores (Score or FlowScore) of the base and of the best adapter; None without
-            held-out songs.
+        backend: the backend that trained it.
+        before, after: held-out scores of the base and of the best adapter; None without held-out songs.
         gain: their difference with its spread over songs.
         update: ||dW|| / ||W|| by module, empty for full fine-tuning.
         progress: steps, epochs, seconds, why it ended.
         already_finished: nothing was left to do.
-        unit: what data are counted in.
-        example: a file that `generate` may write.
+        unit: counts the data: `tokens` or `frames`.
+        example: name of a file that `generate` may write.
     """
 
     run_dir: Path
     backend: str
-    before: Any
-    after: Any
+    before: HeldOutScore | None
+    after: HeldOutScore | None
     gain: Gain | None
     update: Mapping[str, float]
     progress: RunProgress
@@ -40,7 +38,7 @@ class TrainResult:
     example: str = "new.mid"
 
     def lines(self) -> list[str]:
-        """The result in words."""
+        """Describe the result in lines."""
         p = self.progress
         speed = p.tokens / max(p.seconds, 1e-9)
         lines = [f"{p.step} steps in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]

@@ -1,4 +1,4 @@
-"""Whether a run folder holds the run that is asked for."""
+"""Comparison of the run in a folder with the run that is asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import CONFIG, META, Run
 
 # Settings that may change between two starts of one run without making it another run.
-_FREE = {
+_CHANGEABLE = {
     "epochs",
     "max_steps",
     "num_workers",
@@ -21,7 +21,7 @@ _FREE = {
     "allow_base_mismatch",
     "backend",
 }
-# Settings that config.toml holds as planned where they were not given.
+# Settings whose planned value is in config.toml where none was given.
 PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
 
 
@@ -30,9 +30,9 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
 
     Args:
         run: the folder.
-        config: what is asked for.
-        backend: what computes.
-        songs: fingerprint of the songs.
+        config: the options that are asked for.
+        backend: the backend that is chosen.
+        songs: hash of the songs.
 
     Returns:
         The settings of the run on disk.
@@ -48,7 +48,7 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
             f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
         ) from error
     new = config.as_toml()
-    names = [k for k in {**old, **new} if k not in _FREE and (k in new or k not in PLANNED)]
+    names = [k for k in {**old, **new} if k not in _CHANGEABLE and (k in new or k not in PLANNED)]
     differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
     if old.get("backend") != backend:
         differing.append(f"backend was {old.get('backend')}, is {backend}")

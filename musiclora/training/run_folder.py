@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,17 +25,17 @@ META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
 
 @dataclass
 class RunProgress:
-    """How far a run is; everything the loop needs besides arrays to go on exactly.
+    """Progress of a run: everything besides arrays that the loop needs to go on exactly.
 
     Attributes:
         step: optimiser steps done.
-        epoch: the epoch that comes next or is under way, from 0.
+        epoch: the next epoch, or the one under way, from 0.
         index: optimiser steps done in that epoch.
         best: lowest held-out loss so far (nats a token, squared error a latent value), None before the first one.
         best_step: the step it was reached at.
         base: held-out loss before training.
         waited: evaluations since the best.
-        seconds: time spent in earlier sessions and this one.
+        seconds: training time of all starts.
         loss, weight: sums over the epoch under way.
         tokens: tokens, or frames of audio, trained on so far.
         ended: why the run ended, empty while it has not.
@@ -56,7 +56,7 @@ class RunProgress:
 
 
 class Run:
-    """One run folder; created empty, or found with what an earlier start left."""
+    """Run folder, new or with the files of an earlier start."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,7 +82,7 @@ class Run:
             handle.close()
 
     def recover(self) -> None:
-        """Put right what a killed process left: a swap cut in two, temporary files, a start that had saved nothing.
+        """Repair the folder of a killed process: a swap cut in two, temporary files, a start that saved nothing.
 
         Raises:
             TrainingError: another live process trains here.
@@ -105,7 +105,7 @@ class Run:
         return (self.path / STATE / "progress.json").is_file()
 
     def read_progress(self) -> RunProgress:
-        """The progress of the state on disk.
+        """Read the progress of the state on disk.
 
         Raises:
             TrainingError: the file cannot be read as one that this version wrote.
@@ -121,11 +121,14 @@ class Run:
         return RunProgress(**content)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Arrays of the state: `adapter` or `optimizer`."""
+        """Read arrays of the state: `adapter` or `optimizer`."""
         return read_safetensors(self.path / STATE / f"{name}.safetensors")
 
     def write_state(
-        self, progress: RunProgress, arrays: Mapping[str, Mapping[str, np.ndarray]], fill: Any = None
+        self,
+        progress: RunProgress,
+        arrays: Mapping[str, Mapping[str, np.ndarray]],
+        fill: Callable[[Path], None] | None = None,
     ) -> None:
         """Replace the state folder as a whole; fill(folder) may add files."""
         with atomic_folder(self.path / STATE, overwrite=True) as folder:
@@ -141,7 +144,7 @@ class Run:
             handle.write(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        """Read all lines of metrics.jsonl, without a last line that a crash cut short."""
         path = self.path / METRICS
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -152,7 +155,7 @@ class Run:
         return rows
 
     def trim_metrics(self, step: int) -> None:
-        """Drop the lines after a step: the run goes on from there."""
+        """Drop the lines after a step, from which the run goes on."""
         kept = [json.dumps(row) + "\n" for row in self.read_metrics() if row.get("step", 0) <= step]
         if kept or (self.path / METRICS).exists():
             partial = self.path / (METRICS + ".part")
@@ -160,7 +163,7 @@ class Run:
             partial.replace(self.path / METRICS)
 
     def set_aside(self) -> Path:
-        """Move the folder to a backup name beside it and return that name."""
+        """Rename the folder to a backup name and return that name."""
         target = self.path.with_name(f"{self.path.name}.backup-{time.strftime('%Y%m%d-%H%M%S')}")
         number = 1
         while target.exists():
@@ -180,7 +183,11 @@ class Run:
 
 
 def _lock_file(handle: IO[str]) -> None:
-    """Take an exclusive lock without waiting; OSError when another process has it."""
+    """Take an exclusive lock without waiting.
+
+    Raises:
+        OSError: another process has it.
+    """
     if os.name == "nt":  # unverified: there is no Windows machine to try it on
         import msvcrt
 
@@ -192,7 +199,7 @@ def _lock_file(handle: IO[str]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Fail early when a folder cannot be made or written at path.
+    """Check early that a folder can be made and written at path.
 
     Raises:
         TrainingError: it is a file, or the nearest existing parent refuses a new file.

@@ -1,4 +1,4 @@
-"""Learning rates by step."""
+"""Learning-rate schedules: linear warm-up, then cosine, linear or constant."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SCHEDULES = ("cosine", "linear", "constant")
 
 
 def learning_rate(kind: str, peak: float, step: int, total: int, warmup: int) -> float:
-    """Learning rate of one optimiser step.
+    """Compute the learning rate of one optimiser step.
 
     Args:
-        kind: what follows the warm-up: cosine to 0 (Loshchilov and Hutter 2016, arXiv 1608.03983), linear
+        kind: shape after the warm-up: cosine to 0 (Loshchilov and Hutter 2016, arXiv 1608.03983), linear
             to 0, or constant.
         peak: the rate at the end of the warm-up.
         step: 0 for the first step.
@@ -32,7 +32,7 @@ def learning_rate(kind: str, peak: float, step: int, total: int, warmup: int) ->
 
 
 def decay_factor(kind: str, progress: float) -> float:
-    """Share of the peak that is left at a progress in [0, 1] after the warm-up."""
+    """Compute the share of the peak that is left at a progress in [0, 1] after the warm-up."""
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1 - progress if kind == "linear" else 1.0

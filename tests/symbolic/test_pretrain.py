@@ -79,7 +79,7 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
 
     options = PretrainOptions(preset="tiny")
     pretrain_base(config(tunes, tmp_path / "whole", any_backend), options)
-    step = Loop._step
+    step = Loop._run_step
 
     def stop_after_two(self, micro_batches):
         step(self, micro_batches)
@@ -87,10 +87,10 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
             self.save()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Loop, "_step", stop_after_two)
+    monkeypatch.setattr(Loop, "_run_step", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         pretrain_base(config(tunes, tmp_path / "parts", any_backend), options)
-    monkeypatch.setattr(Loop, "_step", step)
+    monkeypatch.setattr(Loop, "_run_step", step)
     assert Run(tmp_path / "parts").read_progress().step == 2
     pretrain_base(config(tunes, tmp_path / "parts", any_backend), options)
     whole, parts = (

@@ -369,7 +369,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path, done):
     fake = Fake([1.0])
     built, saved = loop(fake, tmp_path)
     for _ in range(done):
-        built._step([{}])
+        built._run_step([{}])
     fake.step_loss = float("nan")
     with pytest.raises(TrainingError, match=f"not finite at step {done + 1}"):
         built.go()
@@ -381,7 +381,7 @@ def test_the_time_budget_ends_the_run_and_drives_the_schedule(tmp_path):
     fake = Fake([1.0] * 99)
     built, _ = loop(fake, tmp_path, schedule="linear", max_seconds=10.0, epochs=99)
     built.progress.seconds = 5.0
-    built._step([{}])
+    built._run_step([{}])
     assert fake.lrs[-1] == pytest.approx(0.05, rel=0.01)
     built.progress.seconds = 11.0
     assert built.go().ended == "time"

@@ -213,7 +213,7 @@ if TYPE_CHECKING:
 def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> AudioTask:
     """Find the base, encode or read the recordings, and split them.
 
-    Recordings are encoded into `<output-dir>-latents` beside the run, where later starts find them.
+    Recordings are encoded into `<output-dir>-latents`, next to the run, where later starts find them.
 
     Raises:
         MusicLoraError: whatever does not fit, in one line.

@@ -11,14 +11,18 @@ from musiclora.cli.common import backend_option, json_option, print_json
 
 @click.command()
 @click.option(
-    "--family", type=click.Choice(["symbolic", "audio"]), default="symbolic", show_default=True, help="Kind of model."
+    "--family",
+    type=click.Choice(["symbolic", "audio"]),
+    default="symbolic",
+    show_default=True,
+    help="Family of the model.",
 )
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
     default=Path("musiclora-demo"),
     show_default=True,
-    help="Where it all goes.",
+    help="Folder of the adapter, the music and the report.",
 )
 @click.option(
     "--steps", type=int, default=None, help="Optimiser steps.  [default: 80 or 150 by family, fewer on a slow machine]"
@@ -26,10 +30,10 @@ from musiclora.cli.common import backend_option, json_option, print_json
 @backend_option
 @json_option
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
-    """Adapt a bundled base to music of another tradition: the whole job, offline, in three minutes.
+    """Adapt a bundled base to music of another tradition, offline, in three minutes.
 
-    Symbolic: twenty Chinese folk songs. Audio: such songs rendered with a double reed. Leaves the adapter,
-    music by base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
+    The symbolic demo learns twenty Chinese folk songs, the audio demo such songs played on a double reed. Writes the
+    adapter, music of base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.console import console
     from musiclora.jobs import demo as run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,8 +11,10 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 
 
 @click.command(cls=ManyCommand)
-@click.option("--data-dir", help="Folder of .mid, .midi, .kar or .abc files or of recordings, or a cache of either.")
-@click.option("--output-dir", help="Run folder; an unfinished run in it is resumed.")
+@click.option(
+    "--data-dir", help="Folder of .mid, .midi, .kar or .abc files or of recordings, or the output of preprocess."
+)
+@click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
 @click.option("--model", help="bundled, bundled-audio, a Hub id, or a folder.  [default: xingjianll/midi-gpt2]")
 @click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
 @click.option(
@@ -23,21 +24,21 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     help="TOML with these options.",
 )
 @click.option(
-    "--preset", help="conservative (rank 8), capacity (rank 32), bundled (the rate that suits the bundled base)."
+    "--preset", help="conservative (rank 8), capacity (rank 32), or bundled (learning rate of the bundled base)."
 )
 @click.option("--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: 1024, at most what fits]")
 @click.option("--batch-size", type=int, help="Rows in one forward pass.  [default: planned]")
 @click.option("--grad-accum-steps", type=int, help="Passes in one optimiser step.  [default: planned]")
 @click.option("--epochs", type=int, help="Passes over the songs.  [default: planned]")
-@click.option("--max-steps", type=int, help="Stop after so many optimiser steps.")
+@click.option("--max-steps", type=int, help="Stop after N optimiser steps.")
 @click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4]")
-@click.option("--weight-decay", type=float, help="AdamW's decoupled decay.  [default: 0.01]")
-@click.option("--lr-schedule", help="cosine, linear or constant.  [default: cosine]")
-@click.option("--warmup-steps", type=int, help="Steps of linear rise.  [default: a tenth, at most 100]")
-@click.option("--max-grad-norm", type=float, help="Clip gradients to this norm; 0 does not.  [default: 1.0]")
+@click.option("--weight-decay", type=float, help="AdamW's decoupled weight decay.  [default: 0.01]")
+@click.option("--lr-schedule", help="Schedule after the warm-up: cosine, linear or constant.  [default: cosine]")
+@click.option("--warmup-steps", type=int, help="Optimiser steps of linear warm-up.  [default: a tenth, at most 100]")
+@click.option("--max-grad-norm", type=float, help="Clip gradients to this global norm; 0 turns it off.  [default: 1.0]")
 @click.option("--val-split", type=float, help="Share of the songs held out; 0 trains on all.  [default: 0.1]")
 @click.option(
-    "--patience", type=int, help="Stop after so many epochs without a better held-out loss.  [default: 10; audio: 200]"
+    "--patience", type=int, help="Stop after N epochs without a better held-out loss.  [default: 10; audio: 200]"
 )
 @click.option("--lora-r", type=int, help="LoRA rank.  [default: 16; audio: 8]")
 @click.option("--lora-alpha", type=float, help="LoRA alpha.  [default: twice the rank]")
@@ -45,36 +46,41 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option(
     "--target-modules",
     cls=ManyOption,
-    help="Layers to adapt.  [default: c_attn c_proj c_fc; audio: attention, times, output]",
+    help="Names of the modules to adapt.  [default: c_attn c_proj c_fc; audio: attention, times, output]",
 )
 @click.option(
-    "--dtype", help="float32, bfloat16 or float16, of the frozen base.  [default: float32; audio on a GPU: bfloat16]"
+    "--dtype", help="Frozen base in float32, bfloat16 or float16.  [default: float32; audio on a GPU: bfloat16]"
 )
 @click.option(
     "--grad-checkpointing/--no-grad-checkpointing",
     default=None,
-    help="Less memory, a third more time.  [default: off; audio: on]",
+    help="Recompute activations: less memory, a third more time.  [default: off; audio: on]",
 )
-@click.option("--num-workers", type=int, help="Processes that read music.  [default: the processor's cores]")
-@click.option("--mix-dir", help="Symbolic: more music to mix in, so that the style stays a flavour.")
-@click.option("--mix-ratio", type=float, help="Symbolic: share of tokens from --mix-dir.  [default: 0.25]")
+@click.option("--num-workers", type=int, help="Worker processes that read music.  [default: the processor's cores]")
+@click.option("--mix-dir", help="Symbolic: folder of further music to train on, so that the style stays a flavour.")
+@click.option("--mix-ratio", type=float, help="Symbolic: share of the training tokens from --mix-dir.  [default: 0.25]")
 @click.option(
-    "--transpose", type=int, help="Symbolic: draw each song's key up to so many semitones away.  [default: 0]"
+    "--transpose", type=int, help="Symbolic: transpose each song at random by up to N semitones.  [default: 0]"
 )
-@click.option("--style", help="Audio: a file, or words, for all recordings.  [default: theirs, or one that is trained]")
-@click.option("--vae", help="Audio: the codec that encodes recordings.  [default: the one of the model]")
-@click.option("--sample-every", type=int, help="Write a sample every so many epochs.  [default: 0, never]")
-@click.option("--restart", is_flag=True, help="Begin anew; the old run is kept as a backup.")
 @click.option(
-    "--allow-base-mismatch", is_flag=True, default=None, help="Go on although the base does not know these tokens."
+    "--style", help="Audio: style of all recordings: a file, or words.  [default: theirs, or a trained vector]"
 )
-@click.option("--seed", type=int, help="Of the split, the order, the adapter's start and the dropout.  [default: 42]")
-@click.option("--backend", type=BACKEND_CHOICES, help="What computes.  [default: auto]")
+@click.option("--vae", help="Audio: codec that encodes the recordings.  [default: the model's own]")
+@click.option("--sample-every", type=int, help="Write a sample every N epochs; 0 writes none.  [default: 0]")
+@click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
+@click.option(
+    "--allow-base-mismatch", is_flag=True, default=None, help="Train even if the base does not know these tokens."
+)
+@click.option("--seed", type=int, help="Seed of the split, the order, the adapter and its dropout.  [default: 42]")
+@click.option(
+    "--backend", type=BACKEND_CHOICES, help="Framework that computes; auto prints its choice.  [default: auto]"
+)
 @json_option
-def train(config_file: Path | None, preset: str | None, restart: bool, as_json: bool, **options: Any) -> None:
-    """Adapt a base model to a folder of music, or of recordings; the model says which.
+def train(config_file: Path | None, preset: str | None, restart: bool, as_json: bool, **options: object) -> None:
+    """Adapt a base model to a folder of music, or of recordings, with LoRA.
 
-    What you do not give is planned from the data and printed first. Ctrl-C saves; the same command goes on.
+    The model decides which of the two it learns. Options that are not given are planned from the data, and the plan
+    is printed first. Ctrl-C saves the run; the same command resumes it.
     """
     from musiclora.cli.console import console
     from musiclora.jobs import train as run

@@ -86,7 +86,7 @@ class ReportData:
     samples: Sequence[ReportSample] = ()
     copying: Mapping[str, str] = field(default_factory=dict)
     health: Sequence[HealthRow] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     commands: Sequence[str] = ()
     notes: Sequence[str] = ()
 

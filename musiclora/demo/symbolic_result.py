@@ -15,7 +15,7 @@ class SymbolicDemoOptions(DemoOptions):
     """Settings of the symbolic demo.
 
     Attributes:
-        transpose: songs are learnt in keys at most so many semitones away.
+        transpose: largest distance in semitones of the keys in which songs are learnt.
         tokens: longest piece.
     """
 

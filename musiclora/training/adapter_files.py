@@ -83,7 +83,7 @@ class Provenance:
         path = Path(self.base.name).expanduser()
         return path.resolve().name if path.is_dir() else self.base.name
 
-    def record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Return the content of musiclora.json."""
         return {
             "format": 1,
@@ -98,7 +98,7 @@ class Provenance:
         }
 
 
-def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, metrics: Mapping[str, Any]) -> None:
+def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, metrics: Mapping[str, float]) -> None:
     """Write the model's adapter as a PEFT folder; it replaces an older one as a whole."""
     form = origin.form
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))

@@ -138,7 +138,7 @@ class Run:
                 fill(folder)
             write_json(folder / "progress.json", asdict(progress))
 
-    def append_metrics(self, **row: Any) -> None:
+    def append_metrics(self, **row: float | None) -> None:
         """Add one line to metrics.jsonl."""
         with (self.path / METRICS).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")

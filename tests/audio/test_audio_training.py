@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import tolerance
 import toy_audio
+from session_helpers import stop_after
 
 from musiclora.adapters import find_adapter
 from musiclora.audio.style import read_style
@@ -108,23 +107,9 @@ def test_the_adapter_folder_is_plain_peft_with_a_style_and_fingerprints(config, 
     assert "new.wav" in (folder / "README.md").read_text()
 
 
-def _stop_after(session, steps):
-    """Run some steps of a session and stop as Ctrl-C would."""
-    seen = []
-
-    def stop(note):
-        seen.append(note)
-        if len(seen) == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    session.out.step = stop
-    with pytest.raises(KeyboardInterrupt):
-        session.train()
-
-
 def test_ctrl_c_saves_the_adapter_and_the_style(config):
     session = open_session(config())
-    _stop_after(session, 1)
+    stop_after(session, 1)
     assert Run(session.run.path).read_progress().step == 1
     state = session.run.read_arrays("adapter")
     assert np.abs(state["style"]).max() > 0

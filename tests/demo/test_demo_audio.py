@@ -8,6 +8,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from require import EVERYTHING
+from session_helpers import RememberingReporter
 
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
@@ -23,18 +24,10 @@ needs_songs = pytest.mark.skipif(
 SHORT = AudioDemoOptions(steps=6, rows=2, takes=3, train_seconds=7, held_seconds=13, pieces=2, grid=4)
 
 
-class Listening(Reporter):
-    def __init__(self):
-        self.said = []
-
-    def say(self, text):
-        self.said.append(text)
-
-
 @needs_songs
 @pytest.mark.slow
 def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_name, tmp_path):
-    out, folder = Listening(), tmp_path / "demo"
+    out, folder = RememberingReporter(), tmp_path / "demo"
     result = audio_demo(folder, backend_name, SHORT, out)
     manifest = json.loads((folder / "cut" / "manifest.json").read_text())
     index = json.loads((folder / "latents" / "index.json").read_text())

@@ -2,59 +2,106 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from require import EVERYTHING
+from session_helpers import RememberingReporter, stop_after
 
 from musiclora.backends.registry import BACKENDS, why_not
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
+from musiclora.demo.demo_run import train_demo
 from musiclora.demo.symbolic import CHOOSING, SONGS, TEST, choose_songs, symbolic_demo
-from musiclora.demo.symbolic_result import SymbolicDemoOptions
+from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.model import find_tokenizer
+from musiclora.symbolic.task import load_symbolic_task
+from musiclora.training.session import Session
 
 needs_songs = pytest.mark.skipif(
     not EVERYTHING and importlib.util.find_spec("music21") is None, reason="the demo extra is not installed"
 )
 
 
-class Listening(Reporter):
-    def __init__(self):
-        self.said = []
+@dataclass(frozen=True)
+class DemoRun:
+    """A short demo: its result, its folder and the lines that it reported."""
 
-    def say(self, text):
-        self.said.append(text)
+    result: SymbolicDemoResult
+    folder: Path
+    said: list[str]
+
+    @property
+    def page(self) -> str:
+        return (self.folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def short_demo(backend_name, tmp_path_factory):
+    out, folder = RememberingReporter(), tmp_path_factory.mktemp("demo") / "demo"
+    result = symbolic_demo(folder, backend_name, SymbolicDemoOptions(steps=6, pieces=1, tokens=90), out)
+    return DemoRun(result, folder, out.said)
 
 
 @needs_songs
 @pytest.mark.slow
-def test_the_demo_adapts_generates_renders_reports_and_crosses_backends(backend_name, tmp_path):
-    out = Listening()
-    result = symbolic_demo(tmp_path / "demo", backend_name, SymbolicDemoOptions(steps=12, pieces=1, tokens=90), out)
-    folder = tmp_path / "demo"
-    music = {p.name for p in (folder / "music").iterdir()}
-    assert {f"01-{kind}.{end}" for kind in ("base", "adapted") for end in ("mid", "png", "wav")} <= music
-    assert read_peft(folder / "run" / "adapter-best").spec.rank == 16
-    assert any("non-commercial" in line for line in out.said)
-    first = (folder / "report.html").read_text(encoding="utf-8")
+def test_the_demo_leaves_an_adapter_that_predicts_test_songs_better(short_demo):
+    result = short_demo.result
+    assert read_peft(short_demo.folder / "run" / "adapter-best").spec.rank == 16
     assert result.gain.songs == TEST
     assert result.after.loss < result.before.loss
+
+
+@needs_songs
+@pytest.mark.slow
+def test_the_demos_adapter_gives_the_same_loss_on_every_backend(short_demo):
     usable = [name for name in BACKENDS if not why_not(name)]
-    assert sorted(result.crossed) == sorted(usable)
+    crossed = short_demo.result.crossed
+    assert sorted(crossed) == sorted(usable)
     # The same adapter and songs: float32 sums in another order.
-    assert max(result.crossed.values()) - min(result.crossed.values()) < 1e-4
-    again = symbolic_demo(folder, backend_name, SymbolicDemoOptions(steps=2, pieces=1, tokens=40), out)
-    assert again.training.progress.step == 2
-    assert list(folder.glob("run.backup-*"))
-    page = first
+    assert max(crossed.values()) - min(crossed.values()) < 1e-4
+
+
+@needs_songs
+@pytest.mark.slow
+def test_the_demo_writes_music_sound_pictures_and_a_report_with_the_terms(short_demo):
+    music = {p.name for p in (short_demo.folder / "music").iterdir()}
+    assert {f"01-{kind}.{end}" for kind in ("base", "adapted") for end in ("mid", "png", "wav")} <= music
+    assert any("non-commercial" in line for line in short_demo.said)
+    page = short_demo.page
     assert page.count("data:audio/wav") == 2
-    assert f"{result.after.bits_per_note:.2f}" in page
+    assert f"{short_demo.result.after.bits_per_note:.2f}" in page
     assert "non-commercial" in page
+
+
+def test_a_finished_demo_is_set_aside_and_begun_again(backend_name, tunes, tiny_base, tmp_path):
+    def train(steps):
+        options = SymbolicDemoOptions(steps=steps)
+        config = options.train_config(str(tunes), tmp_path / "run", str(tiny_base), backend_name)
+        config = dataclasses.replace(config, max_seq_len=128, num_workers=1, val_split=0.25)
+        return train_demo(config, load_symbolic_task(config, Reporter(), backend_name), options, Reporter())
+
+    train(3)
+    again = train(2)
+    assert again.progress.step == 2
+    assert list(tmp_path.glob("run.backup-*"))
+
+
+def test_an_unfinished_demo_is_resumed(any_backend, tunes, tiny_base, tmp_path):
+    options = SymbolicDemoOptions(steps=4)
+    config = options.train_config(str(tunes), tmp_path / "run", str(tiny_base), any_backend)
+    config = dataclasses.replace(config, max_seq_len=128, num_workers=1, val_split=0.25)
+    task = load_symbolic_task(config, Reporter(), any_backend)
+    stop_after(Session(config, task, Reporter()), 2)
+    assert train_demo(config, task, options, Reporter()).progress.step == 4
+    assert not list(tmp_path.glob("run.backup-*"))
 
 
 @needs_songs
@@ -66,31 +113,6 @@ def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups():
     assert (len(songs.train), len(songs.held_out), len(test)) == (SONGS, CHOOSING, TEST)
     assert not near_duplicates(songs.train, songs.held_out)
     assert not near_duplicates(songs.train + songs.held_out, test)
-
-
-def test_a_slow_machine_gets_fewer_steps_and_is_told(tmp_path, any_backend, tunes, tiny_base):
-    from musiclora.symbolic.task import load_symbolic_task
-    from musiclora.training.config import TrainConfig
-    from musiclora.training.limits import SessionOptions
-    from musiclora.training.plan import TrainingPlan
-    from musiclora.training.session import Session
-
-    config = TrainConfig(
-        data_dir=str(tunes),
-        output_dir=str(tmp_path / "r"),
-        model=str(tiny_base),
-        backend=any_backend,
-        num_workers=1,
-        max_steps=60,
-        val_split=0.25,
-    )
-    task = load_symbolic_task(config, Reporter(), any_backend)
-    session = Session(config, task, Reporter(), SessionOptions(longest_seconds=10.0))
-    plan = TrainingPlan(4, 1, 20, 3, 60, 6, 5000, seconds=60.0)
-    short = session.fit_plan(plan)
-    assert (short.steps, short.epochs, session.config.max_steps) == (10, 4, 10)
-    assert "10 steps instead of 60" in short.warnings[-1]
-    assert session.fit_plan(short) == short
 
 
 def test_without_the_songs_the_demo_names_the_extra(tmp_path, monkeypatch, any_backend):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from session_helpers import stop_after
 
 from musiclora.backends.base import LossSum, StepResult
 from musiclora.convert.adapters.peft import read_peft
@@ -95,29 +96,15 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config):
     train(config("parts", max_steps=3))
     # max_steps sets the schedule's end too, so the first part is cut by hand: as a crash would leave it.
     whole = open_session(config("broken"))
-    _run_steps(whole, 3)
+    stop_after(whole, 3)
     train(config("broken"))
     assert equal(adapter(config("whole").output_dir), adapter(config("broken").output_dir))
     assert not equal(adapter(config("whole").output_dir), adapter(config("parts").output_dir))
 
 
-def _run_steps(session, steps):
-    """Run some steps of a session and stop as Ctrl-C would."""
-    seen = []
-
-    def stop(note):
-        seen.append(note)
-        if len(seen) == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    session.out.step = stop
-    with pytest.raises(KeyboardInterrupt):
-        session.train()
-
-
 def test_ctrl_c_finishes_the_step_and_saves(config):
     session = open_session(config())
-    _run_steps(session, 3)
+    stop_after(session, 3)
     progress = Run(session.run.path).read_progress()
     assert (progress.step, progress.ended) == (3, "")
     assert (session.run.path / "adapter-last").is_dir()

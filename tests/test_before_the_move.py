@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from musiclora.cli import main
 
+pytestmark = pytest.mark.slow
 FILES = Path(__file__).parent / "golden" / "before_the_move" / "files"
 COMMANDS: dict[str, list[str]] = json.loads((FILES / "commands.json").read_text(encoding="utf-8"))
 EXPECTED: dict[str, float] = json.loads((FILES / "expected.json").read_text(encoding="utf-8"))

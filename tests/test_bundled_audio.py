@@ -53,6 +53,7 @@ def test_card_says_what_it_is_made_of_and_that_it_is_a_demonstration(folder):
         assert said in card
 
 
+@pytest.mark.slow
 def test_codec_plays_what_it_hears(backend_name, folder, rendered):
     codec = registry.get_backend(backend_name).load_codec(folder)
     made = codec.decode(codec.encode(rendered)[0])
@@ -72,6 +73,7 @@ def test_codec_is_the_same_on_both_backends(both_backends, folder, rendered):
     np.testing.assert_allclose(*(codec.decode(means[0]) for codec in codecs), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_base_predicts_music_that_it_has_not_heard_better_than_guessing(backend_name, folder, rendered):
     backend = registry.get_backend(backend_name)
     model, codec = backend.load(FAMILIES["audio"], folder), backend.load_codec(folder)

@@ -56,6 +56,7 @@ def losses(result):
     return np.array([row["loss"] for row in rows if "lr" in row])
 
 
+@pytest.mark.slow
 def test_twenty_steps_give_the_same_losses_on_both_backends(runs):
     mlx, torch = losses(runs["mlx"]), losses(runs["torch"])
     assert len(mlx) == 20

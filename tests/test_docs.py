@@ -1,4 +1,4 @@
-"""What the documents say: every command in them exists with these options, and CI runs the README's test command."""
+"""The documents: commands and options in them exist, links lead somewhere, and CI runs the README's test command."""
 
 from __future__ import annotations
 
@@ -10,47 +10,102 @@ import click
 import pytest
 
 from musiclora.cli import main
-from musiclora.cli.common import ManyCommand
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md")), *sorted((ROOT / "musiclora").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "musiclora").rglob("*.md")),
+]
+CODE = re.compile(r"^ *```(?:bash|sh)?\n(.*?)^ *```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 
 
-def command_lines(page):
-    """The `musiclora ...` lines of a page's code blocks, comments cut off."""
+def code_lines(page: Path) -> list[str]:
+    """Lines of a page's code blocks and inline code, comments cut off, one command each."""
     lines = []
-    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        joined = block.replace("\\\n", " ")
-        lines += [m[1].split(" #")[0].strip() for m in re.finditer(r"(?:^|&& )musiclora (.*)$", joined, re.MULTILINE)]
+    for match in CODE.finditer(page.read_text(encoding="utf-8")):
+        block = (match[1] or match[2]).replace("\\\n", " ")
+        lines += [part.split(" #")[0].strip() for line in block.splitlines() for part in line.split(" && ")]
     return lines
 
 
-LINES = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in command_lines(page)]
+def lines_with(pattern: str) -> list[tuple[str, str]]:
+    """Pages, relative to the root, and their code lines that match from the start."""
+    return [
+        (page.relative_to(ROOT).as_posix(), line)
+        for page in PAGES
+        for line in code_lines(page)
+        if re.match(pattern, line)
+    ]
 
 
-@pytest.mark.parametrize(("page", "line"), LINES, ids=lambda value: value[:60])
-def test_a_command_in_the_documents_parses(page, line):
-    arguments = shlex.split(line)
-    command = main.get_command(click.Context(main), arguments.pop(0))
-    while isinstance(command, click.Group):
+def options_in(arguments: list[str]) -> set[str]:
+    return {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
+
+
+COMMANDS = lines_with(r"musiclora [a-z]")
+SCRIPTS = lines_with(r"(python )?(tests/benchmarks|examples|scripts)/\w+")
+LINKS = [
+    (page.relative_to(ROOT).as_posix(), target)
+    for page in PAGES
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    if not re.match(r"[a-z]+:", target)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value[:60])
+def test_a_command_in_the_documents_exists_with_its_options(page, line):
+    arguments = shlex.split(line)[1:]
+    command: click.Command | None = main
+    while isinstance(command, click.Group) and arguments:
         command = command.get_command(click.Context(command), arguments.pop(0))
     assert command is not None, line
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    given = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
-    assert given <= known | {"--help"}
-    assert isinstance(command, ManyCommand | click.Command)
+    assert options_in(arguments) <= known | {"--help"}
 
 
-def test_the_readme_has_commands():
-    assert sum(page == "README.md" for page, _ in LINES) >= 5
+@pytest.mark.parametrize(("page", "line"), SCRIPTS, ids=lambda value: value[:60])
+def test_a_script_in_the_documents_exists_with_its_options(page, line):
+    arguments = shlex.split(line.removeprefix("python "))
+    script = ROOT / arguments.pop(0)
+    assert script.exists()
+    if script.is_file():
+        text = script.read_text(encoding="utf-8")
+        assert all(option in text for option in options_in(arguments))
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=str)
+def test_a_link_leads_to_a_file_and_a_heading(page, target):
+    path, _, heading = target.partition("#")
+    file = (ROOT / page).parent / path if path else ROOT / page
+    assert file.exists()
+    if heading:
+        found = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    assert {target for page, target in LINKS if page == "README.md"} >= {
+        page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")
+    }
+
+
+def test_every_command_is_in_the_documents():
+    assert {shlex.split(line)[1] for _, line in COMMANDS} == set(main.list_commands(click.Context(main)))
 
 
 def test_ci_runs_exactly_the_test_command_of_the_readme():
-    (command,) = re.findall(r"^(pip install .* && .*pytest)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line == command]
+    (command,) = re.findall(
+        r"^(pip install .* && .*scripts/test --all)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_nothing_names_a_package_registry():
-    pages = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / ".ci" / "run", ROOT / "pyproject.toml"]
+    pages = [
+        *PAGES,
+        *(ROOT / name for name in ("CHANGELOG.md", ".ci/run", "pyproject.toml", ".pre-commit-config.yaml")),
+    ]
     hosts = re.compile(r"py(pi|thonhosted)\.org|deb\.debian\.org|npmjs\.org", re.IGNORECASE)
     assert not [page.name for page in pages if hosts.search(page.read_text(encoding="utf-8"))]

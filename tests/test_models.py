@@ -100,6 +100,7 @@ def public_like(tmp_path):
     return tmp_path / "public"
 
 
+@pytest.mark.slow
 def test_an_inferred_tokenizer_and_a_base_that_guesses_are_refused_and_may_be_allowed(
     public_like, tunes, tmp_path, any_backend
 ):

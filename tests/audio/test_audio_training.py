@@ -16,6 +16,7 @@ from session_helpers import stop_after
 
 from musiclora.adapters import find_adapter
 from musiclora.audio.style import read_style
+from musiclora.audio.task import AudioTask
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.adapters.peft import read_peft
@@ -68,6 +69,7 @@ def equal(first, second):
     return set(first) == set(second) and all(np.array_equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_promised_file_and_learns(config, tmp_path):
     result = train(config(epochs=6))
     run = tmp_path / "run"
@@ -88,6 +90,7 @@ def test_a_run_leaves_every_promised_file_and_learns(config, tmp_path):
     assert steps[0]["frames_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_the_adapter_folder_is_plain_peft_with_a_style_and_fingerprints(config, tmp_path, base):
     train(config())
     folder = tmp_path / "run" / "adapter-best"
@@ -107,6 +110,7 @@ def test_the_adapter_folder_is_plain_peft_with_a_style_and_fingerprints(config, 
     assert "new.wav" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_adapter_and_the_style(config):
     session = open_session(config())
     stop_after(session, 1)
@@ -116,6 +120,7 @@ def test_ctrl_c_saves_the_adapter_and_the_style(config):
     assert equal(trained(session.run.path), state)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_equals_an_unbroken_one(base, latents, backend_name, tmp_path):
     """Bit for bit, in processes of their own: one that holds both frameworks may multiply with another BLAS."""
     code = (
@@ -149,6 +154,7 @@ def test_held_out_recordings_are_never_trained_on(config):
             assert not np.isin(batch["latents"][batch["valid"]].reshape(-1)[::7], scored).any()
 
 
+@pytest.mark.slow
 def test_the_same_command_on_a_finished_run_does_nothing_and_more_epochs_continue_it(config):
     first = train(config())
     again = train(config())
@@ -157,6 +163,7 @@ def test_the_same_command_on_a_finished_run_does_nothing_and_more_epochs_continu
     assert train(config(epochs=3)).progress.step > first.progress.step
 
 
+@pytest.mark.slow
 def test_another_style_or_other_recordings_are_another_run(config, base, tmp_path):
     train(config(epochs=1))
     other = toy_audio.write_latents(tmp_path / "other", base, count=5)
@@ -165,6 +172,7 @@ def test_another_style_or_other_recordings_are_another_run(config, base, tmp_pat
         train(config(epochs=1, data_dir=str(other)))
 
 
+@pytest.mark.slow
 def test_evaluating_the_best_adapter_gives_the_loss_that_training_found(config, base, tmp_path, backend_name):
     result = train(config(epochs=3))
     session = open_session(config("unused", epochs=3))
@@ -182,6 +190,7 @@ def test_evaluating_the_best_adapter_gives_the_loss_that_training_found(config, 
     assert found.gain.mean == pytest.approx(result.gain.mean, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_longer_model_trains_with_its_duration(tmp_path, latents, backend_name):
     base = toy_audio.write_base(tmp_path / "long", duration_embedding=True)
     result = train(settings(base, latents, tmp_path / "run", backend_name, epochs=4))
@@ -190,6 +199,7 @@ def test_the_longer_model_trains_with_its_duration(tmp_path, latents, backend_na
     assert np.abs(state["duration_time_embed.time_mlp.0.lora_B.weight"]).max() > 0
 
 
+@pytest.mark.slow
 def test_styles_beside_the_latents_are_used_and_none_is_trained(config, base, tmp_path):
     styles = np.random.default_rng(0).standard_normal((6, 512)).astype(np.float32)
     styled = toy_audio.write_latents(tmp_path / "styled", base, style=lambda i: styles[i])
@@ -203,6 +213,7 @@ def test_styles_beside_the_latents_are_used_and_none_is_trained(config, base, tm
     assert kept @ mean / np.linalg.norm(kept) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_all_weights_can_be_trained_and_the_model_folder_keeps_its_codec(config, tmp_path, base, backend_name):
     result = train(config(trainable="all", epochs=3, lr=1e-3))
     folder = tmp_path / "run" / "model-best"
@@ -223,6 +234,7 @@ def test_an_option_of_the_symbolic_family_is_refused_by_name(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_base_that_knows_nothing_of_the_recordings_is_warned_of(config):
     said = []
     session = open_session(config())
@@ -232,6 +244,7 @@ def test_a_base_that_knows_nothing_of_the_recordings_is_warned_of(config):
 
 
 @pytest.mark.parametrize("trained_on", BACKENDS)
+@pytest.mark.slow
 def test_an_adapter_gives_the_same_loss_on_both_backends(both_backends, base, latents, trained_on, tmp_path):
     result = train(settings(base, latents, tmp_path / "run", trained_on, lora_dropout=0.0))
     losses = {}
@@ -245,6 +258,7 @@ def test_an_adapter_gives_the_same_loss_on_both_backends(both_backends, base, la
     assert losses["mlx"][0] != losses["mlx"][1]
 
 
+@pytest.mark.slow
 def test_twenty_steps_give_the_same_losses_and_style_on_both_backends(both_backends, base, latents, tmp_path):
     for name in BACKENDS:
         train(settings(base, latents, tmp_path / name, name, lora_dropout=0.0, max_steps=20, epochs=None))
@@ -258,6 +272,7 @@ def test_twenty_steps_give_the_same_losses_and_style_on_both_backends(both_backe
     assert apart.max() < largest
 
 
+@pytest.mark.slow
 def test_the_style_is_part_of_what_was_learnt(config, base, backend_name, latents):
     result = train(config(epochs=6))
     adapter = find_adapter(str(result.run_dir))

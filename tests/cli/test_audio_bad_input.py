@@ -150,6 +150,7 @@ def test_where_no_recording_can_be_used_that_is_one_line(base, any_backend, tmp_
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", USELESS)
+@pytest.mark.slow
 def test_beside_good_ones_it_is_left_out_with_a_line(base, any_backend, tmp_path, kind, command):
     toy_audio.write_recordings(tmp_path / "in", 3, 1.0)
     bad = useless(tmp_path / "in", kind)

@@ -105,6 +105,7 @@ def expected_update(module, parts):
 
 
 @pytest.mark.parametrize("layout", ["hf", "mlx"])
+@pytest.mark.slow
 def test_fusing_computes_what_base_and_adapters_compute(layout, base, adapters, backend_name, tmp_path):
     done = report(
         "fuse",
@@ -135,6 +136,7 @@ def test_fusing_computes_what_base_and_adapters_compute(layout, base, adapters, 
     assert alone.difference > 100 * done["velocity_difference"]
 
 
+@pytest.mark.slow
 def test_the_fused_folder_has_the_codec_the_configuration_and_the_style_beside_it(tmp_path, any_backend):
     config = replace(CONFIG, causal=True, duration_embedding=True)
     adapters = [make_adapter(tmp_path / name, k, style=k, config=config) for k, name in ((1, "c"), (2, "d"))]

@@ -23,6 +23,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_peak_memory_follows_the_largest_tensor_and_not_the_checkpoint(tmp_path: Path) -> None:
     config = DiffRhythmConfig(256, 24, 4, text_dim=32, conv_layers=0, mel_dim=8, text_num_embeds=3)
     shapes = config.tensor_shapes()

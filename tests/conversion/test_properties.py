@@ -146,6 +146,7 @@ def audio_specs(draw: st.DrawFn) -> LoraSpec:
 
 @few
 @given(audio_specs(), st.permutations(["peft", "kohya", "diffusers"]), st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_audio_adapters_pass_through_every_format_without_changing(spec: LoraSpec, route: list[str], seed: int) -> None:
     config = DiffRhythmConfig(32, 2, 1, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
     rng = np.random.default_rng(seed)
@@ -167,6 +168,7 @@ def test_audio_adapters_pass_through_every_format_without_changing(spec: LoraSpe
 
 @few
 @given(st.booleans(), st.booleans(), st.permutations(["peft", "kohya", "diffusers"]), st.data())
+@pytest.mark.slow
 def test_every_module_keeps_a_rank_a_scale_and_a_length_of_its_own(
     square: bool, dora: bool, route: list[str], data: st.DataObject
 ) -> None:
@@ -200,6 +202,7 @@ def test_every_module_keeps_a_rank_a_scale_and_a_length_of_its_own(
 
 @few
 @given(sizes, st.integers(1, 3), sizes, st.integers(0, 2), sizes, st.booleans(), st.sampled_from(["hf", "mlx"]))
+@pytest.mark.slow
 def test_diffrhythm_of_any_size_reads_back_from_its_tensors_alone(
     text: int, depth: int, mel: int, blocks: int, phonemes: int, duration: bool, layout: str
 ) -> None:
@@ -224,6 +227,7 @@ def test_diffrhythm_of_any_size_reads_back_from_its_tensors_alone(
     st.sampled_from(["hf", "mlx"]),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_a_codec_of_any_size_reads_back_from_its_tensors_alone(
     channels: int, stages: list[tuple[int, int]], latent: int, layout: str, normed: bool
 ) -> None:

@@ -59,6 +59,7 @@ def adapter(name: str, base: str, seed: int = 0, **options: object) -> None:
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.slow
 def test_quantise_states_what_it_costs_and_eight_bits_cost_less_than_four(bits: int, any_backend: str) -> None:
     report = json.loads(run("convert", "model", "base", "q", "--to", "mlx", "--quantize", str(bits), "--json").stdout)
     assert report["bits"] == read_checkpoint(Path("q")).bits == bits

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     )
 
 
+@pytest.mark.slow
 @few
 @given(
     st.sampled_from([16, 24, 32]),
@@ -78,6 +80,7 @@ def test_the_transformer(
         assert same(dict(read_diffrhythm(last).tensors()), tensors)
 
 
+@pytest.mark.slow
 @few
 @given(
     st.integers(1, 5),

@@ -56,6 +56,7 @@ def test_the_frameworks_are_missing_indeed(work: Path) -> None:
     assert "No module named 'torch'" in done.stderr
 
 
+@pytest.mark.slow
 def test_gpt2_its_quantised_form_and_its_adapters_convert(work: Path) -> None:
     write_checkpoint(work / "base", GPT2, fresh_tensors(GPT2, 1), "hf")
     spec = LoraSpec(2, 3.0, 0.0, ("c_attn", "c_proj"))
@@ -71,6 +72,7 @@ def test_gpt2_its_quantised_form_and_its_adapters_convert(work: Path) -> None:
     assert "exact" in bare(work, "blend", "a:0.5", "a", "both")
 
 
+@pytest.mark.slow
 def test_the_audio_model_and_its_adapters_convert(work: Path) -> None:
     rng = np.random.default_rng(0)
     tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in AUDIO.tensor_shapes().items()}

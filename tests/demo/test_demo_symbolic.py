@@ -105,6 +105,7 @@ def test_an_unfinished_demo_is_resumed(any_backend, tunes, tiny_base, tmp_path):
 
 
 @needs_songs
+@pytest.mark.slow
 def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups():
     from musiclora.symbolic.dataset.splits import near_duplicates
 

@@ -64,6 +64,7 @@ def refused(result, *words):
         assert word in last
 
 
+@pytest.mark.slow
 def test_a_folder_is_at_no_feature_distance_from_itself(folders):
     found = compare_folders(folders["reference"], folders["reference"]).distances
     assert found.afd.value == pytest.approx(0, abs=1e-12)
@@ -196,6 +197,7 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
     assert "smaller than the baseline's" in evaluate(*pair, "--baseline-dir", folders["noise"]).stdout
 
 
+@pytest.mark.slow
 def test_what_generate_compare_wrote_beside_them_is_the_baseline_and_not_generated_music(folders, tmp_path):
     both = fill(tmp_path / "both", [plucked(i, brightness=0.95) for i in range(20, 26)])
     for i in range(6):

@@ -177,6 +177,7 @@ def test_report_of_almost_nothing_leaves_out_what_it_does_not_know(tmp_path):
     assert page.all("h2") == page.all("img") == page.all("audio") == []
 
 
+@pytest.mark.slow
 def test_small_waves_stay_within_the_budget_and_keep_the_pitch(tmp_path):
     paths = [write_tone(tmp_path / f"{i}.wav", 70.0) for i in range(4)]
     sounds = small_waves(paths)

@@ -64,6 +64,7 @@ def test_keys_stay_within_the_semitones_asked_for(pieces):
     assert shifts == [-3, -2, -1, 0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_pretraining_leaves_a_base_that_knows_more_than_it_did(tunes, any_backend, tmp_path):
     options = PretrainOptions(preset="tiny", evaluate_every=3)
     result = pretrain_base(config(tunes, tmp_path / "base", any_backend), options)
@@ -74,6 +75,7 @@ def test_pretraining_leaves_a_base_that_knows_more_than_it_did(tunes, any_backen
     assert result.after.loss < result.before.loss - 0.5
 
 
+@pytest.mark.slow
 def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monkeypatch):
     from musiclora.training.loop import Loop
 

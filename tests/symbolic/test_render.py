@@ -119,6 +119,7 @@ def test_render_audio_of_a_bad_file_is_one_clear_error(tmp_path, content, messag
     [("import os; os.abort()", 3600.0, "crashed"), ("import threading; threading.Event().wait()", 1.0, "stopped")],
     ids=["crashes", "hangs"],
 )
+@pytest.mark.slow
 def test_render_audio_survives_a_synthesiser_that_crashes_or_hangs(tmp_path, monkeypatch, code, limit, message):
     chord_song().dump_midi(tmp_path / "in.mid")
     real = subprocess.run

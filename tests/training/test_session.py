@@ -54,6 +54,7 @@ def equal(first, second):
     return set(first) == set(second) and all(np.array_equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_promised_file(config, tmp_path):
     result = train(config())
     run = tmp_path / "run"
@@ -78,6 +79,7 @@ def test_a_run_leaves_every_promised_file(config, tmp_path):
     assert str(Path(config().model).parent) not in (run / "adapter-best" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_update_is_measured_against_the_weights(config, tiny_base):
     from musiclora.convert.models.gpt2 import read_checkpoint
 
@@ -91,6 +93,7 @@ def test_the_update_is_measured_against_the_weights(config, tiny_base):
     assert expected > 0
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config):
     train(config("whole"))
     train(config("parts", max_steps=3))
@@ -166,6 +169,7 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
     assert equal(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
     session = open_session(config(mix_dir=str(tunes), mix_ratio=0.6))
     held_out = {tuple(p.tokens) for p in session.task.songs.held_out}
@@ -174,6 +178,7 @@ def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
     assert any("--mix-dir" in text for text in session.task.songs.notes)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
     first = train(config())
     again = train(config())
@@ -184,6 +189,7 @@ def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
     assert longer.progress.step > first.progress.step
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
     options = {"lr": 1e-9, "patience": 1, "lora_dropout": 0.0}
     first = train(config(epochs=3, **options))
@@ -192,24 +198,28 @@ def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
     assert train(config(epochs=9, **options)).progress.step > first.progress.step
 
 
+@pytest.mark.slow
 def test_another_setting_in_the_same_folder_is_refused_by_name(config):
     train(config(epochs=1))
     with pytest.raises(TrainingError, match=r"lora_r was 4, is 2.*--restart"):
         train(config(epochs=1, lora_r=2))
 
 
+@pytest.mark.slow
 def test_a_setting_left_out_the_second_time_is_noticed_too(config):
     train(config(epochs=1, lora_r=2))
     with pytest.raises(TrainingError, match=r"lora_r was 2, is None"):
         train(config(epochs=1, lora_r=None))
 
 
+@pytest.mark.slow
 def test_planned_settings_need_not_be_given_again(config):
     options = {"batch_size": None, "grad_accum_steps": None, "epochs": 1}
     first = train(config(**options))
     assert train(config(**options)).progress.step == first.progress.step
 
 
+@pytest.mark.slow
 def test_settings_given_once_hold_for_the_rest_of_the_run(config):
     train(config(epochs=1, batch_size=3, grad_accum_steps=1))
     train(config(epochs=2, batch_size=None, grad_accum_steps=None))
@@ -221,6 +231,7 @@ def test_settings_given_once_hold_for_the_rest_of_the_run(config):
     assert broken["steps"] == whole["steps"]
 
 
+@pytest.mark.slow
 def test_restart_keeps_the_old_run_as_a_backup(config, tmp_path):
     train(config(epochs=1))
     old = adapter(tmp_path / "run")
@@ -252,6 +263,7 @@ def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path
     lock.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
     killed = Run(tmp_path / "run")
     with killed.locked():
@@ -265,6 +277,7 @@ def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
     assert not list(killed.path.glob(".state*"))
 
 
+@pytest.mark.slow
 def test_a_state_that_was_being_replaced_when_the_power_went_is_found_again(config, tmp_path):
     first = train(config())
     (tmp_path / "run" / "state").rename(tmp_path / "run" / ".state.1234abcd.old")
@@ -374,6 +387,7 @@ def test_the_time_budget_ends_the_run_and_drives_the_schedule(tmp_path):
     assert built.go().ended == "time"
 
 
+@pytest.mark.slow
 def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
     train(config("quiet"))
     train(config("loud", sample_every=1))
@@ -381,6 +395,7 @@ def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
     assert equal(adapter(tmp_path / "quiet"), adapter(tmp_path / "loud"))
 
 
+@pytest.mark.slow
 def test_mixed_in_music_is_trained_on_and_never_held_out(config, tunes, tmp_path):
     extra = tmp_path / "extra"
     extra.mkdir()

@@ -301,6 +301,7 @@ def test_where_nothing_is_left_that_is_an_error_and_no_folder(folder, kind):
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp3"])
+@pytest.mark.slow
 def test_a_truncated_recording_is_used_up_to_where_it_breaks_off(folder, ending):
     whole = np.random.default_rng(0).uniform(-0.3, 0.3, (RATE * 40, 2))
     path = write(folder / f"a.{ending}", whole)
@@ -324,6 +325,7 @@ def test_mono_of_other_rates_is_doubled_and_resampled(folder, rate, subtype):
     assert np.abs(np.fft.rfft(audio[:RATE, 0])).argmax() == pytest.approx(440, abs=1)
 
 
+@pytest.mark.slow
 def test_two_hours_are_cut_without_holding_them(folder):
     resource = pytest.importorskip("resource")
     folder.mkdir()

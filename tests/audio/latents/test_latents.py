@@ -152,6 +152,7 @@ def test_too_little_disk_is_one_line_and_what_was_done_is_kept(codec, folder, tm
     assert len(json.loads((tmp_path / "cache" / "index.json").read_text())["items"]) == 1
 
 
+@pytest.mark.slow
 def test_training_on_a_folder_of_recordings_encodes_them_beside_the_run_once(base, folder, tmp_path, backend_name):
     config = TrainConfig(
         data_dir=str(folder),

@@ -35,6 +35,7 @@ class Levels:
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 22050], ids=["44.1 kHz", "48 kHz", "22.05 kHz"])
+@pytest.mark.slow
 def test_blocks_of_a_long_recording_give_what_the_whole_gives(tmp_path, any_backend, monkeypatch, rate):
     monkeypatch.setattr(encoding, "BLOCK", 200)
     toy_audio.write_codec(tmp_path / "vae")
@@ -49,6 +50,7 @@ def test_blocks_of_a_long_recording_give_what_the_whole_gives(tmp_path, any_back
     np.testing.assert_allclose(arrays["latents"], mean[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_hours_are_encoded_without_holding_them(tmp_path):
     resource = pytest.importorskip("resource")
     (tmp_path / "in").mkdir()

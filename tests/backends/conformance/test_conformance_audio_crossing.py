@@ -35,7 +35,8 @@ def sampled(toy, model):
 
 
 def test_same_seed_gives_the_same_latents_on_both_backends(pair):
-    close(*(sampled(toy, toy.load()) for toy in pair), CROSSED)
+    left, right = (sampled(toy, toy.load()) for toy in pair)
+    close(left, right, CROSSED)
 
 
 def trained(toy):

@@ -81,6 +81,7 @@ def test_accumulation_equals_one_batch(flow_toy):
     )
 
 
+@pytest.mark.slow
 def test_loss_falls_on_a_batch_learnt_by_heart(flow_toy):
     model, batch = flow_toy.adapted(replace(SPEC, rank=8, alpha=16.0)), flow_toy.batch()
     before = model.loss(batch).mean

@@ -132,6 +132,7 @@ def test_accumulation_equals_one_batch(toy, split):
     assert_near_gradients(toy, batch, *adapters)
 
 
+@pytest.mark.slow
 def test_loss_falls_on_a_batch_learnt_by_heart(toy):
     model, batch = toy.adapted(), toy.batch()
     before = model.loss(batch).mean
@@ -241,6 +242,7 @@ def test_all_weights_train_and_move(toy):
     assert model.loss(batch).mean < before / 2
 
 
+@pytest.mark.slow
 def test_all_weights_gradient_is_the_slope_of_the_mean_loss(toy, tmp_path):
     batch, base = toy.batch(), formula_tensors(toy.config)
     model = toy.load()

@@ -92,7 +92,7 @@ def test_gradients_with_dropout_equal_those_of_masked_products(toy):
     assert all(columns == shapes[name][1] for name, _, columns in asked)
     assert {count for name, count, _ in asked if name.startswith("transformer_blocks.")} == {rows}
 
-    class Fixed(torch.nn.Module):
+    class Fixed(torch.nn.Module):  # type: ignore[name-defined]  # torch is imported by `require`
         def __init__(self, name):
             super().__init__()
             self.name = name

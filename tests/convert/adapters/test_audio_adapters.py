@@ -103,10 +103,8 @@ def test_a_kohya_file_with_its_own_ranks_alphas_and_half_precision_reads_by_valu
     assert (adapter.ranks, adapter.scales) == ({q: 4, up: 2}, {q: 0.5, up: 1.0})
     convert_adapter(str(tmp_path / "k.safetensors"), tmp_path / "p", "peft")
     found = read_peft(tmp_path / "p")
-    for module, (down, up_matrix, scale) in {
-        q: (*list(arrays.values())[:2], 0.5),
-        up: (*list(arrays.values())[3:], 1.0),
-    }.items():
+    down_q, up_q, _, down_up, up_up = arrays.values()
+    for module, down, up_matrix, scale in ((q, down_q, up_q, 0.5), (up, down_up, up_up, 1.0)):
         expected = scale * up_matrix.astype(np.float64) @ down.astype(np.float64)
         update = found.state[f"{module}.lora_B.weight"].astype(np.float64) @ found.state[f"{module}.lora_A.weight"]
         np.testing.assert_allclose(found.scales[module] * update, expected, rtol=1e-6, atol=1e-6)

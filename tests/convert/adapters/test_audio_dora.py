@@ -52,6 +52,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 
 
 @pytest.mark.parametrize("to", ["peft", "diffusers", "kohya"])
+@pytest.mark.slow
 def test_every_format_holds_it_and_the_velocity_of_both_is_compared(to: str, any_backend: str) -> None:
     done = CliRunner().invoke(
         main, ["convert", "adapter", "a", "out.safetensors", "--to", to, "--backend", any_backend, "--json"]

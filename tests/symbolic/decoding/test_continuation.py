@@ -305,7 +305,9 @@ def test_combined_adapter_is_the_weighted_sum_of_updates(strengths):
     spec, state = combine_adapters([(*one, strengths[0]), (*two, strengths[1])])
     assert spec.rank == 5
     for module in shapes:
-        expected = strengths[0] * update(*one, module) + strengths[1] * update(*two, module)
+        expected = sum(
+            strength * update(*each, module=module) for strength, each in zip(strengths, (one, two), strict=True)
+        )
         # float32 products of a few terms
         assert update(spec, state, module) == pytest.approx(expected, abs=1e-5)
 
@@ -349,6 +351,7 @@ def models(folder):
     return {name: registry.get_backend(name).load(FAMILIES["symbolic"], folder / "toy") for name in registry.BACKENDS}
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_music_on_both_backends(models):
     tokenizer = own_tokenizer()
     info = grammar_for(tokenizer)

@@ -114,6 +114,7 @@ def test_copies_follow_their_song_in_a_split(augmented):
     assert len(found.dropped) >= 8
 
 
+@pytest.mark.slow
 def test_copies_that_a_tokenizer_cannot_tell_apart_are_counted_once(augmented):
     out = augmented[1]
     assert len(load_pieces(out, PUBLIC, workers=1).pieces) == 34

@@ -177,6 +177,7 @@ def test_random_damage_never_stops_the_reading(tmp_path):
         assert len(song.tokens) <= 4 * song.decoded_notes + 40
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_or_hangs_the_reader_costs_only_itself(folder, tmp_path_factory, monkeypatch):
     for name in ("crash.mid", "hang.mid", "last.mid"):
         shutil.copy(GOOD, folder / name)

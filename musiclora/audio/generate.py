@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musiclora.audio.files.writing import check_audio_output, decode_latents, normalise_peak, write_audio
+from musiclora.audio.files.writing import AUDIO_OUTPUT_FORMATS, decode_latents, normalise_peak, write_audio
 from musiclora.audio.init_audio import Reference, read_reference
 from musiclora.audio.model import OpenedFlow, given_style, open_flow
 from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
 from musiclora.formats import BASE_MARK, output_paths
+from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
 from musiclora.progress import Reporter
 
 _LEAST = 16  # frames; three quarters of a second
@@ -23,8 +24,15 @@ _UNGUIDED = 1e-5  # below it there is no second pass, and no negative style
 
 
 @dataclass(frozen=True)
-class WrittenAudio:
-    """One file that was written."""
+class AudioFile:
+    """Recording that was written.
+
+    Attributes:
+        path: the WAV or FLAC file.
+        kind: `adapted`, or `base` for a model without adapter.
+        seconds: its length.
+        silent: True where the codec decoded silence.
+    """
 
     path: Path
     kind: str
@@ -32,25 +40,19 @@ class WrittenAudio:
     silent: bool
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Build the entry for `--json`."""
         return {"path": str(self.path), "kind": self.kind, "seconds": round(self.seconds, 2), "silent": self.silent}
 
     def line(self) -> str:
-        """For people."""
+        """Format path, length and kind."""
         return f"{self.path}: {self.seconds:.1f} s, {self.kind}{', silent' if self.silent else ''}"
 
 
-@dataclass(frozen=True)
-class MadeAudio:
-    """What one call made."""
-
-    backend: str
-    base: str
-    files: list[WrittenAudio]
-    notes: tuple[str, ...]
+if TYPE_CHECKING:
+    _: type[GeneratedFile] = AudioFile
 
 
-def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> MadeAudio:
+def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
     """The command's part: options that were given, by parameter name."""
     return generate_recordings(output, FlowRequest(**options), **common)
 
@@ -65,7 +67,7 @@ def generate_recordings(
     compare: bool = False,
     allow_base_mismatch: bool = False,
     reporter: Reporter | None = None,
-) -> MadeAudio:
+) -> GenerationResult:
     """Generate recordings into WAV or FLAC files; nothing is written unless all of them succeed.
 
     Args:
@@ -81,9 +83,8 @@ def generate_recordings(
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    output = check_audio_output(output)
-    if compare and not adapters:
-        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
+    output = complete_output(output, tuple(AUDIO_OUTPUT_FORMATS))
+    check_comparison(compare, adapters)
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
     style, notes = _style(request, opened)
@@ -104,17 +105,17 @@ def generate_recordings(
     files = _write(opened.codec, made, out)
     if any(file.silent for file in files):
         notes.append("silence came out: it is written as it is, without normalising")
-    return MadeAudio(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
+    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
 
 
-def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[WrittenAudio]:
+def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[AudioFile]:
     """Decode and write pieces: (file, kind, latents)."""
     files, rate = [], codec.sample_rate
     with out.task("decoding") as update:
         for number, (path, kind, latents) in enumerate(made, 1):
             audio, silent = normalise_peak(decode_latents(codec, latents))
             write_audio(path, audio, rate)
-            files.append(WrittenAudio(path, kind, audio.shape[1] / rate, silent))
+            files.append(AudioFile(path, kind, audio.shape[1] / rate, silent))
             update(number, len(made))
     return files
 

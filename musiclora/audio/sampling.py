@@ -14,6 +14,7 @@ from musiclora.audio.init_audio import Reference
 from musiclora.backends.base import Arrays
 from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import ConfigError, DataError
+from musiclora.generation_result import options_below
 
 _TOGETHER = 4096  # frames in one pass of the network
 
@@ -47,11 +48,7 @@ class FlowRequest:
     vae: Path | None = None
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, least in (("steps", 2), ("count", 1), ("seed", 0), ("guidance", 0)):
-            value = getattr(self, name)
-            if not least <= value < float("inf"):
-                problems.append(f"--{name} is {value}; it must be at least {least}")
+        problems = options_below(self, (("steps", 2), ("count", 1), ("seed", 0), ("guidance", 0)))
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             problems.append(f"--seconds is {self.seconds}; it must be above 0")
         if self.repaint and self.init_audio is None:

@@ -6,26 +6,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from musiclora.errors import ConfigError, DataError
 from musiclora.formats import BASE_MARK, output_paths
+from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
 from musiclora.progress import Reporter
 from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
 from musiclora.symbolic.model import Opened, open_model
 from musiclora.symbolic.reading.read_folder import read_music
 
-MIDI_OUTPUT_SUFFIXES = (".mid", ".midi")
-
 
 @dataclass(frozen=True)
-class Written:
-    """One file that was written.
+class MidiFile:
+    """MIDI file that was written.
 
     Attributes:
-        path: the MIDI file.
+        path: the file.
         kind: `adapted`, or `base` for a model without adapter.
-        piece: what is in it.
+        piece: the piece in it.
         seconds: its length.
     """
 
@@ -35,7 +34,7 @@ class Written:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Build the entry for `--json`."""
         p = self.piece
         return {
             "path": str(self.path),
@@ -48,22 +47,16 @@ class Written:
         }
 
     def line(self) -> str:
-        """For people."""
+        """Format path, notes, length, kind and how the piece ended."""
         ending = "ended by the model" if self.piece.ended else "cut at a bar line"
         return f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
 
 
-@dataclass(frozen=True)
-class Composition:
-    """What one call made."""
-
-    backend: str
-    base: str
-    files: list[Written]
-    notes: tuple[str, ...]
+if TYPE_CHECKING:
+    _: type[GeneratedFile] = MidiFile
 
 
-def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> Composition:
+def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
     """The command's part: options that were given, by parameter name."""
     apart = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
     request = GenerationRequest(**{name: value for name, value in options.items() if name not in apart})
@@ -82,7 +75,7 @@ def generate_songs(
     compare: bool = False,
     allow_base_mismatch: bool = False,
     reporter: Reporter | None = None,
-) -> Composition:
+) -> GenerationResult:
     """Generate pieces into MIDI files; nothing is written unless all of them succeed.
 
     Args:
@@ -100,12 +93,8 @@ def generate_songs(
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    if not output.suffix and output.name and not output.is_dir():
-        output = output.with_suffix(".mid")
-    if output.suffix.lower() not in MIDI_OUTPUT_SUFFIXES or output.is_dir():
-        raise ConfigError(f"--output {output}: expected a file name that ends in .mid")
-    if compare and not adapters:
-        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
+    output = complete_output(output, (".mid",), aliases=(".midi",))
+    check_comparison(compare, adapters)
     if request.prompt_bars and prompt is None:
         raise ConfigError("--prompt-bars: there is no --prompt to take bars of")
     if prompt is not None:
@@ -121,8 +110,8 @@ def generate_songs(
     for mark, kind, pieces in made:
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
             piece.save(path)
-            files.append(Written(path, kind, piece, float(piece.score.to("second").end())))
-    return Composition(opened.backend, opened.base.name, files, opened.notes)
+            files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
+    return GenerationResult(opened.backend, opened.base.name, files, opened.notes)
 
 
 def _read_prompt(path: Path) -> Any:

@@ -16,19 +16,6 @@ CHUNK, OVERLAP = 128, 32  # latent frames decoded at once; the decoder reaches l
 _SILENCE = 1e-6  # a peak below the smallest step of 20 bits
 
 
-def check_audio_output(output: Path) -> Path:
-    """The file to write; without an ending it becomes a WAV file.
-
-    Raises:
-        ConfigError: another ending, or a folder.
-    """
-    if not output.suffix and output.name and not output.is_dir():
-        output = output.with_suffix(".wav")
-    if output.suffix.lower() not in AUDIO_OUTPUT_FORMATS or output.is_dir():
-        raise ConfigError(f"--output {output}: expected a file name that ends in .wav or .flac")
-    return output
-
-
 def decode_latents(codec: Codec, latents: np.ndarray) -> np.ndarray:
     """Audio float32 [channels, samples] of latents [T, C], in chunks where they are long."""
     chunk = CHUNK if len(latents) > CHUNK else None

@@ -12,6 +12,7 @@ import numpy as np
 from musiclora.backends.base import SamplingSpec, TokenModel
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
+from musiclora.generation_result import options_below
 from musiclora.sampling import uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens, note_count
@@ -43,11 +44,9 @@ class GenerationRequest:
     prompt_bars: int = 0
 
     def __post_init__(self) -> None:
-        checks = (("max_new_tokens", 1), ("count", 1), ("seed", 0), ("prompt_bars", 0))
-        for name, least in checks:
-            if getattr(self, name) < least:
-                option = "--" + name.replace("_", "-")
-                raise ConfigError(f"{option} is {getattr(self, name)}; it must be at least {least}")
+        problems = options_below(self, (("max_new_tokens", 1), ("count", 1), ("seed", 0), ("prompt_bars", 0)))
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True)

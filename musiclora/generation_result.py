@@ -1,0 +1,88 @@
+"""Result of a generation, and the checks that every family makes of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from musiclora.errors import ConfigError
+
+
+class GeneratedFile(Protocol):
+    """File that a generation wrote."""
+
+    @property
+    def path(self) -> Path:
+        """Location of the file."""
+
+    @property
+    def kind(self) -> str:
+        """`adapted`, or `base` for a model without adapter."""
+
+    def record(self) -> dict[str, Any]:
+        """Build the file's entry for `--json`."""
+
+    def line(self) -> str:
+        """Format the file as one line of text."""
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """Files of one generation.
+
+    Attributes:
+        backend: name of the backend that computed them.
+        base: name of the base model.
+        files: written files, in order.
+        notes: remarks for the user.
+    """
+
+    backend: str
+    base: str
+    files: Sequence[GeneratedFile]
+    notes: tuple[str, ...]
+
+
+def complete_output(output: Path, suffixes: Sequence[str], aliases: Sequence[str] = ()) -> Path:
+    """Add the first suffix to a name without one, and check the name.
+
+    Args:
+        output: value of `--output`.
+        suffixes: suffixes that the family writes, lower case.
+        aliases: other suffixes that are accepted.
+
+    Raises:
+        ConfigError: another suffix, or a folder.
+    """
+    if not output.suffix and output.name and not output.is_dir():
+        output = output.with_suffix(suffixes[0])
+    if output.suffix.lower() not in (*suffixes, *aliases) or output.is_dir():
+        raise ConfigError(f"--output {output}: expected a file name that ends in {' or '.join(suffixes)}")
+    return output
+
+
+def check_comparison(compare: bool, adapters: Sequence[str]) -> None:
+    """Refuse to compare the base with itself.
+
+    Raises:
+        ConfigError: `--compare` without an adapter.
+    """
+    if compare and not adapters:
+        raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
+
+
+def options_below(request: object, minima: Iterable[tuple[str, int]]) -> list[str]:
+    """List the numeric options of a request that are not finite or lie below their minimum.
+
+    Args:
+        request: object with one attribute for each option.
+        minima: attribute and least value of each option.
+    """
+    problems = []
+    for name, least in minima:
+        value = getattr(request, name)
+        if not least <= value < float("inf"):
+            problems.append(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    return problems

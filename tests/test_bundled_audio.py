@@ -15,12 +15,13 @@ from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
-from musiclora.demo.renders import read_wave, render_instruments
+from musiclora.demo.renders import render_instruments
 from musiclora.evaluation.audio_features import log_mel, resample_mono, stft_magnitudes
 from musiclora.evaluation.scores import total_loss
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import read_music
+from musiclora.wav import read_wav
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def rendered(tmp_path_factory, tunes):
     require("midirenderer")
     songs = read_music(tunes).songs
     (made,) = render_instruments(songs[:3], {"violin": 40}, tmp_path_factory.mktemp("r"), 20, Reporter(), "rendering")
-    audio, _ = read_wave(made.path)
+    audio, _ = read_wav(made.path)
     return np.ascontiguousarray(audio.T[None, :, : 256 * 2048])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from musiclora.demo.renders import read_wave
+from musiclora.wav import read_wav
 
 
 def say(text: str) -> None:
@@ -24,7 +24,7 @@ def read_folder(*folders: Path) -> dict[str, np.ndarray]:
     """Every WAV file of the folders, float32 [2, N], by `folder/stem`."""
     found = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.wav"))):
-        audio, _ = read_wave(path)
+        audio, _ = read_wav(path)
         found[f"{path.parent.name}/{path.stem}"] = np.ascontiguousarray(audio.T)
     return found
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
-from musiclora.demo.renders import read_wave
 from musiclora.evaluation.audio_features import ANALYSIS_RATE, log_mel, resample_mono, stft_magnitudes
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import (
@@ -28,6 +27,7 @@ from musiclora.reporting.html import (
 from musiclora.reporting.inline_audio import small_waves
 from musiclora.reporting.loss_plot import loss_figure
 from musiclora.training.run_folder import Run
+from musiclora.wav import read_wav
 
 _MOST_PAIRS = 4  # that can be heard in the page
 _MEL_RANGE_DB = 70  # of the spectrograms' colours, below the loudest value
@@ -61,7 +61,7 @@ def mel_picture(paths: Sequence[tuple[str, Path]]) -> bytes:
     figure = Figure(figsize=(4.6 * len(paths), 3.0), layout="constrained")
     axes = figure.subplots(1, len(paths), squeeze=False)[0]
     for axis, (name, path) in zip(axes, paths, strict=True):
-        audio, rate = read_wave(path)
+        audio, rate = read_wav(path)
         mel = log_mel(stft_magnitudes(resample_mono(np.ascontiguousarray(audio.T), rate)) ** 2)
         extent = (0.0, len(audio) / rate, 0.0, float(len(mel)))
         loudest = mel.max()

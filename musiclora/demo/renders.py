@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from musiclora.convert.errors import OutputError
 from musiclora.demo.corpora import CorpusTune, write_tunes
@@ -17,7 +14,7 @@ from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import Song, read_music
 from musiclora.symbolic.render import render_audio
-from musiclora.symbolic.render_worker import write_wave
+from musiclora.wav import read_wav, write_wav
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -133,20 +130,13 @@ def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float =
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for recording in recordings:
-        audio, rate = read_wave(recording.path)
+        audio, rate = read_wav(recording.path)
         length = round(seconds * rate)
         for number in range(len(audio) // length):
             path = folder / f"{recording.instrument}-{number + 1:02d}.wav"
-            write_wave(path, audio[number * length : (number + 1) * length], rate)
+            write_wav(path, audio[number * length : (number + 1) * length], rate)
             made.append(path)
     return made
-
-
-def read_wave(path: Path) -> tuple[np.ndarray, int]:
-    """Read a 16-bit WAV file that was rendered here: samples float32 [N, channels], and its rate in Hz."""
-    with wave.open(str(path)) as file:
-        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
-        return frames.reshape(-1, file.getnchannels()), file.getframerate()
 
 
 def _render_medley(songs: Sequence[Song], program: int, path: Path) -> None:

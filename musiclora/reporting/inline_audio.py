@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from musiclora.wav import read_wav, write_wav
 
 AUDIO_BYTES = 6_000_000  # of base64 for a whole page
 _RATES_HZ = (22050, 14700, 11025)
@@ -15,19 +16,13 @@ _RATES_HZ = (22050, 14700, 11025)
 
 def small_waves(paths: Sequence[Path]) -> list[bytes]:
     """Reduce WAV files to mono at the best rate that fits into AUDIO_BYTES; fade out those still too long."""
-    recordings = [_read_mono(path) for path in paths]
+    recordings = [(audio.mean(axis=1), rate) for audio, rate in map(read_wav, paths)]
     seconds = sum(len(audio) / rate for audio, rate in recordings)
     wanted = next((r for r in _RATES_HZ if seconds * r * 2 * 4 / 3 <= AUDIO_BYTES), _RATES_HZ[-1])
     longest = AUDIO_BYTES * 3 / 4 / 2 / wanted / max(1, len(paths))
     if seconds * wanted * 2 * 4 / 3 <= AUDIO_BYTES:
         longest = seconds
     return [_small_wave(audio, rate, wanted, longest) for audio, rate in recordings]
-
-
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
-    with wave.open(str(path)) as file:
-        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
-        return frames.reshape(-1, file.getnchannels()).mean(axis=1), file.getframerate()
 
 
 def _small_wave(audio: np.ndarray, rate: int, wanted: int, seconds: float) -> bytes:
@@ -40,9 +35,5 @@ def _small_wave(audio: np.ndarray, rate: int, wanted: int, seconds: float) -> by
         fade = min(len(audio), rate)
         audio[len(audio) - fade :] *= np.linspace(1, 0, fade)
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.round(np.clip(audio, -32767, 32767)).astype("<i2").tobytes())
+    write_wav(buffer, audio[:, None], rate, full_scale=32768)
     return buffer.getvalue()

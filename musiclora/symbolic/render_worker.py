@@ -10,11 +10,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from musiclora.wav import read_wav, write_wav
 
 RENDER_RATE = 44100
 LONGEST_GAP = 3.0  # seconds of silence that are kept
@@ -111,7 +112,7 @@ def resample_sinc(audio: np.ndarray, rate: int, wanted: int = RENDER_RATE, taps:
 def _midirenderer(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
     import midirenderer
 
-    return _read_wave(midirenderer.render_wave_from(soundfont.read_bytes(), midi))
+    return read_wav(io.BytesIO(midirenderer.render_wave_from(soundfont.read_bytes(), midi)))
 
 
 def _fluidsynth(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
@@ -121,22 +122,7 @@ def _fluidsynth(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
         options = ["-n", "-i", "-q", "-g", "0.5", "-r", str(RENDER_RATE), "-O", "s16", "-T", "wav", "-F", str(target)]
         command = ["fluidsynth", *options, str(soundfont), str(source)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        return _read_wave(target.read_bytes())
-
-
-def _read_wave(data: bytes) -> tuple[np.ndarray, int]:
-    with wave.open(io.BytesIO(data)) as file:
-        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
-        return frames.reshape(-1, file.getnchannels()), file.getframerate()
-
-
-def write_wave(path: Path, audio: np.ndarray, rate: int = RENDER_RATE) -> None:
-    """Write float audio [N, channels] as 16 bit WAV."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(audio.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
+        return read_wav(target)
 
 
 def scale_to_peak(audio: np.ndarray) -> np.ndarray:
@@ -171,7 +157,7 @@ def _main(job: dict[str, Any]) -> None:
     audio, rate = engine(Path(job["soundfont"]), midi)
     if audio.shape[1] == 1:
         audio = np.repeat(audio, 2, axis=1)
-    write_wave(Path(job["wav"]), scale_to_peak(resample_sinc(audio, rate)))
+    write_wav(Path(job["wav"]), scale_to_peak(resample_sinc(audio, rate)), RENDER_RATE)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.demo.audio import audio_demo
 from musiclora.demo.audio_result import AudioDemoOptions
-from musiclora.demo.renders import REED, clip_recordings, medley, portions, read_songs, read_wave, render_instruments
+from musiclora.demo.renders import REED, clip_recordings, medley, portions, read_songs, render_instruments
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
+from musiclora.wav import read_wav
 
 needs_songs = pytest.mark.skipif(
     not EVERYTHING and importlib.util.find_spec("music21") is None, reason="the demo extra is not installed"
@@ -60,11 +61,11 @@ def test_tunes_to_train_on_and_tunes_to_compare_with_are_different_ones(tmp_path
     names = [song.name for run in runs for song in run]
     assert len(names) == len(set(names))
     made = render_instruments(songs, REED, tmp_path / "r", 8.0, Reporter(), "rendering")
-    audio, rate = read_wave(made[0].path)
+    audio, rate = read_wav(made[0].path)
     assert rate == 44100
     assert len(audio) / rate >= 8
     clips = clip_recordings(made, tmp_path / "c", 2.0)
-    assert {len(read_wave(path)[0]) for path in clips} == {88200}
+    assert {len(read_wav(path)[0]) for path in clips} == {88200}
     with pytest.raises(DataError, match="songs make"):
         render_instruments(songs[:1], REED, tmp_path / "x", 1000.0, Reporter(), "rendering")
 

@@ -1,63 +1,88 @@
-"""Shows how far a stream of tensors is."""
+"""Progress of long jobs: the reporter interface, a progress bar, and a counter for streamed tensors."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.progress import Progress, TaskID
 
-Tensors = Iterable[tuple[str, np.ndarray]]
-_UNIT = 1_000_000  # values; what is shown is counted in millions
+    from musiclora.convert.files.fingerprint import Tensors
 
+OnProgress = Callable[[int, int], None]  # called with (units done, units in total)
 
-@contextmanager
-def track_tensors(
-    out: Reporter, what: str, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[Callable[[Tensors], Tensors]]:
-    """Yield a function that passes tensors through and shows how many million values have gone by.
-
-    Args:
-        out: where it is shown.
-        what: the task's name.
-        shapes: of all tensors that will come.
-    """
-    total = sum(math.prod(shape) for shape in shapes.values())
-    with out.task(f"{what}, million values") as update:
-
-        def watch(tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
-            done = 0
-            for name, array in tensors:
-                yield name, array
-                done += array.size
-                update(round(done / _UNIT), max(1, round(total / _UNIT)))
-
-        yield watch
+_VALUES_PER_UNIT = 1_000_000  # tensors are counted in millions of values
 
 
 class Reporter:
-    """Where a job says what it does; the command line shows it, tests and programs may ignore it."""
+    """Progress reporter that shows nothing; the command line and programs override its methods."""
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Show one line."""
 
-    @contextlib.contextmanager
-    def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
+    @contextmanager
+    def task(self, title: str) -> Iterator[OnProgress]:
         """Yield update(done, total) for one long task."""
         yield lambda done, total: None
 
     def step(self, note: Any) -> None:
-        """A training step (musiclora.training.loop.StepNote)."""
+        """Show a training step (musiclora.training.loop.StepNote)."""
+
+
+class Bar:
+    """Progress bar on a terminal, and a plain line every few seconds elsewhere, on stderr."""
+
+    def __init__(self, title: str, every_seconds: float = 5.0) -> None:
+        self.title, self.every_seconds = title, every_seconds
+        self._started = self._printed = time.monotonic()
+        self._live: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Bar:
+        if is_terminal():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            display = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            display.start()
+            self._live = display, display.add_task(self.title, total=None, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live[0].stop()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show done of total units and a short note; may be called at any rate."""
+        if self._live is not None:
+            display, task = self._live
+            display.update(task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self.every_seconds and done:
+            self._printed = now
+            left = (now - self._started) / done * (total - done)
+            print_line(f"{self.title}: {done} of {total}{', ' + note if note else ''}, {format_duration(left)} left")
+
+    def print(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._live is not None:
+            self._live[0].console.print(text, highlight=False, markup=False)
+        else:
+            print_line(text)
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal that a bar can be drawn on."""
+    """Return True where stderr is a terminal that a bar can be drawn on."""
     return sys.stderr.isatty()
 
 
@@ -68,7 +93,7 @@ def print_line(text: str) -> None:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as `42 s`, `3 min 10 s` or `2 h 05 min`."""
+    """Format seconds as `42 s`, `3 min 10 s` or `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -77,46 +102,25 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class Bar:
-    """Shows how far a long task is; update(done, total, note) may be called as often as one likes."""
+@contextmanager
+def track_tensors(
+    out: Reporter, what: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[Callable[[Tensors], Tensors]]:
+    """Yield a function that passes tensors through and reports how many million values have gone by.
 
-    def __init__(self, title: str, every_seconds: float = 5.0) -> None:
-        self.title, self.every = title, every_seconds
-        self._started = self._said = time.monotonic()
-        self._rich: Any = None
-        self._task: Any = None
+    Args:
+        out: reporter that shows it.
+        what: title of the task.
+        shapes: shapes of all tensors that will come.
+    """
+    total = sum(math.prod(shape) for shape in shapes.values())
+    with out.task(f"{what}, million values") as update:
 
-    def __enter__(self) -> Bar:
-        if is_terminal():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        def count_values(tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
+            done = 0
+            for name, array in tensors:
+                yield name, array
+                done += array.size
+                update(round(done / _VALUES_PER_UNIT), max(1, round(total / _VALUES_PER_UNIT)))
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._rich = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
-            self._rich.start()
-            self._task = self._rich.add_task(self.title, total=None, note="")
-        return self
-
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Show done of total units, and a few words beside it."""
-        if self._rich is not None:
-            self._rich.update(self._task, completed=done, total=total, note=note)
-            return
-        now = time.monotonic()
-        if now - self._said >= self.every and done:
-            self._said = now
-            left = (now - self._started) / done * (total - done)
-            print_line(f"{self.title}: {done} of {total}{', ' + note if note else ''}, {format_duration(left)} left")
-
-    def print(self, text: str) -> None:
-        """Print a line above the bar."""
-        if self._rich is not None:
-            self._rich.console.print(text, highlight=False, markup=False)
-        else:
-            print_line(text)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._rich is not None:
-            self._rich.stop()
+        yield count_values

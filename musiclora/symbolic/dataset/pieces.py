@@ -14,8 +14,9 @@ from safetensors.numpy import save
 
 from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import HealthRow
-from musiclora.symbolic.reading.read_folder import TIMEOUT, OnProgress, Reading, read_music
+from musiclora.symbolic.reading.read_folder import TIMEOUT, Reading, read_music
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"

@@ -13,12 +13,12 @@ from musiclora.backends.base import SamplingSpec, TokenModel
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
 from musiclora.generation_result import options_below
+from musiclora.progress import OnProgress
 from musiclora.sampling import uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens, note_count
 
 BATCH = 8
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from musiclora.convert.errors import ConfigError, DataError
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
-from musiclora.symbolic.reading.read_folder import OnProgress, Song, escape_name, read_music
+from musiclora.symbolic.reading.read_folder import Song, escape_name, read_music
 
 _SLOWEST = 3.6  # quarters a minute: MIDI stores at most 2^24 microseconds a quarter
 _MAX_STEM = 150

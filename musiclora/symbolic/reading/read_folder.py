@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from musiclora.convert.errors import DataError, join_problems
 from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES
+from musiclora.progress import OnProgress
 from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
@@ -20,7 +21,6 @@ from musiclora.symbolic.reading.worker_pool import run_all
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 TIMEOUT = 20.0
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""New pieces from a token model: batches, prompts, long pieces by re-priming, endings on a bar line."""
+"""Generation with a token model: prompts, batches, a sliding context for long pieces, endings on a bar line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,22 +16,26 @@ from musiclora.generation_result import options_below
 from musiclora.progress import OnProgress
 from musiclora.sampling import uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
-from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens, note_count
+from musiclora.symbolic.decoding.to_score import clean_score, count_notes, decode_tokens
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
-BATCH = 8
+if TYPE_CHECKING:
+    from symusic import Score
+
+BATCH_PIECES = 8  # pieces generated at once
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate.
+    """Settings of a generation.
 
     Attributes:
-        max_new_tokens: tokens drawn for each piece, at most; more than the model holds is fine.
+        max_new_tokens: most tokens drawn for each piece; may exceed the model's context length.
         temperature, top_k, top_p: see SamplingSpec.
-        seed: piece i of one seed is the same whatever count is.
-        count: how many pieces.
-        prompt: symusic Score to continue, or None.
-        prompt_bars: take only so many bars of the prompt; 0 takes all of it.
+        seed: piece i of one seed is the same for every count.
+        count: number of pieces.
+        prompt: score to continue, or None.
+        prompt_bars: bars of the prompt to keep; 0 keeps all.
     """
 
     max_new_tokens: int = 1024
@@ -40,7 +44,7 @@ class GenerationRequest:
     top_p: float = 0.95
     seed: int = 42
     count: int = 1
-    prompt: Any = None
+    prompt: Score | None = None
     prompt_bars: int = 0
 
     def __post_init__(self) -> None:
@@ -51,19 +55,19 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GeneratedPiece:
-    """One piece.
+    """Generated piece.
 
     Attributes:
-        number: from 1.
-        score: symusic Score in ticks.
+        number: number in the request, from 1.
+        score: score in ticks.
         ids: model tokens of prompt and continuation, without BOS and EOS, before trimming.
-        prompt_notes: notes that came from the prompt.
-        notes: notes altogether.
-        ended: whether the model ended the piece itself.
+        prompt_notes: number of notes from the prompt.
+        notes: number of all notes.
+        ended: True where the model drew EOS.
     """
 
     number: int
-    score: Any
+    score: Score
     ids: list[int]
     prompt_notes: int
     notes: int
@@ -75,34 +79,44 @@ class GeneratedPiece:
 
 
 @dataclass
-class _Row:
-    """A piece in the making: its tokens so far without BOS, and the state of the grammar after them."""
+class _UnfinishedPiece:
+    """Tokens of an unfinished piece without BOS, and the grammar's state after them.
+
+    Attributes:
+        number: number in the request, from 0.
+        ids: tokens of prompt and continuation.
+        state: state of the grammar.
+        drawn: number of tokens drawn.
+        ended: True where the model drew EOS.
+        whole: length of the longest prefix of ids after which no note is half written.
+        starts: indices into ids where a context may begin: bar lines, or whole notes.
+    """
 
     number: int
     ids: list[int]
     state: int
     drawn: int = 0
     ended: bool = False
-    whole: int = 0  # longest prefix of ids after which no note is half written
-    starts: list[int] = field(default_factory=list)  # where in ids a context may begin: bar lines, or whole notes
+    whole: int = 0
+    starts: list[int] = field(default_factory=list)
 
 
 def generate_pieces(
-    model: TokenModel, tokenizer: Any, request: GenerationRequest, on_progress: OnProgress | None = None
+    model: TokenModel, tokenizer: MusicTokenizer, request: GenerationRequest, on_progress: OnProgress | None = None
 ) -> list[GeneratedPiece]:
-    """Generate pieces that decode, each ending on a bar line or where the model ended it.
+    """Generate pieces that decode, each ending on a bar line or at the model's EOS.
 
     Args:
-        model: with its adapter injected, if any.
-        tokenizer: `data.tokenizer.MusicTokenizer` of the model.
-        request: what to make.
+        model: model with its adapter injected, if any.
+        tokenizer: tokenizer of the model.
+        request: settings.
         on_progress: called with (tokens done, tokens at most).
 
     Raises:
-        DataError: the prompt does not fit, or not one note was written.
+        DataError: the prompt does not fit, or a piece has no note.
     """
     info = grammar_for(tokenizer)
-    prompt = _prompt_ids(tokenizer, info, request, model.n_positions)
+    prompt = _encode_prompt(tokenizer, info, request, model.n_positions)
     if not prompt and info.bos_id is None:
         prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
     draw = uniforms(request.seed, request.max_new_tokens, request.count)
@@ -115,20 +129,22 @@ def generate_pieces(
             on_progress(min(done, total), total)
 
     pieces = []
-    for first in range(0, request.count, BATCH):
-        rows = [_Row(first + i, [], info.start) for i in range(min(BATCH, request.count - first))]
+    for first in range(0, request.count, BATCH_PIECES):
+        rows = [_UnfinishedPiece(i, [], info.start) for i in range(first, min(first + BATCH_PIECES, request.count))]
         for row in rows:
-            _extend(row, prompt, info)
+            _append_tokens(row, prompt, info)
             row.state = int(info.unsounded[row.state])
-        _fill(model, info, rows, request, draw, count_tokens)
-        pieces += [_piece(tokenizer, info, row, len(prompt), request) for row in rows]
+        _draw_tokens(model, info, rows, request, draw, count_tokens)
+        pieces += [_decode_piece(tokenizer, info, row, len(prompt), request) for row in rows]
     if on_progress is not None:
         on_progress(total, total)
     return pieces
 
 
-def _prompt_ids(tokenizer: Any, info: GrammarInfo, request: GenerationRequest, n_positions: int) -> list[int]:
-    """Tokens of the prompt, up to the bar line where the continuation begins if bars were asked for."""
+def _encode_prompt(
+    tokenizer: MusicTokenizer, info: GrammarInfo, request: GenerationRequest, n_positions: int
+) -> list[int]:
+    """Encode the prompt, up to the bar line where the continuation begins if `prompt_bars` is given."""
     if request.prompt is None:
         return []
     ids = [int(i) for i in tokenizer.encode(request.prompt)]
@@ -149,12 +165,12 @@ def _prompt_ids(tokenizer: Any, info: GrammarInfo, request: GenerationRequest, n
 
 
 def _opens_with_bar(info: GrammarInfo) -> bool:
-    """Whether every piece must begin with a bar token."""
+    """Return True where every piece must begin with a bar token."""
     return bool(info.opens_bar[info.allowed(info.start)].all())
 
 
-def _extend(row: _Row, ids: Sequence[int], info: GrammarInfo) -> None:
-    """Append tokens and note where contexts may begin."""
+def _append_tokens(row: _UnfinishedPiece, ids: Sequence[int], info: GrammarInfo) -> None:
+    """Append tokens, advance the state and record where contexts may begin."""
     for token in ids:
         if info.opens_bar[token] or (info.whole[row.state] and not info.opens_bar.any()):
             row.starts.append(len(row.ids))
@@ -164,18 +180,18 @@ def _extend(row: _Row, ids: Sequence[int], info: GrammarInfo) -> None:
             row.whole = len(row.ids)
 
 
-def _fill(
+def _draw_tokens(
     model: TokenModel,
     info: GrammarInfo,
-    rows: list[_Row],
+    rows: list[_UnfinishedPiece],
     request: GenerationRequest,
     draw: np.ndarray,
     count_tokens: Callable[[int], None],
 ) -> None:
-    """Draw tokens until every row has its number or has ended; rows whose contexts are equally long go together."""
+    """Draw tokens until every row is complete; rows with contexts of equal length share a batch."""
     spec = SamplingSpec(request.temperature, request.top_k, request.top_p, info.eos_id, info.pad_id)
     while open_rows := [r for r in rows if not r.ended and r.drawn < request.max_new_tokens]:
-        contexts = [_context(row, info, model.n_positions) for row in open_rows]
+        contexts = [_context_of(row, info, model.n_positions) for row in open_rows]
         size = len(contexts[0])
         together = [
             (r, c) for r, c in zip(open_rows, contexts, strict=True) if len(c) == size and r.drawn == open_rows[0].drawn
@@ -195,11 +211,11 @@ def _fill(
             if info.eos_id is not None and info.eos_id in new:
                 new = new[: new.index(info.eos_id)]
                 row.ended = True
-            _extend(row, new, info)
+            _append_tokens(row, new, info)
 
 
-def _context(row: _Row, info: GrammarInfo, n_positions: int) -> list[int]:
-    """What the model is shown: all of the piece, or its last bars that fill about half of what the model holds.
+def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> list[int]:
+    """Return the model's context: the whole piece, or its last bars up to about half of the context length.
 
     As in training, positions count from the context's start and BOS comes first where there is one.
     """
@@ -216,17 +232,19 @@ def _context(row: _Row, info: GrammarInfo, n_positions: int) -> list[int]:
     return [*bos, *row.ids[start:]]
 
 
-def _piece(tokenizer: Any, info: GrammarInfo, row: _Row, prompt: int, request: GenerationRequest) -> GeneratedPiece:
-    """Decode a row: to its last bar line, or to its last whole note where that would lose everything."""
+def _decode_piece(
+    tokenizer: MusicTokenizer, info: GrammarInfo, row: _UnfinishedPiece, prompt: int, request: GenerationRequest
+) -> GeneratedPiece:
+    """Decode a row up to its last bar line, or up to its last whole note where that would leave no new note."""
     inner = tokenizer.inner
-    prompt_notes = note_count(inner, info.base_tokens(row.ids[:prompt]))
+    prompt_notes = count_notes(inner, info.base_tokens(row.ids[:prompt]))
     tokens, cut = info.base_tokens(row.ids[: row.whole]), False
     if not row.ended:
         everything = info.base_tokens(row.ids)
         lines = [i for i, t in enumerate(everything) if t.startswith("Bar_") and t != "Bar_End"]
-        if lines and note_count(inner, everything[: lines[-1]]) > prompt_notes:
+        if lines and count_notes(inner, everything[: lines[-1]]) > prompt_notes:
             tokens, cut = everything[: lines[-1]], True
-    notes = note_count(inner, tokens)
+    notes = count_notes(inner, tokens)
     if notes == 0:
         raise DataError(
             f"not one note in {request.max_new_tokens} tokens; raise --max-new-tokens, or try another --seed "
@@ -237,8 +255,8 @@ def _piece(tokenizer: Any, info: GrammarInfo, row: _Row, prompt: int, request: G
     return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, notes, row.ended)
 
 
-def write_midi_sample(model: TokenModel, tokenizer: Any, folder: Path, name: str, seed: int) -> Path | None:
-    """Write one piece while training, as `<folder>/<name>.mid`; None where the model writes no note yet."""
+def write_midi_sample(model: TokenModel, tokenizer: MusicTokenizer, folder: Path, name: str, seed: int) -> Path | None:
+    """Write one piece during training, as `<folder>/<name>.mid`; return None where it has no note."""
     request = GenerationRequest(max_new_tokens=min(512, model.n_positions - 1), seed=seed)
     try:
         piece = generate_pieces(model, tokenizer, request)[0]

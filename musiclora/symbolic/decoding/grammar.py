@@ -1,37 +1,43 @@
-"""Which token may follow which: automata over MidiTok vocabularies, so that every sampled piece decodes.
+"""Grammars of token sequences: finite automata over MidiTok vocabularies, so that every sampled piece decodes.
 
-A state is (what came last, length of the bar, position in it, has a note sounded). The states of REMI and PerTok count
-positions, so that time goes forward; any other tokenizer with one vocabulary gets MidiTok's graph of token types.
+A state is (kind of the last token, bar length, position in the bar, whether a note has sounded). For REMI and PerTok
+the states count positions, so that time never runs backwards. Any other tokenizer with one vocabulary gets MidiTok's
+graph of token types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from musiclora.backends.base import Grammar
 from musiclora.errors import DataError
-from musiclora.symbolic.decoding.grammar_rules import NOTES, STAY, Rules, Transition, is_special, rules_for
+from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+
+if TYPE_CHECKING:
+    from miditok import MusicTokenizer as MidiTokTokenizer
 
 
 @dataclass(frozen=True)
 class GrammarInfo:
-    """The automaton of one tokenizer, and what its tokens stand for.
+    """Automaton of one tokenizer, and the base tokens of its ids.
 
     Attributes:
         classes: int32 [V], class of each token.
         transitions: int32 [S, C], next state or -1.
         start: state before the first token.
         whole: bool [S], True where no note is half written, so that a piece may be cut there.
-        unsounded: int32 [S], the same place with no note sounded yet: from there EOS waits for a note.
-        tokens: for each id the base tokens it stands for (one, or several after BPE training).
+        unsounded: int32 [S], the state with the same position before any note has sounded; EOS is forbidden there.
+        tokens: base tokens of each id (one, or several after BPE training).
         opens_bar: bool [V], True for ids whose first base token begins a bar.
-        pad_id: filler, or 0; bos_id, eos_id: None where the vocabulary has none.
-        note: what the automaton cannot promise, or an empty text.
-        repair: puts right in base tokens what the automaton cannot see.
+        pad_id: padding token, or 0 where the vocabulary has none.
+        bos_id, eos_id: None where the vocabulary has none.
+        note: remark on what the automaton cannot guarantee, or an empty text.
+        repair: correction of base tokens that the automaton cannot express.
     """
 
     classes: np.ndarray
@@ -48,7 +54,7 @@ class GrammarInfo:
     repair: Callable[[list[str]], list[str]] = list
 
     def at(self, states: Sequence[int] | np.ndarray, vocab_size: int) -> Grammar:
-        """The automaton as the backends take it, each row in its own state; surplus ids of the model are forbidden."""
+        """Build the backends' Grammar, with one state for each row; surplus ids of the model are forbidden."""
         classes, transitions = self.classes, self.transitions
         if vocab_size > len(classes):
             surplus = np.full(vocab_size - len(classes), transitions.shape[1], np.int32)
@@ -57,7 +63,10 @@ class GrammarInfo:
         return Grammar(classes, transitions, np.asarray(states, np.int32))
 
     def step(self, state: int, token: int) -> int:
-        """State after one token; special tokens change nothing, a token out of place is followed as well as can be."""
+        """Return the state after one token.
+
+        Special tokens change nothing. A token that the state forbids leads to the first state it reaches elsewhere.
+        """
         column = self.transitions[:, self.classes[token]]
         if column[state] >= 0:
             return int(column[state])
@@ -65,37 +74,35 @@ class GrammarInfo:
         return int(reached[0]) if len(reached) and token != self.eos_id else state
 
     def state_after(self, ids: Iterable[int]) -> int:
-        """State after a sequence that begins a piece (or begins on a bar line)."""
+        """Return the state after a sequence that begins a piece, or begins on a bar line."""
         state = self.start
         for token in ids:
             state = self.step(state, int(token))
         return state
 
     def allowed(self, state: int) -> np.ndarray:
-        """Tokens that may come next, bool [V]."""
+        """Return the tokens that may come next, bool [V]."""
         return np.asarray(self.transitions[state, self.classes] >= 0)
 
     def base_tokens(self, ids: Iterable[int]) -> list[str]:
-        """Base tokens of a sequence, ready to decode: special ones left out, time put right."""
+        """Expand ids to base tokens ready to decode, without special tokens and with repaired times."""
         return self.repair([token for i in ids for token in self.tokens[int(i)] if not is_special(token)])
 
 
-def grammar_for(tokenizer: Any) -> GrammarInfo:
-    """Build the automaton of a MidiTok tokenizer or of a `data.tokenizer.MusicTokenizer`.
+def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
+    """Build the automaton of a tokenizer.
 
     Raises:
         DataError: the tokenizer has several vocabularies, which a GPT-2 cannot read.
     """
-    tokenizer = getattr(tokenizer, "inner", tokenizer)
-    if tokenizer.is_multi_voc:
-        raise DataError(
-            f"tokenizer {type(tokenizer).__name__} has several vocabularies; use one with a single vocabulary"
-        )
-    names = {i: token for token, i in tokenizer.vocab.items()}
-    rules = rules_for(tokenizer, list(names.values()))
-    tokens = _base_sequences(tokenizer, names)
-    base_classes, transitions, whole, unsounded, start = _automaton(rules, list(names.values()))
-    classes, transitions = _compose(tokens, base_classes, transitions)
+    inner = tokenizer.inner if isinstance(tokenizer, MusicTokenizer) else tokenizer
+    if inner.is_multi_voc:
+        raise DataError(f"tokenizer {type(inner).__name__} has several vocabularies; use one with a single vocabulary")
+    names = {i: token for token, i in inner.vocab.items()}
+    rules = rules_for(inner, list(names.values()))
+    tokens = _expand_ids(inner, names)
+    base_classes, transitions, whole, unsounded, start = _build_automaton(rules, list(names.values()))
+    classes, transitions = _compose_classes(tokens, base_classes, transitions)
     ids = {token: i for i, token in names.items()}
     return GrammarInfo(
         classes=classes,
@@ -113,8 +120,8 @@ def grammar_for(tokenizer: Any) -> GrammarInfo:
     )
 
 
-def _base_sequences(tokenizer: Any, names: Mapping[int, str]) -> list[tuple[str, ...]]:
-    """Base tokens of each id, in the order of ids; ids that stand for nothing get an empty tuple."""
+def _expand_ids(tokenizer: MidiTokTokenizer, names: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """List the base tokens of each id, in the order of ids; unused ids get an empty tuple."""
     if not tokenizer.is_trained:
         return [(names[i],) if i in names else () for i in range(max(names) + 1)]
     learned = tokenizer._vocab_learned_bytes_to_tokens
@@ -122,8 +129,12 @@ def _base_sequences(tokenizer: Any, names: Mapping[int, str]) -> list[tuple[str,
     return [by_id.get(i, ()) for i in range(max(by_id) + 1)]
 
 
-def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndarray, np.ndarray, np.ndarray, int]:
-    """Class of each base token, transitions [S, C], whole [S], unsounded [S] and the start state, minimised."""
+def _build_automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndarray, np.ndarray, np.ndarray, int]:
+    """Compile rules into a minimal automaton.
+
+    Returns:
+        class of each base token, transitions int32 [S, C], whole bool [S], unsounded int32 [S], start state.
+    """
     kinds = ["start", *sorted(rules.successors.keys() - {"start"})]
     number = {kind: i for i, kind in enumerate(kinds)}
     shape = (len(kinds), len(rules.limits), max(rules.limits) - rules.origin, 2)
@@ -132,7 +143,7 @@ def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndar
     position = position + rules.origin
     end = len(kind)
     class_of: dict[str, int] = {}
-    classes: dict[tuple[str, Transition], int] = {}
+    classes: dict[tuple[str, PositionMove], int] = {}
     columns: list[np.ndarray] = []
     for token in tokens:
         name = "BarEnd" if token == "Bar_End" else token.split("_")[0]
@@ -140,8 +151,8 @@ def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndar
         if (name, move) not in classes:
             classes[name, move] = len(columns)
             follow = np.array([number.get(rules.successors[k].get(name, ""), -1) for k in kinds])[kind]
-            place, size, fits = _moved(move, position, limit, limits, rules.origin)
-            sounds = np.maximum(sounded, name in NOTES)
+            place, size, fits = _move_positions(move, position, limit, limits, rules.origin)
+            sounds = np.maximum(sounded, name in NOTE_TYPES)
             flat = ((follow * shape[1] + size) * shape[2] + (place - rules.origin)) * 2 + sounds
             columns.append(np.append(np.where(fits & (follow >= 0), flat, -1), -1))
         class_of[token] = classes[name, move]
@@ -151,13 +162,13 @@ def _automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], np.ndar
     unsounded = np.append(np.arange(end) - sounded, end)
     start = int(np.ravel_multi_index((0, rules.start_limit, 0, 0), shape))
     table = np.stack(columns, 1)
-    labels, kept = _merge(table, whole, _reached(table, unsounded, start))
+    labels, kept = _merge_states(table, whole, _find_reachable(table, unsounded, start))
     table = np.where(table[kept] >= 0, labels[table[kept]], -1)
     return class_of, table.astype(np.int32), whole[kept], labels[unsounded[kept]].astype(np.int32), int(labels[start])
 
 
-def _reached(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray:
-    """States that start leads to, and their unsounded twins."""
+def _find_reachable(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray:
+    """List the states that can be reached from start, and their unsounded twins."""
     reached = np.zeros(len(table), bool)
     front = np.array([start])
     while len(front):
@@ -167,10 +178,10 @@ def _reached(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray
     return np.flatnonzero(reached)
 
 
-def _moved(
-    move: Transition, position: np.ndarray, limit: np.ndarray, limits: np.ndarray, origin: int
+def _move_positions(
+    move: PositionMove, position: np.ndarray, limit: np.ndarray, limits: np.ndarray, origin: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position, limit index and whether the move fits, for every state."""
+    """Apply a move to every state: position, limit index, and True where the move fits."""
     op, value = move
     if op == "bar":
         return np.full_like(position, origin), limit, np.ones(len(limit), bool)
@@ -183,8 +194,12 @@ def _moved(
     return position, limit, position < limits
 
 
-def _merge(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge those states that no continuation tells apart (Moore 1956): label of each, and one state per label."""
+def _merge_states(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge states that no continuation distinguishes (Moore 1956).
+
+    Returns:
+        label of each state (-1 where it is unreachable), and one state of each label.
+    """
     labels = np.full(len(table), -1)
     rows = np.append(table[states] >= 0, whole[states, None], axis=1).astype(np.int64)
     count = 0
@@ -198,10 +213,10 @@ def _merge(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> tuple[np
         rows = np.append(following, labels[states, None], axis=1)
 
 
-def _compose(
+def _compose_classes(
     tokens: list[tuple[str, ...]], class_of: Mapping[str, int], table: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run each token's base tokens through the base automaton; tokens that act alike share a class."""
+    """Compose the transitions of each id's base tokens; ids with equal transitions share a class."""
     forbidden = np.full(len(table), -1, np.int32)
     found: dict[bytes, int] = {}
     columns: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""What may follow what in REMI, in PerTok, and in other MidiTok vocabularies: the rules that grammar.py compiles."""
+"""Grammar rules of REMI, PerTok and other MidiTok vocabularies, which `grammar` compiles into an automaton."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING
 
-Transition = tuple[str, int]  # ("stay" | "bar" | "limit" | "to" | "by", value)
-STAY: Transition = ("stay", 0)
-NOTES = frozenset({"Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord", "NoteOn", "DrumOn"})
+if TYPE_CHECKING:
+    from miditok import MusicTokenizer as MidiTokTokenizer
+
+PositionMove = tuple[str, int]  # ("stay" | "bar" | "limit" | "to" | "by", value)
+STAY: PositionMove = ("stay", 0)
+NOTE_TYPES = frozenset({"Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord", "NoteOn", "DrumOn"})
 
 
 @dataclass
 class Rules:
-    """The rules of one tokenizer.
+    """Grammar rules of one tokenizer.
 
     Attributes:
-        successors: successors[what came last][token type] is the next «what came last».
-        moves: how a token moves the position; a token that is not named stays.
-        limits: lengths of bars, in positions.
-        origin: position right after a bar line, below the first that may be chosen.
-        start_limit: index of the limit that holds before any metre is given.
-        ends: after these no note is half written.
-        note: what cannot be promised.
-        repair: puts right in decoded base tokens what the rules cannot see.
+        successors: successors[kind][token type] is the kind that follows; a missing type may not follow.
+        moves: position move of each token; a token without an entry stays.
+        limits: bar lengths, in positions.
+        origin: position right after a bar line, below the first that a token may choose.
+        start_limit: index of the bar length before the first time signature.
+        ends: kinds after which no note is half written.
+        note: remark on what the grammar cannot guarantee.
+        repair: correction of base tokens that the rules cannot express.
     """
 
     successors: dict[str, dict[str, str]]
-    moves: dict[str, Transition] = field(default_factory=dict)
+    moves: dict[str, PositionMove] = field(default_factory=dict)
     limits: list[int] = field(default_factory=lambda: [1])
     origin: int = 0
     start_limit: int = 0
@@ -38,23 +41,23 @@ class Rules:
     repair: Callable[[list[str]], list[str]] = list
 
 
-def rules_for(tokenizer: Any, tokens: list[str]) -> Rules:
-    """Rules for a MidiTok tokenizer with these base tokens."""
-    builders = {"REMI": _remi_rules, "PerTok": _pertok_rules}
-    return builders.get(type(tokenizer).__name__, _generic_rules)(tokenizer, tokens)
+def rules_for(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
+    """Build the rules of a MidiTok tokenizer with these base tokens."""
+    builders = {"REMI": _build_remi_rules, "PerTok": _build_pertok_rules}
+    return builders.get(type(tokenizer).__name__, _build_type_rules)(tokenizer, tokens)
 
 
 def is_special(token: str) -> bool:
-    """Whether a base token (or its type) is one of MidiTok's special tokens."""
+    """Return True for MidiTok's special tokens and their types."""
     return token.split("_")[0] in {"PAD", "BOS", "EOS", "MASK", "UNK", "SEP", "CLS"}
 
 
-def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
-    """REMI: MidiTok's type graph, with positions that rise inside a bar and stay in it."""
+def _build_remi_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
+    """Build rules for REMI: MidiTok's type graph, with positions that rise inside a bar and stay in it."""
     config = tokenizer.config
     if config.additional_params.get("max_bar_embedding") is not None:
-        return _generic_rules(tokenizer, tokens, "REMI with numbered bars does not decode its bars (MidiTok)")
-    successors = _type_graph(tokenizer)
+        return _build_type_rules(tokenizer, tokens, "REMI with numbered bars does not decode its bars (MidiTok)")
+    successors = _read_type_graph(tokenizer)
     for kind in set(successors) - {"Bar"}:
         successors[kind].pop("TimeSig", None)  # the decoder expects a new metre at the bar line only
     successors["Bar"].pop("Bar", None) if config.use_time_signatures else successors["Bar"].update(Bar="Bar")
@@ -64,7 +67,7 @@ def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
                 following["BarEnd"] = "BarEnd"
         successors["BarEnd"] = {"Bar": "Bar"}
     if "Rest" in successors:
-        # a Rest may cross bar lines without a Bar token, depending on the notes before it: see _forward
+        # a Rest may cross bar lines without a Bar token, depending on the notes before it: see _open_missing_bars
         successors["Rest"] = {k: k for k in ("Rest", "Position", "Bar")}
     successors["start"] = {"Bar": "Bar"}
 
@@ -73,7 +76,7 @@ def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
         beat = tokenizer._tpb_per_ts.get(denominator, tokenizer.time_division * 4 // denominator)
         return int(numerator * beat // max(1, tokenizer._compute_ticks_per_pos(beat)))
 
-    moves: dict[str, Transition] = {"Bar_None": ("bar", 0)}
+    moves: dict[str, PositionMove] = {"Bar_None": ("bar", 0)}
     metres = {t: positions(t.split("_")[1]) for t in tokens if t.startswith("TimeSig_")}
     common = positions("4/4")
     limits = sorted({common, *metres.values()})
@@ -82,15 +85,15 @@ def _remi_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     moves |= {t: ("bar", 0) for t in tokens if t.startswith("Rest_")}
     note = "pitch intervals may leave the range, such notes are dropped" if config.use_pitch_intervals else ""
     ends = frozenset(k for k, following in successors.items() if "Bar" in following or k == "Bar") - {"start", "BarEnd"}
-    repair = partial(_forward, tokenizer) if "Rest" in successors else list
+    repair = partial(_open_missing_bars, tokenizer) if "Rest" in successors else list
     return Rules(successors, moves, limits, -1, limits.index(common), ends, note, repair)
 
 
-def _forward(tokenizer: Any, tokens: list[str]) -> list[str]:
+def _open_missing_bars(tokenizer: MidiTokTokenizer, tokens: list[str]) -> list[str]:
     """Begin a new bar where a REMI Position after a Rest would go back in time.
 
-    A Rest counts from the end of the longest note and may cross bar lines, which a finite automaton of a handy size
-    cannot follow. This walks through the tokens with the decoder's own arithmetic.
+    A Rest counts from the end of the longest note and may cross bar lines. A finite automaton of a practical size
+    cannot follow that. This function repeats the decoder's own arithmetic.
     """
     out: list[str] = []
     metre: list[str] = []
@@ -122,12 +125,12 @@ def _forward(tokenizer: Any, tokens: list[str]) -> list[str]:
     return out
 
 
-def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
-    """PerTok, for which MidiTok has no graph.
+def _build_pertok_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
+    """Build rules for PerTok, for which MidiTok has no type graph.
 
-    A note is Pitch [MicroTiming] [Velocity] [Duration]. The decoder sets a Bar at its number times the bar's length
-    whatever the shifts before it added up to, so shifts must not reach the bar line. It ignores Rest and Chord; a metre
-    that changes in mid-piece would move time backwards, so TimeSig comes first or not at all.
+    A note is Pitch [MicroTiming] [Velocity] [Duration]. The decoder places bar n at n bar lengths and ignores the
+    shifts before it, so shifts must not reach the bar line. It also ignores Rest and Chord. A time signature inside a
+    piece would move time backwards, so TimeSig comes first or not at all.
     """
     config = tokenizer.config
     programs = config.use_programs and config.one_token_stream_for_programs
@@ -136,12 +139,12 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     chain: list[str] = [k for k in ("MicroTiming", "Velocity", "Duration") if k in present]
     begin = {"Program": "Program"} if programs else pitch
     shift: dict[str, str] = {t: t for t in ("TimeShift", "Position") if t in present}
-    anything = begin | shift | {"Bar": "Bar"} | {t: t for t in ("Tempo",) if t in present}
+    following_note = begin | shift | {"Bar": "Bar"} | {t: t for t in ("Tempo",) if t in present}
     successors: dict[str, dict[str, str]] = {
-        "start": anything | {t: t for t in ("TimeSig",) if t in present},
-        "Bar": anything,
+        "start": following_note | {t: t for t in ("TimeSig",) if t in present},
+        "Bar": following_note,
         "Tempo": begin | shift | {"Bar": "Bar"},
-        "TimeSig": anything,
+        "TimeSig": following_note,
     }
     for kind in shift:
         successors[kind] = dict(begin)
@@ -149,7 +152,7 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     for kind in chain:
         successors[last] = {kind: kind}
         last = kind
-    successors[last] = anything
+    successors[last] = following_note
     if programs:
         placed = {"MicroTiming": "Placed"}
         successors["Program"] = placed if "MicroTiming" in chain else pitch
@@ -162,7 +165,7 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
     unit = gcd(common, *ticks.values())
     limits = sorted({common // unit, *(n // unit for t, n in ticks.items() if t.startswith("TimeSig_"))})
     ops = {"TimeShift": "by", "Position": "to"}
-    moves: dict[str, Transition] = {"Bar_None": ("bar", 0)}
+    moves: dict[str, PositionMove] = {"Bar_None": ("bar", 0)}
     for token, n in ticks.items():
         op = ops.get(token.split("_")[0])
         moves[token] = (op, n // unit) if op else ("limit", limits.index(n // unit))
@@ -170,7 +173,7 @@ def _pertok_rules(tokenizer: Any, tokens: list[str]) -> Rules:
 
 
 def _pertok_ticks(token: str, tpq: int) -> int:
-    """Ticks of a TimeShift, Position or TimeSig token, by PerTok's own arithmetic."""
+    """Compute the ticks of a TimeShift, Position or TimeSig token by PerTok's own arithmetic."""
     kind, value = token.split("_")
     if kind == "TimeSig":
         numerator, denominator = map(int, value.split("/"))
@@ -181,10 +184,10 @@ def _pertok_ticks(token: str, tpq: int) -> int:
     return beats * resolution + rest
 
 
-def _generic_rules(tokenizer: Any, tokens: list[str], note: str = "") -> Rules:
-    """Token types only, or nothing but the special tokens where MidiTok has no graph."""
+def _build_type_rules(tokenizer: MidiTokTokenizer, tokens: list[str], note: str = "") -> Rules:
+    """Build rules from token types; without a type graph, exclude special tokens only."""
     name = type(tokenizer).__name__
-    graph = _type_graph(tokenizer)
+    graph = _read_type_graph(tokenizer)
     if not graph:
         kinds = {t.split("_")[0] for t in tokens if not is_special(t)}
         graph = {kind: {k: k for k in kinds} for kind in kinds}
@@ -192,11 +195,11 @@ def _generic_rules(tokenizer: Any, tokens: list[str], note: str = "") -> Rules:
     middle = {"Velocity", "Duration", "NoteOff", "DrumOff", "PedalOff", "MicroTiming"}
     graph["start"] = {k: k for k in graph if k not in middle}
     last = next((k for k in ("NoteOff", "Duration", "Velocity") if k in graph), None)
-    ends = frozenset({last, "Bar", "TimeShift"} if last else NOTES & graph.keys())
+    ends = frozenset({last, "Bar", "TimeShift"} if last else NOTE_TYPES & graph.keys())
     return Rules(graph, ends=ends, note=note or f"the grammar of {name} knows the order of token types, not times")
 
 
-def _type_graph(tokenizer: Any) -> dict[str, dict[str, str]]:
-    """MidiTok's graph of token types without special and control tokens."""
+def _read_type_graph(tokenizer: MidiTokTokenizer) -> dict[str, dict[str, str]]:
+    """Return MidiTok's graph of token types without special and control tokens."""
     kinds = {k for k in tokenizer.tokens_types_graph if not is_special(k) and not k.startswith("AC")}
     return {k: {j: j for j in tokenizer.tokens_types_graph[k] if j in kinds} for k in kinds}

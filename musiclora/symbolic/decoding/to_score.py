@@ -1,16 +1,23 @@
-"""From tokens to a score that is fit to be saved."""
+"""Decoding of base tokens to a score, and the clean-up before it is saved."""
 
 from __future__ import annotations
 
 import warnings
 from bisect import bisect_right
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from miditok import MusicTokenizer as MidiTokTokenizer
+    from symusic import Score
 
-def decode_tokens(inner: Any, tokens: list[str]) -> Any:
-    """Score of base tokens by MidiTok; strings, since ids of a trained vocabulary may be taken for base ids."""
+
+def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
+    """Decode base tokens by MidiTok.
+
+    The tokens are strings, since MidiTok may take ids of a trained vocabulary for base ids.
+    """
     from miditok import TokSequence
 
     with warnings.catch_warnings():
@@ -19,13 +26,19 @@ def decode_tokens(inner: Any, tokens: list[str]) -> Any:
         return inner.decode(sequence if inner.one_token_stream else [sequence])
 
 
-def note_count(inner: Any, tokens: list[str]) -> int:
-    """How many notes the base tokens decode to."""
+def count_notes(inner: MidiTokTokenizer, tokens: list[str]) -> int:
+    """Count the notes that base tokens decode to."""
     return int(decode_tokens(inner, tokens).note_num()) if tokens else 0
 
 
-def clean_score(score: Any, prompt: Any, cut: bool) -> None:
-    """Put a tempo, a programme and names in order, and let nothing sound beyond the bar line where a piece was cut."""
+def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
+    """Set names, programme and tempo, and shorten notes that cross the final bar line of a cut piece.
+
+    Args:
+        score: decoded score, changed in place.
+        prompt: score whose programme and tempo are kept, or None.
+        cut: True where the piece was cut at a bar line.
+    """
     from symusic import Tempo
 
     line = _bar_line_after_last_onset(score) if cut else 0
@@ -38,15 +51,15 @@ def clean_score(score: Any, prompt: Any, cut: bool) -> None:
     played = [t.program for t in prompt.tracks if len(t.notes) and not t.is_drum] if prompt is not None else []
     if played and len(score.tracks) == 1 and not score.tracks[0].is_drum:
         score.tracks[0].program = int(played[0])
-    if prompt is not None and len(prompt.tempos):  # exactly, where tokens know rough tempos or none
+    if prompt is not None and len(prompt.tempos):  # tokens quantise the tempo, or lack it
         first = Tempo(0, float(np.clip(prompt.tempos[0].qpm, 20, 400)))
         score.tempos = [first, *(t for t in score.tempos if t.time > 0)]
     if not len(score.tempos):
         score.tempos.append(Tempo(0, 120.0))
 
 
-def _bar_line_after_last_onset(score: Any) -> int:
-    """Tick of the first bar line after the last note begins."""
+def _bar_line_after_last_onset(score: Score) -> int:
+    """Find the first bar line after the last onset, in ticks."""
     from miditok.utils import get_bars_ticks
 
     last = max(int(note.time) for track in score.tracks for note in track.notes)

@@ -1,4 +1,4 @@
-"""MIDI bytes to scores: wrappers removed, headers and chunk lengths put right, symusic first, mido second."""
+"""Tolerant MIDI reader: unwraps containers, repairs headers and chunk lengths, reads by symusic, then by mido."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
+
+if TYPE_CHECKING:
+    from symusic import Score
 
 MAX_MIDI_BYTES = 16 * 2**20
 MAX_MIDO_BYTES = 2**20  # mido takes 14 s for 300,000 notes
@@ -22,27 +25,27 @@ _DEFAULT_QPM = 120.0
 
 @dataclass(frozen=True)
 class Parsed:
-    """One score of a file, with what had to be repaired to read it."""
+    """One score of a file, and the repairs that reading it needed."""
 
-    score: Any
+    score: Score
     repairs: tuple[str, ...]
 
 
 def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
-    """Take MIDI out of gzip, zip, RIFF RMID, MacBinary and the like.
+    """Extract MIDI from gzip, zip, RIFF RMID, MacBinary and similar containers.
 
     Returns:
-        the bytes from `MThd` on, and what was removed.
+        the bytes from `MThd` on, and the repairs.
 
     Raises:
         DataError: there is no `MThd`.
     """
     repairs = []
     if data[:2] == b"\x1f\x8b":
-        data = _gunzip(data)
+        data = _unpack_gzip(data)
         repairs.append("unpacked from gzip")
     elif data[:4] == b"PK\x03\x04":
-        data = _unzip(data)
+        data = _unpack_zip(data)
         repairs.append("unpacked from zip")
     at = data.find(b"MThd", 0, 4096)  # MacBinary puts 128 bytes before it, RMID 20, a byte order mark 3
     if at < 0:
@@ -52,35 +55,43 @@ def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
     return data[at:], repairs
 
 
-def _gunzip(data: bytes) -> bytes:
+def _unpack_gzip(data: bytes) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            return _capped(file.read(MAX_MIDI_BYTES + 1))
+            return _check_size(file.read(MAX_MIDI_BYTES + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"damaged gzip ({error})") from error
 
 
-def _unzip(data: bytes) -> bytes:
+def _unpack_zip(data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [n for n in archive.namelist() if n.lower().endswith((".mid", ".midi", ".kar"))]
             if len(names) != 1:
                 raise DataError(f"a zip archive with {len(names)} MIDI files; unpack it")
             with archive.open(names[0]) as file:
-                return _capped(file.read(MAX_MIDI_BYTES + 1))
+                return _check_size(file.read(MAX_MIDI_BYTES + 1))
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
         raise DataError(f"damaged or locked zip ({error})") from error
 
 
-def _capped(data: bytes) -> bytes:
+def _check_size(data: bytes) -> bytes:
     if len(data) > MAX_MIDI_BYTES:
         raise DataError(f"larger than {MAX_MIDI_BYTES >> 20} MB when unpacked")
     return data
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Header values and raw tracks of a file."""
+class _FileLayout:
+    """Header values and raw tracks of a file.
+
+    Attributes:
+        form: MIDI format, 0 to 2.
+        division: ticks in a quarter.
+        tracks: content of each MTrk chunk.
+        smpte: True where the header counts in SMPTE time.
+        repairs: repairs of header and chunks.
+    """
 
     form: int
     division: int
@@ -89,12 +100,12 @@ class _Layout:
     repairs: list[str]
 
     def bytes(self, tracks: list[bytes]) -> bytes:
-        """A well-formed file of the tracks."""
+        """Build a well-formed file of the tracks."""
         head = struct.pack(">4sIHHH", b"MThd", 6, 0 if len(tracks) == 1 else 1, len(tracks), self.division)
         return head + b"".join(struct.pack(">4sI", b"MTrk", len(t)) + t for t in tracks)
 
 
-def _layout(data: bytes) -> _Layout:
+def _read_layout(data: bytes) -> _FileLayout:
     if len(data) < 14:
         raise DataError(f"the header is cut off after {len(data)} bytes")
     length, form, declared, division = struct.unpack(">IHHH", data[4:14])
@@ -102,7 +113,7 @@ def _layout(data: bytes) -> _Layout:
     if length != 6:
         repairs.append(f"header length {length} instead of 6")
     body = 8 + length if 6 <= length <= 1024 else 14
-    tracks = _chunks(data, body, repairs)
+    tracks = _read_tracks(data, body, repairs)
     if not tracks:
         raise DataError("it has no track")
     if form not in (0, 1, 2):
@@ -116,11 +127,11 @@ def _layout(data: bytes) -> _Layout:
         repairs.append(f"SMPTE time of {ticks} ticks a second read as 120 quarters a minute")
     if not 0 < division < 0x8000:
         raise DataError("the time division is 0, so its times mean nothing")
-    return _Layout(form, division, tracks, smpte, repairs)
+    return _FileLayout(form, division, tracks, smpte, repairs)
 
 
-def _chunks(data: bytes, at: int, repairs: list[str]) -> list[bytes]:
-    """Contents of the MTrk chunks; other chunks are left out, and a length that ends nowhere sensible is put right."""
+def _read_tracks(data: bytes, at: int, repairs: list[str]) -> list[bytes]:
+    """Return the contents of the MTrk chunks; repair a chunk length that does not end at another chunk."""
     tracks = []
     while at + 8 <= len(data):
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "big")
@@ -136,24 +147,24 @@ def _chunks(data: bytes, at: int, repairs: list[str]) -> list[bytes]:
 
 
 def parse_midi(data: bytes) -> list[Parsed]:
-    """Read a MIDI file; format 2 yields one score a track, every other format one.
+    """Parse a MIDI file: one score for each track of format 2, one score otherwise.
 
     Raises:
-        DataError: neither reader makes sense of it; the text says why.
+        DataError: neither reader can parse it; the text gives the reason.
     """
-    _capped(data)
+    _check_size(data)
     data, wrapped = unwrap_midi(data)
-    layout = _layout(data)
+    layout = _read_layout(data)
     repairs = wrapped + layout.repairs
     if layout.form == 2 and len(layout.tracks) > 1:
         repairs.append(f"format 2: {len(layout.tracks)} patterns read as tunes of their own")
-        return [_parse_one(layout, [t], repairs) for t in layout.tracks]
-    return [_parse_one(layout, layout.tracks, repairs)]
+        return [_parse_tracks(layout, [t], repairs) for t in layout.tracks]
+    return [_parse_tracks(layout, layout.tracks, repairs)]
 
 
-def _parse_one(layout: _Layout, tracks: list[bytes], repairs: list[str]) -> Parsed:
+def _parse_tracks(layout: _FileLayout, tracks: list[bytes], repairs: list[str]) -> Parsed:
     data = layout.bytes(tracks)
-    score, more = _read(data)
+    score, more = _read_score(data)
     if layout.smpte:
         from symusic import Tempo
 
@@ -162,14 +173,18 @@ def _parse_one(layout: _Layout, tracks: list[bytes], repairs: list[str]) -> Pars
     return Parsed(score, tuple(dict.fromkeys([*repairs, *more])))
 
 
-def _read(data: bytes) -> tuple[Any, list[str]]:
-    """The first reading that yields notes; else one without notes; else an error with both readers' words."""
+def _read_score(data: bytes) -> tuple[Score, list[str]]:
+    """Try each reader in turn and return the first score with notes, else one without.
+
+    Raises:
+        DataError: every reader fails; the text is the first reader's.
+    """
     from symusic import Score
 
-    attempts: tuple[tuple[Callable[[], Any], list[str]], ...] = (
+    attempts: tuple[tuple[Callable[[], Score], list[str]], ...] = (
         (lambda: Score.from_midi(data), []),
         (lambda: Score.from_midi(data, sanitize_data=True), ["bytes over 127 cut to 7 bits"]),
-        (lambda: _by_mido(data), ["read by mido, hanging notes closed"]),
+        (lambda: _read_by_mido(data), ["read by mido, hanging notes closed"]),
     )
     empty, problems = None, []
     for attempt, repairs in attempts:
@@ -186,8 +201,8 @@ def _read(data: bytes) -> tuple[Any, list[str]]:
     return empty, []
 
 
-def _by_mido(data: bytes) -> Any:
-    """Score by mido: slower, but content with data bytes out of range and notes that never end."""
+def _read_by_mido(data: bytes) -> Score:
+    """Read a score by mido, which is slower but accepts data bytes out of range and notes without an end."""
     import mido
     from symusic import Note, Score, Tempo, TimeSignature, Track
 

@@ -1,39 +1,42 @@
-"""Scores made safe: no negative or zero lengths, no impossible tempo or metre, no endless gaps."""
+"""Score repair: note lengths, tempos, time signatures and long silences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
 
+if TYPE_CHECKING:
+    from symusic import Score, Tempo, TimeSignature, Track
+
 MAX_NOTES = 60_000
 MAX_QUARTERS = 24_000
-MAX_GAP = 32  # quarters of silence that are kept; more is closed by whole bars
-MAX_NOTE = 64  # quarters
-_QPM = (4.0, 1000.0)
-_Arrays = dict[str, np.ndarray]
+MAX_GAP_QUARTERS = 32  # longest silence that is kept; longer ones are shortened by whole bars
+MAX_NOTE_QUARTERS = 64
+_QPM_RANGE = (4.0, 1000.0)
+_NoteArrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Clean:
-    """A score that every tokenizer and synthesiser can take, and what was changed."""
+    """Score that every tokenizer and synthesiser accepts, its repairs and its size."""
 
-    score: Any
+    score: Score
     repairs: tuple[str, ...]
     tracks: int
     notes: int
     seconds: float
 
 
-def sanitise_score(score: Any) -> Clean:
-    """Repair a score, in a copy.
+def sanitise_score(score: Score) -> Clean:
+    """Repair a copy of a score.
 
-    Negative lengths and lengths of zero become an eighth of a quarter; tempos that are not finite or outside 4..1000 a
-    minute and impossible time signatures go; of tempo changes without a note between them the last stays; notes over 64
-    quarters are cut; silences over 32 quarters are closed by whole 4/4 bars.
+    Lengths of zero or less become an eighth of a quarter, and notes over 64 quarters are cut. Tempos that are not
+    finite or outside 4..1000 quarters a minute and impossible time signatures are dropped. Of tempo changes without a
+    note between them the last stays. Silences over 32 quarters are shortened by whole 4/4 bars.
 
     Raises:
         DataError: no notes, too many, times that run backwards, or a piece that is too long.
@@ -47,31 +50,31 @@ def sanitise_score(score: Any) -> Clean:
         raise DataError(f"{total} notes; at most {MAX_NOTES} are read from one file")
     repairs: list[str] = []
     tpq = score.ticks_per_quarter
-    parts = [(t, _notes(t.notes.numpy(), tpq, repairs)) for t in score.tracks if len(t.notes)]
+    parts = [(t, _repair_notes(t.notes.numpy(), tpq, repairs)) for t in score.tracks if len(t.notes)]
     onsets = np.concatenate([a["time"] for _, a in parts])
     ends = onsets + np.concatenate([a["duration"] for _, a in parts])
-    gaps = _gaps(onsets, ends, tpq)
+    gaps = _find_long_gaps(onsets, ends, tpq)
     if len(gaps[0]):
-        repairs.append(f"{len(gaps[0])} silence(s) over {MAX_GAP} quarters closed")
-    if _moved(ends, gaps).max() > MAX_QUARTERS * tpq:
+        repairs.append(f"{len(gaps[0])} silence(s) over {MAX_GAP_QUARTERS} quarters closed")
+    if _close_gaps(ends, gaps).max() > MAX_QUARTERS * tpq:
         raise DataError(f"longer than {MAX_QUARTERS} quarters")
-    clean = _rebuild(score, parts, gaps)
-    clean.tempos = _tempos(score, onsets, gaps, repairs)
-    clean.time_signatures = _metres(score, gaps, repairs)
+    clean = _rebuild_score(score, parts, gaps)
+    clean.tempos = _repair_tempos(score, onsets, gaps, repairs)
+    clean.time_signatures = _repair_metres(score, gaps, repairs)
     seconds = float(clean.to("second").end())
     return Clean(clean, tuple(dict.fromkeys(repairs)), len(parts), total, seconds)
 
 
-def _notes(raw: _Arrays, tpq: int, repairs: list[str]) -> _Arrays:
+def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str]) -> _NoteArrays:
     notes = {k: a.astype(np.int64) for k, a in raw.items()}
     if notes["time"].min() < 0:
         raise DataError("times run backwards or past 2^31 ticks")
     if (bad := notes["duration"] <= 0).any():
         notes["duration"][bad] = max(1, tpq // 8)
         repairs.append("notes of no length made an eighth of a quarter long")
-    if (bad := notes["duration"] > MAX_NOTE * tpq).any():
-        notes["duration"][bad] = MAX_NOTE * tpq
-        repairs.append(f"notes over {MAX_NOTE} quarters cut")
+    if (bad := notes["duration"] > MAX_NOTE_QUARTERS * tpq).any():
+        notes["duration"][bad] = MAX_NOTE_QUARTERS * tpq
+        repairs.append(f"notes over {MAX_NOTE_QUARTERS} quarters cut")
     for name, low in (("pitch", 0), ("velocity", 1)):
         if ((notes[name] < low) | (notes[name] > 127)).any():
             notes[name] = notes[name].clip(low, 127)
@@ -79,19 +82,19 @@ def _notes(raw: _Arrays, tpq: int, repairs: list[str]) -> _Arrays:
     return notes
 
 
-def _gaps(onsets: np.ndarray, ends: np.ndarray, tpq: int) -> tuple[np.ndarray, np.ndarray]:
-    """Onsets after a long silence, and how many ticks to take out before each: whole bars of four quarters."""
+def _find_long_gaps(onsets: np.ndarray, ends: np.ndarray, tpq: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the onsets after a long silence, and the ticks to remove before each: whole bars of four quarters."""
     order = np.argsort(onsets, kind="stable")
     starts = onsets[order]
     sounding = np.concatenate([[0], np.maximum.accumulate(ends[order])[:-1]])
     silence = starts - sounding
     bar = 4 * tpq
-    long = silence > MAX_GAP * tpq
+    long = silence > MAX_GAP_QUARTERS * tpq
     return starts[long], (silence[long] - bar) // bar * bar
 
 
-def _moved(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Times after the gaps are closed; what lay inside a closed gap keeps its order."""
+def _close_gaps(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Shift times by the gaps closed before them; events inside a gap keep their order."""
     at, cut = gaps
     if not len(at):
         return times
@@ -104,12 +107,12 @@ def _moved(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray
     return capped
 
 
-def _rebuild(score: Any, parts: list[tuple[Any, _Arrays]], gaps: tuple[np.ndarray, np.ndarray]) -> Any:
+def _rebuild_score(score: Score, parts: list[tuple[Track, _NoteArrays]], gaps: tuple[np.ndarray, np.ndarray]) -> Score:
     from symusic import Note, Score, Track
 
     clean = Score(score.ticks_per_quarter)
     for source, notes in parts:
-        starts = _moved(notes["time"], gaps)
+        starts = _close_gaps(notes["time"], gaps)
         order = np.lexsort((notes["pitch"], starts))
         track = Track(program=source.program, is_drum=source.is_drum, name=source.name)
         track.notes = Note.from_numpy(
@@ -119,47 +122,49 @@ def _rebuild(score: Any, parts: list[tuple[Any, _Arrays]], gaps: tuple[np.ndarra
             velocity=notes["velocity"][order].astype(np.int8),
         )
         for kind in ("controls", "pitch_bends", "pedals"):
-            setattr(track, kind, _events(getattr(source, kind), gaps))
+            setattr(track, kind, _copy_events(getattr(source, kind), gaps))
         clean.tracks.append(track)
     keys = [k for k in score.key_signatures if -7 <= k.key <= 7 and k.tonality in (0, 1)]
-    clean.key_signatures = _events(keys, gaps)
+    clean.key_signatures = _copy_events(keys, gaps)
     return clean
 
 
-def _events(found: Any, gaps: tuple[np.ndarray, np.ndarray]) -> list[Any]:
-    """Copies of the events from time 0 on, with the gaps closed."""
+def _copy_events(found: Any, gaps: tuple[np.ndarray, np.ndarray]) -> list[Any]:
+    """Copy the events from time 0 on, with the gaps closed."""
     events = [e.copy() for e in found if e.time >= 0]
     if len(gaps[0]):
-        for event, time in zip(events, _moved(np.array([e.time for e in events], np.int64), gaps), strict=True):
+        for event, time in zip(events, _close_gaps(np.array([e.time for e in events], np.int64), gaps), strict=True):
             event.time = int(time)
     return events
 
 
-def _tempos(score: Any, onsets: np.ndarray, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> Any:
+def _repair_tempos(
+    score: Score, onsets: np.ndarray, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]
+) -> list[Tempo]:
     from symusic import Tempo
 
     found = [(t.time, t.qpm) for t in score.tempos]
-    good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and _QPM[0] <= q <= _QPM[1]]
+    good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and _QPM_RANGE[0] <= q <= _QPM_RANGE[1]]
     if len(good) < len(found):
         repairs.append(f"{len(found) - len(good)} impossible tempo(s) dropped")
     good.sort(key=lambda item: item[0])
     times = np.array([t for t, _ in good], np.int64)
-    # Each onset needs only the last tempo before it; ten thousand changes without a note would be as many tokens.
+    # Each onset needs only the last tempo before it; ten thousand changes without a note would be ten thousand tokens.
     needed = np.unique(np.searchsorted(times, onsets, side="right")) - 1
     kept = [good[i] for i in needed if i >= 0]
-    moved = _moved(np.array([t for t, _ in kept], np.int64), gaps)
+    moved = _close_gaps(np.array([t for t, _ in kept], np.int64), gaps)
     if not kept or moved[0] > 0:
         kept, moved = [(0, 120.0), *kept], np.concatenate([[0], moved])
     return [Tempo(int(t), float(q)) for t, (_, q) in zip(moved, kept, strict=True)]
 
 
-def _metres(score: Any, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> Any:
+def _repair_metres(score: Score, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]) -> list[TimeSignature]:
     from symusic import TimeSignature
 
     found = list(score.time_signatures)
     good = [s for s in found if s.time >= 0 and 0 < s.numerator <= 64 and s.denominator in (1, 2, 4, 8, 16, 32, 64)]
     if len(good) < len(found):
         repairs.append(f"{len(found) - len(good)} impossible time signature(s) dropped")
-    times = _moved(np.array([s.time for s in good], np.int64), gaps)
+    times = _close_gaps(np.array([s.time for s in good], np.int64), gaps)
     latest = {int(t): s for t, s in sorted(zip(times, good, strict=True), key=lambda item: int(item[0]))}
     return [TimeSignature(t, s.numerator, s.denominator) for t, s in latest.items()]

@@ -1,4 +1,4 @@
-"""MidiTok's tokenizers behind one small class that merges tracks, counts notes and pickles."""
+"""Wrapper around MidiTok's tokenizers: merges tracks, counts notes, pickles, and has a stable fingerprint."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
 
-_FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from miditok import MusicTokenizer as MidiTokTokenizer
+    from symusic import Score
 
 TOKENIZER_FILE = "tokenizer.json"
+_FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
 _PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
 
 
-def load_miditok() -> Any:
-    """The miditok package, imported without its torch data sets.
+def load_miditok() -> ModuleType:
+    """Import the miditok package without its PyTorch data sets.
 
-    Where torch is installed, miditok imports it for data sets that nothing here uses: two seconds in every child
-    process and in every command on MLX. While it is hidden, miditok does without, as where torch is missing.
+    Where torch is installed, miditok imports it for data sets that this package does not use. That takes two seconds
+    in each child process and in each command on MLX. With torch hidden, miditok behaves as where it is missing.
     """
     hidden = "miditok" not in sys.modules and "torch" not in sys.modules
     if hidden:
@@ -42,23 +47,31 @@ def load_miditok() -> Any:
 
 @dataclass(frozen=True)
 class MergedTracks:
-    """What became of a score's notes on the way to one voice of tokens."""
+    """One-track score, and the number of notes that were kept, dropped as drums or by pitch, or merged.
 
-    score: Any
+    Attributes:
+        score: score with one piano track.
+        kept: notes of that track.
+        drums: notes of drum tracks.
+        outside: notes outside the pitch range.
+        doubled: notes with the onset and pitch of a longer one.
+    """
+
+    score: Score
     kept: int
     drums: int
     outside: int
     doubled: int
 
 
-def merge_tracks(score: Any, low: int = 21, high: int = 109) -> MergedTracks:
-    """Put all pitched notes into one piano track, as a tokenizer with one sequence a track needs it.
+def merge_tracks(score: Score, low: int = 21, high: int = 109) -> MergedTracks:
+    """Merge all pitched notes into one piano track, for tokenizers that write one sequence for each track.
 
-    Drum tracks and pitches outside low..high are dropped; of notes with the same onset and pitch (unisons of two
+    Drum tracks and pitches outside low..high are dropped. Of notes with the same onset and pitch (unisons of two
     voices) the longest stays. Tempos and time signatures are kept. The input is not changed.
 
     Args:
-        score: symusic Score in ticks.
+        score: score in ticks.
         low: lowest MIDI pitch kept.
         high: highest MIDI pitch kept.
     """
@@ -84,7 +97,7 @@ def merge_tracks(score: Any, low: int = 21, high: int = 109) -> MergedTracks:
 
 
 class MusicTokenizer:
-    """One MidiTok tokenizer that turns a score into one sequence of ids and back.
+    """MidiTok tokenizer that encodes a score as one sequence of ids and decodes it.
 
     Attributes:
         kind: MidiTok's class name, such as `REMI` or `PerTok`.
@@ -92,12 +105,14 @@ class MusicTokenizer:
         pad_id: id of the padding token.
         bos_id: id of the begin token, or None.
         eos_id: id of the end token, or None.
-        bar_ids: ids of the tokens that open a bar; PerTok writes them between bars only, and bars every metre in
-            four quarters, as does REMI without time signatures.
-        inferred: True where nothing said which tokenizer fits and the vocabulary's size decided.
+        bar_ids: ids of the tokens that open a bar. PerTok writes them between bars only. PerTok, and REMI without
+            time signatures, use bars of four quarters for every metre.
+        tokens: text of each base id.
+        pitch_range: lowest MIDI pitch, and one past the highest, that the vocabulary was built for.
+        inferred: True where the tokenizer was chosen by the size of the vocabulary alone.
     """
 
-    def __init__(self, inner: Any, inferred: bool = False) -> None:
+    def __init__(self, inner: MidiTokTokenizer, inferred: bool = False) -> None:
         self.inner = inner
         self.inferred = inferred
         self.kind = type(inner).__name__
@@ -112,7 +127,7 @@ class MusicTokenizer:
         self._specials = frozenset(int(base[t]) for t in inner.special_tokens if t in base)
         self._one_stream = bool(inner.config.use_programs and inner.config.one_token_stream_for_programs)
         if self.kind == "PerTok":
-            # MidiTok searches all durations linearly for every note: nearly all of PerTok's time.
+            # MidiTok searches all durations linearly for every note, which is nearly all of PerTok's time.
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
 
     def __reduce__(self) -> tuple[Callable[[str, bool], MusicTokenizer], tuple[str, bool]]:
@@ -120,11 +135,11 @@ class MusicTokenizer:
 
     @functools.cached_property
     def pitch_of(self) -> np.ndarray:
-        """MIDI pitch of each base id, int32 [V]; -1 where the token is no pitch."""
+        """MIDI pitch of each base id, int32 [V]; -1 for tokens other than pitches."""
         return np.array([int(t[6:]) if t.startswith("Pitch_") else -1 for t in self.tokens], np.int32)
 
-    def encode(self, score: Any) -> np.ndarray:
-        """Ids of a score, int32 [n], without BOS and EOS; empty where no note is left."""
+    def encode(self, score: Score) -> np.ndarray:
+        """Encode a score as ids, int32 [n], without BOS and EOS; empty where no note is left."""
         if not self._one_stream:
             score = merge_tracks(score, *self.pitch_range).score
         if score.note_num() == 0:
@@ -135,15 +150,15 @@ class MusicTokenizer:
         parts = found if isinstance(found, list) else [found]
         return np.array([i for part in parts for i in part.ids], np.int32)
 
-    def decode(self, ids: np.ndarray) -> Any:
-        """Score of the ids [n]; special tokens are skipped, and notes that lack a part are left out.
+    def decode(self, ids: np.ndarray) -> Score:
+        """Decode ids [n] to a score, without special tokens and incomplete notes.
 
         Raises:
             DataError: an id lies outside the vocabulary.
         """
         from symusic import Score, Tempo
 
-        self._check(ids)
+        self._check_range(ids)
         plain = [int(i) for i in ids if int(i) not in self._specials]
         if not plain:
             return Score(self.inner.time_division)
@@ -155,7 +170,7 @@ class MusicTokenizer:
         return score
 
     def base_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Ids without merged tokens, int32 [m]: index of `tokens`; the same ids where nothing was merged."""
+        """Replace merged tokens (byte pairs) by base ids, int32 [m], which index `tokens`."""
         if not self.inner.is_trained:
             return np.asarray(ids, np.int32)
         seq = load_miditok().TokSequence(ids=[int(i) for i in ids], are_ids_encoded=True)
@@ -163,11 +178,11 @@ class MusicTokenizer:
         return np.array(seq.ids, np.int32)
 
     def note_count(self, ids: np.ndarray) -> int:
-        """Number of notes that decode yields for the ids."""
-        self._check(ids)
+        """Count the notes that decode yields, mostly without decoding."""
+        self._check_range(ids)
         base = self.base_ids(ids)
         base = base[~np.isin(base, list(self._specials))]
-        types = self._types[base]
+        types = self._token_types[base]
         config = self.inner.config
         if not config.using_note_duration_tokens or config.use_pitch_intervals or self.kind not in ("REMI", "PerTok"):
             return int(self.decode(ids).note_num()) if len(base) else 0
@@ -180,10 +195,10 @@ class MusicTokenizer:
         return int(note.sum())
 
     @functools.cached_property
-    def _types(self) -> np.ndarray:
+    def _token_types(self) -> np.ndarray:
         return np.array([t.split("_")[0] for t in self.tokens])
 
-    def _check(self, ids: np.ndarray) -> None:
+    def _check_range(self, ids: np.ndarray) -> None:
         values = np.asarray(ids)
         if values.size and (values.min() < 0 or values.max() >= self.vocab_size):
             raise DataError(
@@ -192,7 +207,7 @@ class MusicTokenizer:
             )
 
     def to_json(self) -> str:
-        """The content of MidiTok's own tokenizer.json."""
+        """Return the content of MidiTok's own tokenizer.json."""
         return json.dumps(self.inner.to_dict(), indent=1)
 
     def save(self, folder: Path) -> None:
@@ -201,25 +216,30 @@ class MusicTokenizer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of what decides the meaning of an id; the same across versions of MidiTok that agree on it."""
+        """SHA-256 of vocabulary and settings, equal across versions of MidiTok that agree on them."""
         params = self.inner.to_dict()
-        defaults = _plain(load_miditok().TokenizerConfig().to_dict(serialize=True))
-        config = {k: v for k, v in _plain(params["config"]).items() if defaults.get(k) != v}
+        defaults = _as_json_types(load_miditok().TokenizerConfig().to_dict(serialize=True))
+        config = {k: v for k, v in _as_json_types(params["config"]).items() if defaults.get(k) != v}
         record = {"kind": self.kind, "vocab": self.tokens, "config": config, "model": params.get("_model")}
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON keeps it: a loaded one has lists where a built one has tuples."""
+def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:
+    """Convert tuples to lists, so that a configuration equals the same one loaded from JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     return plain
 
 
 def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> MusicTokenizer:
-    """Tokenizer from the content of a tokenizer.json.
+    """Build the tokenizer that a tokenizer.json describes.
+
+    Args:
+        text: content of the file.
+        inferred: see `MusicTokenizer`.
+        where: source of the text, for error messages.
 
     Raises:
-        DataError: the text is no MidiTok tokenizer, or one with several ids a step.
+        DataError: the text is no MidiTok tokenizer, or one with several ids for each step.
     """
     miditok = load_miditok()
     try:

@@ -1,22 +1,17 @@
-"""Which tokenizer: the public base's, our own base's, a saved one, or the one that fits a checkpoint."""
+"""Choice of a tokenizer: by name, from a file, or by the size of a checkpoint's vocabulary."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from musiclora.convert.errors import DataError
-from musiclora.symbolic.tokens.tokenizer import (
-    TOKENIZER_FILE,
-    MusicTokenizer,
-    from_json,
-    load_miditok,
-)
+from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer, from_json, load_miditok
 
-PUBLIC_VOCAB = 292
+PUBLIC_VOCAB = 292  # tokens of the public midi-gpt2 base
 
 
 def public_tokenizer() -> MusicTokenizer:
-    """The PerTok of the public midi-gpt2 base: 292 tokens."""
+    """Build the PerTok of the public midi-gpt2 base: 292 tokens."""
     miditok = load_miditok()
     return MusicTokenizer(
         miditok.PerTok(
@@ -41,13 +36,13 @@ def public_tokenizer() -> MusicTokenizer:
 
 
 def own_tokenizer() -> MusicTokenizer:
-    """REMI for our own bases: bar, position, pitch and duration only, 285 tokens.
+    """Build the REMI of our own bases: bar, position, pitch and duration only, 285 tokens.
 
-    Measured on 250 tunes each of O'Neill, Aird, Ryan and Han and 90 chorales: 3.1 tokens a note for tunes, 2.4 for
-    chorales, and 98 to 100 % of the pieces come back exactly. A grid of 24 a quarter holds triplets and the snaps
-    (a 32nd beside a dotted sixteenth) that a grid of 8 or 12 bends in a tenth to a half of the fiddle tunes. Time
-    signatures would cost 5 % more tokens and give x/8 metres their own meaning of every position and duration; an
-    n-gram model of 3,700 tunes predicted notes no better with them.
+    Measured on 250 tunes each of O'Neill, Aird, Ryan and Han and 90 chorales: tunes take 3.1 tokens a note, chorales
+    2.4, and 98 to 100 % of the pieces survive a round trip exactly. A grid of 24 steps a quarter holds triplets and
+    Scotch snaps (a 32nd and a dotted sixteenth). A grid of 8 or 12 distorts them in a tenth to a half of the fiddle
+    tunes. Time signatures would cost 5 % more tokens, and positions and durations would mean something else in x/8
+    metres. An n-gram model of 3,700 tunes predicted notes no better with them.
     """
     miditok = load_miditok()
     return MusicTokenizer(
@@ -70,10 +65,10 @@ def own_tokenizer() -> MusicTokenizer:
 
 
 def load_tokenizer(source: str | Path) -> MusicTokenizer:
-    """Tokenizer by name (`public`, `own`) or from a tokenizer.json or a folder that holds one.
+    """Load a tokenizer by name (`public`, `own`), from a tokenizer.json, or from its folder.
 
     Raises:
-        DataError: nothing there, or nothing that MidiTok wrote.
+        DataError: the file is missing, or MidiTok did not write it.
     """
     if source in ("public", "own"):
         return public_tokenizer() if source == "public" else own_tokenizer()
@@ -90,14 +85,14 @@ def load_tokenizer(source: str | Path) -> MusicTokenizer:
 
 
 def infer_tokenizer(model_folder: Path, vocab_size: int) -> MusicTokenizer:
-    """Tokenizer of a checkpoint: the one beside it, else the public one where the vocabulary has its size.
+    """Find the tokenizer of a checkpoint: its tokenizer.json, else the public one where the vocabulary size matches.
 
     Args:
         model_folder: folder of the checkpoint.
-        vocab_size: rows of the model's embedding; may exceed the tokenizer's size where it was padded.
+        vocab_size: rows of the model's embedding; a padded one exceeds the tokenizer's size.
 
     Raises:
-        DataError: no tokenizer is there and the size tells nothing, or it has more tokens than the model.
+        DataError: no tokenizer is found, or it has more tokens than the model.
     """
     if (model_folder / TOKENIZER_FILE).is_file():
         found = load_tokenizer(model_folder)

@@ -1,4 +1,4 @@
-"""Packing: pieces and windows of long pieces laid into rows of a few fixed lengths."""
+"""Sequence packing: places pieces, and windows of long pieces, into rows of a few fixed lengths."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ENOUGH = 0.04  # share of padding at which the search for better row lengths ends; the promise is 0.05
-SHORTEST_ROW = 512  # shorter rows waste time on small matrix products
+GOOD_PADDING_SHARE = 0.04  # the search for row lengths stops here; the documented limit is 0.05
+SHORTEST_ROW_TOKENS = 512  # shorter rows waste time on small matrix products
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Part of one piece that lies whole in one row.
+    """Part of one piece in one row.
 
     Attributes:
         piece: index of the piece.
-        start: first token of the piece's wrapped sequence (BOS, tokens, EOS).
-        stop: one past the last.
-        scored: first token that is a target; those before it are context of an earlier window.
+        start: index of its first token in the piece's wrapped sequence (BOS, tokens, EOS).
+        stop: index after its last token.
+        scored: index of the first target; tokens before it are context from the previous window.
     """
 
     piece: int
@@ -34,12 +34,12 @@ class Unit:
 
 
 def split_into_windows(piece: int, length: int, limit: int) -> list[Unit]:
-    """Units of a sequence: one where it fits, else full windows in which every token but the first is scored once.
+    """Split a sequence into one unit, or into overlapping full windows that score each token but the first once.
 
     Args:
         piece: index of the piece.
-        length: tokens of the wrapped sequence.
-        limit: tokens in a window, at least 2.
+        length: number of tokens of the wrapped sequence.
+        limit: number of tokens in a window, at least 2.
     """
     if length < 2:
         return []
@@ -47,21 +47,21 @@ def split_into_windows(piece: int, length: int, limit: int) -> list[Unit]:
         return [Unit(piece, 0, length, 1)]
     context = max(1, limit // 4)
     count = 1 + -(-(length - limit) // (limit - context))
-    # The starts are spread evenly, so that all windows are full and the last one needs no padding.
+    # Evenly spread starts make all windows full, so that the last one needs no padding.
     starts = [round(k * (length - limit) / (count - 1)) for k in range(count)]
     ends = [s + limit for s in starts]
     return [Unit(piece, s, s + limit, 1 if k == 0 else ends[k - 1]) for k, s in enumerate(starts)]
 
 
 def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best fit, longest first: indices of lengths in bins of at most capacity.
+    """Pack lengths into bins by best-fit decreasing; return the indices in each bin.
 
     Args:
-        lengths: each at most capacity.
-        capacity: tokens in a bin.
+        lengths: lengths of at most capacity.
+        capacity: number of tokens in a bin.
     """
     bins: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (tokens left, bin), rising
+    free: list[tuple[int, int]] = []  # (tokens left, bin), ascending
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         at = bisect.bisect_left(free, (lengths[i], -1))
         if at < len(free):
@@ -75,15 +75,15 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def choose_levels(fills: Sequence[int], levels: int, grain: int, limit: int) -> list[int]:
-    """Row lengths, at most `levels`, that waste least when each fill is rounded up to one of them.
+    """Choose at most `levels` row lengths that minimise padding when each row is rounded up to one of them.
 
     Args:
-        fills: tokens in each row.
-        levels: how many lengths are allowed.
+        fills: number of tokens in each row.
+        levels: largest number of lengths.
         grain: lengths are multiples of this, or limit itself.
         limit: longest length allowed.
     """
-    # Dynamic programme over the rounded fills: best[j] = least cells that hold all rows up to size j.
+    # Dynamic programming over the rounded fills: best[j] = least cells that hold all rows up to size j.
     sizes, counts = np.unique([min(-(-f // grain) * grain, limit) for f in fills], return_counts=True)
     rows = np.concatenate([[0], np.cumsum(counts)])
     n = len(sizes)
@@ -111,43 +111,44 @@ def choose_levels(fills: Sequence[int], levels: int, grain: int, limit: int) -> 
 
 @dataclass(frozen=True)
 class Packing:
-    """Rows as lists of unit indices, with the length of each row."""
+    """Rows as lists of unit indices, and the length of each row."""
 
     rows: list[list[int]]
     lengths: list[int]
 
     def padding(self, unit_lengths: Sequence[int]) -> float:
-        """Share of cells that hold no token."""
+        """Compute the share of cells without a token."""
         cells = sum(self.lengths)
         return 1 - sum(unit_lengths[i] for row in self.rows for i in row) / cells if cells else 0.0
 
 
 def best_packing(lengths: Sequence[int], limit: int) -> Packing:
-    """Lay units into rows with little padding and few row lengths.
+    """Pack units into rows with little padding and few row lengths.
 
-    Short rows are preferred (attention costs their square), then few different lengths, as long as padding stays
-    under 4 %; where no three multiples of 64 reach that, more and finer lengths are allowed.
+    Among packings with padding under 4 %, few different lengths come first, then short rows, since the cost of
+    attention grows with their square. Where no three multiples of 64 reach 4 %, more and finer lengths are allowed.
 
     Args:
-        lengths: tokens of each unit, each at most limit.
+        lengths: number of tokens of each unit, at most limit.
         limit: longest row.
     """
     best: tuple[float, Packing] | None = None
-    packed = {c: pack_best_fit(lengths, c) for c in _capacities(max(lengths), limit)}
+    packed = {c: pack_best_fit(lengths, c) for c in _candidate_capacities(max(lengths), limit)}
     for levels, grain in ((1, 64), (2, 64), (3, 64), (3, 16), (8, 16), (24, 1)):
         for bins in packed.values():
             fills = [sum(lengths[i] for i in row) for row in bins]
             sizes = choose_levels(fills, levels, grain, limit)
             found = Packing(bins, [sizes[bisect.bisect_left(sizes, f)] for f in fills])
             waste = found.padding(lengths)
-            if waste <= ENOUGH:
+            if waste <= GOOD_PADDING_SHARE:
                 return found
             if best is None or waste < best[0]:
                 best = (waste, found)
     return best[1] if best else Packing([], [])
 
 
-def _capacities(longest: int, limit: int) -> list[int]:
-    low = min(limit, max(-(-longest // 64) * 64, SHORTEST_ROW))
+def _candidate_capacities(longest: int, limit: int) -> list[int]:
+    """List the row capacities to try, from the longest unit to the limit."""
+    low = min(limit, max(-(-longest // 64) * 64, SHORTEST_ROW_TOKENS))
     steps = np.unique(np.linspace(low, limit, 6).astype(int) // 64 * 64)
     return sorted({low, limit, *(int(s) for s in steps if low <= s <= limit)})

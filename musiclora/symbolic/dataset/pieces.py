@@ -1,4 +1,4 @@
-"""Pieces: tokenised songs, the unit that is split, packed and trained on; and their cache."""
+"""Pieces (tokenised songs), which are split, packed and trained on, and the token cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import HealthRow
-from musiclora.symbolic.reading.read_folder import TIMEOUT, Reading, read_music
+from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"
@@ -30,15 +30,15 @@ def _no_pitches() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Piece:
-    """One tokenised song.
+    """Tokenised song.
 
     Attributes:
-        name: what to call it in messages.
-        group: the song that it is, or is a copy of.
+        name: name in messages.
+        group: name of the song that it is, or is a copy of.
         tokens: int32 [n] without BOS and EOS.
-        notes: how many notes the tokens decode to.
-        is_original: False for a copy that augment made.
-        pitches: the melody, the highest note at each onset, int16 [m]; near duplicates are found by it.
+        notes: number of notes that the tokens decode to.
+        is_original: False for a copy by augment.
+        pitches: melody, the highest note at each onset, int16 [m], for near-duplicate search.
         tune: number inside a file of many tunes, else 0.
     """
 
@@ -53,27 +53,27 @@ class Piece:
 
 @dataclass(frozen=True)
 class PieceSet:
-    """The pieces of a data folder, with the health table of the files they come from."""
+    """Pieces of a data folder, and the health table of its files."""
 
     pieces: list[Piece]
     health: list[HealthRow]
 
     @property
     def songs(self) -> int:
-        """Number of different songs; copies made by augment are not counted."""
+        """Number of different songs, without copies by augment."""
         return len({p.group for p in self.pieces})
 
     @property
     def notes(self) -> int:
-        """Notes of all pieces, copies included."""
+        """Number of notes of all pieces, copies included."""
         return sum(p.notes for p in self.pieces)
 
 
 def from_reading(reading: Reading) -> PieceSet:
-    """Pieces of songs that were tokenised while reading.
+    """Build pieces of songs that were tokenised while reading.
 
-    Songs without a token, and copies by augment that have the very tokens of another version (a tokenizer without
-    tempo tokens does not see a tempo factor), are reported as skipped.
+    Songs without tokens are reported as skipped. So are copies by augment with the same tokens as another version: a
+    tokenizer without tempo tokens does not encode a tempo factor.
     """
     pieces, lost = [], []
     seen = {(s.group, s.tokens.tobytes()) for s in reading.songs if s.is_original and s.tokens is not None}
@@ -99,19 +99,19 @@ def load_pieces(
     tokenizer: MusicTokenizer,
     workers: int | None = None,
     on_progress: OnProgress | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> PieceSet:
-    """Pieces of a folder of music, of one file, or of a token cache that `preprocess` wrote.
+    """Load pieces from a folder of music, from one file, or from a token cache that `preprocess` wrote.
 
     Args:
-        data_dir: where they are.
-        tokenizer: turns songs into tokens; of a cache, it must be the one that made it.
-        workers: child processes; None or 0: one a core, at most eight.
+        data_dir: folder or file.
+        tokenizer: tokenizer to encode with; for a cache, the one that made it.
+        workers: child processes; None or 0: one for each core, at most eight.
         on_progress: called with (done, total) tunes.
         timeout: seconds that one file or tune may take.
 
     Raises:
-        DataError: nothing usable, or a cache of another tokenizer.
+        DataError: no usable song, or a cache of another tokenizer.
     """
     if is_token_cache(data_dir):
         return read_token_cache(data_dir, tokenizer)
@@ -125,7 +125,7 @@ def load_pieces(
 
 
 def is_token_cache(folder: Path) -> bool:
-    """Whether preprocess wrote this folder."""
+    """Return True for a token cache by preprocess."""
     return (folder / INDEX_FILE).is_file() and (folder / TOKENS_FILE).is_file()
 
 
@@ -133,12 +133,12 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
     """Write pieces as safetensors and JSON, with the tokenizer; the folder appears whole or not at all.
 
     Args:
-        folder: must not exist, or be an empty folder or an older token cache.
-        pieces: what to keep.
-        tokenizer: the one that made the tokens.
+        folder: new or empty folder, or an older token cache.
+        pieces: pieces and health table.
+        tokenizer: tokenizer of the pieces.
 
     Raises:
-        OutputError: the folder holds something else, or cannot be written.
+        OutputError: the folder holds other files, or cannot be written.
     """
     arrays = {
         "tokens": np.concatenate([np.zeros(0, np.int32), *[p.tokens for p in pieces.pieces]]),
@@ -168,14 +168,14 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
 
 
 def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> PieceSet:
-    """Read what write_token_cache wrote.
+    """Read a token cache.
 
     Args:
-        folder: the cache.
-        tokenizer: refuse a cache of another tokenizer; None takes any.
+        folder: token cache.
+        tokenizer: tokenizer that must have made the cache; None accepts any.
 
     Raises:
-        DataError: not a cache, damaged, or made with another tokenizer.
+        DataError: the folder is no cache, or is damaged, or another tokenizer made it.
     """
     try:
         index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
@@ -189,12 +189,17 @@ def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> P
             )
         with safe_open(folder / TOKENS_FILE, "numpy") as file:
             tokens, pitches = file.get_tensor("tokens"), file.get_tensor("pitches")
-        return PieceSet(_unpack(index["pieces"], tokens, pitches), [HealthRow(**row) for row in index["health"]])
+        return PieceSet(_split_arrays(index["pieces"], tokens, pitches), [HealthRow(**row) for row in index["health"]])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder}: not a readable token cache ({error!r}); run preprocess again") from error
 
 
-def _unpack(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np.ndarray) -> list[Piece]:
+def _split_arrays(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np.ndarray) -> list[Piece]:
+    """Split the cache's arrays into pieces.
+
+    Raises:
+        ValueError: the index and the arrays differ in length.
+    """
     ends = np.cumsum([e["tokens"] for e in entries], dtype=np.int64)
     pitch_ends = np.cumsum([e["pitches"] for e in entries], dtype=np.int64)
     if len(entries) and (ends[-1] != len(tokens) or pitch_ends[-1] != len(pitches)):

@@ -1,4 +1,4 @@
-"""Augmentation: transposed and re-timed copies as files, and transpositions of token pieces in memory."""
+"""Augmentation: transposed and re-timed copies of songs as MIDI files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import ConfigError, DataError
 from musiclora.convert.files.atomic import atomic_folder
@@ -16,19 +16,22 @@ from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
 from musiclora.symbolic.reading.read_folder import Song, escape_name, read_music
 
-_SLOWEST = 3.6  # quarters a minute: MIDI stores at most 2^24 microseconds a quarter
-_MAX_STEM = 150
+if TYPE_CHECKING:
+    from symusic import Score
+
+_MIN_QPM = 3.6  # MIDI stores at most 2^24 microseconds a quarter
+_MAX_STEM_CHARACTERS = 150
 
 
 @dataclass
 class AugmentSummary:
-    """What augment wrote.
+    """Result of augment.
 
     Attributes:
-        songs: different songs read.
-        files: files written, unchanged ones included.
-        skipped: `name: why` for each copy that was left out.
-        health: what became of the input.
+        songs: number of songs read.
+        files: number of files written, unchanged ones included.
+        skipped: `name: reason` of each copy that was not written.
+        health: health table of the input.
     """
 
     songs: int = 0
@@ -47,45 +50,44 @@ def augment_folder(
 ) -> AugmentSummary:
     """Write one MIDI file per song, transposition (and 0) and tempo factor (and 1.0), named `song__t-2__x0.90.mid`.
 
-    Drum tracks are never transposed; a copy whose pitches would leave 0..127 is skipped and reported. A tempo factor
-    scales the tempo events and leaves ticks alone: a tokenizer with tempo tokens (the public base's) sees another
-    tempo, one without (our own REMI) sees the same tokens, and load_pieces then keeps only one of such copies.
-    provenance.json ties every file to its song. Songs that are copies themselves (by the input's provenance.json)
-    are passed over.
+    Drum tracks are never transposed. A copy whose pitches would leave 0..127 is skipped and reported. A tempo factor
+    scales the tempo events and keeps ticks. A tokenizer with tempo tokens (the public base's) encodes the new tempo.
+    One without (our own REMI) encodes the same tokens, and load_pieces keeps one of these copies. provenance.json
+    records the song of every file. Songs that are copies by the input's provenance.json are skipped.
 
     Args:
-        input_dir: folder of music, or one file; only read.
+        input_dir: folder of music, or one file; it is not changed.
         output_dir: folder that appears whole or not at all; an earlier output of augment is replaced.
         transpose: semitones.
-        tempo: factors; 0.9 is slower.
+        tempo: tempo factors; 0.9 is slower.
         on_progress: called with (done, total) files written.
         workers: child processes for reading.
 
     Raises:
-        ConfigError: a transposition or factor out of range, or folders inside one another.
-        DataError: nothing to read.
+        ConfigError: a transposition or factor is out of range, or one folder lies inside the other.
+        DataError: the input holds no usable original.
         OutputError: the output folder holds other things, or cannot be written.
     """
-    shifts, factors = _checked(transpose, tempo)
+    shifts, factors = _complete_grid(transpose, tempo)
     _check_folders(input_dir, output_dir)
     reading = read_music(input_dir, workers=workers)
     songs = [s for s in reading.songs if s.is_original]
     if not songs:
         raise DataError(f"{input_dir}: it holds only augmented copies; give the folder with the originals")
     summary = AugmentSummary(songs=len(songs), health=reading.health)
-    stems = _stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
+    stems = _choose_stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
     origins: dict[str, Origin] = {}
     total = len(songs) * len(shifts) * len(factors)
-    with atomic_folder(output_dir, overwrite=_is_ours(output_dir)) as building:
+    with atomic_folder(output_dir, overwrite=_is_augment_output(output_dir)) as building:
         for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
             (building / stem).parent.mkdir(parents=True, exist_ok=True)
             for shift in shifts:
-                if not _fits(song.score, shift):
+                if not _pitches_fit(song.score, shift):
                     summary.skipped.append(f"{song.name} by {shift:+d}: pitches would leave 0..127")
                     continue
                 for factor in factors:
-                    name = f"{stem}__t{shift}__x{_short(factor)}.mid"
-                    _copy(song.score, shift, factor).dump_midi(str(building / name))
+                    name = f"{stem}__t{shift}__x{_format_factor(factor)}.mid"
+                    _change_copy(song.score, shift, factor).dump_midi(str(building / name))
                     origins[name] = Origin(song.group, shift, factor, shift == 0 and factor == 1.0)
             if on_progress:
                 on_progress((i + 1) * total // len(songs), total)
@@ -94,7 +96,8 @@ def augment_folder(
     return summary
 
 
-def _checked(transpose: Sequence[int], tempo: Sequence[float]) -> tuple[list[int], list[float]]:
+def _complete_grid(transpose: Sequence[int], tempo: Sequence[float]) -> tuple[list[int], list[float]]:
+    """Check transpositions and factors, add 0 and 1.0, and sort them."""
     for shift in transpose:
         if not -60 <= shift <= 60:
             raise ConfigError(f"--transpose {shift}: give semitones between -60 and 60")
@@ -113,27 +116,27 @@ def _check_folders(source: Path, output: Path) -> None:
         )
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether the folder holds nothing but an earlier output of augment."""
+def _is_augment_output(folder: Path) -> bool:
+    """Return True where the folder holds only an earlier output of augment."""
     if not (folder / PROVENANCE_FILE).is_file():
         return False
     known = {*read_provenance(folder), PROVENANCE_FILE}
     return all(escape_name(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
 
 
-def _stems(songs: Sequence[Song], root: Path) -> list[str]:
-    """Output path of each song without its ending; no two are the same, on any file system."""
+def _choose_stems(songs: Sequence[Song], root: Path) -> list[str]:
+    """Choose the output path of each song without suffix; all differ, on case-insensitive file systems too."""
     bare = []
     for song in songs:
         path = song.source.relative_to(root)
         safe = escape_name(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
         folder, _, leaf = safe.rpartition("/")
-        bare.append(f"{folder}/{leaf[:_MAX_STEM]}" if folder else leaf[:_MAX_STEM])
+        bare.append(f"{folder}/{leaf[:_MAX_STEM_CHARACTERS]}" if folder else leaf[:_MAX_STEM_CHARACTERS])
     files = Counter(stem.casefold() for stem, _ in {(b, s.source) for b, s in zip(bare, songs, strict=True)})
     used: set[str] = set()
     stems = []
     for stem, song in zip(bare, songs, strict=True):
-        if files[stem.casefold()] > 1:  # a.mid beside a.kar
+        if files[stem.casefold()] > 1:  # a.mid and a.kar
             stem += "_" + song.source.suffix[1:]
         if song.tune:
             stem += f"-{song.tune:03d}"
@@ -146,16 +149,17 @@ def _stems(songs: Sequence[Song], root: Path) -> list[str]:
     return stems
 
 
-def _short(factor: float) -> str:
+def _format_factor(factor: float) -> str:
     return f"{factor:.2f}" if round(factor, 2) == factor else repr(factor)
 
 
-def _fits(score: Any, shift: int) -> bool:
+def _pitches_fit(score: Score, shift: int) -> bool:
     pitches = [t.notes.numpy()["pitch"] for t in score.tracks if not t.is_drum and len(t.notes)]
     return all(0 <= int(p.min()) + shift and int(p.max()) + shift <= 127 for p in pitches)
 
 
-def _copy(score: Any, shift: int, factor: float) -> Any:
+def _change_copy(score: Score, shift: int, factor: float) -> Score:
+    """Return a copy, transposed by semitones and with tempos scaled by a factor."""
     copy = score.copy()
     if shift:
         for track in copy.tracks:
@@ -165,5 +169,5 @@ def _copy(score: Any, shift: int, factor: float) -> Any:
             key.key = (key.key + 7 * shift + 5) % 12 - 5  # a semitone is seven steps round the circle of fifths
     if factor != 1.0:
         for tempo in copy.tempos:
-            tempo.qpm = max(tempo.qpm * factor, _SLOWEST)
+            tempo.qpm = max(tempo.qpm * factor, _MIN_QPM)
     return copy

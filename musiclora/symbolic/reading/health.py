@@ -1,4 +1,4 @@
-"""The health table: what became of every file and tune, and why."""
+"""Health table of a music folder: each file and tune kept, repaired or skipped, with the reason."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
 @dataclass(frozen=True)
 class HealthRow:
-    """One tune, or one file that holds none.
+    """Row of one tune, or of one file without tunes.
 
     Attributes:
         file: path inside the folder; undecodable bytes are escaped.
         tune: number inside the file from 1 on, 0 where the file is one piece.
-        status: kept as it is, kept after repairs, or skipped.
-        why: repairs, or the reason for skipping, or what tokenizing leaves out; may be empty.
-        tracks: tracks with notes.
-        notes: notes that are used.
-        drums: drum notes, which are not used.
-        outside: notes outside the pitches the tokenizer knows, which are not used.
+        status: kept unchanged, kept after repairs, or skipped.
+        why: repairs and notes left out, or the reason for skipping; may be empty.
+        tracks: number of tracks with notes.
+        notes: number of notes that are used.
+        drums: number of drum notes, which are not used.
+        outside: number of notes outside the tokenizer's pitch range, which are not used.
         seconds: length after repairs.
     """
 
@@ -40,7 +40,7 @@ class HealthRow:
 
 
 def health_table(rows: Sequence[HealthRow]) -> list[tuple[str, ...]]:
-    """Cells for a table with the headings COLUMNS; skipped rows first, then repaired, then kept, each in file order."""
+    """Format the cells under SONG_COLUMNS; skipped rows first, then repaired, then kept, each in file order."""
     rank = {"skipped": 0, "repaired": 1, "kept": 2}
     ordered = sorted(rows, key=lambda row: rank[row.status])
     return [
@@ -49,7 +49,7 @@ def health_table(rows: Sequence[HealthRow]) -> list[tuple[str, ...]]:
 
 
 def health_json(rows: Sequence[HealthRow]) -> dict[str, Any]:
-    """The table for machines: counts by status, totals, and every row."""
+    """Build the table for `--json`: counts by status, totals, and every row."""
     counts = Counter(row.status for row in rows)
     return {
         "kept": counts["kept"],
@@ -62,7 +62,7 @@ def health_json(rows: Sequence[HealthRow]) -> dict[str, Any]:
 
 
 def health_line(rows: Sequence[HealthRow]) -> str:
-    """One line: how many were kept, repaired and skipped, how many notes and how much time."""
+    """Format counts by status, notes and minutes as one line."""
     table = health_json(rows)
     minutes = table["seconds"] / 60
     return (
@@ -72,5 +72,5 @@ def health_line(rows: Sequence[HealthRow]) -> str:
 
 
 def skip_reasons(rows: Sequence[HealthRow]) -> list[str]:
-    """`file: why` of skipped rows, in file order."""
+    """List `file: reason` of skipped rows, in file order."""
     return [f"{r.file}{f'#{r.tune}' if r.tune else ''}: {r.why}" for r in rows if r.status == "skipped"]

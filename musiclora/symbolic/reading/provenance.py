@@ -1,4 +1,4 @@
-"""provenance.json: which song each file that augment wrote is a copy of."""
+"""provenance.json: the song of which each file by augment is a copy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PROVENANCE_FILE = "provenance.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file comes from.
+    """Origin of one file.
 
     Attributes:
         song: name of the song, the same for all its copies.
         transpose: semitones.
-        tempo: factor.
-        original: True for the unchanged one.
+        tempo: tempo factor.
+        original: True for the unchanged copy.
     """
 
     song: str
@@ -29,10 +29,10 @@ class Origin:
 
 
 def read_provenance(folder: Path) -> dict[str, Origin]:
-    """Origins by the path of a file relative to the folder; empty where there is no provenance.json.
+    """Read the origins by file path relative to the folder; empty where there is no provenance.json.
 
     Raises:
-        DataError: the file is there and cannot be understood: to ignore it would train on copies of held-out songs.
+        DataError: the file is damaged. Ignoring it would train on copies of held-out songs.
     """
     path = folder / PROVENANCE_FILE
     if not path.is_file():

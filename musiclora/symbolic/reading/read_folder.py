@@ -1,4 +1,4 @@
-"""Reading a folder of music: every file parsed in a child process, with a health table."""
+"""Reader of music folders: parses every file in a child process and keeps a health table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,29 +16,32 @@ from musiclora.progress import OnProgress
 from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
-from musiclora.symbolic.reading.worker import Outcome, Setting, Task
-from musiclora.symbolic.reading.worker_pool import run_all
+from musiclora.symbolic.reading.worker import Outcome, ReadTask, WorkerSettings
+from musiclora.symbolic.reading.worker_pool import run_tasks
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
-TIMEOUT = 20.0
+if TYPE_CHECKING:
+    from symusic import Score
+
+TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Song:
-    """One tune that can be used.
+    """Usable tune of a folder.
 
     Attributes:
         name: path inside the folder, with `#n` for the n-th tune of a file.
-        source: the file.
-        group: the song that this is, or is a copy of (by provenance.json).
-        is_original: False for a copy that augment made.
+        source: its file.
+        group: name of the song that it is, or is a copy of (by provenance.json).
+        is_original: False for a copy by augment.
         tune: number inside the file from 1 on, 0 where the file is one piece.
-        notes: notes that are used.
+        notes: number of notes that are used.
         seconds: length.
-        pitches: the highest pitch at each onset, int16 [n].
-        score: repaired symusic Score with all its tracks; None where scores were not asked for.
-        tokens: int32 [n]; None where no tokenizer was given.
-        decoded_notes: notes that the tokens decode to.
+        pitches: highest pitch at each onset, int16 [n].
+        score: repaired score with all its tracks, or None where scores are not kept.
+        tokens: int32 [n], or None without a tokenizer.
+        decoded_notes: number of notes that the tokens decode to.
     """
 
     name: str
@@ -49,48 +52,48 @@ class Song:
     notes: int
     seconds: float
     pitches: np.ndarray
-    score: Any = None
+    score: Score = None
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All songs of a folder, and what became of every file."""
+    """Songs of a folder, and the health table of its files."""
 
     songs: list[Song]
     health: list[HealthRow]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A task, or the reason why there is none, and whose it is."""
+class _TuneJob:
+    """One tune to read: its file, name and number, and its task or the reason why it has none."""
 
     file: Path
     name: str
     tune: int
-    task: Task | None
+    task: ReadTask | None
     error: str = ""
 
 
 def escape_name(name: str) -> str:
-    """A name that every terminal and JSON file can hold: undecodable bytes and control characters are escaped."""
+    """Escape undecodable bytes and control characters, so that terminals and JSON files can hold the name."""
     safe = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
 
 
 def music_files(source: Path) -> list[Path]:
-    """The music files of a folder and its subfolders in a stable order, or the one file given.
+    """List the music files of a folder and its subfolders in a stable order, or the one file given.
 
-    Hidden files and folders are passed over; links to folders are not followed; anything with a right ending is
+    Hidden files and folders are skipped, and links to folders are not followed. Every file with a known suffix is
     listed, readable or not.
 
     Raises:
-        DataError: nothing is there, or no file with a known ending.
+        DataError: the path does not exist, or holds no file with a known suffix.
     """
     known = ", ".join(MUSIC_SUFFIXES)
     if source.is_dir():
-        found = [p for p in _walk(source) if p.suffix.lower() in MUSIC_SUFFIXES]
+        found = [p for p in _visible_files(source) if p.suffix.lower() in MUSIC_SUFFIXES]
         if not found:
             raise DataError(f"{escape_name(str(source))}: no music in this folder; put {known} files there")
         return sorted(found, key=lambda p: p.relative_to(source).parts)
@@ -101,7 +104,7 @@ def music_files(source: Path) -> list[Path]:
     return [source]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _visible_files(folder: Path) -> Iterator[Path]:
     for at, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
         yield from (Path(at) / f for f in files if not f.startswith("."))
@@ -111,7 +114,7 @@ def read_music(
     source: Path,
     *,
     workers: int | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
     tokenizer: MusicTokenizer | None = None,
     keep_scores: bool = True,
@@ -120,33 +123,33 @@ def read_music(
     """Read all music of a folder, or one file, in child processes.
 
     Args:
-        source: a folder, searched with its subfolders, or one file.
-        workers: child processes; None or 0: one a core, at most eight.
+        source: folder, searched with its subfolders, or one file.
+        workers: child processes; None or 0: one for each core, at most eight.
         timeout: seconds that one file or tune may take.
         on_progress: called with (done, total) tunes.
-        tokenizer: tokenise in the children too.
+        tokenizer: tokenizer that the child processes apply, or None.
         keep_scores: return the scores.
-        need_songs: refuse a folder in which nothing is usable; False for a mere look.
+        need_songs: raise where no tune is usable; False returns the health table alone.
 
     Raises:
         DataError: no music file, none usable, or a provenance.json that cannot be understood.
     """
     files = music_files(source)
     root = source if source.is_dir() else source.parent
-    jobs = [job for file in files for job in _jobs(file, escape_name(file.relative_to(root).as_posix()))]
+    jobs = [job for file in files for job in _list_tunes(file, escape_name(file.relative_to(root).as_posix()))]
     todo = [(i, job.task) for i, job in enumerate(jobs) if job.task is not None]
-    setting = Setting(tokenizer.to_json() if tokenizer else None, keep_scores)
+    settings = WorkerSettings(tokenizer.to_json() if tokenizer else None, keep_scores)
     tasks = [task for _, task in todo]
     count = workers or min(8, os.cpu_count() or 1)
     on_done = (lambda n: on_progress(n, len(tasks))) if on_progress else None
-    outcomes = dict(zip((i for i, _ in todo), run_all(tasks, setting, count, timeout, on_done), strict=True))
+    outcomes = dict(zip((i for i, _ in todo), run_tasks(tasks, settings, count, timeout, on_done), strict=True))
     reading = Reading([], [])
-    origins = _Origins(root)
+    origins = _OriginFinder(root)
     for i, job in enumerate(jobs):
         found = outcomes.get(i) or [Outcome(error=job.error)]
         for n, outcome in enumerate(found, 1):
             tune = job.tune or (n if len(found) > 1 else 0)
-            _add(reading, job, tune, outcome, origins)
+            _add_tune(reading, job, tune, outcome, origins)
     if need_songs and not reading.songs:
         raise DataError(
             f"{escape_name(str(source))}: none of {len(files)} music files can be used: "
@@ -155,46 +158,48 @@ def read_music(
     return reading
 
 
-class _Origins:
-    """provenance.json of every folder from the root down to a file, read once."""
+class _OriginFinder:
+    """Looks files up in the provenance.json of each folder up to the root, which it reads once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.read: dict[Path, dict[str, Origin]] = {}
+        self.cached: dict[Path, dict[str, Origin]] = {}
 
-    def of(self, file: Path) -> Origin | None:
+    def find_origin(self, file: Path) -> Origin | None:
         for folder in file.parents:
-            if folder not in self.read:
-                self.read[folder] = read_provenance(folder)
-            if found := self.read[folder].get(escape_name(file.relative_to(folder).as_posix())):
+            if folder not in self.cached:
+                self.cached[folder] = read_provenance(folder)
+            if found := self.cached[folder].get(escape_name(file.relative_to(folder).as_posix())):
                 return found
             if folder == self.root:
                 break
         return None
 
 
-def _jobs(file: Path, name: str) -> list[_Job]:
+def _list_tunes(file: Path, name: str) -> list[_TuneJob]:
+    """List the tunes of a file, or one job with the reason why it cannot be read."""
     if not file.exists():
-        return [_Job(file, name, 0, None, "a link that leads nowhere")]
+        return [_TuneJob(file, name, 0, None, "a link that leads nowhere")]
     if not file.is_file():  # opening a pipe would wait for ever
-        return [_Job(file, name, 0, None, "not a regular file")]
+        return [_TuneJob(file, name, 0, None, "not a regular file")]
     is_abc = file.suffix.lower() in ABC_SUFFIXES
     limit = abc.MAX_ABC_BYTES if is_abc else midi.MAX_MIDI_BYTES
     try:
         size = file.stat().st_size
         if size > limit:
-            return [_Job(file, name, 0, None, f"{size >> 20} MB; at most {limit >> 20} MB are read")]
+            return [_TuneJob(file, name, 0, None, f"{size >> 20} MB; at most {limit >> 20} MB are read")]
         if not is_abc:
-            return [_Job(file, name, 0, Task(path=str(file.absolute())))]
+            return [_TuneJob(file, name, 0, ReadTask(path=str(file.absolute())))]
         tunes = abc.split_tunes(abc.decode_text(file.read_bytes()))
     except OSError as error:
-        return [_Job(file, name, 0, None, f"cannot be read: {error.strerror}")]
+        return [_TuneJob(file, name, 0, None, f"cannot be read: {error.strerror}")]
     if not tunes:
-        return [_Job(file, name, 0, None, "no tune: neither an X: nor a K: line")]
-    return [_Job(file, name, i if len(tunes) > 1 else 0, Task(tune=t)) for i, t in enumerate(tunes, 1)]
+        return [_TuneJob(file, name, 0, None, "no tune: neither an X: nor a K: line")]
+    return [_TuneJob(file, name, i if len(tunes) > 1 else 0, ReadTask(tune=t)) for i, t in enumerate(tunes, 1)]
 
 
-def _add(reading: Reading, job: _Job, tune: int, outcome: Outcome, origins: _Origins) -> None:
+def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, origins: _OriginFinder) -> None:
+    """Add one row to the health table and, unless the tune is skipped, one song."""
     if outcome.error:
         reading.health.append(HealthRow(job.name, tune, "skipped", escape_name(outcome.error)))
         return
@@ -212,7 +217,7 @@ def _add(reading: Reading, job: _Job, tune: int, outcome: Outcome, origins: _Ori
         )
     )
     name = f"{job.name}#{tune}" if tune else job.name
-    origin = origins.of(job.file) or Origin(name)
+    origin = origins.find_origin(job.file) or Origin(name)
     reading.songs.append(
         Song(
             name=name,

@@ -1,4 +1,4 @@
-"""The child process that parses unknown files: reads tasks on stdin, answers on stdout, prints nowhere."""
+"""Child process that parses unknown files: receives tasks on stdin, answers on stdout, and prints nothing."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ import numpy as np
 from musiclora.convert.errors import DataError
 
 if TYPE_CHECKING:
+    from symusic import Score
+
     from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
-MAX_MEMORY = 6 * 2**30
+MAX_MEMORY_BYTES = 6 * 2**30
 MAX_TOKENS = 500_000
 
 
 @dataclass(frozen=True)
-class Task:
-    """A MIDI file by path, or one ABC tune as text."""
+class ReadTask:
+    """MIDI file by path, or one ABC tune as text."""
 
     path: str = ""
     tune: str = ""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a worker needs to know before its first task.
+class WorkerSettings:
+    """Settings that a worker receives before its first task.
 
     Attributes:
-        tokenizer: tokenizer.json, or None to leave songs untokenised.
+        tokenizer: content of tokenizer.json, or None for no tokens.
         keep_scores: send scores back.
     """
 
@@ -43,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One tune as it comes back: either `error` says why it was skipped, or the rest is filled."""
+    """Result for one tune: the reason why it is skipped in `error`, or all other fields."""
 
     error: str = ""
     repairs: tuple[str, ...] = ()
@@ -56,11 +58,11 @@ class Outcome:
     pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
-    score: Any = None
+    score: Score | None = None
 
 
-def skyline_melody(score: Any) -> np.ndarray:
-    """The highest pitch at each onset of a one-track score, int16 [n]."""
+def skyline_melody(score: Score) -> np.ndarray:
+    """Return the highest pitch at each onset of a one-track score, int16 [n]."""
     notes = score.tracks[0].notes.numpy()
     order = np.lexsort((-notes["pitch"].astype(np.int16), notes["time"]))
     times = notes["time"][order]
@@ -69,7 +71,14 @@ def skyline_melody(score: Any) -> np.ndarray:
     return top
 
 
-def _examine(score: Any, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool) -> Outcome:
+def _examine_score(
+    score: Score, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool
+) -> Outcome:
+    """Repair, measure and tokenise one score.
+
+    Raises:
+        DataError: the score has no usable note, or is too long.
+    """
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.tokenizer import merge_tracks
 
@@ -100,8 +109,8 @@ def _examine(score: Any, repairs: tuple[str, ...], tokenizer: MusicTokenizer | N
     )
 
 
-def examine_file(task: Task, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
-    """Parse, repair and tokenise; never raises."""
+def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+    """Parse, repair and tokenise a file or tune; failures become outcomes with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
 
@@ -112,17 +121,17 @@ def examine_file(task: Task, tokenizer: MusicTokenizer | None, keep_scores: bool
         else:
             parsed = [Parsed(parse_tune(task.tune), ())]
     except Exception as error:  # third-party parsers raise nearly anything; this is the child that contains them
-        return [Outcome(error=_reason(error))]
+        return [Outcome(error=_describe_failure(error))]
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine(one.score, one.repairs, tokenizer, keep_scores))
+            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores))
         except Exception as error:
-            outcomes.append(Outcome(error=_reason(error)))
+            outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes
 
 
-def _reason(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     if isinstance(error, DataError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -131,17 +140,17 @@ def _reason(error: Exception) -> str:
 
 
 def send(stream: BinaryIO, item: object) -> None:
-    """Write one length-prefixed object."""
+    """Write one object, pickled and prefixed by its length."""
     data = pickle.dumps(item, protocol=5)
     stream.write(len(data).to_bytes(8, "big") + data)
     stream.flush()
 
 
 def receive(stream: BinaryIO) -> Any:
-    """Read one object.
+    """Read one object that `send` wrote.
 
     Raises:
-        EOFError: the other side has gone.
+        EOFError: the other process has ended.
     """
     head = stream.read(8)
     data = stream.read(int.from_bytes(head, "big")) if len(head) == 8 else b""
@@ -157,27 +166,27 @@ def _limit_memory() -> None:
         return
     if sys.platform == "linux":
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY:
-            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, hard))
+        if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, hard))
 
 
 def serve_tasks() -> None:
-    """Answer tasks until stdin ends."""
+    """Receive WorkerSettings, then answer tasks until stdin ends."""
     # symusic's ABC reader and the program it runs print on descriptors 1 and 2: answers need one of their own.
     answers = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     tasks = os.fdopen(os.dup(0), "rb")
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    setting: Setting = receive(tasks)
+    settings: WorkerSettings = receive(tasks)
     _limit_memory()
     from musiclora.symbolic.tokens.tokenizer import from_json
 
-    tokenizer = from_json(setting.tokenizer) if setting.tokenizer else None
+    tokenizer = from_json(settings.tokenizer) if settings.tokenizer else None
     send(answers, "ready")
     while True:
         try:
-            task: Task = receive(tasks)
+            task: ReadTask = receive(tasks)
         except EOFError:
             return
-        send(answers, examine_file(task, tokenizer, setting.keep_scores))
+        send(answers, examine_file(task, tokenizer, settings.keep_scores))

@@ -1,4 +1,4 @@
-"""A pool of child processes that outlives any file which crashes or hangs one of them."""
+"""Pool of child processes that survives files which crash or hang one of them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from musiclora.convert.errors import DataError
-from musiclora.symbolic.reading.worker import Outcome, Setting, Task, receive, send
+from musiclora.symbolic.reading.worker import Outcome, ReadTask, WorkerSettings, receive, send
 
-# The child takes its import path from us: beside a checkout, `-m` would find ./musiclora before the installed package.
-_START = (
+# The child gets the parent's import path: inside a checkout, `-m` would find ./musiclora before the installed package.
+_CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from musiclora.symbolic.reading.worker import serve_tasks; serve_tasks()"
 )
 _START_SECONDS = 120.0
 
 
-class _Worker:
-    """One child process; restarted by `answer` after it died."""
+class _Child:
+    """One child process, which `run_task` starts and restarts.
 
-    def __init__(self, setting: Setting, folder: str) -> None:
-        self.setting = setting
+    Attributes:
+        settings: settings sent to the process first.
+        folder: working folder of the process.
+        deadline: monotonic time after which the process is overdue.
+        process: the running process, or None.
+    """
+
+    def __init__(self, settings: WorkerSettings, folder: str) -> None:
+        self.settings = settings
         self.folder = folder
         self.deadline = float("inf")
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,40 +45,45 @@ class _Worker:
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
         self.deadline = time.monotonic() + _START_SECONDS
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            [sys.executable, "-c", _CHILD_CODE, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self.folder,  # abc2midi may write where it stands
+            cwd=self.folder,  # abc2midi may write into its working folder
             env={**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false"},
-            start_new_session=os.name == "posix",  # so that a hanging abc2midi dies with its worker
+            start_new_session=os.name == "posix",  # a hanging abc2midi is then killed with its parent
         )
         try:
-            self._talk(self.setting)
+            self._exchange(self.settings)
         except (EOFError, OSError) as error:
             self.process.kill()
             code = self.process.wait()
             raise DataError(f"the process that reads music files cannot start (exit code {code})") from error
 
-    def _talk(self, item: object) -> list[Outcome]:
+    def _exchange(self, item: object) -> list[Outcome]:
+        """Send an object and wait for the answer.
+
+        Raises:
+            EOFError: the process has ended.
+        """
         if self.process is None or self.process.stdin is None or self.process.stdout is None:
             raise EOFError
         send(self.process.stdin, item)  # type: ignore[arg-type]
         answer: list[Outcome] = receive(self.process.stdout)  # type: ignore[arg-type]
         return answer
 
-    def answer(self, task: Task, timeout: float) -> list[Outcome]:
-        """Outcome of a task; a death of the child is an outcome too, if it happens twice or by lateness."""
-        return self._attempt(task, timeout) or self._attempt(task, timeout) or [Outcome(error="crashed the reader")]
+    def run_task(self, task: ReadTask, timeout: float) -> list[Outcome]:
+        """Run a task; a timeout, or two crashes in succession, become an outcome with an error."""
+        return self._try_task(task, timeout) or self._try_task(task, timeout) or [Outcome(error="crashed the reader")]
 
-    def _attempt(self, task: Task, timeout: float) -> list[Outcome] | None:
-        """Outcome of a task, or None where the child died; the system may have killed it for a neighbour's sake."""
+    def _try_task(self, task: ReadTask, timeout: float) -> list[Outcome] | None:
+        """Run a task; return None where the child died, since the system may have killed it for want of memory."""
         if self.process is None:
             self.start()
         began = time.monotonic()
         self.deadline = began + timeout
         try:
-            return self._talk(task)
+            return self._exchange(task)
         except (EOFError, OSError):
             late = time.monotonic() - began >= timeout
             self.kill()
@@ -83,31 +95,32 @@ class _Worker:
         process, self.process = self.process, None
         if process is None:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            if os.name == "posix":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
+        _kill_group(process)
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
 
-    def expire(self) -> None:
-        """End an overdue child; the thread that waits for its answer then cleans up."""
+    def kill_overdue(self) -> None:
+        """Kill an overdue process; the thread that waits for its answer then cleans up."""
         process = self.process
         if process is not None and time.monotonic() > self.deadline:
-            with suppress(ProcessLookupError, PermissionError):
-                if os.name == "posix":
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
+            _kill_group(process)
 
 
-def run_all(
-    tasks: Sequence[Task],
-    setting: Setting,
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and, on POSIX, the programs that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def run_tasks(
+    tasks: Sequence[ReadTask],
+    settings: WorkerSettings,
     workers: int,
     timeout: float,
     on_done: Callable[[int], None] | None = None,
@@ -115,8 +128,8 @@ def run_all(
     """Run tasks in child processes.
 
     Args:
-        tasks: what to do; the outcomes come back in this order.
-        setting: what the workers know.
+        tasks: tasks in the order of the outcomes.
+        settings: settings of the workers.
         workers: number of processes, at least 1.
         timeout: seconds that one task may take.
         on_done: called with the number of tasks done, from the calling thread.
@@ -125,16 +138,16 @@ def run_all(
         DataError: a worker cannot start at all.
     """
     with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
-        children = [_Worker(setting, folder) for _ in range(max(1, min(workers, len(tasks))))]
+        children = [_Child(settings, folder) for _ in range(max(1, min(workers, len(tasks))))]
         waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, list[Outcome] | DataError]] = queue.SimpleQueue()
         for number in [*range(len(tasks)), *[None] * len(children)]:
             waiting.put(number)
 
-        def serve(child: _Worker) -> None:
+        def serve(child: _Child) -> None:
             while (number := waiting.get()) is not None:
                 try:
-                    done.put((number, child.answer(tasks[number], timeout)))
+                    done.put((number, child.run_task(tasks[number], timeout)))
                 except DataError as error:
                     done.put((number, error))
 
@@ -143,16 +156,16 @@ def run_all(
         def watch() -> None:
             while not stopped.wait(0.05):
                 for child in children:
-                    child.expire()
+                    child.kill_overdue()
 
         threads = [threading.Thread(target=serve, args=(c,), daemon=True) for c in children]
         threads.append(threading.Thread(target=watch, daemon=True))
         for thread in threads:
             thread.start()
         try:
-            return _collect(len(tasks), done, on_done)
+            return _collect_outcomes(len(tasks), done, on_done)
         finally:
-            while not waiting.empty():  # after an error or Ctrl-C: nothing more is begun
+            while not waiting.empty():  # after an error or Ctrl-C no further task starts
                 with suppress(queue.Empty):
                     waiting.get_nowait()
             for _ in children:
@@ -164,7 +177,7 @@ def run_all(
                 thread.join(timeout=5)
 
 
-def _collect(
+def _collect_outcomes(
     count: int,
     done: queue.SimpleQueue[tuple[int, list[Outcome] | DataError]],
     on_done: Callable[[int], None] | None,

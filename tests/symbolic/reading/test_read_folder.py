@@ -199,7 +199,7 @@ w.serve_tasks()
     # The clock leaps once the reader hangs, so that no machine is too slow for the other files.
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000 * hanging.exists())
     monkeypatch.setattr(workers, "time", clock)
-    monkeypatch.setattr(workers, "_START", spoiled)
+    monkeypatch.setattr(workers, "_CHILD_CODE", spoiled)
     reading = read_music(folder, workers=1, timeout=3000)
     assert {r.file: (r.status, r.why) for r in reading.health} == {
         "good.mid": ("kept", ""),
@@ -210,7 +210,7 @@ w.serve_tasks()
 
 
 def test_a_worker_that_cannot_start_is_one_clear_error(folder, monkeypatch):
-    monkeypatch.setattr(workers, "_START", "raise SystemExit(3)")
+    monkeypatch.setattr(workers, "_CHILD_CODE", "raise SystemExit(3)")
     with pytest.raises(DataError, match=r"cannot start \(exit code 3\)"):
         read_music(folder, workers=1)
 

@@ -1,4 +1,4 @@
-"""The way from noise to music: the times that training draws, and the Euler steps that generation takes."""
+"""Rectified-flow sampling: logit-normal training times and the Euler ODE solver."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from musiclora.errors import ConfigError
 
 
 class VelocityField(Protocol):
-    """The part of a FlowModel that sampling calls."""
+    """Velocity field of a FlowModel, which the solver integrates."""
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray: ...
 
 
 def draw_times(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Times of the flow, float64 [count], logit-normal: the sigmoid of a standard normal.
+    """Draw training times in (0, 1), float64 [count], logit-normal: the sigmoid of a standard normal.
 
     Source: Esser et al. 2024 (arXiv 2403.03206), section 3.1; DiffRhythm model/cfm.py.
     """
@@ -33,16 +33,16 @@ def sample(
     known: np.ndarray | None = None,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Latents that the flow leads to, by Euler's method on an even grid from 0 to 1.
+    """Integrate the flow from noise (time 0) to latents (time 1) by Euler's method on an even grid.
 
     Args:
-        model: its velocity is called at every grid point but the last.
-        prepared: what the model's prepare returned.
-        noise: float32 [B, T, C], where the way begins.
-        steps: grid points, at least 2: there are steps - 1 updates.
-        guidance: strength w of v = p + w (p - q).
-        known: float32 [B, T, C], latents that are given.
-        mask: bool [B, T], True where the result is taken; elsewhere known is.
+        model: velocity field, evaluated at every grid point but the last.
+        prepared: result of the model's `prepare`.
+        noise: float32 [B, T, C], the initial state.
+        steps: ODE grid points, at least 2 (steps - 1 updates).
+        guidance: strength w of classifier-free guidance, v = p + w (p - q) for conditional p and unconditional q.
+        known: float32 [B, T, C], given latents for inpainting.
+        mask: bool [B, T], True where latents are generated; elsewhere they are `known`.
 
     Returns:
         float32 [B, T, C].
@@ -50,7 +50,7 @@ def sample(
     Raises:
         ConfigError: fewer than two grid points, or one of known and mask without the other.
 
-    Source: DiffRhythm model/cfm.py: the known frames are put back after the last update only.
+    Source: DiffRhythm model/cfm.py, which restores the known frames after the last update only.
     """
     if steps < 2:
         raise ConfigError(f"{steps} steps: a way from noise to music has at least 2 grid points")

@@ -1,10 +1,10 @@
-"""File formats by suffix, and the names of output files."""
+"""Suffixes of music files, and names of generated files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-BASE_MARK = "-base"  # ends the names of what `generate --compare` writes with the base alone
+BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the base alone
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 ABC_SUFFIXES = (".abc",)
@@ -12,7 +12,7 @@ MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES
 
 
 def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:
-    """Where pieces go: `F.mid`, or `F-001.mid` and so on for several; the mark stands before the ending."""
+    """Name the output files: `F.mid`, or `F-001.mid` and so on for several; the mark stands before the suffix."""
     suffix = output.suffix or ".mid"
     numbers = [""] if count == 1 else [f"-{i:03d}" for i in range(1, count + 1)]
     return [output.with_name(f"{output.stem}{number}{mark}{suffix}") for number in numbers]

@@ -1,4 +1,4 @@
-"""How the next token is drawn: the numpy reference that the samplers of both backends equal, and its uniform draws."""
+"""Token sampling in numpy: the reference for the samplers of both backends, and their uniform draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from musiclora.backends.base import SamplingSpec
 
 
 def uniforms(seed: int, steps: int, batch: int, first: int = 0) -> np.ndarray:
-    """Uniform draws, one a token; row i belongs to piece first + i whatever the batch is.
+    """Draw uniform numbers, one for each token; column i belongs to piece first + i in every batch.
 
     Args:
         seed: 0 or more.
-        steps: tokens per piece; a longer request begins with the draws of a shorter one.
-        batch: pieces.
+        steps: tokens of each piece; a longer request begins with the draws of a shorter one.
+        batch: number of pieces.
         first: number of the first piece.
 
     Returns:
@@ -24,36 +24,36 @@ def uniforms(seed: int, steps: int, batch: int, first: int = 0) -> np.ndarray:
 
 
 def sample_token(logits: np.ndarray, u: float, spec: SamplingSpec, allowed: np.ndarray | None = None) -> int:
-    """Draw one token as `SamplingSpec` says, in float32.
+    """Draw one token by temperature, top-k and nucleus sampling, in float32.
 
     Args:
         logits: float32 [V].
         u: uniform draw in [0, 1).
-        spec: temperature, top-k and top-p; its eos_id and pad_id are not looked at here.
-        allowed: bool [V]; tokens that are not allowed lose all probability before anything else.
+        spec: temperature, top-k and top-p; eos_id and pad_id are not used.
+        allowed: bool [V]; other tokens get probability 0 before top-k and top-p.
 
     Raises:
-        ValueError: nothing is allowed, or a logit that counts is not a number.
+        ValueError: no token is allowed, or an allowed logit is not finite.
     """
-    order, mass = _ranked(logits, spec, allowed)
+    order, mass = _rank_tokens(logits, spec, allowed)
     if spec.temperature == 0:
         return int(order[0])
-    return int(order[_pick(mass, _kept(mass, spec), u)])
+    return int(order[_pick_index(mass, _count_kept(mass, spec), u)])
 
 
 def decision_margin(logits: np.ndarray, u: float, spec: SamplingSpec, allowed: np.ndarray | None = None) -> float:
-    """How far a draw is from going another way, in probability.
+    """Compute the smallest change of a probability that changes the drawn token.
 
-    Two computations whose probabilities differ by less than this agree on the token. It is the smallest of: the
-    distance of u from the ends of the drawn token's share, the distance of the drawn token's probability from its
-    neighbours in the order, and the distances that decide what top-k and top-p keep.
+    Two computations whose probabilities differ by less agree on the token. The margin is the minimum of three
+    distances: of u from the ends of the drawn token's interval, of the token's probability from its neighbours in the
+    order, and of the probabilities at the limits of top-k and top-p.
     """
-    _, mass = _ranked(logits, spec, allowed)
+    _, mass = _rank_tokens(logits, spec, allowed)
     if spec.temperature == 0:
         return float(mass[0] - mass[1]) if len(mass) > 1 else 1.0
-    kept = _kept(mass, spec)
+    kept = _count_kept(mass, spec)
     sums = np.cumsum(mass[:kept], dtype=np.float32)
-    index = _pick(mass, kept, u)
+    index = _pick_index(mass, kept, u)
     edges = np.concatenate([np.zeros(1, np.float32), sums / sums[-1]])
     distances = []
     if index > 0:
@@ -67,8 +67,8 @@ def decision_margin(logits: np.ndarray, u: float, spec: SamplingSpec, allowed: n
     return float(min(distances, default=1.0))
 
 
-def _ranked(logits: np.ndarray, spec: SamplingSpec, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids by falling scaled logit, ties to the lower id, and their probabilities in that order."""
+def _rank_tokens(logits: np.ndarray, spec: SamplingSpec, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sort token ids by descending scaled logit, ties to the lower id; return them with their probabilities."""
     scaled = np.asarray(logits, np.float32)
     if spec.temperature > 0:
         scaled = scaled / np.float32(spec.temperature)
@@ -82,14 +82,14 @@ def _ranked(logits: np.ndarray, spec: SamplingSpec, allowed: np.ndarray | None) 
     return order, weights / weights.sum(dtype=np.float32)
 
 
-def _kept(mass: np.ndarray, spec: SamplingSpec) -> int:
-    """How many tokens of the order top-k and top-p leave, at least one."""
+def _count_kept(mass: np.ndarray, spec: SamplingSpec) -> int:
+    """Count the sorted tokens that top-k and top-p keep, at least one."""
     limit = min(spec.top_k or len(mass), len(mass))
     before = np.cumsum(mass[:limit], dtype=np.float32) - mass[:limit]
     return max(1, int(np.count_nonzero(before < np.float32(spec.top_p)))) if spec.top_p < 1 else limit
 
 
-def _pick(mass: np.ndarray, kept: int, u: float) -> int:
-    """First index whose cumulative share exceeds u; a token of no probability is never taken."""
+def _pick_index(mass: np.ndarray, kept: int, u: float) -> int:
+    """Return the first index whose cumulative probability exceeds u; tokens of probability 0 are never drawn."""
     sums = np.cumsum(mass[:kept], dtype=np.float32)
     return min(int(np.searchsorted(sums, np.float32(u) * sums[-1], side="right")), kept - 1)

@@ -1,4 +1,4 @@
-"""The symbolic job behind `musiclora evaluate`: loss, perplexity and bits a note over a folder of music."""
+"""Symbolic part of `musiclora evaluate`: loss, perplexity and bits per note over a folder of music."""
 
 from __future__ import annotations
 
@@ -25,10 +25,21 @@ def evaluate_songs(
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Score every song of a folder; augmented copies are left out.
+    """Score every song of a folder, without augmented copies.
+
+    Args:
+        data_dir: folder of music, one file, or a token cache.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number; with adapters the base is scored too.
+        backend: `auto`, `mlx` or `torch`.
+        tokenizer: overrides the model's own.
+        max_seq_len: longest window in tokens; None is the model's context length.
+        allow_base_mismatch: accept an adapter of another base.
+        workers: child processes that read music; None: one for each core, at most eight.
+        reporter: shows progress.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the folder, the model or the adapters do not fit.
     """
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)

@@ -1,4 +1,4 @@
-"""The job behind `musiclora generate`: open the model, make pieces, write files."""
+"""Symbolic part of `musiclora generate`: loads the model, generates pieces, writes MIDI files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
 from musiclora.progress import Reporter
 from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
-from musiclora.symbolic.model import Opened, open_model
+from musiclora.symbolic.model import OpenedModel, open_model
 from musiclora.symbolic.reading.read_folder import read_music
 
 
@@ -53,14 +53,16 @@ class MidiFile:
 
 
 if TYPE_CHECKING:
+    from symusic import Score
+
     _: type[GeneratedFile] = MidiFile
 
 
 def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
-    """The command's part: options that were given, by parameter name."""
-    apart = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
-    request = GenerationRequest(**{name: value for name, value in options.items() if name not in apart})
-    return generate_songs(output, request, **apart, **common)
+    """Generate from options by parameter name, as `jobs.generate` passes them."""
+    outside = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
+    request = GenerationRequest(**{name: value for name, value in options.items() if name not in outside})
+    return generate_songs(output, request, **outside, **common)
 
 
 def generate_songs(
@@ -76,22 +78,22 @@ def generate_songs(
     allow_base_mismatch: bool = False,
     reporter: Reporter | None = None,
 ) -> GenerationResult:
-    """Generate pieces into MIDI files; nothing is written unless all of them succeed.
+    """Generate pieces and write them as MIDI files; none is written unless all succeed.
 
     Args:
         output: `F.mid` or `F`; several pieces become `F-001.mid` and so on, the base's versions `F-base.mid`.
-        request: what to make; its prompt is read from the file below.
+        request: settings; `prompt` below replaces its prompt.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
         tokenizer: overrides the model's own.
         prompt: MIDI or ABC file to continue.
-        compare: also make the base's version from the same seed.
-        allow_base_mismatch: use an adapter although its base differs.
-        reporter: told what happens.
+        compare: also generate the base's version from the same seed.
+        allow_base_mismatch: accept an adapter of another base.
+        reporter: shows progress.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the request, the model or the adapters do not fit.
     """
     output = complete_output(output, (".mid",), aliases=(".midi",))
     check_comparison(compare, adapters)
@@ -102,10 +104,10 @@ def generate_songs(
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
     kind = "adapted" if adapters else "base"
-    made = [("", kind, _make(opened, request, out, "generating"))]
+    made = [("", kind, _generate_with_progress(opened, request, out, "generating"))]
     if compare:
         opened.model.set_adapter(False)
-        made.append((BASE_MARK, "base", _make(opened, request, out, "generating with the base")))
+        made.append((BASE_MARK, "base", _generate_with_progress(opened, request, out, "generating with the base")))
     files = []
     for mark, kind, pieces in made:
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
@@ -114,13 +116,20 @@ def generate_songs(
     return GenerationResult(opened.backend, opened.base.name, files, opened.notes)
 
 
-def _read_prompt(path: Path) -> Any:
+def _read_prompt(path: Path) -> Score:
+    """Read the score to continue.
+
+    Raises:
+        DataError: the file holds several tunes.
+    """
     songs = read_music(path, workers=1).songs
     if len(songs) > 1:
         raise DataError(f"--prompt {path}: holds {len(songs)} tunes; give a file with one")
     return songs[0].score
 
 
-def _make(opened: Opened, request: GenerationRequest, out: Reporter, title: str) -> list[GeneratedPiece]:
+def _generate_with_progress(
+    opened: OpenedModel, request: GenerationRequest, out: Reporter, title: str
+) -> list[GeneratedPiece]:
     with out.task(title) as update:
         return generate_pieces(opened.model, opened.tokenizer, request, update)

@@ -1,14 +1,14 @@
-"""A base with its adapters, ready to generate or to be scored."""
+"""Loading of a symbolic base with its tokenizer and adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
-from musiclora.backends.base import FAMILIES
+from musiclora.backends.base import FAMILIES, TokenModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
@@ -18,19 +18,19 @@ from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, lo
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A loaded model.
+class OpenedModel:
+    """Loaded symbolic model.
 
     Attributes:
-        model: a TokenModel of the backend, the adapters injected as one.
-        base: where the weights came from.
-        tokenizer: the base's, or the one asked for.
-        backend: what computes.
-        adapters: what was injected.
-        notes: what the user should know.
+        model: model with the adapters combined and injected.
+        base: record of the base.
+        tokenizer: tokenizer of the model.
+        backend: name of the backend.
+        adapters: injected adapters.
+        notes: remarks for the user.
     """
 
-    model: Any
+    model: TokenModel
     base: BaseModel
     tokenizer: MusicTokenizer
     backend: str
@@ -46,39 +46,47 @@ def open_model(
     tokenizer: str | None = None,
     dtype: str = "float32",
     allow_base_mismatch: bool = False,
-) -> Opened:
+) -> OpenedModel:
     """Load a base and inject adapters given as `PATH` or `PATH:STRENGTH`.
 
+    Args:
+        model: base model, or None for the one that the adapters record.
+        adapters: adapters, which are combined into one.
+        backend: `auto`, `mlx` or `torch`.
+        tokenizer: overrides the model's own.
+        dtype: data type of the base's weights.
+        allow_base_mismatch: accept an adapter of another base.
+
     Raises:
-        ConfigError, ConvertError, DataError, BackendError: whatever does not fit, in one line.
+        ConfigError, ConvertError, DataError, BackendError: the parts do not fit together.
     """
     found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    codec = _tokenizer(base, found, tokenizer)
+    codec = _choose_tokenizer(base, found, tokenizer)
     name = choose(backend)
-    loaded = get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype)
+    loaded = cast(TokenModel, get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype))
     if found:
         spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
         loaded.inject_adapter(spec, state)
-    return Opened(loaded, base, codec, name, found, tuple(notes))
+    return OpenedModel(loaded, base, codec, name, found, tuple(notes))
 
 
-def _tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str | None) -> MusicTokenizer:
-    """The tokenizer asked for, else the one that the adapters were trained with, else the base's own."""
+def _choose_tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str | None) -> MusicTokenizer:
+    """Load the requested tokenizer, else the one that the adapters were trained with, else the base's own."""
     vocab_size = read_checkpoint(base.path).config.vocab_size
-    # Folders of other tools may hold a tokenizer.json of another kind; ours have a record.
-    beside = [a.path / TOKENIZER_FILE for a in adapters if a.record and (a.path / TOKENIZER_FILE).is_file()]
-    if wanted is not None or not beside:
+    # Folders by other tools may hold a tokenizer.json of another kind; folders by this package have a record.
+    saved = [a.path / TOKENIZER_FILE for a in adapters if a.record and (a.path / TOKENIZER_FILE).is_file()]
+    if wanted is not None or not saved:
         return find_tokenizer(base, vocab_size, wanted)
-    found = [find_tokenizer(base, vocab_size, str(path)) for path in beside]
+    found = [find_tokenizer(base, vocab_size, str(path)) for path in saved]
     if len({tokenizer.fingerprint for tokenizer in found}) > 1:
         raise ConfigError("the adapters were trained with different tokenizers; give --tokenizer")
     return found[0]
 
 
 def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
-    """The tokenizer of a base by the value of --model, or the one asked for."""
+    """Load the requested tokenizer, or the one of a base given as for `--model`."""
     if wanted is not None:
         return load_tokenizer(wanted)
     base = find_model(model)
@@ -86,10 +94,10 @@ def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
 
 
 def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> MusicTokenizer:
-    """The tokenizer asked for, else the one beside the model, else the one its vocabulary size implies.
+    """Load the requested tokenizer, else the one in the model's folder, else the one its vocabulary size implies.
 
     Raises:
-        DataError: none is known, or it has more tokens than the model.
+        DataError: no tokenizer is found, or it has more tokens than the model.
     """
     if wanted is None:
         return infer_tokenizer(base.path, vocab_size)

@@ -1,4 +1,4 @@
-"""From a folder of music and a symbolic base to what the training loop takes."""
+"""Symbolic part of `musiclora preprocess`: tokenises a folder of music into a token cache."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from musiclora.symbolic.model import tokenizer_for
 
 @dataclasses.dataclass(frozen=True)
 class TokensResult:
-    """What `preprocess` made of songs."""
+    """Token cache that `preprocess` wrote, and its pieces."""
 
     folder: Path
     pieces: PieceSet
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Build the object for `--json`."""
         from musiclora.symbolic.reading.health import health_json
 
         p = self.pieces
@@ -33,14 +33,14 @@ class TokensResult:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Format the counts and the health table as text."""
         from musiclora.symbolic.reading.health import health_line
 
         p = self.pieces
         return [f"{len(p.pieces)} pieces of {p.songs} songs in {self.folder}: {health_line(p.health)}"]
 
     def notes(self) -> list[str]:
-        """What the user should know."""
+        """List remarks for the user."""
         return []
 
 
@@ -55,7 +55,21 @@ def preprocess_songs(
     tokenizer: str | None = None,
     num_workers: int | None = None,
 ) -> TokensResult:
-    """Tokenise a folder of music into a token cache; no backend is needed and nothing is drawn."""
+    """Tokenise a folder of music into a token cache.
+
+    Args:
+        data_dir: folder of music, or one file.
+        output_dir: token cache; appears whole or not at all.
+        model: base whose tokenizer is used.
+        reporter: shows progress.
+        backend: not used, since nothing is computed; the audio family needs it.
+        seed: not used, since nothing is random; the audio family needs it.
+        tokenizer: overrides the model's own.
+        num_workers: child processes; None: one for each core, at most eight.
+
+    Raises:
+        DataError: the folder holds no usable song.
+    """
     chosen = tokenizer_for(model, tokenizer)
     with reporter.task("tokenising") as update:
         pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)

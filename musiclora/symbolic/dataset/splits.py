@@ -1,4 +1,4 @@
-"""Near-duplicate tunes, and a split by song and near-duplicate cluster that puts no music on both sides."""
+"""Near-duplicate search, and a train and validation split by clusters of songs, so that no music is on both sides."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from musiclora.convert.errors import ConfigError, DataError
 
-GRAM = 8
+GRAM_INTERVALS = 8
 
 
 class HasMelody(Protocol):
-    """What near_duplicates looks at: the melody as MIDI pitches, int [n]."""
+    """Object with a melody: MIDI pitches, int [n]."""
 
     @property
     def pitches(self) -> np.ndarray: ...
 
 
 class SplitPiece(HasMelody, Protocol):
-    """What split looks at beside the melody."""
+    """Piece as `split_pieces` needs it."""
 
     @property
     def name(self) -> str: ...
@@ -35,13 +35,13 @@ class SplitPiece(HasMelody, Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Which pieces to train on and which to hold out.
+    """Indices of training and validation pieces.
 
     Attributes:
-        train: indices of pieces to train on, copies included, rising.
-        val: indices of originals to validate on, rising.
-        dropped: indices of copies of held-out songs: they are used on neither side.
-        clusters: for every piece, the number of its cluster.
+        train: pieces to train on, copies included, ascending.
+        val: originals to validate on, ascending.
+        dropped: copies of held-out songs, which neither side uses.
+        clusters: number of each piece's cluster.
         notes: remarks for the user.
     """
 
@@ -53,24 +53,24 @@ class Split:
 
 
 def interval_grams(pitches: np.ndarray) -> np.ndarray:
-    """Hashes of all runs of 8 intervals, sorted and distinct, int64; unchanged by transposition.
+    """Hash all runs of 8 intervals: sorted, distinct, int64, invariant to transposition.
 
-    A tune of fewer than nine notes yields one hash of all its intervals.
+    A tune of fewer than nine notes has one hash of all its intervals.
     """
     melody = np.asarray(pitches, np.int64)
     intervals = melody[1:] - melody[:-1]
-    size = min(GRAM, len(intervals))
+    size = min(GRAM_INTERVALS, len(intervals))
     if size == 0:
         return np.zeros(0, np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(intervals, size)
-    # An odd multiplier makes a wrapping polynomial hash; the size keeps short tunes apart from runs of long ones.
+    # Wrapping polynomial hash with an odd multiplier; adding the size separates short tunes from runs of long ones.
     powers = np.array([pow(0x9E3779B97F4A7C15, k + 1, 2**63) for k in range(size)], np.int64)
     hashes: np.ndarray = np.unique((windows + 1000) @ powers + size)
     return hashes
 
 
-class _Classes:
-    """Union-find."""
+class _DisjointSets:
+    """Disjoint sets with union-find."""
 
     def __init__(self, size: int) -> None:
         self.parent = list(range(size))
@@ -91,24 +91,24 @@ def near_duplicates(
     against: Sequence[HasMelody | np.ndarray] | None = None,
     threshold: float = 0.3,
 ) -> list[tuple[int, int]]:
-    """Pairs of tunes that are nearly the same, whatever their key.
+    """Find pairs of near-duplicate tunes in any key.
 
-    Two tunes are near duplicates where they share more than `threshold` of the distinct 8-interval runs of the one
-    that has fewer. Five thousand tunes take about a second.
+    Two tunes are near duplicates if they share more than `threshold` of the distinct 8-interval runs of the tune that
+    has fewer. Five thousand tunes take about a second.
 
     Args:
         pieces: objects with `pitches`, or arrays of MIDI pitches in the order of the melody.
-        against: compare with these instead of with one another.
+        against: tunes to compare with, instead of one another.
         threshold: share in [0, 1).
 
     Returns:
-        (i, j): i an index of pieces; j one of against, or, without it, of pieces and larger than i. Tunes with the
-        very same runs are only linked in a chain, one to the next, so that copies do not fill memory; where all
-        matches of one tune are wanted, pass it as `pieces` with `against`.
+        (i, j): i indexes pieces. j indexes against; without it, j indexes pieces and is larger than i. Tunes with
+        identical runs are linked in a chain, each to the next, so that copies do not fill memory. For all matches of
+        one tune, pass it as `pieces` with `against`.
     """
-    grams = [interval_grams(_melody(p)) for p in pieces]
+    grams = [interval_grams(_pitches_of(p)) for p in pieces]
     if against is not None:
-        return _matches(grams, [interval_grams(_melody(p)) for p in against], threshold)
+        return _match_grams(grams, [interval_grams(_pitches_of(p)) for p in against], threshold)
     first: dict[bytes, int] = {}
     last: dict[bytes, int] = {}
     pairs = []
@@ -119,16 +119,17 @@ def near_duplicates(
         first.setdefault(key, i)
         last[key] = i
     distinct = sorted(first.values())
-    found = _matches([grams[i] for i in distinct], [grams[i] for i in distinct], threshold)
+    found = _match_grams([grams[i] for i in distinct], [grams[i] for i in distinct], threshold)
     pairs += [(distinct[i], distinct[j]) for i, j in found if i < j]
     return sorted(pairs)
 
 
-def _melody(piece: HasMelody | np.ndarray) -> np.ndarray:
+def _pitches_of(piece: HasMelody | np.ndarray) -> np.ndarray:
     return piece if isinstance(piece, np.ndarray) else piece.pitches
 
 
-def _matches(grams: list[np.ndarray], others: list[np.ndarray], threshold: float) -> list[tuple[int, int]]:
+def _match_grams(grams: list[np.ndarray], others: list[np.ndarray], threshold: float) -> list[tuple[int, int]]:
+    """Find pairs (i, j) of hash arrays that share more than `threshold` of the smaller one."""
     sizes = np.array([len(g) for g in others], np.int64)
     if not sizes.sum():
         return []
@@ -149,19 +150,19 @@ def _matches(grams: list[np.ndarray], others: list[np.ndarray], threshold: float
 
 
 def cluster_pieces(pieces: Sequence[SplitPiece], threshold: float = 0.3) -> list[int]:
-    """Cluster number of every piece: copies of one song and near duplicates share it."""
-    classes = _Classes(len(pieces))
+    """Number the cluster of each piece; copies of one song and near duplicates share a cluster."""
+    sets = _DisjointSets(len(pieces))
     first: dict[str, int] = {}
     for i, piece in enumerate(pieces):
-        classes.join(first.setdefault(piece.group, i), i)
+        sets.join(first.setdefault(piece.group, i), i)
     for i, j in near_duplicates(pieces, threshold=threshold):
-        classes.join(i, j)
+        sets.join(i, j)
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(classes.find(i), len(numbers)) for i in range(len(pieces))]
+    return [numbers.setdefault(sets.find(i), len(numbers)) for i in range(len(pieces))]
 
 
 def too_few(songs: int) -> DataError:
-    """The error for a folder that cannot be split."""
+    """Build the error for a folder that cannot be split."""
     if songs < 2:
         return DataError(
             f"{songs} song with notes: training needs at least 2 different songs, one of them to validate on; "
@@ -176,13 +177,13 @@ def too_few(songs: int) -> DataError:
 def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split:
     """Hold out about val_fraction of the songs, in whole clusters.
 
-    Copies made by augment follow their song; of a held-out song only the original is scored and no copy is trained
-    on. The choice depends on the seed and on the songs' names, not on their order.
+    Copies by augment follow their song. Of a held-out song the original is scored, and no copy is trained on. The
+    choice depends on the seed and on the songs' names, not on their order.
 
     Args:
-        pieces: the pieces of one data folder.
-        val_fraction: share of songs to hold out, in [0, 1); at least one song is, unless it is 0.
-        seed: key of the draw.
+        pieces: pieces of one data folder.
+        val_fraction: share of songs to hold out, in [0, 1); above 0, at least one song is held out.
+        seed: random seed.
 
     Raises:
         ConfigError: val_fraction is outside [0, 1).
@@ -200,7 +201,7 @@ def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -
     if len(songs) < 2:
         raise too_few(total)
     scorable = {c for piece, c in zip(pieces, number, strict=True) if piece.is_original}
-    held = _choose(songs, scorable, max(1, round(val_fraction * total)), seed)
+    held = _choose_clusters(songs, scorable, max(1, round(val_fraction * total)), seed)
     inside = [c in held for c in number]
     originals = [p.is_original for p in pieces]
     notes = []
@@ -215,8 +216,8 @@ def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -
     )
 
 
-def _choose(songs: dict[int, set[str]], scorable: set[int], wanted: int, seed: int) -> set[int]:
-    """Clusters to hold out: in random order, each that does not overshoot; at least one, never all."""
+def _choose_clusters(songs: dict[int, set[str]], scorable: set[int], wanted: int, seed: int) -> set[int]:
+    """Choose clusters to hold out in random order, each that fits the wanted count; at least one, never all."""
     by_name = sorted(songs, key=lambda c: min(songs[c]))
     able = [c for c in by_name if c in scorable]
     if not able:

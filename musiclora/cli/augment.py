@@ -11,11 +11,11 @@ from musiclora.cli.common import ManyCommand, ManyOption, json_option, note, pri
 
 
 @click.command(cls=ManyCommand)
-@click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of music; only read.")
-@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder of the copies.")
-@click.option("--transpose", cls=ManyOption, type=int, help="Semitones, such as -2 -1 1 2; 0 is always among them.")
-@click.option("--tempo", cls=ManyOption, type=float, help="Factors, such as 0.9 1.1; 1.0 is always among them.")
-@click.option("--num-workers", type=int, help="Processes that read the folder.")
+@click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of music; it is not changed.")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder for the copies.")
+@click.option("--transpose", cls=ManyOption, type=int, help="Semitones, such as -2 -1 1 2; 0 is always included.")
+@click.option("--tempo", cls=ManyOption, type=float, help="Tempo factors, such as 0.9 1.1; 1.0 is always included.")
+@click.option("--num-workers", type=int, help="Processes that read music.  [default: the processor's cores]")
 @json_option
 def augment(
     input_dir: Path,
@@ -25,7 +25,10 @@ def augment(
     num_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Write transposed and re-timed copies, tied to their songs: a held-out song's copies are never trained on."""
+    """Write transposed and re-timed copies of songs as MIDI files.
+
+    provenance.json records the song of each copy, so that training never uses copies of a held-out song.
+    """
     from musiclora.symbolic.reading.augment import augment_folder as run
     from musiclora.symbolic.reading.health import health_json, health_line
 

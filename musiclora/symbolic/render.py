@@ -1,4 +1,4 @@
-"""MIDI to sound: finds an engine and a soundfont, and renders in a child process with a time limit."""
+"""Rendering of MIDI to sound: finds a synthesiser and a soundfont, and runs them in a child process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
 
-MAX_SECONDS = 15 * 60.0
-TIME_LIMIT = 180.0
+if TYPE_CHECKING:
+    from symusic import Score
+
+MAX_SOUND_SECONDS = 15 * 60.0
+TIME_LIMIT_SECONDS = 180.0
 SOUNDFONT_VARIABLE = "MUSICLORA_SOUNDFONT"
 _FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -35,10 +38,10 @@ _INSTALL = "pip install 'musiclora[audio]'"
 
 
 def find_soundfont(option: Path | None = None) -> Path:
-    """The soundfont to play with: the option, $MUSICLORA_SOUNDFONT, system folders, the pretty_midi wheel.
+    """Find a soundfont: the option, $MUSICLORA_SOUNDFONT, system folders, or the pretty_midi wheel.
 
     Raises:
-        DataError: the file named does not exist, or none is found; with what to install.
+        DataError: the named file does not exist, or none is found; the text names what to install.
     """
     for where, name in (("--soundfont", option), (SOUNDFONT_VARIABLE, os.environ.get(SOUNDFONT_VARIABLE))):
         if name:
@@ -46,14 +49,14 @@ def find_soundfont(option: Path | None = None) -> Path:
             if not path.is_file():
                 raise DataError(f"{where} {name}: there is no such file; give a .sf2 soundfont")
             return path
-    for path in _candidates():
+    for path in _installed_soundfonts():
         return path
     raise DataError(
         f"no soundfont found: {_INSTALL} brings one, or name a .sf2 file with --soundfont or {SOUNDFONT_VARIABLE}"
     )
 
 
-def _candidates() -> Iterator[Path]:
+def _installed_soundfonts() -> Iterator[Path]:
     for folder in (Path(name).expanduser() for name in _FOLDERS):
         if folder.is_dir():
             found = sorted(folder.glob("*.sf2"))
@@ -66,10 +69,10 @@ def _candidates() -> Iterator[Path]:
 
 
 def find_engine() -> str:
-    """`midirenderer` where its wheel is installed, else `fluidsynth` where the program is.
+    """Return `midirenderer` if its wheel is installed, else `fluidsynth` if the program is.
 
     Raises:
-        DataError: neither; with what to install.
+        DataError: neither is installed; the text names what to install.
     """
     if importlib.util.find_spec("midirenderer"):
         return "midirenderer"
@@ -79,7 +82,7 @@ def find_engine() -> str:
 
 
 def render_file(source: Path, out: Path, soundfont: Path | None = None) -> None:
-    """Render a MIDI or ABC file to sound or to a piano roll, by the ending of out.
+    """Render a MIDI or ABC file to sound or to a piano roll, by the suffix of out.
 
     Raises:
         ConfigError: out ends neither in .wav nor in .png.
@@ -96,30 +99,34 @@ def render_file(source: Path, out: Path, soundfont: Path | None = None) -> None:
     render_pianoroll(read_score(source), out, source.name)
 
 
-def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT) -> None:
+def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT_SECONDS) -> None:
     """Render a MIDI file to a WAV file, 44.1 kHz, stereo, 16 bit, peak at -1 dB.
 
-    Silences over three seconds are shortened and what lies beyond 15 minutes is left out.
+    Silences over three seconds are shortened, and the sound ends after 15 minutes.
 
     Args:
-        midi: file to play.
-        out: WAV file; appears whole or not at all.
-        soundfont: overrides the search, see `find_soundfont`.
+        midi: MIDI or ABC file.
+        out: WAV file, which appears whole or not at all.
+        soundfont: .sf2 file; None searches, see `find_soundfont`.
         time_limit: seconds after which the synthesiser is stopped.
 
     Raises:
-        DataError: no engine, no soundfont, or a file that cannot be played.
+        DataError: no synthesiser or soundfont is found, or the file cannot be played.
     """
     engine, font = find_engine(), find_soundfont(soundfont)
-    settings = {"soundfont": str(font.resolve()), "engine": engine, "max_seconds": MAX_SECONDS}
+    settings: dict[str, str | float] = {
+        "soundfont": str(font.resolve()),
+        "engine": engine,
+        "max_seconds": MAX_SOUND_SECONDS,
+    }
     atomic_write(out, _run_child(midi, settings, "wav", time_limit))
 
 
-def read_score(source: Path, time_limit: float = TIME_LIMIT) -> Any:
-    """Read a MIDI or ABC file through a child process.
+def read_score(source: Path, time_limit: float = TIME_LIMIT_SECONDS) -> Score:
+    """Read and repair a MIDI or ABC file in a child process.
 
     Returns:
-        symusic Score in ticks, with odd values put right.
+        score in ticks.
 
     Raises:
         DataError: the file cannot be read, or holds no notes.
@@ -129,14 +136,18 @@ def read_score(source: Path, time_limit: float = TIME_LIMIT) -> Any:
     return Score.from_midi(_run_child(source, {}, "midi", time_limit))
 
 
-def _run_child(source: Path, settings: dict[str, Any], wanted: str, time_limit: float) -> bytes:
-    """Run one job on a file and return what it wrote: a `wav`, or clean `midi`."""
+def _run_child(source: Path, settings: Mapping[str, object], wanted: str, time_limit: float) -> bytes:
+    """Run one job of `render_worker` on a file and return its output: a `wav` file, or a repaired `midi` file.
+
+    Raises:
+        DataError: the file is missing, or the child process fails or exceeds the time limit.
+    """
     if not source.is_file():
         raise DataError(f"{source}: there is no such file")
     with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
         target, job = Path(folder) / "out", Path(folder) / "job.json"
-        job.write_text(json.dumps(settings | {"source": str(source.resolve()), wanted: str(target)}), encoding="utf-8")
-        # -P: the working folder must not shadow the package
+        job.write_text(json.dumps({**settings, "source": str(source.resolve()), wanted: str(target)}), encoding="utf-8")
+        # -P keeps the working folder off the import path, where it could shadow the package
         command = [sys.executable, "-P", "-m", "musiclora.symbolic.render_worker", str(job)]
         try:
             done = subprocess.run(

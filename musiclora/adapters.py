@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.backends.base import Model
 from musiclora.convert.adapters.adapter import make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.peft import read_peft
@@ -177,3 +178,26 @@ def base_of(model: str | None, adapters: Sequence[Adapter]) -> BaseModel:
     if len(names) > 1:
         raise ConfigError(f"the adapters were trained on different bases ({', '.join(names)}); give --model")
     return find_model(names[0])
+
+
+def find_base_and_adapters(
+    model: str | None, adapters: Sequence[str], allow_mismatch: bool = False
+) -> tuple[BaseModel, tuple[Adapter, ...], list[str]]:
+    """Read adapters given as `PATH` or `PATH:STRENGTH`, find their base and compare it with the recorded one.
+
+    Returns:
+        base, adapters, and notes for the user.
+
+    Raises:
+        ConfigError: an adapter or the base cannot be found.
+        ConvertError: an adapter cannot be read, or was trained on another base and allow_mismatch is off.
+    """
+    found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
+    base = base_of(model, found)
+    return base, found, [note for adapter in found for note in check_base(adapter, base, allow_mismatch)]
+
+
+def inject_adapters(model: Model, adapters: Sequence[Adapter]) -> None:
+    """Combine adapters and inject them; without adapters the model stays as it is."""
+    if adapters:
+        model.inject_adapter(*combine_adapters([(a.spec, a.state, a.strength) for a in adapters]))

@@ -44,9 +44,11 @@ def sample_token(logits: np.ndarray, u: float, spec: SamplingSpec, allowed: np.n
 def decision_margin(logits: np.ndarray, u: float, spec: SamplingSpec, allowed: np.ndarray | None = None) -> float:
     """Compute the smallest change of a probability that changes the drawn token.
 
-    Two computations whose probabilities differ by less agree on the token. The margin is the minimum of three
-    distances: of u from the ends of the drawn token's interval, of the token's probability from its neighbours in the
-    order, and of the probabilities at the limits of top-k and top-p.
+    Two computations whose probabilities differ by less agree on the token. The margin is the least of three distances:
+
+    * from u to the ends of the drawn token's interval;
+    * from the token's probability to those of its neighbours in the order;
+    * from the probabilities at the limits of top-k and top-p to the other side.
     """
     _, mass = _rank_tokens(logits, spec, allowed)
     if spec.temperature == 0:

@@ -1,4 +1,4 @@
-"""The way from noise to latents: Euler's method on the original's grid."""
+"""Rectified-flow sampling: Euler's method on the grid of DiffRhythm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from musiclora.flow import sample
 
 
 class Field:
-    """A velocity given as a function of state and time."""
+    """Velocity field given as a function of state and time."""
 
     def __init__(self, function):
         self.function, self.times, self.guidance = function, [], []

@@ -1,4 +1,4 @@
-"""The numpy sampler against hand-worked cases and against frequencies."""
+"""The numpy sampler against cases computed by hand and against frequencies."""
 
 from __future__ import annotations
 

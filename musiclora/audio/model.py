@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
+from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
 from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import is_latents, read_latents
 from musiclora.audio.style import STYLE_SUFFIXES as STYLE_SUFFIXES
@@ -172,15 +172,11 @@ def open_flow(
     Raises:
         ConfigError, ConvertError, DataError, BackendError: whatever does not fit, in one line.
     """
-    found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
-    base = base_of(model, found)
-    notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    base, found, notes = find_base_and_adapters(model, adapters, allow_base_mismatch)
     where = codec_folder(base, vae) if with_codec else None
     name = choose(backend)
     loaded: Any = get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype)
-    if found:
-        spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
-        loaded.inject_adapter(spec, state)
+    inject_adapters(loaded, found)
     codec = None
     if where is not None:
         notes += _check_codec(found, codec_fingerprint(where), allow_base_mismatch)

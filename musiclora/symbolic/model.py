@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from musiclora.adapters import Adapter, base_of, check_base, combine_adapters, find_adapter, parse_adapter
+from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
 from musiclora.backends.base import FAMILIES, TokenModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.models.gpt2 import read_checkpoint
@@ -60,15 +60,11 @@ def open_model(
     Raises:
         ConfigError, ConvertError, DataError, BackendError: the parts do not fit together.
     """
-    found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
-    base = base_of(model, found)
-    notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    base, found, notes = find_base_and_adapters(model, adapters, allow_base_mismatch)
     codec = _choose_tokenizer(base, found, tokenizer)
     name = choose(backend)
     loaded = cast(TokenModel, get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype))
-    if found:
-        spec, state = combine_adapters([(a.spec, a.state, a.strength) for a in found])
-        loaded.inject_adapter(spec, state)
+    inject_adapters(loaded, found)
     return OpenedModel(loaded, base, codec, name, found, tuple(notes))
 
 

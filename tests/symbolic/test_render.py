@@ -1,4 +1,4 @@
-"""Sound has the notes' pitches, pictures have the notes, and no file hangs or crashes the caller."""
+"""Rendering: pitches in the sound, notes in the piano roll, and isolation from files that crash or hang."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_wave(path: Path) -> np.ndarray:
 
 
 def loudest_pitch(audio: np.ndarray) -> float:
-    """MIDI pitch of the strongest frequency."""
+    """Return the MIDI pitch of the strongest frequency."""
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 1 << 17))
     return 69 + 12 * math.log2(spectrum.argmax() * 44100 / (1 << 17) / 440)
 
@@ -58,7 +58,7 @@ def test_render_audio_plays_the_pitches_of_the_notes(tmp_path, monkeypatch, engi
     chord_song().dump_midi(tmp_path / "in.mid")
     render_audio(tmp_path / "in.mid", tmp_path / "out.wav")
     audio = read_wave(tmp_path / "out.wav")
-    assert 3.5 < len(audio) / 44100 < 8  # two seconds of notes and the tail
+    assert 3.5 < len(audio) / 44100 < 8  # two seconds of notes, then they fade
     assert np.abs(audio).max() == pytest.approx(0.89, abs=0.01)
     for i, pitch in enumerate(PITCHES):
         part = audio[int((i * 0.5 + 0.1) * 44100) : int((i * 0.5 + 0.45) * 44100), 0]

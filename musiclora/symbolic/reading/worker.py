@@ -74,7 +74,7 @@ def skyline_melody(score: Score) -> np.ndarray:
 def _examine_score(
     score: Score, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool
 ) -> Outcome:
-    """Repair, measure and tokenise one score.
+    """Repair, measure and encode one score.
 
     Raises:
         DataError: the score has no usable note, or is too long.
@@ -110,7 +110,7 @@ def _examine_score(
 
 
 def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
-    """Parse, repair and tokenise a file or tune; failures become outcomes with an error."""
+    """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
 

@@ -54,13 +54,13 @@ class _Child:
             start_new_session=os.name == "posix",  # a hanging abc2midi is then killed with its parent
         )
         try:
-            self._exchange(self.settings)
+            self._exchange_items(self.settings)
         except (EOFError, OSError) as error:
             self.process.kill()
             code = self.process.wait()
             raise DataError(f"the process that reads music files cannot start (exit code {code})") from error
 
-    def _exchange(self, item: object) -> list[Outcome]:
+    def _exchange_items(self, item: object) -> list[Outcome]:
         """Send an object and wait for the answer.
 
         Raises:
@@ -83,7 +83,7 @@ class _Child:
         began = time.monotonic()
         self.deadline = began + timeout
         try:
-            return self._exchange(task)
+            return self._exchange_items(task)
         except (EOFError, OSError):
             late = time.monotonic() - began >= timeout
             self.kill()

@@ -1,4 +1,4 @@
-"""Packing and batches: every token once, nothing cut that fits, nothing seen across pieces, little padding."""
+"""Packing and batches: each token is a target once, segments stay separate, and padding stays low."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ BOS, EOS, PAD = 1, 2, 0
 
 
 def pieces_of(lengths):
-    """Pieces whose every token is different from all others, so that a target tells where it came from."""
+    """Build pieces with distinct tokens, so that each target identifies its place."""
     found, start = [], 3
     for i, n in enumerate(lengths):
         found.append(Piece(f"p{i}", f"p{i}", np.arange(start, start + n, dtype=np.int32), n))
@@ -41,7 +41,7 @@ def test_every_token_is_a_target_exactly_once_an_epoch(lengths, limit, batch_siz
     seen = Counter(int(t) for b in plan.batches(epoch) for t in b["tokens"][b["loss_mask"]])
     ends = seen.pop(EOS, 0)
     assert ends == (len(lengths) if wrapped else 0)
-    unscored = 0 if wrapped else len(lengths)  # without BOS nothing predicts the first token
+    unscored = 0 if wrapped else len(lengths)  # without BOS the first token has no context
     assert len(seen) == sum(lengths) - unscored
     assert set(seen.values()) <= {1}
     assert plan.tokens_per_epoch == sum(seen.values()) + ends

@@ -1,4 +1,4 @@
-"""Near duplicates and splits: no music on both sides, originals only in validation."""
+"""Near duplicates and splits: no music on both sides, and validation on originals only."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Pieces: same seed same music, prompts kept, endings on bar lines, adapters combined, both backends alike."""
+"""Generation: seeds, prompts, endings on bar lines, combined adapters, and parity of both backends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
 
 class NumpyModel:
-    """A token model whose logits are random numbers keyed by the last two tokens of the context.
+    """Token model with random logits keyed by the last two tokens of the context.
 
     Attributes:
         contexts: the prompts it was shown.
@@ -86,7 +86,7 @@ def tune(bars: int = 4, program: int = 0) -> Score:
 
 
 def melody(score: Score) -> list[tuple[float, int]]:
-    """Onset in quarters and pitch of every note."""
+    """List onset in quarters and pitch of each note."""
     return sorted((n.time / score.ticks_per_quarter, n.pitch) for t in score.tracks for n in t.notes)
 
 
@@ -119,8 +119,8 @@ def test_pieces_end_on_a_bar_line(tokenizer):
         assert not piece.ended
         onsets = [n.time for t in piece.score.tracks for n in t.notes]
         ends = [n.time + n.duration for t in piece.score.tracks for n in t.notes]
-        assert max(onsets) < bars * bar  # nothing of the bar that was begun last
-        assert max(ends) <= -(-(max(onsets) + 1) // bar) * bar  # nothing sounds over the line
+        assert max(onsets) < bars * bar  # no note of the unfinished last bar
+        assert max(ends) <= -(-(max(onsets) + 1) // bar) * bar  # no note crosses the final bar line
 
 
 def test_piece_that_the_model_ends_keeps_its_last_bar(tokenizer):
@@ -184,7 +184,7 @@ def test_long_piece_goes_on_from_its_last_bars(tokenizer):
     for piece in pieces:
         assert len(piece.ids) == 300
         state = info.start
-        for token in piece.ids:  # the grammar holds across the seams
+        for token in piece.ids:  # the grammar holds where a new context begins
             state = int(info.transitions[state, info.classes[token]])
             assert state >= 0
     later = [c for c in model.contexts if len(c) > 1]
@@ -192,8 +192,8 @@ def test_long_piece_goes_on_from_its_last_bars(tokenizer):
     for context in later:
         assert context[0] == tokenizer.bos_id
         assert tokenizer.bos_id not in context[1:]
-        assert len(context) <= 33  # half of what the model holds
-        # the context is cut out of a piece right at a bar line
+        assert len(context) <= 33  # half of the context length
+        # the context begins on a bar line of the piece
         joined = [p.ids for p in pieces]
         place = next(
             (ids, i) for ids in joined for i in range(len(ids)) if ids[i : i + len(context) - 1] == context[1:]
@@ -330,7 +330,7 @@ def test_adapters_of_different_shapes_are_refused():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small model whose weights are large enough for music that differs by seed, and an adapter beside it."""
+    """Write a small model, with weights large enough for music that differs by seed, and an adapter."""
     os.environ.setdefault("MUSICLORA_COMPILE", "off")
     tokenizer = own_tokenizer()
     config = Gpt2Config(vocab_size=tokenizer.vocab_size, n_positions=96, n_embd=32, n_layer=2, n_head=2, n_inner=64)
@@ -344,7 +344,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(folder):
-    """The same model on both backends."""
+    """Load the same model on both backends."""
     for name in registry.BACKENDS:
         if reason := registry.why_not(name):
             (pytest.fail if name in REQUIRED else pytest.skip)(f"{name}: {reason}")
@@ -391,7 +391,7 @@ def test_generate_command_writes_numbered_pieces_of_base_and_adapted(folder, tmp
         ["generate", "--output", str(tmp_path / "B.mid"), "--model", str(folder / "toy"), *options[:6]],
     )
     assert alone.exit_code == 0, alone.stderr
-    # As many pieces at once: products of other shapes are summed in another order.
+    # The same batch size on both sides, since products of other shapes are summed in another order.
     assert (tmp_path / "B-001.mid").read_bytes() == (output.parent / "F-001-base.mid").read_bytes()
     assert (tmp_path / "B-001.mid").read_bytes() != (output.parent / "F-001.mid").read_bytes()
 

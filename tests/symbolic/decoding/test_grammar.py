@@ -1,4 +1,4 @@
-"""Automata over MidiTok vocabularies: whatever they let through decodes, and what MidiTok writes is let through."""
+"""Grammars of MidiTok vocabularies: they accept what MidiTok writes, and what they accept decodes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TOKENIZERS = {
 
 
 def tune(bars: int = 8, seed: int = 0) -> Score:
-    """A monophonic piece of quavers with some rests, 4/4."""
+    """Build a monophonic piece of quavers with some rests, in 4/4."""
     rng = np.random.default_rng(seed)
     score = Score(480)
     track = Track(program=0)
@@ -95,7 +95,7 @@ def info(tokenizer) -> GrammarInfo:
 
 
 def walk(info: GrammarInfo, seed: int, steps: int, end: bool = False) -> list[int]:
-    """Uniformly random allowed tokens without EOS, to the next place where a piece may be cut."""
+    """Draw allowed tokens uniformly without EOS, up to the next place where a piece may be cut."""
     rng = np.random.default_rng(seed)
     state, ids = info.start, []
     while len(ids) < steps or not info.whole[state]:

@@ -1,4 +1,4 @@
-"""Where the notes of ABC tunes fall: bars on bar lines, chords together, no accompaniment."""
+"""ABC notation: bars on bar lines, simultaneous chords, and no accompaniment."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Augmented copies, what ties them to their song, transpositions in memory, and the token cache."""
+"""Augmented copies and their provenance, transpositions of pieces, and the token cache."""
 
 import json
 import shutil
@@ -118,7 +118,7 @@ def test_copies_follow_their_song_in_a_split(augmented):
 def test_copies_that_a_tokenizer_cannot_tell_apart_are_counted_once(augmented):
     out = augmented[1]
     assert len(load_pieces(out, PUBLIC, workers=1).pieces) == 34
-    blind = load_pieces(out, OWN, workers=1)  # no tempo tokens: x0.90 has the very tokens of x1.00
+    blind = load_pieces(out, OWN, workers=1)  # without tempo tokens x0.90 and x1.00 have the same tokens
     assert all("x0.90" not in p.name for p in blind.pieces if "__t0__" in p.name)
     assert len(blind.pieces) == len({p.tokens.tobytes() for p in blind.pieces}) <= 17
     assert len(blind.health) == 34

@@ -1,4 +1,4 @@
-"""Reading folders: nothing crashes or hangs, everything is accounted for, and what is kept is sound."""
+"""Reading folders: no crash or hang, a health row for every file, and valid songs."""
 
 import csv
 import json
@@ -196,7 +196,7 @@ def run(task, *rest):
 w.examine_file = run
 w.serve_tasks()
 """
-    # The clock leaps once the reader hangs, so that no machine is too slow for the other files.
+    # The clock jumps once the reader hangs, so that a slow machine does not exceed the timeout on other files.
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000 * hanging.exists())
     monkeypatch.setattr(workers, "time", clock)
     monkeypatch.setattr(workers, "_CHILD_CODE", spoiled)

@@ -1,4 +1,4 @@
-"""Tokenizers: exact round trips, counts that agree with decoding, and the right one for a checkpoint."""
+"""Tokenizers: exact round trips, counts that agree with decoding, and the choice for a checkpoint."""
 
 import json
 import pickle
@@ -97,7 +97,7 @@ def test_encode_merges_tracks_and_leaves_drums_and_extremes_out(tokenizer):
     assert sorted(p for _, _, p in rows(tokenizer.decode(tokenizer.encode(score)))) == [40, 72, 74]
     merged = merge_tracks(score)
     assert (merged.kept, merged.drums, merged.outside, merged.doubled) == (3, 1, 1, 1)
-    assert len(score.tracks) == 3  # the input is left alone
+    assert len(score.tracks) == 3  # the input is not changed
 
 
 @BOTH

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress, TaskID
 
-    from musiclora.convert.files.fingerprint import Tensors
+    from musiclora.convert.files.safetensors_file import Tensors
 
 OnProgress = Callable[[int, int], None]  # called with (units done, units in total)
 

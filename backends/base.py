@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,18 +11,26 @@ import numpy as np
 
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import ConfigError
-
-Arrays = Mapping[str, np.ndarray]
+from musiclora.convert.files.safetensors_file import Arrays as Arrays
 
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of model: its name, and the LoRA settings that are its defaults."""
+    """One kind of model: its architectures, and the default settings of its LoRA training.
+
+    Attributes:
+        name: key in `FAMILIES`.
+        lora: settings of the adapter.
+        learning_rate: of AdamW.
+        patience: evaluations without improvement before training stops.
+        architectures: `model_type` values of config.json; the first stands for a checkpoint that names none.
+    """
 
     name: str
     lora: LoraSpec
     learning_rate: float
     patience: int
+    architectures: tuple[str, ...]
 
 
 # Attention, the embeddings of time, start and duration, and the output: 70 modules, 72 with the duration embedding.
@@ -38,8 +46,8 @@ AUDIO_TARGETS = (
 )
 
 FAMILIES: dict[str, Family] = {
-    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10),
-    "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200),
+    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10, ("gpt2",)),
+    "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200, ("diffrhythm",)),
 }
 
 

@@ -3,17 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from musiclora.backends.base import Arrays
 from musiclora.convert.errors import DataError, join_problems
-from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
+STYLE = "style"  # of a batch, and of a trained style vector
+UNGUIDED = 1e-5  # guidance below this computes the conditional velocity alone, as DiffRhythm does
 
 
-def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: DiffRhythmConfig) -> list[str]:
+class FlowSizes(Protocol):
+    """Sizes of a flow model, as its configuration states them.
+
+    Attributes:
+        mel_dim: latent channels.
+        text_num_embeds: largest text id.
+        max_frames: longest row.
+        duration_embedding: `duration` is a condition.
+        style_width: length of a style vector.
+    """
+
+    @property
+    def mel_dim(self) -> int: ...
+    @property
+    def text_num_embeds(self) -> int: ...
+    @property
+    def max_frames(self) -> int: ...
+    @property
+    def duration_embedding(self) -> bool: ...
+    @property
+    def style_width(self) -> int: ...
+
+
+def check_style(style: np.ndarray, config: FlowSizes) -> np.ndarray:
+    """Copy a style vector, float32 [style width].
+
+    Raises:
+        DataError: another shape, or values that are not finite.
+    """
+    value, width = np.array(style, np.float32), config.style_width
+    if value.shape != (width,) or not np.isfinite(value).all():
+        raise DataError(f"a style vector has {width} finite values; this one has shape {list(value.shape)}")
+    return value
+
+
+def latents_and_times(x: np.ndarray, time: float | np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Copy noisy latents [B, T, C] and their times [B], float32; a scalar time is that of every row.
+
+    Raises:
+        DataError: x does not have the shape of the prepared conditioning.
+    """
+    latents = np.array(x, np.float32)
+    if latents.shape != shape:
+        raise DataError(f"x has shape {list(latents.shape)}; this conditioning was prepared for {list(shape)}")
+    return latents, np.array(np.broadcast_to(np.asarray(time, np.float32), (len(latents),)))
+
+
+def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: FlowSizes) -> list[str]:
     """What is missing, mis-shaped or out of range."""
     problems = [f"{key} is missing" for key in needed if key not in batch]
     problems += [
@@ -28,14 +77,12 @@ def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: DiffRhyth
     return problems
 
 
-def _conditions(
-    batch: Arrays, rows: int, length: int, config: DiffRhythmConfig
-) -> tuple[dict[str, tuple[int, ...]], Shapes]:
+def _conditions(batch: Arrays, rows: int, length: int, config: FlowSizes) -> tuple[dict[str, tuple[int, ...]], Shapes]:
     """Shapes of the conditions that must be there, and of those that may."""
     needed: dict[str, tuple[int, ...]] = {"start_time": (rows,)}
     if config.duration_embedding:
         needed["duration"] = (rows,)
-    style = (rows, CONDITION)
+    style = (rows, config.style_width)
     optional = {
         "cond": (rows, length, config.mel_dim),
         "text": (rows, length),
@@ -45,7 +92,7 @@ def _conditions(
     return needed, optional
 
 
-def check(batch: Arrays, config: DiffRhythmConfig) -> None:
+def check(batch: Arrays, config: FlowSizes) -> None:
     """Compare a flow batch with the model.
 
     Raises:
@@ -65,7 +112,7 @@ def check(batch: Arrays, config: DiffRhythmConfig) -> None:
         raise DataError(f"flow batch: {join_problems(problems)}")
 
 
-def _too_long(length: int, config: DiffRhythmConfig) -> list[str]:
+def _too_long(length: int, config: FlowSizes) -> list[str]:
     if length <= config.max_frames:
         return []
     return [f"rows have {length} frames; this model takes at most {config.max_frames}"]
@@ -80,12 +127,12 @@ def _flag(batch: Arrays, key: str) -> bool:
     return bool(np.asarray(batch.get(key, False)).all())
 
 
-def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, np.ndarray]:
+def _given(batch: Arrays, rows: int, length: int, width: int, own_style: bool) -> dict[str, np.ndarray]:
     """The conditions, drops applied; `own` says how much of the model's own style is added to `style`."""
     text = np.zeros((rows, length), np.int32)
     if "text" in batch and not _flag(batch, "drop_text"):
         text = np.asarray(batch["text"], np.int32)
-    style, dropped = np.zeros((rows, CONDITION), np.float32), _flag(batch, "drop_style")
+    style, dropped = np.zeros((rows, width), np.float32), _flag(batch, "drop_style")
     if "style" in batch and not dropped:
         style = np.asarray(batch["style"], np.float32)
     given = {"text": text, "style": style, "start_time": np.asarray(batch["start_time"], np.float32)}
@@ -99,19 +146,17 @@ def _given(batch: Arrays, rows: int, length: int, own_style: bool) -> dict[str, 
     return given
 
 
-def inputs(batch: Arrays, own_style: bool) -> dict[str, np.ndarray]:
+def inputs(batch: Arrays, config: FlowSizes, own_style: bool) -> dict[str, np.ndarray]:
     """A batch's arrays, drops applied: latents, noise, time, valid (float32, 1 or 0) and the conditions.
 
     The same batch always gives the same names, whatever is dropped: a compiled step would be compiled anew otherwise.
     """
     rows, length, _ = np.shape(batch["latents"])
     main = {key: np.asarray(batch[key], np.float32) for key in ("latents", "noise", "time", "valid")}
-    return main | _given(batch, rows, length, own_style)
+    return main | _given(batch, rows, length, config.style_width, own_style)
 
 
-def conditioning(
-    batch: Arrays, config: DiffRhythmConfig, own_style: np.ndarray | None
-) -> tuple[int, dict[str, np.ndarray]]:
+def conditioning(batch: Arrays, config: FlowSizes, own_style: np.ndarray | None) -> tuple[int, dict[str, np.ndarray]]:
     """The rows B of a conditioning, and its arrays for 2 B rows: as it says, then without conditions.
 
     Where nothing in it has a length ([B, T] text or [B, T, C] cond), `valid` gives it.
@@ -122,7 +167,7 @@ def conditioning(
     sized = next((np.shape(batch[key]) for key in ("valid", "text", "cond") if key in batch), ())
     if len(sized) < 2 or 0 in sized:
         raise DataError("a conditioning needs valid or text [B, T], or cond [B, T, C], which say how long it is")
-    rows, length = sized[:2]
+    (rows, length), width = sized[:2], config.style_width
     needed, optional = _conditions(batch, rows, length, config)
     problems = _problems(batch, needed, {**optional, "valid": (rows, length)}, config) + _too_long(length, config)
     if problems:
@@ -132,6 +177,7 @@ def conditioning(
     without = {k: v for k, v in batch.items() if k not in ("text", "drop_style", "style")} | {
         "drop_audio": np.ones((), bool)
     }
-    without["style"] = batch.get("negative_style", np.zeros((rows, CONDITION), np.float32))
-    parts = (_given(batch, rows, length, False), _given(without, rows, length, False))
-    return rows, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    without["style"] = batch.get("negative_style", np.zeros((rows, width), np.float32))
+    parts = (_given(given, rows, length, width, False) for given in (batch, without))
+    guided, unguided = parts
+    return rows, {key: np.concatenate([guided[key], unguided[key]]) for key in guided}

@@ -1,4 +1,4 @@
-"""Which backends there are, whether each can run here, and which one `auto` takes."""
+"""Selection of a backend: availability on this machine, `auto`, and import."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from musiclora.backends.base import FAMILIES
+from musiclora.backends.specs import BACKENDS, install_hint, preference_order
 from musiclora.convert.errors import BackendError
 
 if TYPE_CHECKING:
@@ -18,26 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "FAMILIES", "choose", "get_backend", "probe", "why_not"]
 
-BACKENDS = ("mlx", "torch")
-_NEEDS = {"mlx": ("mlx",), "torch": ("torch", "peft", "transformers")}
-
-# The order in which `auto` takes what it finds: (backend, kind of device).
-_PREFERENCE = (("mlx", "metal"), ("torch", "cuda"), ("mlx", "cuda"), ("torch", "mps"), ("torch", "cpu"), ("mlx", "cpu"))
+_PROBE = "import importlib, json; print(json.dumps(importlib.import_module({module!r}).describe()))"
+_PROBE_SECONDS = 180
 
 
 @cache
 def probe(name: str) -> dict[str, Any]:
     """Import a backend in a subprocess and report {device: metal|cuda|mps|cpu, ...} or {error: reason}.
 
-    A subprocess, because a framework that is half installed fails late or takes the process with it: a plain
+    A subprocess, because a framework that is half installed fails late or ends the process: a plain
     `pip install mlx` on Linux is found by find_spec and then fails on libmlx.so.
     """
-    missing = [m for m in _NEEDS[name] if importlib.util.find_spec(m) is None]
-    if missing:
+    if missing := _missing_modules(name):
         return {"error": f"{', '.join(missing)} not installed"}
-    code = f"import json; from musiclora.backends.{name} import backend; print(json.dumps(backend.describe()))"
+    command = [sys.executable, "-c", _PROBE.format(module=BACKENDS[name].backend)]
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"error": str(error)}
     if done.returncode:
@@ -46,8 +43,12 @@ def probe(name: str) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(done.stdout.strip().splitlines()[-1]))
 
 
+def _missing_modules(name: str) -> list[str]:
+    return [module for module in BACKENDS[name].modules if importlib.util.find_spec(module) is None]
+
+
 def why_not(name: str) -> str | None:
-    """Why a backend cannot run here, in a few words; None when it can."""
+    """Explain in a few words why a backend cannot run here; None when it can."""
     if name not in BACKENDS:
         return f"there is no backend called {name!r}; there are {', '.join(BACKENDS)}"
     return probe(name).get("error")
@@ -61,13 +62,14 @@ def choose(name: str = "auto") -> str:
     """
     if name != "auto":
         if reason := why_not(name):
-            raise BackendError(f"backend {name!r} cannot start: {reason}; try: pip install 'musiclora[{name}]'")
+            hint = install_hint(name) if name in BACKENDS else f"--backend {next(iter(BACKENDS))}"
+            raise BackendError(f"backend {name!r} cannot start: {reason}; try: {hint}")
         return name
-    for backend, device in _PREFERENCE:
+    for backend, device in preference_order():
         if probe(backend).get("device") == device:
             return backend
     reasons = "; ".join(f"{n}: {why_not(n)}" for n in BACKENDS)
-    raise BackendError(f"no backend can start ({reasons}); try: pip install 'musiclora[torch]' or 'musiclora[mlx]'")
+    raise BackendError(f"no backend can start ({reasons}); try: {install_hint(*BACKENDS)}")
 
 
 def get_backend(name: str) -> Backend:
@@ -76,10 +78,10 @@ def get_backend(name: str) -> Backend:
     Raises:
         BackendError: it cannot run here.
     """
-    if name not in BACKENDS or any(importlib.util.find_spec(m) is None for m in _NEEDS[name]):
+    if name not in BACKENDS or _missing_modules(name):
         choose(name)
     try:
-        module = importlib.import_module(f"musiclora.backends.{name}.backend")
+        module = importlib.import_module(BACKENDS[name].backend)
     except ImportError as error:
-        raise BackendError(f"backend {name!r} cannot start: {error}; try: pip install 'musiclora[{name}]'") from error
+        raise BackendError(f"backend {name!r} cannot start: {error}; try: {install_hint(name)}") from error
     return cast("Backend", module.BACKEND)

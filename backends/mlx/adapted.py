@@ -8,9 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.backends.mlx import lora
 from musiclora.backends.mlx.decoder import Adapter
-from musiclora.convert.adapters.lora import LoraSpec, match_targets
+from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_shapes
 from musiclora.convert.errors import BackendError
 
 
@@ -43,13 +42,12 @@ class AdaptedWeights:
     def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
         """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
         names = match_targets(self._shapes, spec.targets)
-        lora.check_state(initial, lora.state_shapes(spec, names, self._shapes), "adapter")
+        check_state(initial, state_shapes(spec, self._shapes), "adapter")
         self.spec, self.names, self._enabled = spec, names, True
-        self._fill(initial)
+        self._fill_factors(spec, initial)
 
-    def _fill(self, state: Arrays) -> None:
-        shapes = lora.state_shapes(self.need_adapter("write_adapter"), self.names, self._shapes)
-        self.factors = {key: mx.array(np.array(state[key], np.float32)) for key in shapes}
+    def _fill_factors(self, spec: LoraSpec, state: Arrays) -> None:
+        self.factors = {key: mx.array(np.array(state[key], np.float32)) for key in state_shapes(spec, self._shapes)}
         mx.eval(self.factors)
 
     def need_adapter(self, what: str) -> LoraSpec:
@@ -75,8 +73,8 @@ class AdaptedWeights:
     def write_adapter(self, state: Arrays) -> None:
         """Fill the adapter; strict."""
         spec = self.need_adapter("write_adapter")
-        lora.check_state(state, lora.state_shapes(spec, self.names, self._shapes), "adapter state")
-        self._fill(state)
+        check_state(state, state_shapes(spec, self._shapes), "adapter state")
+        self._fill_factors(spec, state)
 
     def active_adapter(self) -> Adapter | None:
         """The adapter as the forward pass takes it; None without one or when it is switched off."""

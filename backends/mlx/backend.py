@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from musiclora.backends.base import Codec, Family
+from musiclora.backends.base import Backend, Codec, Family
+from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
 from musiclora.backends.mlx import blas, device
-from musiclora.convert.errors import BackendError
+from musiclora.backends.specs import MLX
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-_MODELS = {"symbolic": ("gpt2", "MlxGpt2"), "audio": ("diffrhythm", "MlxFlow")}  # imported when they are asked for
-
-
-def _dtype(name: str) -> mx.Dtype:
-    if name not in _DTYPES:
-        raise BackendError(f"mlx: dtype {name!r} is not offered; there are {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def describe() -> dict[str, Any]:
@@ -40,7 +33,7 @@ def describe() -> dict[str, Any]:
 class MlxBackend:
     """MLX on Metal, CUDA or the CPU (implements `backends.base.Backend`)."""
 
-    name = "mlx"
+    name = MLX.name
 
     def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
         """Load a checkpoint folder.
@@ -52,15 +45,13 @@ class MlxBackend:
                 CPU build they are right, but about 50 times slower than float32.
 
         Raises:
-            BackendError: a dtype or family that this backend does not offer.
+            BackendError: a dtype or architecture that this backend does not offer.
             ConvertError: a folder that does not fit.
         """
-        kind = _dtype(dtype)
-        if family.name not in _MODELS:
-            raise BackendError(f"mlx: the family {family.name!r} is not known; known: {', '.join(_MODELS)}")
-        module, name = _MODELS[family.name]
+        kind = find_dtype(MLX, dtype, _DTYPES)
+        model_class = find_model_class(MLX, family, Path(checkpoint))
         device.configure()
-        return getattr(import_module(f"musiclora.backends.mlx.{module}"), name)(Path(checkpoint), kind)
+        return model_class(Path(checkpoint), kind)
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec.
@@ -73,12 +64,11 @@ class MlxBackend:
             BackendError: a dtype that this backend does not offer.
             ConvertError: no codec, or one that does not fit.
         """
-        kind = _dtype(dtype)
-        from musiclora.backends.mlx.oobleck import MlxOobleck
-
+        kind = find_dtype(MLX, dtype, _DTYPES)
+        codec_class, path = find_codec(MLX, Path(checkpoint))
         device.configure()
-        inner = Path(checkpoint) / "vae"
-        return MlxOobleck(inner if inner.is_dir() else Path(checkpoint), kind)
+        codec: Codec = codec_class(path, kind)
+        return codec
 
     def device(self) -> str:
         """What it computes on, in words, with the BLAS where that is the processor."""
@@ -90,10 +80,10 @@ class MlxBackend:
         """Peak bytes: on a GPU of MLX's allocator, on the CPU of the whole process."""
         if device.is_gpu():
             return int(mx.get_peak_memory())
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return process_peak_bytes()
 
 
 BACKEND = MlxBackend()
+
+if TYPE_CHECKING:
+    _: Backend = BACKEND

@@ -12,19 +12,16 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends import flow_batches
-from musiclora.backends.base import Arrays, LossSum, OptimSpec
+from musiclora.backends.base import Arrays, FlowModel, LossSum, OptimSpec
 from musiclora.backends.mlx import device, dit
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.decoder import Adapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
 from musiclora.convert.adapters.lora import state_keys
-from musiclora.convert.errors import DataError
-from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm
+from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm
 
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining
-
-_UNGUIDED = 1e-5  # guidance below this computes the conditional velocity alone, as the original does
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,7 @@ class MlxFlow(AdaptedWeights):
         if style is None:
             self.style = None
             return
-        value = np.array(style, np.float32)
-        if value.shape != (CONDITION,) or not np.isfinite(value).all():
-            raise DataError(f"a style vector has {CONDITION} finite values; this one has shape {list(value.shape)}")
-        self.style = mx.array(value)
+        self.style = mx.array(flow_batches.check_style(style, self.config))
 
     def read_style(self) -> np.ndarray | None:
         """The model's own style vector, a float32 copy [512]; None without one."""
@@ -120,7 +114,7 @@ class MlxFlow(AdaptedWeights):
     def loss(self, batch: Arrays) -> LossSum:
         """Loss without gradient or dropout; repeatable."""
         flow_batches.check(batch, self.config)
-        arrays = to_mlx(flow_batches.inputs(batch, self.style is not None))
+        arrays = to_mlx(flow_batches.inputs(batch, self.config, self.style is not None))
         total = flow_loss(arrays, self.style, self.weights, self.active_adapter(), self.config)
         return LossSum(float(np.array(total)), self.weight(batch))
 
@@ -157,16 +151,13 @@ class MlxFlow(AdaptedWeights):
         Raises:
             DataError: x does not fit what was prepared.
         """
-        x = np.asarray(x, np.float32)
-        expected = (prepared.rows, prepared.made["static"].shape[1], self.latent_channels)
-        if x.shape != expected:
-            raise DataError(f"x has shape {list(x.shape)}; this conditioning was prepared for {list(expected)}")
-        times = mx.array(np.broadcast_to(np.asarray(time, np.float32), (len(x),)))
         made = prepared.made
-        if guidance < _UNGUIDED:
+        shape = (prepared.rows, made["static"].shape[1], self.latent_channels)
+        noisy, times = (mx.array(value) for value in flow_batches.latents_and_times(x, time, shape))
+        if guidance < flow_batches.UNGUIDED:
             made = {key: value[: prepared.rows] for key, value in made.items()}
         strength = mx.array(guidance, mx.float32)
-        return np.array(self._velocity(mx.array(x), times, made, prepared.weights, strength))
+        return np.array(self._velocity(noisy, times, made, prepared.weights, strength))
 
 
 def guided(
@@ -186,3 +177,7 @@ def guided(
         return v
     p, q = mx.split(v, 2)
     return p + guidance * (p - q)
+
+
+if TYPE_CHECKING:
+    _: type[FlowModel] = MlxFlow

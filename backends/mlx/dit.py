@@ -11,7 +11,7 @@ import numpy as np
 from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, waves
 from musiclora.backends.mlx import convolution, dit_attention, lora, ops
 from musiclora.backends.mlx.decoder import Adapter
-from musiclora.backends.mlx.lora import Weights
+from musiclora.backends.mlx.quantised import Weights
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
-from musiclora.backends.mlx.lora import Weights
+from musiclora.backends.mlx.quantised import Weights
 from musiclora.backends.mlx.sampler import Automaton, sample
+from musiclora.backends.token_requests import CHECK_EVERY_TOKENS, GeneratedTokens, check_request
 from musiclora.convert.adapters.lora import state_keys
-from musiclora.convert.errors import BackendError, DataError, join_problems
 from musiclora.convert.models.gpt2 import Gpt2Config
 
-if TYPE_CHECKING:
-    from musiclora.backends.mlx.gpt2 import MlxGpt2
-
-CHECKED = 16  # tokens between two looks at the device
 _State = dict[str, mx.array]
 Attend = Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How a step is run: the cache is looked at in multiples of `bucket` positions, compiled or not.
+class DecodableModel(Protocol):
+    """A decoder whose adapter can be merged into a copy of its weights."""
 
-    Compiled steps need few different shapes, so a GPU looks at whole buckets through a mask; on the CPU build the
-    exact length is cheaper than what compiling saves.
+    @property
+    def config(self) -> Gpt2Config: ...
+
+    def merged_weights(self) -> Weights: ...
+
+
+@dataclass(frozen=True)
+class DecodeMode:
+    """KV-cache bucket size and whether the decode step is compiled.
+
+    Attention reads the cache up to the next multiple of the bucket. Compiled steps need few different shapes, so a
+    GPU reads whole buckets through a mask. On the CPU build the exact length costs less than compiling saves.
+
+    Attributes:
+        bucket: positions.
+        compiled: whether `mx.compile` runs the step.
     """
 
     bucket: int
     compiled: bool
 
     @classmethod
-    def here(cls) -> Pace:
+    def for_device(cls) -> DecodeMode:
+        """Choose the mode for the default device."""
         return cls(256, True) if device.is_gpu() else cls(1, False)
 
 
@@ -45,16 +55,16 @@ class Decoding:
     """The functions of one generation: prefill, then one step a token. All state is in a dictionary of arrays."""
 
     def __init__(
-        self, config: Gpt2Config, weights: Weights, spec: SamplingSpec, automaton: Automaton | None, pace: Pace
+        self, config: Gpt2Config, weights: Weights, spec: SamplingSpec, automaton: Automaton | None, mode: DecodeMode
     ) -> None:
-        self._config, self._weights, self._spec, self._automaton, self._pace = config, weights, spec, automaton, pace
+        self._config, self._weights, self._spec, self._automaton, self._mode = config, weights, spec, automaton, mode
         self._steps: dict[int, Callable[[Weights, _State, mx.array], _State]] = {}
 
     def start(self, prompts: mx.array, u: mx.array, capacity: int) -> _State:
         """Run the prompts [B, n] and draw the first token; capacity is the number of positions to keep."""
         batch, length = prompts.shape
         config = self._config
-        capacity = -(-capacity // self._pace.bucket) * self._pace.bucket
+        capacity = -(-capacity // self._mode.bucket) * self._mode.bucket
         shape = (2, batch, config.n_head, capacity, config.n_embd // config.n_head)
         dtype = self._weights[decoder.LAST_NORM].dtype
         state = {f"cache.{i}": mx.zeros(shape, dtype) for i in range(config.n_layer)}
@@ -68,7 +78,7 @@ class Decoding:
 
     def step(self, state: _State, u: mx.array, length: int) -> _State:
         """Feed the newest token, which brings the cache to length, and draw the next one."""
-        visible = -(-length // self._pace.bucket) * self._pace.bucket
+        visible = -(-length // self._mode.bucket) * self._mode.bucket
         if visible not in self._steps:
             self._steps = {visible: self._build(visible)}  # earlier lengths never come back
         return self._steps[visible](self._weights, state, u)
@@ -80,14 +90,14 @@ class Decoding:
 
         def run(weights: Weights, state: _State, u: mx.array) -> _State:
             state = dict(state)
-            self._seen = mx.arange(visible) <= state["offset"] if self._pace.bucket > 1 else None
+            self._seen = mx.arange(visible) <= state["offset"] if self._mode.bucket > 1 else None
             x = decoder.lookup(state["token"], decoder.EMBEDDING, weights)
             x = x + decoder.lookup(state["offset"], decoder.POSITIONS, weights)
             x = self._layers(weights, x[:, None], state, attend)
             state["offset"] = state["offset"] + 1
             return self._draw(weights, x[:, 0], state, u)
 
-        return mx.compile(run) if self._pace.compiled else run
+        return mx.compile(run) if self._mode.compiled else run
 
     def _layers(self, weights: Weights, x: mx.array, state: _State, attend: Attend) -> mx.array:
         """All blocks on x [B, L, d], writing keys and values at the offset; the states after the last norm."""
@@ -135,21 +145,6 @@ def _linear(x: mx.array, name: str, weights: Weights) -> mx.array:
     return lora.adapted(x, y, weights[key_a], weights[key_b], 1.0, None) if key_a in weights else y
 
 
-def _check(model: MlxGpt2, prompts: np.ndarray, uniforms: np.ndarray) -> None:
-    if prompts.ndim != 2 or uniforms.ndim != 2 or not prompts.size:
-        raise DataError(f"generate needs prompts [B, n] and uniforms [steps, B]; got {prompts.shape}, {uniforms.shape}")
-    (batch, length), (steps, draws) = prompts.shape, uniforms.shape
-    problems = []
-    if draws != batch:
-        problems.append(f"uniforms have {draws} columns, prompts {batch} rows")
-    if length + steps > model.n_positions:
-        problems.append(f"{length} tokens and {steps} new ones exceed the model's {model.n_positions} positions")
-    if not 0 <= prompts.min() <= prompts.max() < model.vocab_size:
-        problems.append(f"ids go from {prompts.min()} to {prompts.max()}; allowed are 0 to {model.vocab_size - 1}")
-    if problems:
-        raise DataError(f"generate: {join_problems(problems)}")
-
-
 def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[_State]:
     """States after each token, computed ahead of whoever reads them."""
     steps, length = draws.shape[0], prompts.shape[1]
@@ -166,41 +161,37 @@ def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[
 
 
 def generate(
-    model: MlxGpt2,
+    model: DecodableModel,
     prompts: np.ndarray,
     spec: SamplingSpec,
     uniforms: np.ndarray,
     grammar: Grammar | None = None,
     on_tokens: Callable[[np.ndarray], None] | None = None,
-    pace: Pace | None = None,
+    mode: DecodeMode | None = None,
 ) -> np.ndarray:
     """Continue prompts with the adapter, if it is on, added to a copy of the weights; see `TokenModel.generate`.
 
     Raises:
-        DataError: shapes or ids that do not fit the model.
-        BackendError: logits that are not finite.
+        DataError: shapes, lengths or ids that do not fit, or logits that are not finite.
+        ConfigError: a grammar that does not fit.
     """
-    prompts, uniforms = np.asarray(prompts), np.asarray(uniforms, np.float32)
-    _check(model, prompts, uniforms)
+    prompts, uniforms, config = np.asarray(prompts), np.asarray(uniforms, np.float32), model.config
+    sizes = {"vocab_size": config.vocab_size, "n_positions": config.n_positions}
+    check_request(prompts, spec, uniforms, grammar, **sizes)
     steps, batch = uniforms.shape
-    out = np.full((batch, steps), spec.pad_id, np.int32)
+    found = GeneratedTokens(batch, steps, spec.pad_id, on_tokens)
     if not steps:
-        return out
+        return found.tokens
     automaton = Automaton.load(grammar, batch) if grammar else None
-    decoding = Decoding(model.config, model.merged_weights(), spec, automaton, pace or Pace.here())
+    decoding = Decoding(config, model.merged_weights(), spec, automaton, mode or DecodeMode.for_device())
     pending: list[mx.array] = []
     stream = _tokens(decoding, mx.array(prompts.astype(np.int32)), mx.array(uniforms))
     for i, state in enumerate(stream):
         pending.append(state["token"])
-        if len(pending) < CHECKED and i + 1 < steps:
+        if len(pending) < CHECK_EVERY_TOKENS and i + 1 < steps:
             continue
-        first = i + 1 - len(pending)
-        out[:, first : i + 1] = np.array(mx.stack(pending, axis=1))
-        pending = []
-        if state["bad"].item():
-            raise BackendError(f"generate: the logits of tokens {first} to {i} are not finite; the weights are damaged")
-        if on_tokens:
-            on_tokens(out[:, first : i + 1].copy())
-        if bool(mx.all(state["done"]).item()):
+        block, pending = np.array(mx.stack(pending, axis=1)), []
+        ended = bool(mx.all(state["done"]).item())
+        if found.add_block(block, finite=not state["bad"].item(), ended=ended):
             break
-    return out
+    return found.tokens

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends import token_batches
-from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
+from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec, TokenModel
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.convert.adapters.lora import state_keys
@@ -127,3 +127,7 @@ class MlxGpt2(AdaptedWeights):
         from musiclora.backends.mlx.generation import generate
 
         return generate(self, prompts, spec, uniforms, grammar, on_tokens)
+
+
+if TYPE_CHECKING:
+    _: type[TokenModel] = MlxGpt2

@@ -1,47 +1,17 @@
-"""LoRA on MLX arrays: the adapted linear layer, its fused form, dropout masks, and checks of adapter state."""
+"""LoRA on MLX arrays: the adapted linear layer, its fused form, and dropout masks."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.mlx import quantised
-from musiclora.convert.adapters.lora import LoraSpec, state_keys
-from musiclora.convert.errors import ConvertError, join_problems
-
-Weights = Mapping[str, mx.array]
-
-
-def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Compare names and shapes and report every difference at once.
-
-    Raises:
-        ConvertError: a missing, surplus or mis-shaped array.
-    """
-    problems = [f"{k} is missing" for k in expected if k not in state]
-    problems += [f"{k} is not part of it" for k in state if k not in expected]
-    problems += [
-        f"{k} has shape {list(state[k].shape)}, expected {list(shape)}"
-        for k, shape in expected.items()
-        if k in state and tuple(state[k].shape) != tuple(shape)
-    ]
-    if problems:
-        raise ConvertError(f"{what} does not fit this model: {join_problems(problems)}")
-
-
-def state_shapes(
-    spec: LoraSpec, names: Iterable[str], shapes: Mapping[str, tuple[int, int]]
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an adapter's arrays for the modules called names."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for name in names:
-        (key_a, key_b), (out_size, in_size) = state_keys(name), shapes[name]
-        expected[key_a], expected[key_b] = (spec.rank, in_size), (out_size, spec.rank)
-    return expected
+from musiclora.backends.mlx.quantised import Weights
+from musiclora.convert.adapters.lora import state_keys
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What is trained and what is minimised: one class for each kind of model, all that `training` needs to know of it."""
+"""Training objectives: the trained arrays and the loss of each kind of model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -11,24 +11,49 @@ from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
 from musiclora.backends.mlx import batches, decoder, dit, head
 from musiclora.backends.mlx.decoder import Adapter, Dropout
+from musiclora.backends.mlx.training import Adapted, Objective
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
-
-if TYPE_CHECKING:
-    from musiclora.backends.mlx.diffrhythm import MlxFlow
-    from musiclora.backends.mlx.gpt2 import MlxGpt2
+from musiclora.convert.models.gpt2 import Gpt2Config
 
 Named = dict[str, mx.array]
-STYLE = "style"
+
+
+class WeightedModel(Adapted, Protocol):
+    """A model that keeps its base weights and its adapter's factors in dictionaries.
+
+    Attributes:
+        weights: base arrays by name.
+        factors: arrays of the adapter by state key.
+    """
+
+    weights: Named
+    factors: Named
+
+    def weight(self, batch: Arrays) -> float: ...
+
+
+class TokenWeights(WeightedModel, Protocol):
+    """Weights of a decoder over tokens."""
+
+    config: Gpt2Config
+
+
+class FlowWeights(WeightedModel, Protocol):
+    """Weights of a flow model, and its style vector where it has one."""
+
+    config: DiffRhythmConfig
+    style: mx.array | None
 
 
 def to_mlx(arrays: Arrays) -> Named:
+    """Copy numpy arrays to the device."""
     return {key: mx.array(value) for key, value in arrays.items()}
 
 
 class TokenObjective:
     """Cross-entropy of a decoder's scored tokens (implements `training.Objective`)."""
 
-    def __init__(self, model: MlxGpt2, everything: bool) -> None:
+    def __init__(self, model: TokenWeights, everything: bool) -> None:
         self.model, self.everything = model, everything
 
     def trained(self) -> Named:
@@ -41,7 +66,7 @@ class TokenObjective:
         self.trained().update(trained)
 
     def check(self, batch: Arrays) -> None:
-        token_batches.check(batch, self.model.vocab_size, self.model.n_positions)
+        token_batches.check(batch, self.model.config.vocab_size, self.model.config.n_positions)
 
     def weight(self, batch: Arrays) -> float:
         return self.model.weight(batch)
@@ -78,11 +103,11 @@ class FlowObjective:
     With the adapter the model's own style vector is trained, where it has one.
     """
 
-    def __init__(self, model: MlxFlow, everything: bool) -> None:
+    def __init__(self, model: FlowWeights, everything: bool) -> None:
         self.model, self.everything = model, everything
 
     def _style(self) -> Named:
-        return {} if self.model.style is None else {STYLE: self.model.style}
+        return {} if self.model.style is None else {flow_batches.STYLE: self.model.style}
 
     def trained(self) -> Named:
         return self.model.weights if self.everything else self.model.factors | self._style()
@@ -94,8 +119,8 @@ class FlowObjective:
         if self.everything:
             self.model.weights.update(trained)
             return
-        self.model.factors.update({key: value for key, value in trained.items() if key != STYLE})
-        self.model.style = trained.get(STYLE)
+        self.model.factors.update({key: value for key, value in trained.items() if key != flow_batches.STYLE})
+        self.model.style = trained.get(flow_batches.STYLE)
 
     def check(self, batch: Arrays) -> None:
         flow_batches.check(batch, self.model.config)
@@ -107,7 +132,7 @@ class FlowObjective:
         return int(np.size(batch["valid"]))
 
     def arrays(self, batch: Arrays) -> Named:
-        return to_mlx(flow_batches.inputs(batch, self.model.style is not None))
+        return to_mlx(flow_batches.inputs(batch, self.model.config, self.model.style is not None))
 
     def loss(
         self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
@@ -116,7 +141,7 @@ class FlowObjective:
         model = self.model
         weights = trained if self.everything else frozen
         adapter = None if model.spec is None else Adapter(trained, model.spec.scale, dropout)
-        style = (frozen if self.everything else trained).get(STYLE)
+        style = (frozen if self.everything else trained).get(flow_batches.STYLE)
         return flow_loss(arrays, style, weights, adapter, model.config, checkpointing)
 
 
@@ -149,3 +174,7 @@ def flow_loss(
     )
     error = mx.square(found.astype(mx.float32) - (latents - noise))
     return (error.sum(axis=-1) * arrays["valid"]).sum()
+
+
+if TYPE_CHECKING:
+    _objectives: tuple[type[Objective], type[Objective]] = (TokenObjective, FlowObjective)

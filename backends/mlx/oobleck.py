@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
 from musiclora.backends import codec_chunks
+from musiclora.backends.base import Codec
 from musiclora.backends.mlx import convolution, device
 from musiclora.convert.models.oobleck import read_oobleck
 
@@ -135,3 +137,7 @@ class MlxOobleck:
     def _decode(self, latents: np.ndarray) -> np.ndarray:
         x = mx.array(np.ascontiguousarray(latents)).astype(self.dtype)
         return np.array(decoded(x, self.weights, self._stages).astype(mx.float32)).transpose(0, 2, 1)
+
+
+if TYPE_CHECKING:
+    _: type[Codec] = MlxOobleck

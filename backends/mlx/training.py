@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from musiclora.backends.base import Arrays, OptimSpec, StepResult
+from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
 from musiclora.backends.mlx.decoder import Dropout
-from musiclora.backends.mlx.lora import DropoutPool, check_state
+from musiclora.backends.mlx.lora import DropoutPool
+from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _Named = dict[str, mx.array]
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -79,7 +79,7 @@ class MlxTraining:
         self._shapes = self._trained_shapes()
         self._pool: DropoutPool | None = None
         size = sum(math.prod(shape) for shape in self._shapes.values())
-        self._moments = [mx.zeros((size,), mx.float32) for _ in _MOMENTS]
+        self._moments = [mx.zeros((size,), mx.float32) for _ in MOMENTS]
         # Not methods: a trainer that refers to itself would keep the model until the garbage is collected.
         self._gradient = mx.compile(mx.value_and_grad(partial(_loss, objective, optim.checkpointing)))
         self._update = mx.compile(partial(_adamw, optim, self._shapes))
@@ -157,7 +157,7 @@ class MlxTraining:
     def read_state(self) -> dict[str, np.ndarray]:
         """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
         state = {"step": np.array(self._step, np.int64)}
-        for kind, flat in zip(_MOMENTS, self._moments, strict=True):
+        for kind, flat in zip(MOMENTS, self._moments, strict=True):
             state |= {f"{kind}.{key}": np.array(value) for key, value in _split(flat, self._shapes).items()}
         return state
 
@@ -165,15 +165,11 @@ class MlxTraining:
         """Inverse of read_state.
 
         Raises:
-            ConvertError: missing, surplus or mis-shaped arrays, all at once.
+            ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
         """
-        shapes: Mapping[str, tuple[int, ...]] = {f"{m}.{k}": s for m in _MOMENTS for k, s in self._shapes.items()}
-        check_state(state, {"step": (), **shapes}, "optimiser state")
+        check_optimiser_state(state, self._shapes)
         self._step = int(state["step"])
-        self._moments = [
-            mx.array(np.concatenate([np.asarray(state[f"{m}.{k}"], np.float32).reshape(-1) for k in self._shapes]))
-            for m in _MOMENTS
-        ]
+        self._moments = [mx.array(flat) for flat in flat_moments(state, self._shapes).values()]
 
 
 def _loss(
@@ -218,3 +214,7 @@ def _split(flat: mx.array, shapes: _Shapes) -> _Named:
         named[key] = mx.contiguous(flat[start:stop]).reshape(shape)
         start = stop
     return named
+
+
+if TYPE_CHECKING:
+    _: type[Training] = MlxTraining

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from musiclora.backends.base import Arrays
+from musiclora.backends.base import Arrays, LossSum
 from musiclora.backends.torch import adapter as lora
 from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_keys, state_shapes
 from musiclora.convert.errors import BackendError
@@ -39,6 +39,34 @@ class AdaptedModule:
 
     def refresh(self) -> None:
         """Forget what was gathered from the module; called after parameters were replaced or the adapter switched."""
+
+    def check(self, batch: Arrays) -> None:
+        """Compare a batch with the model; each kind of model has its own batches.
+
+        Raises:
+            DataError: the batch does not fit.
+        """
+        raise NotImplementedError
+
+    def weight(self, batch: Arrays) -> float:
+        """Count the scored targets of a batch."""
+        raise NotImplementedError
+
+    def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
+        """Sum the loss over scored targets, a float32 scalar with its gradient.
+
+        Args:
+            batch: checked first.
+            masks: LoRA dropout; None for none.
+            checkpointing: keep only the blocks' inputs and recompute the rest in the backward pass.
+        """
+        raise NotImplementedError
+
+    def loss(self, batch: Arrays) -> LossSum:
+        """Compute the loss without gradient or dropout; repeatable."""
+        with torch.inference_mode():
+            total = self.loss_sum(batch)
+        return LossSum(float(total), self.weight(batch))
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of every module that can carry LoRA, in model order."""
@@ -132,3 +160,13 @@ class AdaptedModule:
         """Base weights one by one, float32, under canonical names and layouts."""
         for name, value in self.base_parameters().items():
             yield name, value.detach().float().cpu().numpy().copy()
+
+
+class StyledModule(AdaptedModule):
+    """A module that may have a style vector of its own.
+
+    Attributes:
+        style: float32 [style width], or None.
+    """
+
+    style: nn.Parameter | None = None

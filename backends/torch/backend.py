@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from musiclora.backends.base import Codec, Family
+from musiclora.backends.base import Backend, Codec, Family
+from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
+from musiclora.backends.specs import TORCH
 from musiclora.convert.errors import BackendError
 
-_MODELS = {"symbolic": ("gpt2", "TorchGpt2"), "audio": ("diffrhythm", "TorchFlow")}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -54,11 +53,10 @@ def _dtype(name: str, where: torch.device) -> torch.dtype:
     Raises:
         BackendError: this backend, or this device, does not offer it.
     """
-    if name not in _DTYPES:
-        raise BackendError(f"torch: dtype {name!r} is not offered; there are {', '.join(_DTYPES)}")
+    found = find_dtype(TORCH, name, _DTYPES)
     if where.type == "mps" and name != "float32":
         raise BackendError("torch: on MPS only float32 is offered (half precision gives NaN there)")
-    return _DTYPES[name]
+    return found
 
 
 def _keep_float32(where: torch.device) -> None:
@@ -70,22 +68,19 @@ def _keep_float32(where: torch.device) -> None:
 class TorchBackend:
     """PyTorch with PEFT's injection (implements `backends.base.Backend`)."""
 
-    name = "torch"
+    name = TORCH.name
 
     def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
         """Load a checkpoint folder; float32, or a frozen base in bfloat16.
 
         Raises:
-            BackendError: a dtype or family that this backend does not offer.
+            BackendError: a dtype or architecture that this backend does not offer.
             ConvertError: a folder that does not fit.
         """
         where = device()
         kind = _dtype(dtype, where)
         _keep_float32(where)
-        if family.name not in _MODELS:
-            raise BackendError(f"torch: the family {family.name!r} is not known; known: {', '.join(_MODELS)}")
-        module, name = _MODELS[family.name]
-        return getattr(import_module(f"musiclora.backends.torch.{module}"), name)(Path(checkpoint), kind, where)
+        return find_model_class(TORCH, family, Path(checkpoint))(Path(checkpoint), kind, where)
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec.
@@ -101,10 +96,9 @@ class TorchBackend:
         where = device()
         kind = _dtype(dtype, where)
         _keep_float32(where)
-        from musiclora.backends.torch.oobleck import TorchOobleck
-
-        inner = Path(checkpoint) / "vae"
-        return TorchOobleck(inner if inner.is_dir() else Path(checkpoint), kind, where)
+        codec_class, path = find_codec(TORCH, Path(checkpoint))
+        codec: Codec = codec_class(path, kind, where)
+        return codec
 
     def device(self) -> str:
         """What it computes on, in words."""
@@ -118,12 +112,10 @@ class TorchBackend:
             return int(torch.cuda.max_memory_allocated())
         if where.type == "mps":
             return int(torch.mps.driver_allocated_memory())
-        if sys.platform == "win32":
-            return 0
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return process_peak_bytes()
 
 
 BACKEND = TorchBackend()
+
+if TYPE_CHECKING:
+    _: Backend = BACKEND

@@ -11,22 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from musiclora.backends import flow_batches
-from musiclora.backends.base import Arrays, LossSum, OptimSpec
+from musiclora.backends.base import Arrays, FlowModel, OptimSpec
 from musiclora.backends.torch import adapter as lora
-from musiclora.backends.torch.adapted import AdaptedModule
+from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.dit_layers import Conditions
 from musiclora.backends.torch.objectives import FlowObjective
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.errors import BackendError, DataError
-from musiclora.convert.models.diffrhythm import CONDITION
+from musiclora.convert.errors import BackendError
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining
 
 __all__ = ["DiT", "Prepared", "TorchFlow"]
 
-_UNGUIDED = 1e-5  # guidance below this computes the conditional velocity alone, as the original does
 _GIVEN = ("text", "style", "start_time", "duration", "cond")
 
 
@@ -45,7 +43,7 @@ class Prepared:
     module: DiT
 
 
-class TorchFlow(AdaptedModule):
+class TorchFlow(StyledModule):
     """A DiffRhythm checkpoint on one device (implements `backends.base.FlowModel`).
 
     Attributes:
@@ -60,7 +58,6 @@ class TorchFlow(AdaptedModule):
         super().__init__(module, config.linear_shapes(), dtype, device)
         self.latent_channels, self.max_frames = config.mel_dim, config.max_frames
         self.has_duration = config.duration_embedding
-        self.style: nn.Parameter | None = None
         self._masking = lora.Masking()
 
     # --- style ---
@@ -74,10 +71,7 @@ class TorchFlow(AdaptedModule):
         if style is None:
             self.style = None
             return
-        value = np.array(style, np.float32)
-        if value.shape != (CONDITION,) or not np.isfinite(value).all():
-            raise DataError(f"a style vector has {CONDITION} finite values; this one has shape {list(value.shape)}")
-        found = torch.from_numpy(value).to(self.device)
+        found = torch.from_numpy(flow_batches.check_style(style, self.config)).to(self.device)
         if self.style is None:
             self.style = nn.Parameter(found, requires_grad=False)
         else:
@@ -116,6 +110,14 @@ class TorchFlow(AdaptedModule):
         """How many latent values are scored: all channels of the valid frames."""
         return float(flow_batches.weight(batch))
 
+    def check(self, batch: Arrays) -> None:
+        """Compare a flow batch with the model.
+
+        Raises:
+            DataError: rows that are too long, ids out of range, missing arrays or shapes that differ; all at once.
+        """
+        flow_batches.check(batch, self.config)
+
     def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
         """Squared error of the velocity summed over all values of valid frames, a float32 scalar with its gradient.
 
@@ -126,9 +128,9 @@ class TorchFlow(AdaptedModule):
 
         Source: Liu et al. 2022 (arXiv 2209.03003), eq. 1.
         """
-        flow_batches.check(batch, self.config)
+        self.check(batch)
         self._masking.masks = masks
-        arrays = self._tensors(flow_batches.inputs(batch, self.style is not None))
+        arrays = self._tensors(flow_batches.inputs(batch, self.config, self.style is not None))
         if self.style is not None:
             arrays["style"] = arrays["style"] + arrays["own"] * self.style
         time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
@@ -139,12 +141,6 @@ class TorchFlow(AdaptedModule):
 
     def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
         return {key: torch.from_numpy(np.array(value)).to(self.device) for key, value in arrays.items()}
-
-    def loss(self, batch: Arrays) -> LossSum:
-        """Loss without gradient or dropout; repeatable."""
-        with torch.inference_mode():
-            total = self.loss_sum(batch)
-        return LossSum(float(total), self.weight(batch))
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> TorchTraining:
         """A trainer of the adapter, and the style vector where there is one, or of all base weights.
@@ -188,20 +184,21 @@ class TorchFlow(AdaptedModule):
         Raises:
             DataError: x does not fit what was prepared.
         """
-        x = np.array(x, np.float32)
-        if x.shape != prepared.shape:
-            raise DataError(f"x has shape {list(x.shape)}; this conditioning was prepared for {list(prepared.shape)}")
-        times = np.array(np.broadcast_to(np.asarray(time, np.float32), (len(x),)))
+        given = flow_batches.latents_and_times(x, time, prepared.shape)
         with torch.inference_mode():
-            given = torch.from_numpy(x).to(self.device), torch.from_numpy(times).to(self.device)
-            found: np.ndarray = guided(*given, prepared, guidance).cpu().numpy()
+            noisy, times = (torch.from_numpy(value).to(self.device) for value in given)
+            found: np.ndarray = guided(noisy, times, prepared, guidance).cpu().numpy()
         return found
 
 
 def guided(x: Tensor, time: Tensor, prepared: Prepared, guidance: float) -> Tensor:
     """Velocity float32 of x [B, T, C]; both passes of guidance are one of 2 B rows."""
-    if guidance < _UNGUIDED:
+    if guidance < flow_batches.UNGUIDED:
         return prepared.module.velocity(x, time, prepared.made.rows(len(x))).float()
     twice = prepared.module.velocity(torch.cat([x, x]), torch.cat([time, time]), prepared.made)
     p, q = twice.float().chunk(2)
     return p + guidance * (p - q)
+
+
+if TYPE_CHECKING:
+    _: type[FlowModel] = TorchFlow

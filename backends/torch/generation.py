@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,14 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.token_requests import CHECK_EVERY_TOKENS, GeneratedTokens, check_request
 from musiclora.backends.torch.adapter import fused_weight
 from musiclora.backends.torch.functional import Decoder, Dense, norm
-from musiclora.convert.errors import ConfigError, DataError, join_problems
-
-if TYPE_CHECKING:
-    from musiclora.backends.torch.gpt2 import TorchGpt2
-
-CHECK_EVERY = 16  # tokens between two looks from the host at what was drawn
 
 
 class _Cache:
@@ -87,7 +81,7 @@ def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
     """Draw one token a row as `SamplingSpec` says.
 
     Args:
-        logits: float32 [B, V]; -inf where a token is forbidden.
+        logits: float32 [B, V]; -inf where a token is forbidden. Rows with NaN yield some token.
         uniform: float32 [B].
         spec: temperature, top_k, top_p.
 
@@ -97,7 +91,7 @@ def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
     size = logits.shape[1]
     if spec.temperature == 0:
         best = logits == logits.amax(1, keepdim=True)
-        return torch.where(best, torch.arange(size, device=logits.device), size).amin(1)
+        return torch.where(best, torch.arange(size, device=logits.device), size).amin(1).clamp_(max=size - 1)
     scaled = logits / spec.temperature
     _, ids = _ranked(scaled, min(spec.top_k or size, size))
     mass = torch.softmax(scaled, 1).gather(1, ids)
@@ -107,7 +101,7 @@ def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
     sums = mass.cumsum(1)
     drawn = (sums <= uniform[:, None] * sums[:, -1:]).sum(1)
     # Rounding may leave no sum above the draw; a token of no probability is never taken.
-    last = (mass > 0).sum(1) - 1
+    last = ((mass > 0).sum(1) - 1).clamp_(min=0)  # NaN has no mass at all; generate reports it
     return ids.gather(1, torch.minimum(drawn, last)[:, None])[:, 0]
 
 
@@ -130,43 +124,8 @@ class _Automaton:
         self._states = self._transitions[self._states, self._classes[tokens]].clamp_(min=0)
 
 
-def check_request(
-    model: TorchGpt2, prompts: np.ndarray, spec: SamplingSpec, uniforms: np.ndarray, grammar: Grammar | None
-) -> None:
-    """Refuse what would fail on the device, where it may be noticed late.
-
-    Raises:
-        DataError: shapes, lengths or ids that do not fit.
-        ConfigError: a grammar for another vocabulary, or one with a state that forbids every token.
-    """
-    if prompts.ndim != 2 or not prompts.size or uniforms.ndim != 2 or uniforms.shape[1] != prompts.shape[0]:
-        raise DataError(
-            f"generate needs prompts [B, n >= 1] and uniforms [steps, B]; "
-            f"found {list(prompts.shape)} and {list(uniforms.shape)}"
-        )
-    problems = []
-    if prompts.shape[1] + uniforms.shape[0] > model.n_positions:
-        total = f"{prompts.shape[1]} + {uniforms.shape[0]}"
-        problems.append(f"prompt and new tokens are {total}; this model takes at most {model.n_positions}")
-    if prompts.min() < 0 or prompts.max() >= model.vocab_size:
-        problems.append(
-            f"prompt ids go from {prompts.min()} to {prompts.max()}; allowed are 0 to {model.vocab_size - 1}"
-        )
-    if not 0 <= spec.pad_id < model.vocab_size:
-        problems.append(f"pad_id is {spec.pad_id}; allowed are 0 to {model.vocab_size - 1}")
-    if problems:
-        raise DataError(f"generate: {join_problems(problems)}")
-    if grammar is None:
-        return
-    if grammar.classes.shape != (model.vocab_size,):
-        raise ConfigError(f"the grammar knows {grammar.classes.shape[0]} tokens, the model has {model.vocab_size}")
-    dead = np.flatnonzero((grammar.transitions[:, np.unique(grammar.classes)] < 0).all(1))
-    if dead.size:
-        raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
-
-
 def generate(
-    model: TorchGpt2,
+    model: Decoder,
     prompts: np.ndarray,
     spec: SamplingSpec,
     uniforms: np.ndarray,
@@ -176,48 +135,50 @@ def generate(
     """Continue prompts; see `backends.base.TokenModel.generate`.
 
     Raises:
-        DataError: shapes, lengths or ids that do not fit.
+        DataError: shapes, lengths or ids that do not fit, or logits that are not finite.
         ConfigError: a grammar that does not fit.
     """
-    check_request(model, prompts, spec, uniforms, grammar)
+    prompts, uniforms = np.asarray(prompts), np.asarray(uniforms, np.float32)
+    sizes = {"vocab_size": model.wte.shape[0], "n_positions": model.wpe.shape[0]}
+    check_request(prompts, spec, uniforms, grammar, **sizes)
     with torch.inference_mode():
-        return _generate(model, prompts, spec, uniforms, grammar, on_tokens or (lambda block: None))
+        return _generate_tokens(model, prompts, spec, uniforms, grammar, on_tokens)
 
 
-def _generate(
-    model: TorchGpt2,
+def _generate_tokens(
+    model: Decoder,
     prompts: np.ndarray,
     spec: SamplingSpec,
     uniforms: np.ndarray,
     grammar: Grammar | None,
-    on_tokens: Callable[[np.ndarray], None],
+    on_tokens: Callable[[np.ndarray], None] | None,
 ) -> np.ndarray:
-    (batch, length), steps, device = prompts.shape, uniforms.shape[0], model.device
-    weights = _fused(model.decoder())
+    (batch, length), steps, device = prompts.shape, uniforms.shape[0], model.wte.device
+    weights = _fused(model)
     cache = _Cache(weights, batch, length + steps)
     automaton = _Automaton(grammar, batch, device) if grammar else None
-    draws = torch.from_numpy(np.array(uniforms, np.float32)).to(device)
-    found = np.full((batch, steps), spec.pad_id, np.int32)
-    drawn = torch.empty(CHECK_EVERY, batch, dtype=torch.int64, device=device)
+    draws = torch.from_numpy(np.array(uniforms)).to(device)
+    found = GeneratedTokens(batch, steps, spec.pad_id, on_tokens)
+    drawn = torch.empty(CHECK_EVERY_TOKENS, batch, dtype=torch.int64, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    finite = torch.ones(batch, dtype=torch.bool, device=device)
     tokens = torch.from_numpy(np.array(prompts, np.int64)).to(device)
     for step in range(steps):
         logits = _advance(weights, cache, tokens)
-        chosen = sample(logits if automaton is None else automaton.forbid(logits), draws[step], spec)
+        if automaton is not None:
+            logits = automaton.forbid(logits)
+        finite &= logits.amax(1).isfinite()  # the maximum is NaN where any logit is
+        chosen = sample(logits, draws[step], spec)
         if automaton is not None:
             automaton.follow(chosen)
         if spec.eos_id is not None:
             chosen = chosen.masked_fill(ended, spec.pad_id)
             ended |= chosen == spec.eos_id
-        drawn[step % CHECK_EVERY] = chosen
+        drawn[step % CHECK_EVERY_TOKENS] = chosen
         tokens = chosen[:, None]
-        count = step % CHECK_EVERY + 1
-        if count == CHECK_EVERY or step + 1 == steps:
-            block = drawn[:count].t().cpu().numpy().astype(np.int32)
-            found[:, step + 1 - count : step + 1] = block
-            on_tokens(block.copy())
-            if spec.eos_id is not None and bool(ended.all()):
-                if step + 1 < steps:
-                    on_tokens(found[:, step + 1 :].copy())
+        count = step % CHECK_EVERY_TOKENS + 1
+        if count == CHECK_EVERY_TOKENS or step + 1 == steps:
+            block = drawn[:count].t().cpu().numpy()
+            if found.add_block(block, finite=bool(finite.all()), ended=bool(ended.all())):
                 break
-    return found
+    return found.tokens

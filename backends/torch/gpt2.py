@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from musiclora.backends import token_batches
-from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec
+from musiclora.backends.base import Arrays, Grammar, OptimSpec, SamplingSpec, TokenModel
 from musiclora.backends.torch import adapter as lora
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Norm, decode, head_loss
@@ -129,13 +129,21 @@ class TorchGpt2(AdaptedModule):
 
     # --- computing ---
 
-    def batch_tensors(self, batch: Arrays) -> dict[str, Tensor]:
-        """A token batch on the device, checked: tokens, and positions where they are given.
+    def check(self, batch: Arrays) -> None:
+        """Compare a token batch with the model.
 
         Raises:
-            DataError: a row longer than n_positions, ids or positions out of range, shapes that differ.
+            DataError: rows that are too long, ids or positions out of range, shapes that differ; all at once.
         """
         token_batches.check(batch, self.vocab_size, self.n_positions)
+
+    def batch_tensors(self, batch: Arrays) -> dict[str, Tensor]:
+        """Copy a token batch to the device, checked: tokens, and positions where they are given.
+
+        Raises:
+            DataError: the batch does not fit.
+        """
+        self.check(batch)
         known = ("tokens", "positions")
         return {k: torch.from_numpy(np.array(batch[k])).to(self.device) for k in known if k in batch}
 
@@ -153,12 +161,6 @@ class TorchGpt2(AdaptedModule):
     def weight(self, batch: Arrays) -> float:
         """How many tokens of the batch are scored."""
         return float(token_batches.weight(batch))
-
-    def loss(self, batch: Arrays) -> LossSum:
-        """Loss without gradient or dropout; repeatable."""
-        with torch.inference_mode():
-            total = self.loss_sum(batch)
-        return LossSum(float(total), self.weight(batch))
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Next-token logits, float32 [B, L, V]."""
@@ -200,4 +202,8 @@ class TorchGpt2(AdaptedModule):
         """Continue prompts; see `backends.base.TokenModel`."""
         from musiclora.backends.torch.generation import generate
 
-        return generate(self, prompts, spec, uniforms, grammar, on_tokens)
+        return generate(self.decoder(), prompts, spec, uniforms, grammar, on_tokens)
+
+
+if TYPE_CHECKING:
+    _: type[TokenModel] = TorchGpt2

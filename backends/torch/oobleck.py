@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from musiclora.backends import codec_chunks
+from musiclora.backends.base import Codec
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck
 
 _FLOOR = 1e-9  # added to exp(beta), as the original does
@@ -136,3 +138,7 @@ class TorchOobleck:
             x = torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
             found: np.ndarray = module(x).float().cpu().numpy()
         return found
+
+
+if TYPE_CHECKING:
+    _: type[Codec] = TorchOobleck

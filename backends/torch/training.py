@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from musiclora.backends.base import Arrays, OptimSpec, StepResult
+from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
+from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.adapter import DropoutPool, Masks
-from musiclora.convert.adapters.lora import check_state
 from musiclora.convert.errors import BackendError
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class _Flat:
@@ -173,7 +171,7 @@ class TorchTraining:
         """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
         state = {"step": np.array(self._step, np.int64)}
         moments = self._optimiser.state.get(self._flat.values, {})
-        for kind in _MOMENTS:
+        for kind in MOMENTS:
             flat = moments.get(kind, torch.zeros_like(self._flat.values))
             state |= {f"{kind}.{k}": v.cpu().numpy().copy() for k, v in self._flat.split(flat).items()}
         return state
@@ -182,15 +180,18 @@ class TorchTraining:
         """Inverse of read_state.
 
         Raises:
-            ConvertError: missing, surplus or mis-shaped arrays, all at once.
+            ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
         """
-        shapes: dict[str, tuple[int, ...]] = {f"{m}.{k}": s for m in _MOMENTS for k, s in self._flat.shapes.items()}
-        check_state(state, {"step": (), **shapes}, "optimiser state")
+        check_optimiser_state(state, self._flat.shapes)
         self._step = int(state["step"])
-        moments: dict[str, Tensor] = {}
-        for kind in _MOMENTS:
-            parts = [np.asarray(state[f"{kind}.{k}"], np.float32).reshape(-1) for k in self._flat.shapes]
-            moments[kind] = torch.from_numpy(np.concatenate(parts)).to(self._flat.values.device)
+        moments = {
+            name: torch.from_numpy(flat).to(self._flat.values.device)
+            for name, flat in flat_moments(state, self._flat.shapes).items()
+        }
         fused = self._flat.values.device if self._optimiser.defaults["fused"] else "cpu"
         step = torch.tensor(float(self._step), dtype=torch.float32, device=fused)
         self._optimiser.state[self._flat.values] = {"step": step, **moments}
+
+
+if TYPE_CHECKING:
+    _: type[Training] = TorchTraining

@@ -137,12 +137,8 @@ def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -
     return shapes
 
 
-def check_state(state: Arrays, expected: Mapping[str, Shape], where: str = "adapter") -> None:
-    """Compare names and shapes of an adapter state with the expected ones; refuse non-finite values.
-
-    Raises:
-        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
-    """
+def state_problems(state: Arrays, expected: Mapping[str, Shape]) -> list[str]:
+    """List missing, surplus, mis-shaped and non-finite arrays of a state, by the names and shapes it needs."""
     problems = [f"{name} is missing" for name in expected if name not in state]
     for name, array in state.items():
         if name not in expected:
@@ -151,7 +147,16 @@ def check_state(state: Arrays, expected: Mapping[str, Shape], where: str = "adap
             problems.append(f"{name} is {list(array.shape)}, expected {list(expected[name])}")
         elif problem := non_finite(name, array):
             problems.append(problem)
-    if problems:
+    return problems
+
+
+def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
+    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+
+    Raises:
+        ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
+    """
+    if problems := state_problems(state, expected):
         raise ConvertError(f"{where}: the adapter's arrays do not fit: {join_problems(problems)}")
 
 

@@ -49,6 +49,11 @@ class DiffRhythmConfig:
     causal: bool = False
     duration_embedding: bool = False
 
+    @property
+    def style_width(self) -> int:
+        """Length of a style vector."""
+        return CONDITION
+
     def __post_init__(self) -> None:
         sizes = ("dim", "depth", "ff_mult", "text_dim", "conv_layers", "mel_dim", "text_num_embeds", "max_frames")
         problems = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import click
 import pytest
@@ -110,7 +111,8 @@ def test_a_missing_backend_is_named_with_the_command_that_installs_it(backend, m
     from musiclora.backends import registry
 
     monkeypatch.setattr(registry, "probe", lambda name: {"error": "not installed"})
-    monkeypatch.setattr(registry, "_NEEDS", {"mlx": ("no_such_module",), "torch": ("no_such_module",)})
+    absent = {name: replace(spec, modules=("no_such_module",)) for name, spec in registry.BACKENDS.items()}
+    monkeypatch.setattr(registry, "BACKENDS", absent)
     result = run("evaluate", "--data-dir", str(tmp_path), "--model", str(tmp_path), "--backend", backend)
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1

@@ -10,10 +10,10 @@ from tolerance import assert_same_draws
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
 from musiclora.backends.mlx.backend import BACKEND
-from musiclora.backends.mlx.generation import Pace, generate
+from musiclora.backends.mlx.generation import DecodeMode, generate
 from musiclora.backends.mlx.sampler import ranked, sample
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.errors import BackendError, DataError
+from musiclora.convert.errors import DataError
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.sampling import decision_margin
 
@@ -23,7 +23,7 @@ GRAMMAR = Grammar(
     np.array([[1, -1, 2], [-1, 2, 0], [0, 1, -1]], np.int32),
     np.array([0, 1, 2], np.int32),
 )
-PACES = {"exact": Pace(1, False), "buckets": Pace(16, True)}  # of the CPU build, and of a GPU
+MODES = {"exact": DecodeMode(1, False), "buckets": DecodeMode(16, True)}  # of the CPU build, and of a GPU
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def draws():
     return np.random.default_rng(3).random((40, 3), np.float32)
 
 
-@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("grammar", [None, GRAMMAR], ids=["free", "grammar"])
 @pytest.mark.parametrize(
     "spec",
@@ -102,8 +102,8 @@ def draws():
     ],
     ids=["greedy", "plain", "top-p", "top-k", "all with an end"],
 )
-def test_generate_equals_the_reference_sampler_on_whole_sequences(model, prompts, draws, spec, grammar, pace):
-    found = generate(model, prompts, spec, draws, grammar, pace=PACES[pace])
+def test_generate_equals_the_reference_sampler_on_whole_sequences(model, prompts, draws, spec, grammar, mode):
+    found = generate(model, prompts, spec, draws, grammar, mode=MODES[mode])
     assert_reference(found, model, prompts, spec, draws, grammar)
 
 
@@ -111,7 +111,7 @@ def test_generate_equals_the_reference_sampler_on_whole_sequences(model, prompts
 @pytest.mark.usefixtures("compiled")
 def test_generate_compiled_equals_the_reference_sampler(model, prompts, draws):
     spec = SamplingSpec(0.9, 30, 0.95)
-    found = generate(model, prompts, spec, draws, GRAMMAR, pace=PACES["buckets"])
+    found = generate(model, prompts, spec, draws, GRAMMAR, mode=MODES["buckets"])
     assert_reference(found, model, prompts, spec, draws, GRAMMAR)
 
 
@@ -135,7 +135,7 @@ def test_generate_stops_when_every_row_has_ended(model, prompts, draws):
     spec = SamplingSpec(0, eos_id=first, pad_id=60)
     found = model.generate(prompts[:1], spec, draws[:, :1], None, blocks.append)
     assert found[0].tolist() == [first] + [60] * 39
-    assert len(blocks) == 1  # the end is seen at the first look, after 16 tokens
+    assert [block.shape[1] for block in blocks] == [16, 24]  # the end is seen after 16 tokens; padding follows
 
 
 def test_generate_with_the_adapter_off_is_the_base(model, prompts, draws):
@@ -152,7 +152,7 @@ def test_generate_with_the_adapter_off_is_the_base(model, prompts, draws):
 def test_generate_with_damaged_weights_raises(model, prompts, draws, monkeypatch):
     name = "transformer.ln_f.bias"
     monkeypatch.setitem(model.weights, name, model.weights[name] * mx.nan)
-    with pytest.raises(BackendError, match="not finite"):
+    with pytest.raises(DataError, match="not finite"):
         model.generate(prompts, SamplingSpec(), draws)
 
 

@@ -12,7 +12,7 @@ from toys import Toy, assert_close, formula_tensors, gradient_tolerance, token_b
 
 from musiclora.backends.base import OptimSpec, SamplingSpec
 from musiclora.backends.mlx import quantised
-from musiclora.backends.mlx.generation import Pace, generate
+from musiclora.backends.mlx.generation import DecodeMode, generate
 from musiclora.backends.registry import get_backend
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
@@ -113,15 +113,15 @@ def test_fusing_dequantises_adds_in_float32_and_keeps_the_rest_packed(pair):
 
 
 @pytest.mark.parametrize("spec", [None, SPEC], ids=["base", "adapted"])
-@pytest.mark.parametrize("pace", [Pace(1, False), Pace(8, True)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("mode", [DecodeMode(1, False), DecodeMode(8, True)], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("rows", [1, 6], ids=str)
-def test_generation_draws_the_tokens_of_the_dequantised_base(pair, spec, pace, rows):
+def test_generation_draws_the_tokens_of_the_dequantised_base(pair, spec, mode, rows):
     uniforms = np.random.default_rng(3).random((12, rows), np.float32)
     prompts = token_batch(CONFIG, rows, 4)["tokens"]
     drawn = []
     for toy in pair:
         model = toy.adapted(spec) if spec else toy.load()
-        drawn.append(generate(model, prompts, SamplingSpec(), uniforms, pace=pace))
+        drawn.append(generate(model, prompts, SamplingSpec(), uniforms, mode=mode))
     plain = pair[1].adapted(spec) if spec else pair[1].load()
     scores = plain.logits({"tokens": np.concatenate([prompts, drawn[1]], axis=1)})[:, prompts.shape[1] - 1 : -1]
     tolerance.assert_same_draws(

@@ -1,0 +1,76 @@
+"""Choices that every backend makes alike when it loads a checkpoint: class, dtype, and the codec's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from musiclora.backends.base import Family
+from musiclora.backends.specs import BackendSpec, resolve_class
+from musiclora.convert.errors import BackendError
+
+_DType = TypeVar("_DType")
+
+
+def find_dtype(backend: BackendSpec, name: str, offered: Mapping[str, _DType]) -> _DType:
+    """Look up a backend's dtype by its name.
+
+    Raises:
+        BackendError: the backend does not offer it.
+    """
+    if name not in offered:
+        raise BackendError(f"{backend.name}: dtype {name!r} is not offered; there are {', '.join(offered)}")
+    return offered[name]
+
+
+def find_model_class(backend: BackendSpec, family: Family, checkpoint: Path) -> Any:
+    """Import the class of a checkpoint's architecture.
+
+    A folder that names none of the family's architectures counts as the first of them, whose reader then says what
+    is wrong. So does a single file, which has no config.json.
+
+    Raises:
+        BackendError: the backend does not have this architecture.
+    """
+    found = _declared_architecture(checkpoint)
+    architecture = found if found in family.architectures else family.architectures[0]
+    if architecture not in backend.models:
+        raise BackendError(
+            f"{backend.name}: the architecture {architecture!r} is not offered; there are {', '.join(backend.models)}"
+        )
+    return resolve_class(backend.models[architecture])
+
+
+def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Any, Path]:
+    """Import the class of a codec, and find its folder or file.
+
+    Args:
+        backend: record of the backend.
+        checkpoint: the codec's folder or file, or an audio model's folder that holds it as `vae`.
+    """
+    inner = checkpoint / "vae"
+    path = inner if inner.is_dir() else checkpoint
+    first = next(iter(backend.codecs))
+    return resolve_class(backend.codecs.get(_declared_architecture(path), backend.codecs[first])), path
+
+
+def _declared_architecture(checkpoint: Path) -> str:
+    """Read `model_type` of a folder's config.json; empty where it says nothing."""
+    try:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
+
+
+def process_peak_bytes() -> int:
+    """Measure the peak resident memory of this process; 0 on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit_bytes = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes

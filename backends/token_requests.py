@@ -1,0 +1,119 @@
+"""Requests for generated tokens: validation of the arguments, and collection of the result (numpy)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.convert.errors import ConfigError, DataError, join_problems
+
+CHECK_EVERY_TOKENS = 16  # between two transfers of tokens and flags from the device
+
+
+def check_request(
+    prompts: np.ndarray,
+    spec: SamplingSpec,
+    uniforms: np.ndarray,
+    grammar: Grammar | None,
+    *,
+    vocab_size: int,
+    n_positions: int,
+) -> None:
+    """Refuse arguments that would fail on the device, where an error may surface late.
+
+    Args:
+        prompts: int [B, n].
+        spec: sampling settings; its pad_id must be a token.
+        uniforms: float [steps, B].
+        grammar: automaton over the same vocabulary, or None.
+        vocab_size: number of the model's tokens.
+        n_positions: longest sequence of the model.
+
+    Raises:
+        DataError: shapes, lengths or ids that do not fit the model; all at once.
+        ConfigError: a grammar for another vocabulary or batch, or one with a state that forbids every token.
+    """
+    if prompts.ndim != 2 or uniforms.ndim != 2 or not prompts.size:
+        raise DataError(f"generate needs prompts [B, n] and uniforms [steps, B]; got {prompts.shape}, {uniforms.shape}")
+    (batch, length), (steps, draws) = prompts.shape, uniforms.shape
+    problems = []
+    if draws != batch:
+        problems.append(f"uniforms have {draws} columns, prompts {batch} rows")
+    if length + steps > n_positions:
+        problems.append(f"{length} tokens and {steps} new ones exceed the model's {n_positions} positions")
+    if not 0 <= prompts.min() <= prompts.max() < vocab_size:
+        problems.append(f"ids go from {prompts.min()} to {prompts.max()}; allowed are 0 to {vocab_size - 1}")
+    if not 0 <= spec.pad_id < vocab_size:
+        problems.append(f"pad_id is {spec.pad_id}; allowed are 0 to {vocab_size - 1}")
+    if problems:
+        raise DataError(f"generate: {join_problems(problems)}")
+    if grammar is not None:
+        _check_grammar(grammar, batch, vocab_size)
+
+
+def _check_grammar(grammar: Grammar, batch: int, vocab_size: int) -> None:
+    """Compare an automaton with the vocabulary and the batch.
+
+    Raises:
+        ConfigError: tables that do not fit, or a state without an allowed token.
+    """
+    classes, transitions, start = (np.asarray(t) for t in (grammar.classes, grammar.transitions, grammar.start))
+    if classes.shape != (vocab_size,):
+        raise ConfigError(f"the grammar knows {classes.size} tokens, the model has {vocab_size}")
+    states, columns = transitions.shape
+    if not 0 <= classes.min() <= classes.max() < columns or transitions.max() >= states:
+        raise ConfigError(f"the grammar's tables name classes beyond {columns} or states beyond {states}")
+    if start.shape not in ((), (batch,)) or not 0 <= start.min() <= start.max() < states:
+        raise ConfigError(
+            f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}"
+        )
+    dead = np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))
+    if dead.size:
+        raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
+
+
+class GeneratedTokens:
+    """New tokens of a batch, filled block by block as the device yields them.
+
+    Attributes:
+        tokens: int32 [B, steps]; pad_id where nothing has been drawn.
+    """
+
+    def __init__(
+        self, batch: int, steps: int, pad_id: int, on_tokens: Callable[[np.ndarray], None] | None = None
+    ) -> None:
+        self.tokens = np.full((batch, steps), pad_id, np.int32)
+        self._filled, self._on_tokens = 0, on_tokens
+
+    def add_block(self, block: np.ndarray, *, finite: bool, ended: bool) -> bool:
+        """Store the next tokens [B, k] and report them.
+
+        Args:
+            block: drawn tokens.
+            finite: all logits so far were finite.
+            ended: all rows have ended, so that padding is all that follows.
+
+        Returns:
+            Whether the result is complete.
+
+        Raises:
+            DataError: the logits were not finite.
+        """
+        first, steps = self._filled, self.tokens.shape[1]
+        last = first + block.shape[1]
+        if not finite:
+            raise DataError(
+                f"generate: the logits of tokens {first} to {last - 1} are not finite; the weights are damaged"
+            )
+        self.tokens[:, first:last] = block
+        self._filled = last
+        self._report_tokens(first, last)
+        if ended:
+            self._report_tokens(last, steps)
+        return ended or last == steps
+
+    def _report_tokens(self, first: int, last: int) -> None:
+        if self._on_tokens is not None and last > first:
+            self._on_tokens(self.tokens[:, first:last].copy())

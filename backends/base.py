@@ -1,4 +1,4 @@
-"""The interface that both backends implement, and the records that cross it (numpy only)."""
+"""Interface that every backend implements, and the records that cross it (numpy only)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class OptimSpec:
 
 @dataclass(frozen=True)
 class LossSum:
-    """Loss summed over scored targets (nats for tokens), and how many targets those were."""
+    """Loss summed over scored targets (nats for tokens), and the number of these targets."""
 
     total: float
     weight: float
@@ -95,12 +95,12 @@ class StepResult:
 
 @dataclass(frozen=True)
 class SamplingSpec:
-    """How the next token is drawn.
+    """Settings of token sampling: temperature, top-k, nucleus sampling, and the end of a row.
 
-    The logits are divided by the temperature and softmaxed in float32; tokens are sorted by falling probability,
-    ties to the lower id; the top_k first are kept (0: all); of those, tokens whose preceding sum is below top_p; after
-    renormalising, the first whose cumulative sum exceeds the uniform draw is taken. Temperature 0 takes the
-    first of that order. After eos_id a row yields pad_id.
+    The logits are divided by the temperature and softmaxed in float32. Tokens are sorted by falling probability, ties
+    to the lower id. The top_k first are kept (0: all), and of those the tokens whose preceding sum is below top_p.
+    After renormalising, the first token whose cumulative sum exceeds the uniform draw is taken. Temperature 0 takes
+    the first token of that order. After eos_id a row yields pad_id.
     """
 
     temperature: float = 1.0
@@ -120,7 +120,7 @@ class SamplingSpec:
 
 @dataclass(frozen=True)
 class Grammar:
-    """A finite automaton over tokens; a token is allowed where its transition is not negative.
+    """Finite automaton over tokens; a token is allowed where its transition is not negative.
 
     Attributes:
         classes: int32 [V], the class of each token.
@@ -135,67 +135,82 @@ class Grammar:
 
 
 class Training(Protocol):
-    """A model together with its optimiser."""
+    """Model together with its optimiser."""
 
     def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
-        """One AdamW update from the gradient of (sum of losses) / (sum of weights) over the micro-batches.
+        """Make one AdamW update from the gradient of (sum of losses) / (sum of weights) over the micro-batches.
 
         A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is.
         """
 
     def read_state(self) -> Arrays:
-        """Step count and moments (not the trained arrays), enough to go on exactly."""
+        """Copy step count and moments (not the trained arrays), enough to resume exactly."""
 
     def write_state(self, state: Arrays) -> None:
-        """Inverse of read_state; strict about names and shapes."""
+        """Invert read_state.
+
+        Raises:
+            ConvertError: missing, surplus, mis-shaped or non-finite arrays, all named at once.
+        """
 
 
 class Model(Protocol):
-    """A loaded checkpoint, with or without one adapter."""
+    """Loaded checkpoint, with or without one adapter."""
 
     def weight(self, batch: Arrays) -> float:
-        """How many targets of the batch are scored: tokens, or latent values inside the valid frames."""
+        """Count the scored targets of the batch: tokens, or latent values inside the valid frames."""
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every module that can carry LoRA, by its canonical path, in model order."""
+        """Return (out, in) of every module that can carry LoRA, by its canonical path, in model order."""
 
     def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
         """Add the adapter that spec describes and fill it; a second call replaces the first adapter.
 
         Raises:
             ConfigError: a target matches nothing.
-            ConvertError: names or shapes of initial differ from what spec needs (all problems at once).
+            ConvertError: names or shapes of initial differ from those that spec needs, or values are not finite; all
+                problems at once.
         """
 
-    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> Training: ...
+    def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> Training:
+        """Create a trainer of the adapter or of all base weights."""
 
     def loss(self, batch: Arrays) -> LossSum:
-        """Loss without gradient or dropout; repeatable."""
+        """Compute the loss without gradient or dropout; repeatable."""
 
     def set_adapter(self, enabled: bool) -> None:
-        """Switch the adapter; off computes bit for bit what the base does."""
+        """Switch the adapter; off gives the base's results bit for bit."""
 
     def read_adapter(self) -> Arrays:
-        """Adapter state, float32: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank]."""
+        """Copy the adapter, float32: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank]."""
 
     def write_adapter(self, state: Arrays) -> None:
-        """Inverse of read_adapter; missing, surplus and mis-shaped arrays raise ConvertError, all named at once."""
+        """Invert read_adapter.
+
+        Raises:
+            ConvertError: missing, surplus, mis-shaped or non-finite arrays, all named at once.
+        """
 
     def fuse(self) -> None:
         """Add scale * B @ A to the weights (summed in float32, cast once) and drop the adapter."""
 
     def read_weights(self) -> Iterable[tuple[str, np.ndarray]]:
-        """Base weights one by one under canonical names and layouts."""
+        """Yield base weights one by one under canonical names and layouts."""
 
 
 class TokenModel(Model, Protocol):
-    """A decoder over tokens."""
+    """Decoder over tokens.
+
+    Attributes:
+        vocab_size: number of tokens.
+        n_positions: longest sequence.
+    """
 
     vocab_size: int
     n_positions: int
 
     def logits(self, batch: Arrays) -> np.ndarray:
-        """Next-token logits, float32 [B, L, V]."""
+        """Compute next-token logits, float32 [B, L, V]."""
 
     def generate(
         self,
@@ -209,24 +224,30 @@ class TokenModel(Model, Protocol):
 
         Args:
             prompts: int32 [B, n], n at least 1 and n + steps at most n_positions.
-            spec: how tokens are drawn.
+            spec: settings of the sampler.
             uniforms: float32 [steps, B] in [0, 1), one draw a token.
             grammar: forbids tokens by an automaton.
-            on_tokens: called with int32 [B, k] blocks of new tokens as they become known (about every 16).
+            on_tokens: called with int32 [B, k] blocks of new tokens, about every 16 tokens; the blocks add up to the
+                result.
 
         Returns:
             int32 [B, steps], the new tokens without the prompt; pad_id after a row's eos_id.
+
+        Raises:
+            DataError: shapes, lengths or ids that do not fit, or logits that are not finite.
+            ConfigError: a grammar that does not fit.
         """
 
 
 class FlowModel(Model, Protocol):
-    """A velocity field over latents (flow matching), and one style vector that may be trained with its adapter.
+    """Velocity field over latents (flow matching), and one style vector that may be trained with its adapter.
 
     A flow batch holds `latents`, `noise` float32 [B, T, C], `time` float32 [B] in [0, 1], `valid` bool [B, T],
     `start_time` float32 [B] and, where the model has it, `duration` float32 [B]; optionally `cond` [B, T, C] (zeros),
-    `text` int32 [B, T] (zeros), `style` [B, 512] (the model's own style vector where it has one, else zeros), and the
-    scalars `drop_audio`, `drop_text`, `drop_style` (False), each for the whole batch. The loss is the squared error of
-    the velocity at (1 - time) noise + time latents against latents - noise, summed over all values of valid frames.
+    `text` int32 [B, T] (zeros), `style` [B, style width] (the model's own style vector where it has one, else zeros),
+    and the scalars `drop_audio`, `drop_text`, `drop_style` (False), each for the whole batch. The loss is the squared
+    error of the velocity at (1 - time) noise + time latents against latents - noise, summed over all values of valid
+    frames.
 
     Attributes:
         latent_channels: C.
@@ -239,32 +260,33 @@ class FlowModel(Model, Protocol):
     has_duration: bool
 
     def set_style(self, style: np.ndarray | None) -> None:
-        """Give the model a style vector [512] of its own, or take it away.
+        """Set the model's own style vector [style width], or remove it.
 
-        It stands in for `style` in batches and conditionings that name none. A training of the adapter that is started
+        It replaces `style` in batches and conditionings that have none. A training of the adapter that is started
         afterwards trains it too; its moments are `exp_avg.style` and `exp_avg_sq.style` of the training's state.
         """
 
     def read_style(self) -> np.ndarray | None:
-        """The model's own style vector, a float32 copy [512]; None without one."""
+        """Copy the model's own style vector, float32 [style width]; None without one."""
 
     def prepare(self, conditioning: Arrays) -> Any:
-        """Everything that does not depend on time, computed once.
+        """Compute everything that does not depend on time, once.
 
         Args:
-            conditioning: a flow batch without latents, noise and time, plus `negative_style` [B, 512] (zeros).
+            conditioning: a flow batch without latents, noise and time, plus `negative_style` [B, style width]
+                (zeros).
         """
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray:
-        """Velocity of x at a time, guided as v = p + guidance (p - q).
+        """Compute the velocity of x at a time with classifier-free guidance, v = p + guidance (p - q).
 
-        P is computed as the conditioning says; q without audio and text conditions and with the negative style, in the
-        same pass. Guidance below 1e-5 computes p alone.
+        The velocity p has the given conditioning. The velocity q has the negative style and no audio and text
+        conditions; it is computed in the same pass. Guidance below 1e-5 computes p alone.
 
         Args:
             x: float32 [B, T, C].
             time: in [0, 1], a scalar or [B].
-            prepared: what prepare returned.
+            prepared: result of `prepare`.
             guidance: strength; the usual guidance scale minus one.
 
         Returns:
@@ -273,11 +295,11 @@ class FlowModel(Model, Protocol):
 
 
 class Codec(Protocol):
-    """The audio family's variational auto-encoder.
+    """Variational auto-encoder of the audio family.
 
     Attributes:
         sample_rate: in Hz.
-        hop: samples a latent frame.
+        hop: samples per latent frame.
         latent_channels: C.
         audio_channels: 2 for stereo.
     """
@@ -288,13 +310,13 @@ class Codec(Protocol):
     audio_channels: int
 
     def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; T = floor(N / hop).
+        """Encode float32 audio [B, 2, N] to the posterior's mean and scale, float32 [B, T, C]; T = floor(N / hop).
 
         The posterior's standard deviation is softplus(scale) + 1e-4.
         """
 
     def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
-        """Audio float32 [B, 2, hop T] of latents [B, T, C]; chunk and overlap count frames.
+        """Decode latents [B, T, C] to audio float32 [B, 2, hop T]; chunk and overlap count frames.
 
         Without chunk everything is decoded at once. With it, chunks of that many frames advance by chunk - overlap, the
         last one ends with the latents, and each gives up half the overlap at its inner edges.
@@ -302,18 +324,18 @@ class Codec(Protocol):
 
 
 class Backend(Protocol):
-    """One framework."""
+    """Implementation of the models in one framework."""
 
     name: str
 
-    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
+    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Model:
         """Load a checkpoint folder (hf or mlx layout); every tensor name is proven used and filled."""
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec: its folder, the audio model's folder that holds it as `vae`, or a file."""
 
     def device(self) -> str:
-        """What it computes on, in words, such as `Metal (Apple M1 Pro)`, `cuda (NVIDIA GeForce RTX 4090)` or `cpu`."""
+        """Describe the device in words, such as `Metal (Apple M1 Pro)`, `cuda (NVIDIA GeForce RTX 4090)` or `cpu`."""
 
     def peak_memory(self) -> int:
-        """Peak bytes since the process or the last reset."""
+        """Measure peak bytes since the start of the process or the last reset."""

@@ -1,4 +1,4 @@
-"""Long recordings through a codec, piece by piece: which pieces, and what is kept of each (for both backends)."""
+"""Splitting of long recordings into pieces for a codec, shared by all backends (numpy)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from musiclora.convert.errors import ConfigError, ConvertError, DataError
 from musiclora.convert.models.oobleck_config import OobleckConfig
 
-DILATIONS = (1, 3, 9)  # of the three residual units of every stage
-PIECE = 128  # latent frames that are encoded at one time
+DILATIONS = (1, 3, 9)  # one per residual unit of a stage
+PIECE_FRAMES = 128  # encoded at one time
 
-Pass = Callable[[np.ndarray], np.ndarray]
+CodecPass = Callable[[np.ndarray], np.ndarray]
 
 
 def check_config(config: OobleckConfig, where: str) -> None:
@@ -31,7 +31,7 @@ def check_config(config: OobleckConfig, where: str) -> None:
 
 
 def reach(config: OobleckConfig) -> int:
-    """How many frames on each side an encoded frame may depend on, at most."""
+    """Bound the number of frames on each side that an encoded frame depends on."""
     samples, step = 3, 1
     for stride in config.strides:
         samples += step * (3 * sum(DILATIONS) + 2 * stride)
@@ -40,17 +40,17 @@ def reach(config: OobleckConfig) -> int:
 
 
 def starts(frames: int, size: int, overlap: int) -> list[int]:
-    """Where chunks begin: every size - overlap frames while they fit, and a last one that ends with the latents."""
+    """List the chunks' first frames: every size - overlap frames, and a last chunk that ends with the latents."""
     if frames <= size:
         return [0]
     found = list(range(0, frames - size + 1, size - overlap))
     return found if found[-1] + size == frames else [*found, frames - size]
 
 
-def encode(audio: np.ndarray, config: OobleckConfig, run: Pass) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; T = floor(N / hop).
+def encode_pieces(audio: np.ndarray, config: OobleckConfig, run: CodecPass) -> tuple[np.ndarray, np.ndarray]:
+    """Encode float32 audio [B, 2, N] to the posterior's mean and scale, float32 [B, T, C]; T = floor(N / hop).
 
-    Long recordings go through in pieces that overlap by more than a frame's reach, which changes nothing but rounding.
+    Long recordings are encoded in pieces that overlap by more than a frame's reach; only rounding differs.
 
     Args:
         audio: sound in [-1, 1].
@@ -66,15 +66,15 @@ def encode(audio: np.ndarray, config: OobleckConfig, run: Pass) -> tuple[np.ndar
             f"audio has shape {list(audio.shape)}; this codec encodes [B, {config.audio_channels}, N] with N at "
             f"least {config.hop}"
         )
-    both = np.concatenate([_encode_one(row, config, run) for row in audio])
+    both = np.concatenate([_encode_recording(row, config, run) for row in audio])
     return both[..., : config.latent_dim].copy(), both[..., config.latent_dim :].copy()
 
 
-def _encode_one(row: np.ndarray, config: OobleckConfig, run: Pass) -> np.ndarray:
-    """Mean and scale [1, T, 2 C] of [audio channels, N]."""
+def _encode_recording(row: np.ndarray, config: OobleckConfig, run: CodecPass) -> np.ndarray:
+    """Encode one recording [audio channels, N] to mean and scale [1, T, 2 C]."""
     frames, margin, parts = row.shape[1] // config.hop, reach(config), []
-    for start in range(0, frames, PIECE):
-        stop = min(start + PIECE, frames)
+    for start in range(0, frames, PIECE_FRAMES):
+        stop = min(start + PIECE_FRAMES, frames)
         first = max(0, start - margin)
         last = None if stop + margin >= frames else (stop + margin) * config.hop
         found = run(row[None, :, first * config.hop : last])
@@ -82,10 +82,10 @@ def _encode_one(row: np.ndarray, config: OobleckConfig, run: Pass) -> np.ndarray
     return np.concatenate(parts, axis=1)
 
 
-def decode(
-    latents: np.ndarray, config: OobleckConfig, run: Pass, chunk: int | None = None, overlap: int | None = None
+def decode_chunks(
+    latents: np.ndarray, config: OobleckConfig, run: CodecPass, chunk: int | None = None, overlap: int | None = None
 ) -> np.ndarray:
-    """Audio float32 [B, 2, hop T] of latents [B, T, C]; see `backends.base.Codec`.
+    """Decode latents [B, T, C] to float32 audio [B, 2, hop T]; see `backends.base.Codec`.
 
     Args:
         latents: float32.
@@ -93,7 +93,7 @@ def decode(
         run: the decoder, [1, t, C] to [1, audio channels, hop t].
         chunk: frames decoded at one time; None for all.
         overlap: frames that chunks share; None for a quarter of a chunk. The decoder of Stable Audio reaches 11
-            frames, so from 22 on nothing is heard of the seams.
+            frames, so from 22 frames on the seams are inaudible.
 
     Raises:
         DataError: another shape.

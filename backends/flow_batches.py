@@ -1,4 +1,4 @@
-"""Flow batches and conditionings: checked, then the arrays that a pass over them reads, on every backend (numpy)."""
+"""Flow batches and conditionings: validation, and the arrays that a forward pass reads (numpy)."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def latents_and_times(x: np.ndarray, time: float | np.ndarray, shape: tuple[int,
     return latents, np.array(np.broadcast_to(np.asarray(time, np.float32), (len(latents),)))
 
 
-def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: FlowSizes) -> list[str]:
-    """What is missing, mis-shaped or out of range."""
+def _batch_problems(batch: Arrays, needed: Shapes, optional: Shapes, config: FlowSizes) -> list[str]:
+    """List arrays that are missing, mis-shaped or out of range."""
     problems = [f"{key} is missing" for key in needed if key not in batch]
     problems += [
         f"{key} has shape {list(np.shape(batch[key]))}, expected {list(shape)}"
@@ -77,8 +77,10 @@ def _problems(batch: Arrays, needed: Shapes, optional: Shapes, config: FlowSizes
     return problems
 
 
-def _conditions(batch: Arrays, rows: int, length: int, config: FlowSizes) -> tuple[dict[str, tuple[int, ...]], Shapes]:
-    """Shapes of the conditions that must be there, and of those that may."""
+def _condition_shapes(
+    batch: Arrays, rows: int, length: int, config: FlowSizes
+) -> tuple[dict[str, tuple[int, ...]], Shapes]:
+    """Compute the shapes of the required conditions and of the optional ones."""
     needed: dict[str, tuple[int, ...]] = {"start_time": (rows,)}
     if config.duration_embedding:
         needed["duration"] = (rows,)
@@ -92,7 +94,7 @@ def _conditions(batch: Arrays, rows: int, length: int, config: FlowSizes) -> tup
     return needed, optional
 
 
-def check(batch: Arrays, config: FlowSizes) -> None:
+def check_flow_batch(batch: Arrays, config: FlowSizes) -> None:
     """Compare a flow batch with the model.
 
     Raises:
@@ -103,36 +105,36 @@ def check(batch: Arrays, config: FlowSizes) -> None:
         raise DataError(f"a flow batch needs latents [B, T, {config.mel_dim}]; it has shape {list(shape)}")
     rows, length, _ = shape
     whole = (rows, length, config.mel_dim)
-    needed, optional = _conditions(batch, rows, length, config)
+    needed, optional = _condition_shapes(batch, rows, length, config)
     needed |= {"latents": whole, "noise": whole, "time": (rows,), "valid": (rows, length)}
-    problems = _problems(batch, needed, optional, config) + _too_long(length, config)
+    problems = _batch_problems(batch, needed, optional, config) + _length_problems(length, config)
     if "time" in batch and not (np.min(batch["time"]) >= 0 and np.max(batch["time"]) <= 1):
         problems.append(f"time goes from {np.min(batch['time']):g} to {np.max(batch['time']):g}; it lies in [0, 1]")
     if problems:
         raise DataError(f"flow batch: {join_problems(problems)}")
 
 
-def _too_long(length: int, config: FlowSizes) -> list[str]:
+def _length_problems(length: int, config: FlowSizes) -> list[str]:
     if length <= config.max_frames:
         return []
     return [f"rows have {length} frames; this model takes at most {config.max_frames}"]
 
 
-def weight(batch: Arrays) -> int:
-    """How many latent values are scored: all channels of the valid frames."""
+def count_values(batch: Arrays) -> int:
+    """Count the scored latent values: all channels of the valid frames."""
     return int(np.count_nonzero(batch["valid"])) * int(np.shape(batch["latents"])[2])
 
 
-def _flag(batch: Arrays, key: str) -> bool:
+def _is_set(batch: Arrays, key: str) -> bool:
     return bool(np.asarray(batch.get(key, False)).all())
 
 
-def _given(batch: Arrays, rows: int, length: int, width: int, own_style: bool) -> dict[str, np.ndarray]:
-    """The conditions, drops applied; `own` says how much of the model's own style is added to `style`."""
+def _condition_arrays(batch: Arrays, rows: int, length: int, width: int, own_style: bool) -> dict[str, np.ndarray]:
+    """Collect the conditions with drops applied; `own` scales the model's own style, which is added to `style`."""
     text = np.zeros((rows, length), np.int32)
-    if "text" in batch and not _flag(batch, "drop_text"):
+    if "text" in batch and not _is_set(batch, "drop_text"):
         text = np.asarray(batch["text"], np.int32)
-    style, dropped = np.zeros((rows, width), np.float32), _flag(batch, "drop_style")
+    style, dropped = np.zeros((rows, width), np.float32), _is_set(batch, "drop_style")
     if "style" in batch and not dropped:
         style = np.asarray(batch["style"], np.float32)
     given = {"text": text, "style": style, "start_time": np.asarray(batch["start_time"], np.float32)}
@@ -142,22 +144,22 @@ def _given(batch: Arrays, rows: int, length: int, width: int, own_style: bool) -
         given["duration"] = np.asarray(batch["duration"], np.float32)
     if "cond" in batch:
         known = np.asarray(batch["cond"], np.float32)
-        given["cond"] = np.zeros_like(known) if _flag(batch, "drop_audio") else known
+        given["cond"] = np.zeros_like(known) if _is_set(batch, "drop_audio") else known
     return given
 
 
-def inputs(batch: Arrays, config: FlowSizes, own_style: bool) -> dict[str, np.ndarray]:
-    """A batch's arrays, drops applied: latents, noise, time, valid (float32, 1 or 0) and the conditions.
+def flow_inputs(batch: Arrays, config: FlowSizes, own_style: bool) -> dict[str, np.ndarray]:
+    """Collect latents, noise, time, valid (float32, 1 or 0) and the conditions of a batch, with drops applied.
 
     The same batch always gives the same names, whatever is dropped: a compiled step would be compiled anew otherwise.
     """
     rows, length, _ = np.shape(batch["latents"])
     main = {key: np.asarray(batch[key], np.float32) for key in ("latents", "noise", "time", "valid")}
-    return main | _given(batch, rows, length, config.style_width, own_style)
+    return main | _condition_arrays(batch, rows, length, config.style_width, own_style)
 
 
 def conditioning(batch: Arrays, config: FlowSizes, own_style: np.ndarray | None) -> tuple[int, dict[str, np.ndarray]]:
-    """The rows B of a conditioning, and its arrays for 2 B rows: as it says, then without conditions.
+    """Expand a conditioning of B rows to 2 B rows, with and then without conditions; returns B and the arrays.
 
     Where nothing in it has a length ([B, T] text or [B, T, C] cond), `valid` gives it.
 
@@ -168,8 +170,10 @@ def conditioning(batch: Arrays, config: FlowSizes, own_style: np.ndarray | None)
     if len(sized) < 2 or 0 in sized:
         raise DataError("a conditioning needs valid or text [B, T], or cond [B, T, C], which say how long it is")
     (rows, length), width = sized[:2], config.style_width
-    needed, optional = _conditions(batch, rows, length, config)
-    problems = _problems(batch, needed, {**optional, "valid": (rows, length)}, config) + _too_long(length, config)
+    needed, optional = _condition_shapes(batch, rows, length, config)
+    problems = _batch_problems(batch, needed, {**optional, "valid": (rows, length)}, config) + _length_problems(
+        length, config
+    )
     if problems:
         raise DataError(f"conditioning: {join_problems(problems)}")
     if own_style is not None and "style" not in batch:
@@ -178,6 +182,6 @@ def conditioning(batch: Arrays, config: FlowSizes, own_style: np.ndarray | None)
         "drop_audio": np.ones((), bool)
     }
     without["style"] = batch.get("negative_style", np.zeros((rows, width), np.float32))
-    parts = (_given(given, rows, length, width, False) for given in (batch, without))
+    parts = (_condition_arrays(given, rows, length, width, False) for given in (batch, without))
     guided, unguided = parts
     return rows, {key: np.concatenate([guided[key], unguided[key]]) for key in guided}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from musiclora.backends.base import Family
+from musiclora.backends.base import Codec, Family, Model
 from musiclora.backends.specs import BackendSpec, resolve_class
 from musiclora.convert.errors import BackendError
 
@@ -26,7 +26,7 @@ def find_dtype(backend: BackendSpec, name: str, offered: Mapping[str, _DType]) -
     return offered[name]
 
 
-def find_model_class(backend: BackendSpec, family: Family, checkpoint: Path) -> Any:
+def find_model_class(backend: BackendSpec, family: Family, checkpoint: Path) -> Callable[..., Model]:
     """Import the class of a checkpoint's architecture.
 
     A folder that names none of the family's architectures counts as the first of them, whose reader then says what
@@ -41,10 +41,11 @@ def find_model_class(backend: BackendSpec, family: Family, checkpoint: Path) -> 
         raise BackendError(
             f"{backend.name}: the architecture {architecture!r} is not offered; there are {', '.join(backend.models)}"
         )
-    return resolve_class(backend.models[architecture])
+    model_class: Callable[..., Model] = resolve_class(backend.models[architecture])
+    return model_class
 
 
-def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Any, Path]:
+def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Callable[..., Codec], Path]:
     """Import the class of a codec, and find its folder or file.
 
     Args:

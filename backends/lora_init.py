@@ -1,4 +1,4 @@
-"""First values of an adapter, drawn in numpy so that every backend starts from the same ones."""
+"""Initial values of an adapter, drawn in numpy so that all backends start alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from musiclora.convert.adapters.lora import LoraSpec, match_targets, state_keys
 
 
 def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, np.ndarray]:
-    """A drawn from U(±1/sqrt(in)), B zero, for every module that the spec's targets match.
+    """Draw A from U(±1/sqrt(in)) and set B to zero, for every module that the spec's targets match.
 
     This is kaiming_uniform(a=sqrt(5)) as in PEFT. Each module has a generator keyed by (seed, name), so that adding a
     layer does not change the others.

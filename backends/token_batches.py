@@ -1,4 +1,4 @@
-"""Token batches: checked, on every backend (numpy)."""
+"""Token batches: validation and the number of scored targets (numpy)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import numpy as np
 from musiclora.backends.base import Arrays
 from musiclora.convert.errors import DataError, join_problems
 
+# Logits that exist at one time while a loss is computed: more leave the cache, fewer starve the product.
+LOGITS_PER_CHUNK = 1 << 22
 
-def check(batch: Arrays, vocab_size: int, n_positions: int) -> None:
+
+def check_token_batch(batch: Arrays, vocab_size: int, n_positions: int) -> None:
     """Compare a token batch with the model.
 
     Raises:
@@ -33,6 +36,6 @@ def check(batch: Arrays, vocab_size: int, n_positions: int) -> None:
         raise DataError(f"token batch: {join_problems(problems)}")
 
 
-def weight(batch: Arrays) -> int:
-    """How many targets are scored."""
+def count_tokens(batch: Arrays) -> int:
+    """Count the scored targets."""
     return int(np.count_nonzero(batch["loss_mask"]))

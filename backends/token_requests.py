@@ -66,9 +66,7 @@ def _check_grammar(grammar: Grammar, batch: int, vocab_size: int) -> None:
     if not 0 <= classes.min() <= classes.max() < columns or transitions.max() >= states:
         raise ConfigError(f"the grammar's tables name classes beyond {columns} or states beyond {states}")
     if start.shape not in ((), (batch,)) or not 0 <= start.min() <= start.max() < states:
-        raise ConfigError(
-            f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}"
-        )
+        raise ConfigError(f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}")
     dead = np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))
     if dead.size:
         raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")

@@ -1,4 +1,4 @@
-"""The MLX backend; importing it loads a fast BLAS first, because after mlx.core it is too late."""
+"""MLX backend; its import loads a fast BLAS, which has no effect once mlx.core is imported."""
 
 from musiclora.backends.mlx import blas
 

@@ -1,4 +1,4 @@
-"""A model's base arrays and the one adapter beside them, whatever is computed with both."""
+"""Base arrays of a model and its LoRA adapter, for every architecture on MLX."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.backends.mlx.decoder import Adapter
+from musiclora.backends.mlx.decoder import ActiveAdapter
 from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_shapes
 from musiclora.convert.errors import BackendError
 
 
 class AdaptedWeights:
-    """Base weights, and the arrays of one LoRA adapter (what both kinds of model share).
+    """Base weights and the arrays of one LoRA adapter; base class of the models.
 
     Arrays are never changed in place: training and fusing put new ones into `weights` and `factors`, so that whoever
     holds the old ones keeps them bit for bit.
@@ -36,7 +36,7 @@ class AdaptedWeights:
         self._enabled = True
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every linear layer, in model order."""
+        """Return (out, in) of every module that can carry LoRA, in model order."""
         return dict(self._shapes)
 
     def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
@@ -51,7 +51,7 @@ class AdaptedWeights:
         mx.eval(self.factors)
 
     def need_adapter(self, what: str) -> LoraSpec:
-        """The adapter's record.
+        """Return the adapter's record.
 
         Raises:
             BackendError: there is no adapter; what names the call that needs it.
@@ -66,7 +66,7 @@ class AdaptedWeights:
         self._enabled = enabled
 
     def read_adapter(self) -> dict[str, np.ndarray]:
-        """Adapter state, float32 copies."""
+        """Copy the adapter state, float32."""
         self.need_adapter("read_adapter")
         return {key: np.array(value) for key, value in self.factors.items()}
 
@@ -76,12 +76,12 @@ class AdaptedWeights:
         check_state(state, state_shapes(spec, self._shapes), "adapter state")
         self._fill_factors(spec, state)
 
-    def active_adapter(self) -> Adapter | None:
-        """The adapter as the forward pass takes it; None without one or when it is switched off."""
-        return Adapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
+    def active_adapter(self) -> ActiveAdapter | None:
+        """Return the adapter for the forward pass; None without one or when it is switched off."""
+        return ActiveAdapter(self.factors, self.spec.scale) if self.spec and self._enabled else None
 
     def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
-        """Refuse a training that cannot be.
+        """Refuse a training that is not possible.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
@@ -94,6 +94,6 @@ class AdaptedWeights:
             raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
 
     def put_fused(self, weights: dict[str, mx.array]) -> None:
-        """Take weights that hold the adapter's update, and drop the adapter."""
+        """Replace the weights by fused ones and drop the adapter."""
         self.weights = weights
         self.spec, self.names, self.factors, self._enabled = None, [], {}, True

@@ -8,19 +8,20 @@ import mlx.core as mx
 
 from musiclora.backends.mlx import device, ops
 
-BLOCK = 128  # queries at a time on the CPU; a block looks only at keys up to its own end
-KEPT = 2048  # rows up to this length keep their probabilities for the backward pass; longer ones compute them again
+BLOCK_QUERIES = 128  # per block on the CPU; a block reads only keys up to its own end
+# Rows up to this length keep their probabilities for the backward pass; longer ones recompute them.
+KEEP_MAX_TOKENS = 2048
 
 
 def segment_mask(segments: mx.array) -> mx.array:
-    """Bool [B, 1, L, L]: a token sees earlier tokens of its own segment and itself."""
+    """Build the mask bool [B, 1, L, L]: a token sees itself and earlier tokens of its own segment."""
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     return (same & mx.tri(length, length, dtype=mx.bool_))[:, None]
 
 
-def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """Softmax of q k' / sqrt(head size) over the past, times v.
+def attend_causally(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """Compute softmax of q k' / sqrt(head size) over the past, times v.
 
     Args:
         q: queries [B, H, L, D]; k and v have the same shape.
@@ -31,11 +32,11 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.a
     scale = q.shape[-1] ** -0.5
     if device.is_gpu():
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal" if mask is None else mask)
-    return cast(list[mx.array], _blocks(q * scale, k, v, *([] if mask is None else [mask])))[0]
+    return cast(list[mx.array], _attend_in_blocks(q * scale, k, v, *([] if mask is None else [mask])))[0]
 
 
-def _probabilities(q: mx.array, k: mx.array, start: int, mask: mx.array | None) -> mx.array:
-    """Probabilities [B, H, n, start + n] of the n queries at start over keys up to their end."""
+def _block_probabilities(q: mx.array, k: mx.array, start: int, mask: mx.array | None) -> mx.array:
+    """Compute probabilities [B, H, n, start + n] of n queries from start over the keys up to their end."""
     stop = start + q.shape[2]
     scores = q @ mx.swapaxes(k[:, :, :stop], -1, -2)
     seen = mx.tri(stop - start, stop, start, dtype=mx.bool_) if mask is None else mask[:, :, start:stop, :stop]
@@ -44,44 +45,44 @@ def _probabilities(q: mx.array, k: mx.array, start: int, mask: mx.array | None) 
     return (shares / shares.sum(axis=-1, keepdims=True)).astype(q.dtype)
 
 
-def _starts(length: int) -> range:
-    return range(0, length, BLOCK)
+def _block_starts(length: int) -> range:
+    return range(0, length, BLOCK_QUERIES)
 
 
 @mx.custom_function
-def _blocks(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> list[mx.array]:
-    """Output [B, H, L, D] of scaled queries, then (for rows up to KEPT) each block's probabilities."""
+def _attend_in_blocks(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> list[mx.array]:
+    """Compute [B, H, L, D] of scaled queries; rows up to KEEP_MAX_TOKENS also return their probabilities."""
     outputs, kept = [], []
-    for start in _starts(q.shape[2]):
-        shares = _probabilities(q[:, :, start : start + BLOCK], k, start, *(mask or [None]))
+    for start in _block_starts(q.shape[2]):
+        shares = _block_probabilities(q[:, :, start : start + BLOCK_QUERIES], k, start, *(mask or [None]))
         outputs.append(shares @ v[:, :, : shares.shape[-1]])
         kept.append(shares)
-    return [mx.concatenate(outputs, axis=2), *(kept if q.shape[2] <= KEPT else [])]
+    return [mx.concatenate(outputs, axis=2), *(kept if q.shape[2] <= KEEP_MAX_TOKENS else [])]
 
 
-@_blocks.vjp
+@_attend_in_blocks.vjp
 def _(primals: Any, cotangents: Any, outputs: Any) -> Any:
     q, k, v, *mask = primals
     grad, kept = cotangents[0], outputs[1:]
     dq: list[mx.array] = []
     dk: mx.array | None = None
     dv: mx.array | None = None
-    for index, start in enumerate(_starts(q.shape[2])):
-        rows = slice(start, start + BLOCK)
+    for index, start in enumerate(_block_starts(q.shape[2])):
+        rows = slice(start, start + BLOCK_QUERIES)
         block, out = grad[:, :, rows], outputs[0][:, :, rows]
-        shares = kept[index] if kept else _probabilities(q[:, :, rows], k, start, *(mask or [None]))
+        shares = kept[index] if kept else _block_probabilities(q[:, :, rows], k, start, *(mask or [None]))
         seen = slice(0, shares.shape[-1])
         # The mean of the gradient under the probabilities is the product with the output (Dao et al. 2022, eq. 4).
         mean = (block * out).sum(axis=-1, keepdims=True)
         scores = shares * (block @ mx.swapaxes(v[:, :, seen], -1, -2) - mean)
         dq.append(scores @ k[:, :, seen])
-        dk = _grown(dk, mx.swapaxes(scores, -1, -2) @ q[:, :, rows])
-        dv = _grown(dv, mx.swapaxes(shares, -1, -2) @ block)
+        dk = _add_longer(dk, mx.swapaxes(scores, -1, -2) @ q[:, :, rows])
+        dv = _add_longer(dv, mx.swapaxes(shares, -1, -2) @ block)
     return [mx.concatenate(dq, axis=2), dk, dv, *(mx.zeros_like(m) for m in mask)]
 
 
-def _grown(total: mx.array | None, part: mx.array) -> mx.array:
-    """The sum total + part, where part has more rows than total."""
+def _add_longer(total: mx.array | None, part: mx.array) -> mx.array:
+    """Add part, which has more rows, to total."""
     if total is None:
         return part
     length = total.shape[2]

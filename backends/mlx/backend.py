@@ -1,4 +1,4 @@
-"""The MLX backend: what it computes on, and how checkpoints are loaded."""
+"""MLX backend: device report and loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from musiclora.backends.base import Backend, Codec, Family
+from musiclora.backends.base import Backend, Codec, Family, Model
 from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
 from musiclora.backends.mlx import blas, device
 from musiclora.backends.specs import MLX
@@ -18,7 +18,7 @@ _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16
 
 
 def describe() -> dict[str, Any]:
-    """Where this backend computes here, as JSON: device, name, mlx, blas (None where none was loaded), blas_reason."""
+    """Describe the device as JSON: device, name, mlx, blas (None where none was loaded), blas_reason."""
     loaded = blas.status()
     return {
         "device": device.kind(),
@@ -35,7 +35,7 @@ class MlxBackend:
 
     name = MLX.name
 
-    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
+    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Model:
         """Load a checkpoint folder.
 
         Args:
@@ -67,17 +67,16 @@ class MlxBackend:
         kind = find_dtype(MLX, dtype, _DTYPES)
         codec_class, path = find_codec(MLX, Path(checkpoint))
         device.configure()
-        codec: Codec = codec_class(path, kind)
-        return codec
+        return codec_class(path, kind)
 
     def device(self) -> str:
-        """What it computes on, in words, with the BLAS where that is the processor."""
+        """Describe the device in words; on the CPU with its BLAS."""
         if device.is_gpu():
             return f"{'Metal' if device.kind() == 'metal' else 'cuda'} ({device.name()})"
         return f"cpu ({blas.status().name or 'no fast BLAS'})" if sys.platform.startswith("linux") else "cpu"
 
     def peak_memory(self) -> int:
-        """Peak bytes: on a GPU of MLX's allocator, on the CPU of the whole process."""
+        """Measure peak bytes: of MLX's allocator on a GPU, of the whole process on the CPU."""
         if device.is_gpu():
             return int(mx.get_peak_memory())
         return process_peak_bytes()

@@ -1,7 +1,7 @@
-"""A fast BLAS for MLX's Linux CPU build, loaded before MLX is, and what its products then reach.
+"""Fast BLAS for MLX's Linux CPU build, loaded before MLX, and its measured speed.
 
-The wheel links the reference BLAS (a few GFLOP/s). Symbols of a library that is loaded globally first win over it, so
-that loading OpenBLAS before the first `import mlx.core` makes matrix products 25 to 60 times faster.
+The wheel links the reference BLAS (a few GFLOP/s). Symbols of a library that is loaded globally first take precedence.
+So loading OpenBLAS before the first `import mlx.core` makes matrix products 25 to 60 times faster.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from functools import cache
 from pathlib import Path
 
 SWITCH = "MUSICLORA_BLAS"
-_SYMBOL = "sgemm_"  # what a library must offer to be of use
+_SYMBOL = "sgemm_"  # that MLX calls
 
 
 @dataclass(frozen=True)
 class BlasStatus:
-    """Which library computes MLX's matrix products on the CPU.
+    """The library that computes MLX's matrix products on the CPU.
 
     Attributes:
         name: openblas, mkl or torch; None where nothing was loaded.
         path: the file or library name that was loaded.
-        reason: why nothing was loaded, in words; None where something was.
+        reason: reason that nothing was loaded, in words; None where something was.
     """
 
     name: str | None
@@ -37,10 +37,10 @@ class BlasStatus:
 
 @cache
 def status() -> BlasStatus:
-    """Load the first BLAS that is found (once in a process) and say which.
+    """Load the first BLAS found, once in a process, and report it.
 
-    Only on Linux, never with `MUSICLORA_BLAS=off`, and only while mlx.core has not been imported: afterwards it would
-    change nothing.
+    It does so only on Linux, never with `MUSICLORA_BLAS=off`, and only before mlx.core is imported: later it has no
+    effect.
     """
     if not sys.platform.startswith("linux"):
         return BlasStatus(None, reason="MLX brings its own here")
@@ -48,7 +48,7 @@ def status() -> BlasStatus:
         return BlasStatus(None, reason=f"{SWITCH}=off")
     if "mlx.core" in sys.modules:
         return BlasStatus(None, reason="mlx.core was imported before musiclora's backend, too late for another BLAS")
-    for name, path in _candidates():
+    for name, path in _candidate_libraries():
         try:
             library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError:  # not installed, or of another architecture
@@ -58,8 +58,8 @@ def status() -> BlasStatus:
     return BlasStatus(None, reason="no BLAS library found; try: apt install libopenblas0-pthread")
 
 
-def _candidates() -> Iterator[tuple[str, str]]:
-    """Libraries in the order in which they are tried."""
+def _candidate_libraries() -> Iterator[tuple[str, str]]:
+    """Yield names and paths of libraries in the order in which they are tried."""
     yield "openblas", "libopenblas.so.0"
     for name in ("libmkl_rt.so.3", "libmkl_rt.so.2"):
         yield "mkl", str(Path(sys.prefix) / "lib" / name)
@@ -70,7 +70,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
 
 
 def gflops(size: int = 1024, repeats: int = 5) -> float:
-    """Float32 matrix products of size x size in 10^9 operations a second, the best of a few on the default device."""
+    """Measure float32 products of size x size in 10^9 operations a second: the best of a few, default device."""
     import mlx.core as mx
 
     a, b = mx.ones((size, size)), mx.ones((size, size))

@@ -1,8 +1,8 @@
 """Convolutions over time as matrix products, which the CPU build computes an order of magnitude faster.
 
-MLX's own dilated, transposed and grouped convolutions take the slow road on the CPU: 0.7 GFLOP/s, and 0.6 for the
-gradient of the grouped one, where matrix products reach 30 on one core. So here a convolution is a sum of products, one
-a tap, over shifted windows of its input; no window is copied. On GPUs plain and dilated ones stay MLX's own.
+MLX's own dilated, transposed and grouped convolutions are slow on the CPU: 0.7 GFLOP/s, and 0.6 for the gradient of the
+grouped one, where matrix products reach 30 on one core. Here a convolution is a sum of products over shifted windows of
+its input, one product per tap; no window is copied. On GPUs plain and dilated convolutions are MLX's own.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import mlx.core as mx
 
 from musiclora.backends.mlx import device
 
-_NARROW = 16  # inputs a tap below which one product over all taps is better than one a tap
+_NARROW_CHANNELS = 16  # inputs per tap below which one product over all taps is faster than one per tap
 
 
 def taps(x: mx.array, kernel: mx.array, dilation: int = 1) -> mx.array:
-    """Sum over taps j of x[..., j d : j d + L, :] @ kernel[j].
+    """Sum x[..., j d : j d + L, :] @ kernel[j] over the taps j.
 
     Args:
         x: [..., L + (k - 1) d, in], padded already.
@@ -39,22 +39,22 @@ def taps(x: mx.array, kernel: mx.array, dilation: int = 1) -> mx.array:
 
 
 def same(x: mx.array, kernel: mx.array, dilation: int = 1) -> mx.array:
-    """A convolution that keeps the length: x [B, T, in], kernel [k, in, out] with k odd; zeros beyond the ends."""
+    """Convolve x [B, T, in] with kernel [k, in, out], k odd, zero-padded to keep the length."""
     margin = kernel.shape[0] // 2 * dilation
     if kernel.shape[0] == 1:
         return x @ kernel[0]
-    if device.is_gpu() or (dilation == 1 and x.shape[-1] < _NARROW):
+    if device.is_gpu() or (dilation == 1 and x.shape[-1] < _NARROW_CHANNELS):
         return mx.conv1d(x, kernel.transpose(2, 0, 1), padding=margin, dilation=dilation)
     return taps(mx.pad(x, [(0, 0), (margin, margin), (0, 0)]), kernel, dilation)
 
 
 def margin_of(stride: int) -> int:
-    """What the codec's convolutions that change the rate pad, or cut off, at each end."""
+    """Return the padding at each end of a convolution that changes the rate."""
     return -(-stride // 2)
 
 
 def downsampled(x: mx.array, kernel: mx.array) -> mx.array:
-    """A convolution of 2 s taps and stride s, padded by half a stride; what does not fill a stride is left out.
+    """Convolve with 2 s taps and stride s, padded by half a stride; a last partial stride is dropped.
 
     Two products: taps 0 to s - 1 see one stretch of s samples, the others the next.
 
@@ -72,7 +72,7 @@ def downsampled(x: mx.array, kernel: mx.array) -> mx.array:
 
 
 def upsampled(x: mx.array, kernel: mx.array) -> mx.array:
-    """A transposed convolution of 2 s taps and stride s: the inverse in shape of `downsampled` where s is even.
+    """Apply a transposed convolution of 2 s taps and stride s; for even s it inverts the shape of `downsampled`.
 
     Each frame adds 2 s samples to the output; the first half of them lies in its own stretch of s samples and the
     second half in the next one.
@@ -93,7 +93,7 @@ def upsampled(x: mx.array, kernel: mx.array) -> mx.array:
 
 
 def grouped(x: mx.array, kernel: mx.array) -> mx.array:
-    """A convolution that keeps the length and connects channels within groups only; differentiable in both.
+    """Convolve within groups of channels and keep the length; differentiable in both arguments.
 
     Args:
         x: [B, T, C].
@@ -113,7 +113,7 @@ def grouped(x: mx.array, kernel: mx.array) -> mx.array:
 
 @mx.custom_function
 def _grouped(x: mx.array, kernel: mx.array) -> list[mx.array]:
-    """Taps of x [B, G, L + k - 1, in] with a gradient that is products, too."""
+    """Apply `taps` to x [B, G, L + k - 1, in] with a gradient made of products."""
     return [taps(x, kernel)]
 
 
@@ -123,7 +123,7 @@ def _(primals: Any, cotangents: Any, outputs: Any) -> Any:
     grad, size = cotangents[0], kernel.shape[0]
     length = grad.shape[-2]
     padded = mx.pad(grad, [(0, 0), (0, 0), (size - 1, size - 1), (0, 0)])
-    # A gradient nobody asks for is never evaluated, so the kernel's costs nothing while only an adapter is trained.
+    # MLX never evaluates an unused gradient, so the kernel's costs nothing while only an adapter is trained.
     windows = [x[..., j : j + length, :] for j in range(size)]
     for_kernel = mx.stack([(mx.swapaxes(window, -1, -2) @ grad).sum(axis=0) for window in windows])
     return [taps(padded, mx.swapaxes(kernel[::-1], -1, -2)), for_kernel]

@@ -1,4 +1,4 @@
-"""The forward pass of GPT-2 over a dictionary of arrays under their canonical names (linear weights [in, out])."""
+"""GPT-2's forward pass over a dictionary of arrays under canonical names (linear weights [in, out])."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST_NORM = "transformer.ln_f.weight"
 
 @dataclass(frozen=True)
 class Dropout:
-    """Masks of one pass: a pool, and where in it each adapted module's mask begins."""
+    """Dropout masks of one pass: a pool, and the offset of each adapted module's mask in it."""
 
     pool: DropoutPool
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class Dropout:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class ActiveAdapter:
     """Factors under their state keys, the update's scale, and dropout while training."""
 
     factors: Weights
@@ -38,10 +38,10 @@ class Adapter:
     dropout: Dropout | None = None
 
 
-def linear(x: mx.array, name: str, weights: Weights, adapter: Adapter | None) -> mx.array:
-    """One Conv1D with its adapter, where it has one, on x [N, in]."""
+def conv1d(x: mx.array, name: str, weights: Weights, adapter: ActiveAdapter | None) -> mx.array:
+    """Apply one Conv1D, and its adapter where it has one, to x [N, in]."""
     parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
-    y = quantised.product(x, parts) + bias if parts else mx.addmm(bias, x, weights[f"{name}.weight"])
+    y = quantised.packed_product(x, parts) + bias if parts else mx.addmm(bias, x, weights[f"{name}.weight"])
     key_a, key_b = state_keys(name)
     if adapter is None or key_a not in adapter.factors:
         return y
@@ -49,69 +49,69 @@ def linear(x: mx.array, name: str, weights: Weights, adapter: Adapter | None) ->
     return lora.adapted(x, y, adapter.factors[key_a], adapter.factors[key_b], adapter.scale, mask)
 
 
-def norm(x: mx.array, name: str, weights: Weights, eps: float) -> mx.array:
+def layer_norm(x: mx.array, name: str, weights: Weights, eps: float) -> mx.array:
     return mx.fast.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
 
 def embed(tokens: mx.array, positions: mx.array | slice | None, weights: Weights) -> mx.array:
-    """Token and position embeddings [B, L, d]; without positions each row counts from 0."""
+    """Embed tokens and positions, [B, L, d]; without positions each row counts from 0."""
     if positions is None:
         positions = slice(tokens.shape[1])
     return lookup(tokens, EMBEDDING, weights) + lookup(positions, POSITIONS, weights)
 
 
 def lookup(index: mx.array | slice, name: str, weights: Weights) -> mx.array:
-    """Rows of a table, [..., d] for an index [...] or a slice."""
+    """Read rows of a table, [..., d] for an index [...] or a slice."""
     parts = quantised.find(weights, name.removesuffix(".weight"))
     return quantised.rows(parts, index, width(weights)) if parts else weights[name][index]
 
 
 def table(weights: Weights) -> mx.array:
-    """The token embedding [V, d], which is the output head, too."""
+    """Return the token embedding [V, d], which is also the output head."""
     parts = quantised.find(weights, EMBEDDING.removesuffix(".weight"))
-    return quantised.dense(parts, width(weights)) if parts else weights[EMBEDDING]
+    return quantised.dequantised(parts, width(weights)) if parts else weights[EMBEDDING]
 
 
 def width(weights: Weights) -> int:
-    """Channels of a state."""
+    """Return the number of channels of a state."""
     return weights[LAST_NORM].shape[0]
 
 
 def split_heads(qkv: mx.array, batch: int, n_head: int) -> tuple[mx.array, mx.array, mx.array]:
-    """Queries, keys and values [B, H, L, D] of qkv [B*L, 3d]."""
+    """Split qkv [B*L, 3d] into queries, keys and values [B, H, L, D]."""
     length, width = qkv.shape[0] // batch, qkv.shape[1] // (3 * n_head)
     q, k, v = qkv.reshape(batch, length, 3, n_head, width).transpose(2, 0, 3, 1, 4)
     return q, k, v
 
 
-def block(
+def decoder_block(
     x: mx.array,
     at: str,
     weights: Weights,
-    adapter: Adapter | None,
+    adapter: ActiveAdapter | None,
     config: Gpt2Config,
     batch: int,
     mask: mx.array | None,
 ) -> mx.array:
-    """One transformer block on x [B*L, d]; at is its path."""
-    qkv = linear(norm(x, f"{at}.ln_1", weights, config.layer_norm_epsilon), f"{at}.attn.c_attn", weights, adapter)
-    seen = attention.attend(*split_heads(qkv, batch, config.n_head), mask)
+    """Apply one transformer block to x [B*L, d]; at is its path."""
+    qkv = conv1d(layer_norm(x, f"{at}.ln_1", weights, config.layer_norm_epsilon), f"{at}.attn.c_attn", weights, adapter)
+    seen = attention.attend_causally(*split_heads(qkv, batch, config.n_head), mask)
     seen = seen.transpose(0, 2, 1, 3).reshape(x.shape)
-    x = x + linear(seen, f"{at}.attn.c_proj", weights, adapter)
-    inner = linear(norm(x, f"{at}.ln_2", weights, config.layer_norm_epsilon), f"{at}.mlp.c_fc", weights, adapter)
-    return x + linear(ops.ACTIVATIONS[config.activation_function](inner), f"{at}.mlp.c_proj", weights, adapter)
+    x = x + conv1d(seen, f"{at}.attn.c_proj", weights, adapter)
+    inner = conv1d(layer_norm(x, f"{at}.ln_2", weights, config.layer_norm_epsilon), f"{at}.mlp.c_fc", weights, adapter)
+    return x + conv1d(ops.ACTIVATION_FUNCTIONS[config.activation_function](inner), f"{at}.mlp.c_proj", weights, adapter)
 
 
 def hidden_states(
     tokens: mx.array,
     weights: Weights,
     config: Gpt2Config,
-    adapter: Adapter | None = None,
+    adapter: ActiveAdapter | None = None,
     positions: mx.array | None = None,
     segments: mx.array | None = None,
     checkpointing: bool = False,
 ) -> mx.array:
-    """States after the last layer norm [B*L, d].
+    """Compute the states after the last layer norm, [B*L, d].
 
     Args:
         tokens: int32 [B, L].
@@ -126,28 +126,28 @@ def hidden_states(
     x = embed(tokens, positions, weights).reshape(batch * length, -1)
     mask = None if segments is None else attention.segment_mask(segments)
     for index in range(config.n_layer):
-        x = _run(x, f"transformer.h.{index}", weights, adapter, config, batch, mask, checkpointing)
-    return norm(x, "transformer.ln_f", weights, config.layer_norm_epsilon)
+        x = _run_block(x, f"transformer.h.{index}", weights, adapter, config, batch, mask, checkpointing)
+    return layer_norm(x, "transformer.ln_f", weights, config.layer_norm_epsilon)
 
 
-def _run(
+def _run_block(
     x: mx.array,
     at: str,
     weights: Weights,
-    adapter: Adapter | None,
+    adapter: ActiveAdapter | None,
     config: Gpt2Config,
     batch: int,
     mask: mx.array | None,
     checkpointing: bool,
 ) -> mx.array:
     if not checkpointing:
-        return block(x, at, weights, adapter, config, batch, mask)
+        return decoder_block(x, at, weights, adapter, config, batch, mask)
     own = {k: v for k, v in weights.items() if k.startswith(f"{at}.")}
     factors = {k: v for k, v in adapter.factors.items() if k.startswith(f"{at}.")} if adapter else {}
 
     # Only what is an argument of a checkpointed function gets a gradient.
     def inner(x: mx.array, own: dict[str, mx.array], factors: dict[str, mx.array]) -> mx.array:
-        part = Adapter(factors, adapter.scale, adapter.dropout) if adapter else None
-        return block(x, at, own, part, config, batch, mask)
+        part = ActiveAdapter(factors, adapter.scale, adapter.dropout) if adapter else None
+        return decoder_block(x, at, own, part, config, batch, mask)
 
     return mx.checkpoint(inner)(x, own, factors)

@@ -1,4 +1,4 @@
-"""DiffRhythm on MLX: a checkpoint's arrays, its adapter and style vector, and what is computed with them."""
+"""DiffRhythm on MLX: weights, adapter, style vector, training loss and velocity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, OptimSpec
 from musiclora.backends.mlx import device, dit
 from musiclora.backends.mlx.adapted import AdaptedWeights
-from musiclora.backends.mlx.decoder import Adapter
+from musiclora.backends.mlx.decoder import ActiveAdapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What does not depend on time, of one conditioning: made of the adapter and style as they were then.
+    """The time-independent part of one conditioning, with the adapter and style of the moment it was made.
 
     Attributes:
         rows: B.
@@ -65,7 +65,7 @@ class MlxFlow(AdaptedWeights):
     # --- style ---
 
     def set_style(self, style: np.ndarray | None) -> None:
-        """Give the model a style vector [512] of its own, or take it away; see `backends.base.FlowModel`.
+        """Set the model's own style vector, or remove it; see `backends.base.FlowModel`.
 
         Raises:
             DataError: another shape, or values that are not finite.
@@ -76,21 +76,21 @@ class MlxFlow(AdaptedWeights):
         self.style = mx.array(flow_batches.check_style(style, self.config))
 
     def read_style(self) -> np.ndarray | None:
-        """The model's own style vector, a float32 copy [512]; None without one."""
+        """Copy the model's own style vector, float32; None without one."""
         return None if self.style is None else np.array(self.style)
 
     # --- weights ---
 
     def merged_weights(self) -> dict[str, mx.array]:
-        """Weights with the active adapter added; the model's own are not touched, and shared where it does nothing."""
+        """Return weights with the active adapter added; unaffected arrays are shared with the model's own."""
         active = self.active_adapter()
-        return self.weights if active is None else self._with(active)
+        return self.weights if active is None else self._weights_with(active)
 
     def fuse(self) -> None:
         """Add the update to the weights, summed in float32 and cast once, and drop the adapter."""
-        self.put_fused(self._with(Adapter(self.factors, self.need_adapter("fuse").scale)))
+        self.put_fused(self._weights_with(ActiveAdapter(self.factors, self.need_adapter("fuse").scale)))
 
-    def _with(self, adapter: Adapter) -> dict[str, mx.array]:
+    def _weights_with(self, adapter: ActiveAdapter) -> dict[str, mx.array]:
         merged = dict(self.weights)
         for name in self.names:
             key_a, key_b = state_keys(name)
@@ -101,25 +101,25 @@ class MlxFlow(AdaptedWeights):
         return merged
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Base weights one by one, float32, under their paths in the DiT and in torch's layouts."""
+        """Yield base weights one by one, float32, under their paths in the DiT and in torch's layouts."""
         for name, value in self.weights.items():
             yield name, dit.canonical(name, np.array(value.astype(mx.float32)))
 
     # --- training ---
 
     def weight(self, batch: Arrays) -> float:
-        """How many latent values are scored: all channels of the valid frames."""
-        return float(flow_batches.weight(batch))
+        """Count the scored latent values: all channels of the valid frames."""
+        return float(flow_batches.count_values(batch))
 
     def loss(self, batch: Arrays) -> LossSum:
-        """Loss without gradient or dropout; repeatable."""
-        flow_batches.check(batch, self.config)
-        arrays = to_mlx(flow_batches.inputs(batch, self.config, self.style is not None))
+        """Compute the loss without gradient or dropout; repeatable."""
+        flow_batches.check_flow_batch(batch, self.config)
+        arrays = to_mlx(flow_batches.flow_inputs(batch, self.config, self.style is not None))
         total = flow_loss(arrays, self.style, self.weights, self.active_adapter(), self.config)
         return LossSum(float(np.array(total)), self.weight(batch))
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
-        """A trainer of the adapter, and the style vector where there is one, or of all base weights.
+        """Create a trainer of the adapter and the style vector, or of all base weights.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
@@ -132,7 +132,7 @@ class MlxFlow(AdaptedWeights):
     # --- sampling ---
 
     def prepare(self, conditioning: Arrays) -> Prepared:
-        """Everything that does not depend on time, computed once; see `backends.base.FlowModel`.
+        """Compute the time-independent part once; see `backends.base.FlowModel`.
 
         It keeps the adapter and the style as they are now: what is changed afterwards needs another call.
 
@@ -146,7 +146,7 @@ class MlxFlow(AdaptedWeights):
         return Prepared(rows, made, weights)
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, guidance: float) -> np.ndarray:
-        """Velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
+        """Compute the velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
 
         Raises:
             DataError: x does not fit what was prepared.
@@ -168,7 +168,7 @@ def guided(
     weights: dict[str, mx.array],
     guidance: mx.array,
 ) -> mx.array:
-    """Velocity float32 of x [B, T, C]; made is for B rows, or for 2 B where there is guidance."""
+    """Compute the float32 velocity of x [B, T, C]; made has B rows, or 2 B rows with guidance."""
     twice = made["static"].shape[0] > x.shape[0]
     if twice:
         x, time = mx.concatenate([x, x]), mx.concatenate([time, time])

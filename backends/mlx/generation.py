@@ -1,4 +1,4 @@
-"""Generation on MLX: one fixed-shape step a token, queued ahead of the device, with a preallocated cache."""
+"""Token generation on MLX: one fixed-shape step per token, queued ahead of the device, with a preallocated KV cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 _State = dict[str, mx.array]
-Attend = Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]
+AttendToCache = Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]
 
 
 class DecodableModel(Protocol):
@@ -52,7 +52,7 @@ class DecodeMode:
 
 
 class Decoding:
-    """The functions of one generation: prefill, then one step a token. All state is in a dictionary of arrays."""
+    """Prefill and decode step of one generation; all state is in a dictionary of arrays."""
 
     def __init__(
         self, config: Gpt2Config, weights: Weights, spec: SamplingSpec, automaton: Automaton | None, mode: DecodeMode
@@ -72,18 +72,18 @@ class Decoding:
         if self._automaton:
             state["automaton"] = self._automaton.start
         x = decoder.embed(prompts, None, self._weights)
-        x = self._layers(self._weights, x, state, lambda q, k, v, cache: attention.attend(q, k, v, None))
+        x = self._run_layers(self._weights, x, state, lambda q, k, v, cache: attention.attend_causally(q, k, v, None))
         state["offset"] = state["offset"] + length
-        return self._draw(self._weights, x[:, -1], state, u)
+        return self._draw_tokens(self._weights, x[:, -1], state, u)
 
     def step(self, state: _State, u: mx.array, length: int) -> _State:
         """Feed the newest token, which brings the cache to length, and draw the next one."""
         visible = -(-length // self._mode.bucket) * self._mode.bucket
         if visible not in self._steps:
-            self._steps = {visible: self._build(visible)}  # earlier lengths never come back
+            self._steps = {visible: self._build_step(visible)}  # earlier lengths never come back
         return self._steps[visible](self._weights, state, u)
 
-    def _build(self, visible: int) -> Callable[[Weights, _State, mx.array], _State]:
+    def _build_step(self, visible: int) -> Callable[[Weights, _State, mx.array], _State]:
         def attend(q: mx.array, k: mx.array, v: mx.array, cache: mx.array) -> mx.array:
             keys, values = cache[0, :, :, :visible], cache[1, :, :, :visible]
             return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[-1] ** -0.5, mask=self._seen)
@@ -93,34 +93,38 @@ class Decoding:
             self._seen = mx.arange(visible) <= state["offset"] if self._mode.bucket > 1 else None
             x = decoder.lookup(state["token"], decoder.EMBEDDING, weights)
             x = x + decoder.lookup(state["offset"], decoder.POSITIONS, weights)
-            x = self._layers(weights, x[:, None], state, attend)
+            x = self._run_layers(weights, x[:, None], state, attend)
             state["offset"] = state["offset"] + 1
-            return self._draw(weights, x[:, 0], state, u)
+            return self._draw_tokens(weights, x[:, 0], state, u)
 
         return mx.compile(run) if self._mode.compiled else run
 
-    def _layers(self, weights: Weights, x: mx.array, state: _State, attend: Attend) -> mx.array:
-        """All blocks on x [B, L, d], writing keys and values at the offset; the states after the last norm."""
+    def _run_layers(self, weights: Weights, x: mx.array, state: _State, attend: AttendToCache) -> mx.array:
+        """Apply all blocks to x [B, L, d] and write keys and values at the offset; returns normalised states."""
         config, eps = self._config, self._config.layer_norm_epsilon
         batch, length, width = x.shape
         x = x.reshape(batch * length, width)
         for i in range(config.n_layer):
             at = f"transformer.h.{i}"
-            qkv = _linear(decoder.norm(x, f"{at}.ln_1", weights, eps), f"{at}.attn.c_attn", weights)
+            qkv = _merged_linear(decoder.layer_norm(x, f"{at}.ln_1", weights, eps), f"{at}.attn.c_attn", weights)
             qkv = qkv.reshape(batch, length, 3, config.n_head, -1).transpose(2, 0, 3, 1, 4)
             cache = mx.slice_update(state[f"cache.{i}"], qkv[1:], state["offset"].reshape(1), (3,))
             state[f"cache.{i}"] = cache
             seen = attend(qkv[0], qkv[1], qkv[2], cache).transpose(0, 2, 1, 3).reshape(x.shape)
-            x = x + _linear(seen, f"{at}.attn.c_proj", weights)
-            inner = _linear(decoder.norm(x, f"{at}.ln_2", weights, eps), f"{at}.mlp.c_fc", weights)
-            inner = ops.ACTIVATIONS[config.activation_function](inner)
-            x = x + _linear(inner, f"{at}.mlp.c_proj", weights)
-        return decoder.norm(x, "transformer.ln_f", weights, eps).reshape(batch, length, width)
+            x = x + _merged_linear(seen, f"{at}.attn.c_proj", weights)
+            inner = _merged_linear(decoder.layer_norm(x, f"{at}.ln_2", weights, eps), f"{at}.mlp.c_fc", weights)
+            inner = ops.ACTIVATION_FUNCTIONS[config.activation_function](inner)
+            x = x + _merged_linear(inner, f"{at}.mlp.c_proj", weights)
+        return decoder.layer_norm(x, "transformer.ln_f", weights, eps).reshape(batch, length, width)
 
-    def _draw(self, weights: Weights, hidden: mx.array, state: _State, u: mx.array) -> _State:
+    def _draw_tokens(self, weights: Weights, hidden: mx.array, state: _State, u: mx.array) -> _State:
         """Draw a token a row from the states [B, d]; rows that have ended yield pad_id."""
         parts = quantised.find(weights, decoder.EMBEDDING.removesuffix(".weight"))
-        scores = quantised.product(hidden, parts) if parts else products.head(hidden, weights[decoder.EMBEDDING])
+        scores = (
+            quantised.packed_product(hidden, parts)
+            if parts
+            else products.split_head(hidden, weights[decoder.EMBEDDING])
+        )
         scores = scores.astype(mx.float32)
         if self._automaton:
             scores = self._automaton.restrict(scores, state["automaton"])
@@ -136,24 +140,24 @@ class Decoding:
         return state
 
 
-def _linear(x: mx.array, name: str, weights: Weights) -> mx.array:
+def _merged_linear(x: mx.array, name: str, weights: Weights) -> mx.array:
     parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
     if parts is None:
-        return products.linear(x, weights[f"{name}.weight"], bias)
-    y, (key_a, key_b) = quantised.product(x, parts) + bias, state_keys(name)
+        return products.split_linear(x, weights[f"{name}.weight"], bias)
+    y, (key_a, key_b) = quantised.packed_product(x, parts) + bias, state_keys(name)
     # Nothing is fused into a quantised weight: the adapter computes beside it, its scale already in B.
     return lora.adapted(x, y, weights[key_a], weights[key_b], 1.0, None) if key_a in weights else y
 
 
-def _tokens(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[_State]:
-    """States after each token, computed ahead of whoever reads them."""
+def _stream_states(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[_State]:
+    """Yield the state after each token; the next step is queued before it is read."""
     steps, length = draws.shape[0], prompts.shape[1]
     state = decoding.start(prompts, draws[0], length + steps)
     mx.async_eval(state)  # type: ignore[no-untyped-call]
     for i in range(1, steps):
         shown = {key: state[key] for key in ("token", "done", "bad")}
-        # The old caches are let go before they are evaluated into new ones: MLX then writes in place; held, they
-        # would be copied whole for every token.
+        # Release the old caches before the new ones are evaluated: MLX then writes in place. Caches that are still
+        # referenced are copied whole for every token.
         state = decoding.step(state, draws[i], length + i)
         mx.async_eval(state)  # type: ignore[no-untyped-call]
         yield shown
@@ -185,7 +189,7 @@ def generate(
     automaton = Automaton.load(grammar, batch) if grammar else None
     decoding = Decoding(config, model.merged_weights(), spec, automaton, mode or DecodeMode.for_device())
     pending: list[mx.array] = []
-    stream = _tokens(decoding, mx.array(prompts.astype(np.int32)), mx.array(uniforms))
+    stream = _stream_states(decoding, mx.array(prompts.astype(np.int32)), mx.array(uniforms))
     for i, state in enumerate(stream):
         pending.append(state["token"])
         if len(pending) < CHECK_EVERY_TOKENS and i + 1 < steps:

@@ -1,4 +1,4 @@
-"""GPT-2 on MLX: a checkpoint's arrays, its adapter, and what is computed with them."""
+"""GPT-2 on MLX: weights, adapter, training loss and logits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MlxGpt2(AdaptedWeights):
     # --- weights ---
 
     def merged_weights(self) -> dict[str, mx.array]:
-        """Weights with the active adapter added, or beside those that are quantised; the model's own stay."""
+        """Return weights with the active adapter added, or kept beside quantised ones; the model's own stay."""
         if not self.spec or not self._enabled:
             return self.weights
         scale, beside = self.spec.scale, [n for n in self.names if quantised.find(self.weights, n)]
@@ -55,12 +55,12 @@ class MlxGpt2(AdaptedWeights):
         return merged
 
     def fuse(self) -> None:
-        """Add the update to the weights and drop the adapter; adapted weights are not quantised any more."""
+        """Add the update to the weights and drop the adapter; adapted weights become float."""
         spec = self.need_adapter("fuse")
         self.put_fused(lora.fused(self.weights, self.factors, self.names, spec.scale))
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Base weights one by one, float32, under transformers' names and layouts."""
+        """Yield base weights one by one, float32, under transformers' names and layouts."""
         shapes = self.linear_shapes()
         for name in self.config.tensor_shapes():
             module = name.removesuffix(".weight")
@@ -69,14 +69,16 @@ class MlxGpt2(AdaptedWeights):
                 yield name, np.array(self.weights[name].astype(mx.float32))
                 continue
             linear = shapes.get(module)
-            value = np.array(quantised.dense(parts, linear[1] if linear else self.config.n_embd).astype(mx.float32))
+            value = np.array(
+                quantised.dequantised(parts, linear[1] if linear else self.config.n_embd).astype(mx.float32)
+            )
             yield name, value.T if linear else value
 
     # --- computing ---
 
-    def _states(self, batch: Arrays) -> mx.array:
-        token_batches.check(batch, self.vocab_size, self.n_positions)
-        inputs = batches.inputs(batch)
+    def _hidden_states(self, batch: Arrays) -> mx.array:
+        token_batches.check_token_batch(batch, self.vocab_size, self.n_positions)
+        inputs = batches.token_inputs(batch)
         return decoder.hidden_states(
             inputs["tokens"],
             self.weights,
@@ -87,22 +89,22 @@ class MlxGpt2(AdaptedWeights):
         )
 
     def weight(self, batch: Arrays) -> float:
-        """How many tokens of the batch are scored."""
-        return float(token_batches.weight(batch))
+        """Count the scored tokens of the batch."""
+        return float(token_batches.count_tokens(batch))
 
     def loss(self, batch: Arrays) -> LossSum:
-        """Loss without gradient or dropout; repeatable."""
-        states, rows = self._states(batch), batches.scored(batch)
+        """Compute the loss without gradient or dropout; repeatable."""
+        states, rows = self._hidden_states(batch), batches.scored_rows(batch)
         total = head.loss(states[rows["rows"]], decoder.table(self.weights), rows["targets"], rows["weights"])
         return LossSum(float(np.array(total)), self.weight(batch))
 
     def logits(self, batch: Arrays) -> np.ndarray:
-        """Next-token logits, float32 [B, L, V]."""
-        found = (self._states(batch) @ decoder.table(self.weights).T).astype(mx.float32)
+        """Compute next-token logits, float32 [B, L, V]."""
+        found = (self._hidden_states(batch) @ decoder.table(self.weights).T).astype(mx.float32)
         return np.array(found.reshape(*np.shape(batch["tokens"]), self.vocab_size))
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
-        """A trainer of the adapter or of all base weights.
+        """Create a trainer of the adapter or of all base weights.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.

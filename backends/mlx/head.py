@@ -1,4 +1,4 @@
-"""Cross-entropy through the tied output head in chunks of rows, its gradient formed together with the loss."""
+"""Cross-entropy through the tied output head in chunks of rows; the gradient is formed with the loss."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from musiclora.backends import token_batches
 from musiclora.backends.mlx import ops
 
-CHUNK_ELEMENTS = 1 << 22  # logits that exist at one time
 
-
-def _chunk(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """Loss of each row, exp(logits - maximum), and its row sums."""
+def _chunk_losses(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Compute the loss of each row, exp(logits - maximum), and its row sums."""
     logits = (hidden @ head.T).astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
     shares = ops.exp_shifted(logits, top)
@@ -21,13 +20,13 @@ def _chunk(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[mx.arra
     return (mx.log(total) + top - picked)[:, 0], shares, total
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+def _chunk_slices(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, token_batches.LOGITS_PER_CHUNK // vocabulary)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
-    """Cross-entropy in nats, weighted and summed over rows, a float32 scalar.
+    """Sum the weighted cross-entropy in nats over rows, a float32 scalar.
 
     Args:
         hidden: states [M, d].
@@ -36,15 +35,15 @@ def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array)
         weights: float32 [M]; 0 for rows that only fill up a fixed size.
     """
     total = mx.zeros((), mx.float32)
-    for rows in _chunks(hidden.shape[0], head.shape[0]):
-        total = total + (_chunk(hidden[rows], head, targets[rows])[0] * weights[rows]).sum()
+    for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
+        total = total + (_chunk_losses(hidden[rows], head, targets[rows])[0] * weights[rows]).sum()
     return total
 
 
 def loss_for_training(
     hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool
 ) -> mx.array:
-    """As loss, with a gradient with respect to hidden and, with train_head, to head."""
+    """Compute `loss` with a gradient with respect to hidden and, with train_head, to head."""
     if train_head:
         outputs = _trained_head(hidden, head, targets, weights)
     else:
@@ -52,14 +51,14 @@ def loss_for_training(
     return cast(list[mx.array], outputs)[0]
 
 
-def _forward(
+def _loss_and_gradients(
     hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool
 ) -> list[mx.array]:
     total, grads = mx.zeros((), mx.float32), []
     grad_head = mx.zeros(head.shape, mx.float32) if train_head else None
-    for rows in _chunks(hidden.shape[0], head.shape[0]):
+    for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
         part, weight = hidden[rows], weights[rows][:, None]
-        losses, shares, sums = _chunk(part, head, targets[rows])
+        losses, shares, sums = _chunk_losses(part, head, targets[rows])
         total = total + (losses[:, None] * weight).sum()
         # The gradient of the logits is weight * (shares / sums - onehot); neither division nor one-hot is formed.
         factor = weight / sums
@@ -76,19 +75,19 @@ def _forward(
 
 @mx.custom_function
 def _frozen_head(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
-    return _forward(hidden, head, targets, weights, False)
+    return _loss_and_gradients(hidden, head, targets, weights, False)
 
 
 @mx.custom_function
 def _trained_head(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
-    return _forward(hidden, head, targets, weights, True)
+    return _loss_and_gradients(hidden, head, targets, weights, True)
 
 
-def _scaled(primals: Any, cotangents: Any, outputs: Any) -> Any:
-    """Vjp of both: the gradient is already there and is only scaled."""
+def _scale_gradients(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    """Scale the gradients that the forward pass has formed (vjp of both functions)."""
     grads = [output * cotangents[0].astype(output.dtype) for output in outputs[1:]]
     return [*grads, *(mx.zeros_like(p) for p in primals[len(grads) :])]
 
 
-_frozen_head.vjp(_scaled)
-_trained_head.vjp(_scaled)
+_frozen_head.vjp(_scale_gradients)
+_trained_head.vjp(_scale_gradients)

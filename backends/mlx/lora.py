@@ -29,7 +29,7 @@ class DropoutPool:
 
     @classmethod
     def draw(cls, seed: int, probability: float, largest: int) -> DropoutPool:
-        """A pool for masks of up to largest elements; a larger one begins with the values of a smaller one."""
+        """Draw a pool for masks of up to largest elements; a larger pool begins with the values of a smaller one."""
         size, parts = 1 << 20, []
         for index in range(-(-(cls.SLACK + largest) // size)):
             key = mx.random.key((seed * 1_000_003 + index) % 2**63)
@@ -40,17 +40,17 @@ class DropoutPool:
 
     @classmethod
     def offsets(cls, names: Iterable[str], step: int, micro_batch: int) -> mx.array:
-        """Where the masks of these modules begin, int32 [modules]."""
+        """Hash the step, micro-batch and module names to offsets in the pool, int32 [modules]."""
         return mx.array([zlib.crc32(f"{step}/{micro_batch}/{n}".encode()) % cls.SLACK for n in names], mx.int32)
 
     def mask(self, offset: mx.array, shape: tuple[int, ...]) -> mx.array:
-        """The window of this shape at offset, an int32 scalar that may be traced."""
+        """Return the window of this shape at offset, an int32 scalar that may be traced."""
         size = int(np.prod(shape))
         return mx.slice(self.values, offset.reshape(1), (0,), (size,)).reshape(shape)
 
 
 def adapted(x: mx.array, y: mx.array, a: mx.array, b: mx.array, scale: float, mask: mx.array | None) -> mx.array:
-    """Y + scale * drop(x) A' B' in float32, cast to the dtype of y.
+    """Add scale * drop(x) A' B' to y in float32, cast to the dtype of y.
 
     Args:
         x: input of the layer [N, in].
@@ -66,18 +66,18 @@ def adapted(x: mx.array, y: mx.array, a: mx.array, b: mx.array, scale: float, ma
 
 
 def fused_weight(weight: mx.array, a: mx.array, b: mx.array, scale: float) -> mx.array:
-    """Weight [in, out] + scale * (B A)', summed in float32 and cast once."""
+    """Add scale * (B A)' to weight [in, out], summed in float32 and cast once."""
     return mx.addmm(weight.astype(mx.float32), a.T, (b * scale).T).astype(weight.dtype)
 
 
 def fused(weights: Weights, adapter: Weights, names: Iterable[str], scale: float) -> dict[str, mx.array]:
-    """All weights with the adapter added; those that it does not touch are the same arrays."""
+    """Return all weights with the adapter added; unaffected arrays are shared."""
     merged = dict(weights)
     for name in names:
         key_a, key_b = state_keys(name)
         weight = merged[f"{name}.weight"]
         if parts := quantised.find(weights, name):
-            weight = quantised.dense(parts, adapter[key_a].shape[1]).T
+            weight = quantised.dequantised(parts, adapter[key_a].shape[1]).T
             del merged[f"{name}.scales"], merged[f"{name}.biases"]
         merged[f"{name}.weight"] = fused_weight(weight, adapter[key_a], adapter[key_b], scale)
     mx.eval(merged)

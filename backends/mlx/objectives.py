@@ -10,7 +10,7 @@ import numpy as np
 from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
 from musiclora.backends.mlx import batches, decoder, dit, head
-from musiclora.backends.mlx.decoder import Adapter, Dropout
+from musiclora.backends.mlx.decoder import ActiveAdapter, Dropout
 from musiclora.backends.mlx.training import Adapted, Objective
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 from musiclora.convert.models.gpt2 import Gpt2Config
@@ -66,7 +66,7 @@ class TokenObjective:
         self.trained().update(trained)
 
     def check(self, batch: Arrays) -> None:
-        token_batches.check(batch, self.model.config.vocab_size, self.model.config.n_positions)
+        token_batches.check_token_batch(batch, self.model.config.vocab_size, self.model.config.n_positions)
 
     def weight(self, batch: Arrays) -> float:
         return self.model.weight(batch)
@@ -75,15 +75,15 @@ class TokenObjective:
         return int(np.size(batch["tokens"]))
 
     def arrays(self, batch: Arrays) -> Named:
-        return {**batches.inputs(batch), **batches.scored(batch)}
+        return {**batches.token_inputs(batch), **batches.scored_rows(batch)}
 
     def loss(
         self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
     ) -> mx.array:
-        """Summed over scored tokens, nats."""
+        """Sum the loss over scored targets: nats of tokens, squared error of latent values."""
         model = self.model
         weights = trained if self.everything else frozen
-        adapter = None if model.spec is None else Adapter(trained, model.spec.scale, dropout)
+        adapter = None if model.spec is None else ActiveAdapter(trained, model.spec.scale, dropout)
         states = decoder.hidden_states(
             arrays["tokens"],
             weights,
@@ -123,7 +123,7 @@ class FlowObjective:
         self.model.style = trained.get(flow_batches.STYLE)
 
     def check(self, batch: Arrays) -> None:
-        flow_batches.check(batch, self.model.config)
+        flow_batches.check_flow_batch(batch, self.model.config)
 
     def weight(self, batch: Arrays) -> float:
         return self.model.weight(batch)
@@ -132,15 +132,15 @@ class FlowObjective:
         return int(np.size(batch["valid"]))
 
     def arrays(self, batch: Arrays) -> Named:
-        return to_mlx(flow_batches.inputs(batch, self.model.config, self.model.style is not None))
+        return to_mlx(flow_batches.flow_inputs(batch, self.model.config, self.model.style is not None))
 
     def loss(
         self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
     ) -> mx.array:
-        """Summed over all values of valid frames."""
+        """Sum the loss over scored targets: nats of tokens, squared error of latent values."""
         model = self.model
         weights = trained if self.everything else frozen
-        adapter = None if model.spec is None else Adapter(trained, model.spec.scale, dropout)
+        adapter = None if model.spec is None else ActiveAdapter(trained, model.spec.scale, dropout)
         style = (frozen if self.everything else trained).get(flow_batches.STYLE)
         return flow_loss(arrays, style, weights, adapter, model.config, checkpointing)
 
@@ -149,14 +149,14 @@ def flow_loss(
     arrays: Named,
     style: mx.array | None,
     weights: Named,
-    adapter: Adapter | None,
+    adapter: ActiveAdapter | None,
     config: DiffRhythmConfig,
     checkpointing: bool = False,
 ) -> mx.array:
-    """Squared error of the velocity at (1 - t) noise + t latents against latents - noise, a float32 sum.
+    """Sum the squared error of the velocity at (1 - t) noise + t latents against latents - noise, in float32.
 
     Args:
-        arrays: what `flow_batches.inputs` made, as MLX's.
+        arrays: what `flow_batches.flow_inputs` made, as MLX's.
         style: the model's own style vector float32 [512], or None.
         weights: of the model.
         adapter: LoRA, or None.

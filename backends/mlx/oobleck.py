@@ -1,4 +1,4 @@
-"""The Oobleck codec on MLX: sound to latents and back (Stable Audio's variational auto-encoder)."""
+"""Oobleck codec on MLX: audio to latents and back (Stable Audio's variational auto-encoder)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from musiclora.backends import codec_chunks
 from musiclora.backends.base import Codec
 from musiclora.backends.mlx import convolution, device
+from musiclora.backends.mlx.quantised import Weights
 from musiclora.convert.models.oobleck import read_oobleck
-
-Weights = dict[str, mx.array]
 
 _FLOOR = 1e-9  # added to exp(beta), as the original does
 
@@ -24,7 +23,7 @@ _PI_HIGH, _PI_LOW = 3.140625, 9.67653589793e-4  # the high part has ten bits, so
 
 
 def _sin_squared(y: mx.array) -> mx.array:
-    """Square of the sine, float32; on the CPU a polynomial, since MLX's sine takes 24 ns an element there."""
+    """Compute sin^2, float32; on the CPU by a polynomial, since MLX's sine takes 24 ns an element there."""
     if device.is_gpu():
         return mx.square(mx.sin(y))
     n = (y * 0.3183098861837907 + _ROUND) - _ROUND
@@ -38,7 +37,7 @@ def _sin_squared(y: mx.array) -> mx.array:
 
 @mx.compile
 def snake(x: mx.array, frequency: mx.array, amplitude: mx.array) -> mx.array:
-    """X + amplitude sin(frequency x)^2 over channels (Ziyin et al. 2020, arXiv 2006.08195, with an amplitude).
+    """Compute x + amplitude sin(frequency x)^2 by channel (Ziyin et al. 2020, arXiv 2006.08195, with an amplitude).
 
     Args:
         x: [B, T, C].
@@ -49,8 +48,8 @@ def snake(x: mx.array, frequency: mx.array, amplitude: mx.array) -> mx.array:
     return (wide + amplitude * _sin_squared(wide * frequency)).astype(x.dtype)
 
 
-def _stored(name: str, value: np.ndarray, stages: int) -> np.ndarray:
-    """One tensor of the checkpoint in the form that the passes below read, float32."""
+def _stored_tensor(name: str, value: np.ndarray, stages: int) -> np.ndarray:
+    """Convert one tensor of the checkpoint to the layout that the forward pass reads, float32."""
     value = np.asarray(value, np.float32)
     if name.endswith(".alpha"):
         return np.exp(value)
@@ -66,44 +65,48 @@ def _stored(name: str, value: np.ndarray, stages: int) -> np.ndarray:
     return np.ascontiguousarray(value)
 
 
-def _activated(x: mx.array, at: str, weights: Weights) -> mx.array:
+def _apply_snake(x: mx.array, at: str, weights: Weights) -> mx.array:
     return snake(x, weights[f"{at}.alpha"], weights[f"{at}.beta"])
 
 
-def _conv(x: mx.array, at: str, weights: Weights, dilation: int = 1) -> mx.array:
+def _apply_conv(x: mx.array, at: str, weights: Weights, dilation: int = 1) -> mx.array:
     y = convolution.same(x, weights[f"{at}.weight"], dilation)
     bias = weights.get(f"{at}.bias")  # the decoder's last one has none
     return y if bias is None else y + bias
 
 
-def _unit(x: mx.array, at: str, weights: Weights, dilation: int) -> mx.array:
-    """Residual unit: a wide convolution and one of a single tap, a Snake before each."""
-    y = _conv(_activated(x, f"{at}.0", weights), f"{at}.1", weights, dilation)
-    return x + _conv(_activated(y, f"{at}.2", weights), f"{at}.3", weights)
+def _residual_unit(x: mx.array, at: str, weights: Weights, dilation: int) -> mx.array:
+    """Apply a residual unit: a wide convolution and one of a single tap, a Snake before each."""
+    y = _apply_conv(_apply_snake(x, f"{at}.0", weights), f"{at}.1", weights, dilation)
+    return x + _apply_conv(_apply_snake(y, f"{at}.2", weights), f"{at}.3", weights)
 
 
 def encoded(x: mx.array, weights: Weights, stages: int) -> mx.array:
-    """Mean and scale, one after the other on the channels [B, T, 2 C], of sound [B, N, audio channels]."""
-    x = _conv(x, "encoder.layers.0", weights)
+    """Encode audio [B, N, audio channels] to mean and scale, concatenated on the channels [B, T, 2 C]."""
+    x = _apply_conv(x, "encoder.layers.0", weights)
     for i in range(1, stages + 1):
         at = f"encoder.layers.{i}.layers"
         for k, dilation in enumerate(codec_chunks.DILATIONS):
-            x = _unit(x, f"{at}.{k}.layers", weights, dilation)
-        x = convolution.downsampled(_activated(x, f"{at}.3", weights), weights[f"{at}.4.weight"])
+            x = _residual_unit(x, f"{at}.{k}.layers", weights, dilation)
+        x = convolution.downsampled(_apply_snake(x, f"{at}.3", weights), weights[f"{at}.4.weight"])
         x = x + weights[f"{at}.4.bias"]
-    return _conv(_activated(x, f"encoder.layers.{stages + 1}", weights), f"encoder.layers.{stages + 2}", weights)
+    return _apply_conv(
+        _apply_snake(x, f"encoder.layers.{stages + 1}", weights), f"encoder.layers.{stages + 2}", weights
+    )
 
 
 def decoded(x: mx.array, weights: Weights, stages: int) -> mx.array:
-    """Sound [B, hop T, audio channels] of latents [B, T, C]."""
-    x = _conv(x, "decoder.layers.0", weights)
+    """Decode latents [B, T, C] to audio [B, hop T, audio channels]."""
+    x = _apply_conv(x, "decoder.layers.0", weights)
     for i in range(1, stages + 1):
         at = f"decoder.layers.{i}.layers"
-        x = convolution.upsampled(_activated(x, f"{at}.0", weights), weights[f"{at}.1.weight"])
+        x = convolution.upsampled(_apply_snake(x, f"{at}.0", weights), weights[f"{at}.1.weight"])
         x = x + weights[f"{at}.1.bias"]
         for k, dilation in enumerate(codec_chunks.DILATIONS):
-            x = _unit(x, f"{at}.{k + 2}.layers", weights, dilation)
-    return _conv(_activated(x, f"decoder.layers.{stages + 1}", weights), f"decoder.layers.{stages + 2}", weights)
+            x = _residual_unit(x, f"{at}.{k + 2}.layers", weights, dilation)
+    return _apply_conv(
+        _apply_snake(x, f"decoder.layers.{stages + 1}", weights), f"decoder.layers.{stages + 2}", weights
+    )
 
 
 class MlxOobleck:
@@ -116,19 +119,19 @@ class MlxOobleck:
         self.config, self.dtype, self._stages = config, dtype, len(config.strides)
         self.sample_rate, self.hop = config.sample_rate, config.hop
         self.latent_channels, self.audio_channels = config.latent_dim, config.audio_channels
-        self.weights: Weights = {}
+        self.weights: dict[str, mx.array] = {}
         for name, value in found.tensors():
             kind = mx.float32 if name.endswith((".alpha", ".beta")) else dtype
-            self.weights[name] = mx.array(_stored(name, value, self._stages)).astype(kind)
+            self.weights[name] = mx.array(_stored_tensor(name, value, self._stages)).astype(kind)
             mx.eval(self.weights[name])  # one by one, so that nothing is held twice
 
     def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; see `codec_chunks.encode`."""
-        return codec_chunks.encode(audio, self.config, self._encode)
+        """Encode float32 audio [B, 2, N] to mean and scale, each float32 [B, T, C]; see `encode_pieces`."""
+        return codec_chunks.encode_pieces(audio, self.config, self._encode)
 
     def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
-        """Audio float32 [B, 2, hop T] of latents [B, T, C]; see `codec_chunks.decode`."""
-        return codec_chunks.decode(latents, self.config, self._decode, chunk, overlap)
+        """Decode latents [B, T, C] to audio float32 [B, 2, hop T]; see `decode_chunks`."""
+        return codec_chunks.decode_chunks(latents, self.config, self._decode, chunk, overlap)
 
     def _encode(self, audio: np.ndarray) -> np.ndarray:
         x = mx.array(np.ascontiguousarray(audio.transpose(0, 2, 1))).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Element-wise maths and its derivatives, in the form that is quick on both kinds of device."""
+"""Element-wise functions and their derivatives, in a form that is fast on both kinds of device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 
 
 def _exp_by_polynomial(x: mx.array) -> mx.array:
-    """Exponential of float32, relative error 1e-7; 0 below -88, and no more than exp(80).
+    """Compute exp of float32 with a relative error of 1e-7; 0 below -88, and at most exp(80).
 
     MLX's own exp is computed element by element on Linux CPUs (10 ns); this one is additions and multiplications that
     mx.compile's compiler turns into vector instructions (1.2 to 1.7 ns).
@@ -34,13 +34,13 @@ def _exp_by_polynomial(x: mx.array) -> mx.array:
 
 
 def exp(x: mx.array) -> mx.array:
-    """Exponential of float32; large arguments may saturate (see _exp_by_polynomial)."""
+    """Compute exp of float32; large arguments may saturate (see _exp_by_polynomial)."""
     return mx.exp(x) if device.is_gpu() else _exp_by_polynomial(x)
 
 
 @mx.compile
 def exp_shifted(x: mx.array, shift: mx.array) -> mx.array:
-    """Exponential of x - shift, float32, shift being the row maximum."""
+    """Compute exp(x - shift), float32; shift is the row maximum."""
     return exp(x - shift)
 
 
@@ -49,7 +49,7 @@ def sigmoid(x: mx.array) -> mx.array:
 
 
 def _gelu_tanh(x: mx.array) -> tuple[mx.array, mx.array]:
-    """GELU by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415) and its derivative; 0.5 (1 + tanh u) = sigmoid(2u)."""
+    """Compute GELU by tanh (arXiv 1606.08415) and its derivative; 0.5 (1 + tanh u) = sigmoid(2u)."""
     square = x * x
     s = sigmoid(x * (1.5957691216057308 + 0.07135481282052838 * square))
     return x * s, s + x * s * (1.0 - s) * (1.5957691216057308 + 0.21406443846158513 * square)
@@ -75,7 +75,7 @@ def _tanh(x: mx.array) -> tuple[mx.array, mx.array]:
 
 
 def _mish(x: mx.array) -> tuple[mx.array, mx.array]:
-    """X tanh(ln(1 + e)), e = exp(x) (Misra 2019, arXiv 1908.08681), and its derivative; the tanh has no logarithm."""
+    """Compute x tanh(ln(1 + e)), e = exp(x) (Misra 2019, arXiv 1908.08681), and its derivative, without a logarithm."""
     e = exp(mx.minimum(x, 20.0))  # beyond 20 the tanh is 1 in float32, and e squared would grow for nothing
     product = e * (e + 2.0)
     t = product / (product + 2.0)
@@ -95,8 +95,8 @@ _PAIRS: dict[str, Callable[[mx.array], tuple[mx.array, mx.array]]] = {
 }
 
 
-def _activation(pair: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Unary:
-    """A function whose derivative is made together with its value, in one pass over the input."""
+def _with_derivative(pair: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Unary:
+    """Build a function that computes its derivative together with its value, in one pass over the input."""
 
     @mx.compile
     def both(x: mx.array) -> tuple[mx.array, mx.array]:
@@ -116,4 +116,4 @@ def _activation(pair: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Unary:
     return value
 
 
-ACTIVATIONS: dict[str, Unary] = {name: _activation(pair) for name, pair in _PAIRS.items()}
+ACTIVATION_FUNCTIONS: dict[str, Unary] = {name: _with_derivative(pair) for name, pair in _PAIRS.items()}

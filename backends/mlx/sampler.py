@@ -1,4 +1,4 @@
-"""The sampler of `SamplingSpec` and the automaton of `Grammar` as MLX graphs: nothing is read back between tokens."""
+"""Sampler of `SamplingSpec` and automaton of `Grammar` as MLX graphs, without a host round trip per token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOW_BITS = 0xFFFFFFFF
 
 
 def ranked(scores: mx.array, count: int) -> tuple[mx.array, mx.array]:
-    """The count largest scores of each row in falling order, ties to the lower id.
+    """Rank the count largest scores of each row in falling order, ties to the lower id.
 
     The sort is by one 64-bit key, the score's bits in an order-preserving form above the id, because no sort here
     promises to be stable on every device.
@@ -36,7 +36,7 @@ def ranked(scores: mx.array, count: int) -> tuple[mx.array, mx.array]:
 
 
 def sample(scores: mx.array, u: mx.array, spec: SamplingSpec) -> mx.array:
-    """Draw one token a row as `SamplingSpec` says; its eos_id and pad_id are not looked at here.
+    """Draw one token a row as `SamplingSpec` says; its eos_id and pad_id are ignored here.
 
     Args:
         scores: float32 [B, V]; -inf where a token is not allowed.
@@ -87,10 +87,10 @@ class Automaton:
         return cls(*(mx.array(np.ascontiguousarray(table, np.int32)) for table in tables))
 
     def restrict(self, scores: mx.array, state: mx.array) -> mx.array:
-        """Scores [B, V] with -inf where the states [B] forbid the token."""
+        """Set scores [B, V] to -inf where the states [B] forbid the token."""
         allowed = mx.take(self.transitions[state] >= 0, self.classes, axis=1)
         return mx.where(allowed, scores, -mx.inf)
 
     def follow(self, state: mx.array, token: mx.array) -> mx.array:
-        """Next states [B] after the tokens [B]."""
+        """Return the next states [B] after the tokens [B]."""
         return self.transitions[state, self.classes[token]]

@@ -1,4 +1,4 @@
-"""Training on MLX: gradients of weighted sums, clipping and AdamW, each one compiled function."""
+"""Training on MLX: gradients of weighted sums, clipping and AdamW as compiled functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Adapted(Protocol):
 
 
 class Objective(Protocol):
-    """What is trained on a model, and what is minimised.
+    """The trained arrays of a model and the loss to minimise.
 
     Attributes:
         model: whose adapter's dropout is applied.
@@ -44,34 +44,34 @@ class Objective(Protocol):
     def model(self) -> Adapted: ...
 
     def trained(self) -> _Named:
-        """The arrays that are trained, as they are now; float32."""
+        """Return the arrays that are trained, as they are now; float32."""
 
     def frozen(self) -> _Named:
-        """The other arrays that the loss reads."""
+        """Return the other arrays that the loss reads."""
 
     def replace(self, trained: _Named) -> None:
-        """Put new arrays in the place of the trained ones."""
+        """Replace the trained arrays."""
 
     def check(self, batch: Arrays) -> None:
         """Raise DataError where a batch does not fit the model."""
 
     def weight(self, batch: Arrays) -> float:
-        """How many targets are scored."""
+        """Count the scored targets."""
 
     def rows(self, batch: Arrays) -> int:
-        """Rows of the largest input of a linear layer, which a dropout mask must cover."""
+        """Count the rows of a linear layer's largest input, which a dropout mask must cover."""
 
     def arrays(self, batch: Arrays) -> _Named:
-        """What the loss reads of a batch."""
+        """Copy the arrays that the loss reads of a batch to the device."""
 
     def loss(
         self, trained: _Named, frozen: _Named, arrays: _Named, dropout: Dropout | None, checkpointing: bool
     ) -> mx.array:
-        """The loss summed over scored targets, a float32 scalar."""
+        """Sum the loss over scored targets, a float32 scalar."""
 
 
 class MlxTraining:
-    """AdamW on what an objective trains (implements `backends.base.Training`)."""
+    """AdamW on the arrays of an objective (implements `backends.base.Training`)."""
 
     def __init__(self, objective: Objective, optim: OptimSpec) -> None:
         self._objective, self._optim = objective, optim
@@ -81,16 +81,16 @@ class MlxTraining:
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self._moments = [mx.zeros((size,), mx.float32) for _ in MOMENTS]
         # Not methods: a trainer that refers to itself would keep the model until the garbage is collected.
-        self._gradient = mx.compile(mx.value_and_grad(partial(_loss, objective, optim.checkpointing)))
-        self._update = mx.compile(partial(_adamw, optim, self._shapes))
+        self._gradient = mx.compile(mx.value_and_grad(partial(_summed_loss, objective, optim.checkpointing)))
+        self._update = mx.compile(partial(_adamw_update, optim, self._shapes))
 
     def _trained_shapes(self) -> _Shapes:
         return {key: tuple(value.shape) for key, value in self._objective.trained().items()}
 
     # --- gradient ---
 
-    def _dropout(self, rows: int, index: int) -> _Named:
-        """The pool and the masks' places for one micro-batch; empty without dropout."""
+    def _dropout_arrays(self, rows: int, index: int) -> _Named:
+        """Return the pool and the masks' offsets for one micro-batch; empty without dropout."""
         model = self._objective.model
         if self._objective.everything or model.spec is None or not model.spec.dropout:
             return {}
@@ -103,15 +103,15 @@ class MlxTraining:
             "offsets": DropoutPool.offsets(model.names, self._step, index),
         }
 
-    def _accumulated(self, micro_batches: Sequence[Arrays]) -> tuple[mx.array, _Named]:
-        """Sums of the losses and of their gradients; each micro-batch is computed before the next begins."""
+    def _accumulate_gradients(self, micro_batches: Sequence[Arrays]) -> tuple[mx.array, _Named]:
+        """Sum the losses and their gradients; each micro-batch is computed before the next begins."""
         loss, total = mx.zeros((), mx.float32), None
         objective = self._objective
         trained, frozen = objective.trained(), objective.frozen()
         for index, batch in enumerate(micro_batches):
             if not objective.weight(batch):
                 continue
-            dropout = self._dropout(objective.rows(batch), index)
+            dropout = self._dropout_arrays(objective.rows(batch), index)
             part, grads = self._gradient(trained, frozen, objective.arrays(batch), dropout)
             loss = loss + part
             total = grads if total is None else {key: total[key] + grads[key] for key in grads}
@@ -122,7 +122,7 @@ class MlxTraining:
     # --- update ---
 
     def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
-        """One update from the gradient of (sum of losses) / (sum of weights).
+        """Make one update from the gradient of (sum of losses) / (sum of weights).
 
         A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is; so does a step
         without any scored target, with loss, weight and norm 0.
@@ -135,8 +135,8 @@ class MlxTraining:
         weight = sum(objective.weight(batch) for batch in micro_batches)
         if not weight:
             return StepResult(0.0, 0.0, 0.0)
-        loss, grads = self._accumulated(micro_batches)
-        trained, moments, norm = self._update(objective.trained(), grads, self._moments, self._scalars(weight, lr))
+        loss, grads = self._accumulate_gradients(micro_batches)
+        trained, moments, norm = self._update(objective.trained(), grads, self._moments, self._step_scalars(weight, lr))
         del grads
         mx.eval(trained, moments, norm, loss)
         result = StepResult(float(np.array(loss)), float(weight), float(np.array(norm)))
@@ -146,8 +146,8 @@ class MlxTraining:
             self._step += 1
         return result
 
-    def _scalars(self, weight: float, lr: float) -> mx.array:
-        """What changes from step to step, float32 [4]: 1/weight, decay, step size, 1/sqrt of the second correction."""
+    def _step_scalars(self, weight: float, lr: float) -> mx.array:
+        """Compute float32 [4]: 1/weight, decay, step size, 1/sqrt of the second moment's correction."""
         first, second = (1 - beta ** (self._step + 1) for beta in self._optim.betas)
         values = [1 / weight, 1 - lr * self._optim.weight_decay, lr / first, second**-0.5]
         return mx.array(np.array(values, np.float32))
@@ -155,14 +155,14 @@ class MlxTraining:
     # --- state ---
 
     def read_state(self) -> dict[str, np.ndarray]:
-        """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
+        """Copy `step`, an int64 scalar, and float32 `exp_avg.<name>`, `exp_avg_sq.<name>` of every trained array."""
         state = {"step": np.array(self._step, np.int64)}
         for kind, flat in zip(MOMENTS, self._moments, strict=True):
-            state |= {f"{kind}.{key}": np.array(value) for key, value in _split(flat, self._shapes).items()}
+            state |= {f"{kind}.{key}": np.array(value) for key, value in _split_flat(flat, self._shapes).items()}
         return state
 
     def write_state(self, state: Arrays) -> None:
-        """Inverse of read_state.
+        """Invert read_state.
 
         Raises:
             ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.
@@ -172,17 +172,17 @@ class MlxTraining:
         self._moments = [mx.array(flat) for flat in flat_moments(state, self._shapes).values()]
 
 
-def _loss(
+def _summed_loss(
     objective: Objective, checkpointing: bool, trained: _Named, frozen: _Named, arrays: _Named, dropout: _Named
 ) -> mx.array:
-    """Summed loss over a micro-batch's scored targets."""
+    """Sum the loss over a micro-batch's scored targets."""
     masks = None
     if dropout:
         masks = Dropout(DropoutPool(dropout["values"]), tuple(objective.model.names), dropout["offsets"])
     return objective.loss(trained, frozen, arrays, masks, checkpointing)
 
 
-def _adamw(
+def _adamw_update(
     optim: OptimSpec,
     shapes: _Shapes,
     trained: _Named,
@@ -190,7 +190,7 @@ def _adamw(
     moments: list[mx.array],
     scalars: mx.array,
 ) -> tuple[_Named, list[mx.array], mx.array]:
-    """New arrays, new moments and the gradient's norm before clipping; all arrays end to end as one."""
+    """Compute new arrays, new moments and the gradient's norm before clipping, on one flat array."""
     inverse, decay, size, correction = scalars
     # Sums by rows first: one float32 running sum over millions of squares would lose digits.
     squares = [mx.square(g).sum(axis=-1).sum() for g in grads.values()]
@@ -203,11 +203,11 @@ def _adamw(
     first = beta1 * first + (1 - beta1) * grad
     second = beta2 * second + (1 - beta2) * mx.square(grad)
     value = value * decay - size * first / (mx.sqrt(second) * correction + optim.eps)
-    return _split(value, shapes), [first, second], norm
+    return _split_flat(value, shapes), [first, second], norm
 
 
-def _split(flat: mx.array, shapes: _Shapes) -> _Named:
-    """Named arrays of a flat one."""
+def _split_flat(flat: mx.array, shapes: _Shapes) -> _Named:
+    """Split a flat array into named ones."""
     named, start = {}, 0
     for key, shape in shapes.items():
         stop = start + math.prod(shape)

@@ -1,4 +1,4 @@
-"""A module's base parameters and the one adapter round its layers, whatever is computed with both."""
+"""Base parameters of a module and its LoRA adapter, for every architecture on torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from musiclora.convert.errors import BackendError
 
 
 class AdaptedModule:
-    """What both kinds of model share: base parameters by canonical name, and one LoRA adapter.
+    """Base parameters by canonical name and one LoRA adapter; base class of the models.
 
     Attributes:
         module: holds the parameters; PEFT's layers are put into it.
@@ -38,7 +38,7 @@ class AdaptedModule:
         self.enabled = True
 
     def refresh(self) -> None:
-        """Forget what was gathered from the module; called after parameters were replaced or the adapter switched."""
+        """Invalidate cached structures after parameters were replaced or the adapter was switched."""
 
     def check(self, batch: Arrays) -> None:
         """Compare a batch with the model; each kind of model has its own batches.
@@ -69,16 +69,16 @@ class AdaptedModule:
         return LossSum(float(total), self.weight(batch))
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every module that can carry LoRA, in model order."""
+        """Return (out, in) of every module that can carry LoRA, in model order."""
         return dict(self._shapes)
 
     def base_parameters(self) -> dict[str, nn.Parameter]:
-        """The checkpoint's parameters by canonical name, without the adapter's."""
+        """Return the checkpoint's parameters by canonical name, without the adapter's."""
         named = self.module.named_parameters()
         return {name.replace(".base_layer.", "."): value for name, value in named if ".lora_" not in name}
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's parameters by state key."""
+        """Return the adapter's parameters by state key."""
         found = {}
         for name in self.names:
             for key, value in zip(state_keys(name), lora.factors(self.module, name), strict=True):
@@ -103,7 +103,7 @@ class AdaptedModule:
         self.refresh()
 
     def need_adapter(self, what: str) -> LoraSpec:
-        """The adapter's record.
+        """Return the adapter's record.
 
         Raises:
             BackendError: there is no adapter; what names the call that needs it.
@@ -113,7 +113,7 @@ class AdaptedModule:
         return self.spec
 
     def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
-        """Refuse a training that cannot be.
+        """Refuse a training that is not possible.
 
         Raises:
             BackendError: no adapter to train, or one in the way.
@@ -130,7 +130,7 @@ class AdaptedModule:
         self.refresh()
 
     def read_adapter(self) -> dict[str, np.ndarray]:
-        """Adapter state, float32 copies."""
+        """Copy the adapter state, float32."""
         self.need_adapter("read_adapter")
         return {k: p.detach().cpu().numpy().copy() for k, p in self.adapter_parameters().items()}
 
@@ -141,7 +141,7 @@ class AdaptedModule:
         lora.fill(self.module, self.names, state, self.device)
 
     def merged_weights(self, what: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and value of each adapted weight with the update added, summed in float32 and cast once."""
+        """Yield name and value of each adapted weight plus its update, summed in float32 and cast once."""
         scale = self.need_adapter(what).scale
         with torch.no_grad():
             for name in self.names:
@@ -151,19 +151,19 @@ class AdaptedModule:
                 yield f"{name}.weight", nn.Parameter(value, requires_grad=False)
 
     def fuse(self) -> None:
-        """Add the update to the weights and drop the adapter; whoever holds the old weights keeps them."""
+        """Add the update to new weights and drop the adapter; the old weights stay as they are."""
         for name, value in self.merged_weights("fuse"):
             lora.base_layer(self.module, name.removesuffix(".weight")).register_parameter("weight", value)
         self.drop_adapter()
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Base weights one by one, float32, under canonical names and layouts."""
+        """Yield base weights one by one, float32, under canonical names and layouts."""
         for name, value in self.base_parameters().items():
             yield name, value.detach().float().cpu().numpy().copy()
 
 
 class StyledModule(AdaptedModule):
-    """A module that may have a style vector of its own.
+    """A module with an optional style vector of its own.
 
     Attributes:
         style: float32 [style width], or None.

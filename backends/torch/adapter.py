@@ -13,12 +13,12 @@ from musiclora.convert.adapters.lora import LoraSpec, state_keys
 
 ADAPTER = "default"
 
-# Gives the multiplier (0 or 1 / (1 - p)) of a module's input, [rows, columns].
+# Dropout mask of a module's input by name, rows and columns: multipliers [rows, columns], 0 or 1 / (1 - p).
 Masks = Callable[[str, int, int], Tensor]
 
 
 def base_layer(root: nn.Module, name: str) -> nn.Module:
-    """The module at a canonical path, without the wrapper that PEFT puts round it."""
+    """Return the module at a canonical path, without PEFT's wrapper."""
     layer = root.get_submodule(name)
     inner = getattr(layer, "base_layer", layer)
     return inner if isinstance(inner, nn.Module) else layer
@@ -41,7 +41,7 @@ def inject(root: nn.Module, spec: LoraSpec, names: list[str], *, conv1d: bool) -
 
 
 def factors(root: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter]:
-    """A and B of one module."""
+    """Return A and B of one module."""
     return (
         root.get_parameter(f"{name}.lora_A.{ADAPTER}.weight"),
         root.get_parameter(f"{name}.lora_B.{ADAPTER}.weight"),
@@ -49,7 +49,7 @@ def factors(root: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Write A and B in float32, in place (an optimiser may hold views), or anew where they have no storage yet."""
+    """Write A and B in float32, in place where they have storage (an optimiser may hold views)."""
     for name in names:
         layer = root.get_submodule(name)
         for part, key in zip(("lora_A", "lora_B"), state_keys(name), strict=True):
@@ -64,13 +64,13 @@ def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], dev
 
 
 class Masking:
-    """Where the dropouts of one model find their masks; None, as in evaluation, lets everything through."""
+    """Source of one model's dropout masks; None, as in evaluation, disables dropout."""
 
     masks: Masks | None = None
 
 
 class PooledDropout(nn.Module):
-    """In the place of a LoRA layer's dropout: multiplies by the mask of the layer's name."""
+    """Replacement of a LoRA layer's dropout that multiplies by the mask of the layer's name."""
 
     def __init__(self, name: str, masking: Masking) -> None:
         super().__init__()
@@ -85,14 +85,14 @@ class PooledDropout(nn.Module):
 
 
 def pool_dropout(root: nn.Module, names: list[str], masking: Masking) -> None:
-    """Take the masks of the wrapped modules' dropouts from there, not from torch's random state."""
+    """Replace the wrapped modules' dropouts by pooled ones, independent of torch's random state."""
     for name in names:
         dropouts = root.get_submodule(f"{name}.lora_dropout")
         dropouts.add_module(ADAPTER, PooledDropout(name, masking))
 
 
 def switch(root: nn.Module, names: list[str], enabled: bool) -> None:
-    """Let the wrapped modules compute with their adapter, or as if they had none."""
+    """Enable or disable the adapter of the wrapped modules."""
     for name in names:
         # Not `enable_adapters`, which also changes what has a gradient.
         root.get_submodule(name)._disable_adapters = not enabled  # type: ignore[assignment]
@@ -109,7 +109,7 @@ def remove(root: nn.Module, names: list[str]) -> None:
 
 
 def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float, *, conv1d: bool) -> Tensor:
-    """Weight + scale * B A (transposed where conv1d), summed in float32 and cast once; a new tensor."""
+    """Add scale * B A (transposed where conv1d) to weight, summed in float32 and cast once; a new tensor."""
     left, right = (a.t(), b.t()) if conv1d else (b, a)
     return torch.addmm(weight.float(), left, right, alpha=scale).to(weight.dtype)
 
@@ -123,7 +123,7 @@ class DropoutPool:
     different modules or steps repeat stretches of the pool at other places.
     """
 
-    _SLACK = 1 << 21  # windows begin anywhere in the first 2 M elements
+    _SLACK = 1 << 21  # elements among which a window begins
 
     def __init__(self, seed: int, probability: float, dtype: torch.dtype, device: torch.device) -> None:
         self._seed, self._probability, self._dtype, self._device = seed, probability, dtype, device
@@ -131,14 +131,14 @@ class DropoutPool:
         self.prefix = ""
 
     def __call__(self, module: str, rows: int, columns: int) -> Tensor:
-        """The multipliers [rows, columns] for a module under the present prefix (step and micro-batch)."""
+        """Return the multipliers [rows, columns] of a module under the current prefix (step and micro-batch)."""
         size = rows * columns
         if self._values.numel() < size + self._SLACK:
-            self._draw(size + self._SLACK)
+            self._draw_values(size + self._SLACK)
         start = zlib.crc32(f"{self._seed}/{self.prefix}/{module}".encode()) % self._SLACK & ~15
         return self._values[start : start + size].view(rows, columns)
 
-    def _draw(self, count: int) -> None:
+    def _draw_values(self, count: int) -> None:
         # A longer draw from the same seed begins with the shorter one, so a window does not depend on the pool's size.
         kept = np.random.default_rng(self._seed).random(count, np.float32) >= self._probability
         values = torch.from_numpy(kept).to(self._device, self._dtype)

@@ -1,4 +1,4 @@
-"""The torch backend: which device it computes on, and how checkpoints are loaded."""
+"""PyTorch backend: device report and loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from musiclora.backends.base import Backend, Codec, Family
+from musiclora.backends.base import Backend, Codec, Family, Model
 from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
 from musiclora.backends.specs import TORCH
 from musiclora.convert.errors import BackendError
@@ -17,7 +17,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def device() -> torch.device:
-    """CUDA before MPS before the CPU."""
+    """Describe the device in words."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -26,7 +26,7 @@ def device() -> torch.device:
 
 
 def has_bfloat16(where: torch.device) -> bool:
-    """Whether bfloat16 products are made in hardware, so that the dtype is worth choosing."""
+    """Tell whether the hardware multiplies in bfloat16, so that the dtype is worth choosing."""
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if where.type == "mps":
@@ -35,7 +35,7 @@ def has_bfloat16(where: torch.device) -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """Where this backend computes here, as JSON: device, name, torch, threads, bfloat16."""
+    """Describe the device as JSON: device, name, torch, threads, bfloat16."""
     where = device()
     names = {"cuda": lambda: torch.cuda.get_device_name(), "mps": lambda: f"Metal ({platform.machine()})"}
     return {
@@ -48,7 +48,7 @@ def describe() -> dict[str, Any]:
 
 
 def _dtype(name: str, where: torch.device) -> torch.dtype:
-    """The dtype of that name.
+    """Look up a dtype that this backend offers on this device.
 
     Raises:
         BackendError: this backend, or this device, does not offer it.
@@ -60,7 +60,7 @@ def _dtype(name: str, where: torch.device) -> torch.dtype:
 
 
 def _keep_float32(where: torch.device) -> None:
-    """Let CUDA's convolutions compute what float32 says: torch lets them round to TF32's ten bits by default."""
+    """Disable TF32 in CUDA's convolutions, which rounds float32 to ten bits of mantissa by default."""
     if where.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
 
@@ -70,7 +70,7 @@ class TorchBackend:
 
     name = TORCH.name
 
-    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Any:
+    def load(self, family: Family, checkpoint: Path, *, dtype: str = "float32") -> Model:
         """Load a checkpoint folder; float32, or a frozen base in bfloat16.
 
         Raises:
@@ -97,16 +97,15 @@ class TorchBackend:
         kind = _dtype(dtype, where)
         _keep_float32(where)
         codec_class, path = find_codec(TORCH, Path(checkpoint))
-        codec: Codec = codec_class(path, kind, where)
-        return codec
+        return codec_class(path, kind, where)
 
     def device(self) -> str:
-        """What it computes on, in words."""
+        """Describe the device in words."""
         found = describe()
         return f"{found['device']} ({found['name']})" if found["device"] != "cpu" else "cpu"
 
     def peak_memory(self) -> int:
-        """Peak bytes: on CUDA of torch's allocator, on MPS of the driver now, else of the process (0 on Windows)."""
+        """Measure peak bytes: CUDA's allocator, MPS's driver at this moment, else the process (0 on Windows)."""
         where = device()
         if where.type == "cuda":
             return int(torch.cuda.max_memory_allocated())

@@ -1,4 +1,4 @@
-"""DiffRhythm on torch: a checkpoint's module, its adapter and style vector, and what is computed with them."""
+"""DiffRhythm on torch: module, adapter, style vector, training loss and velocity."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GIVEN = ("text", "style", "start_time", "duration", "cond")
 
 @dataclass(frozen=True)
 class Prepared:
-    """What does not depend on time, of one conditioning: made of the adapter and style as they were then.
+    """The time-independent part of one conditioning, with the adapter and style of the moment it was made.
 
     Attributes:
         shape: [B, T, C] of the latents it is for.
@@ -63,7 +63,7 @@ class TorchFlow(StyledModule):
     # --- style ---
 
     def set_style(self, style: np.ndarray | None) -> None:
-        """Give the model a style vector [512] of its own, or take it away; see `backends.base.FlowModel`.
+        """Set the model's own style vector, or remove it; see `backends.base.FlowModel`.
 
         Raises:
             DataError: another shape, or values that are not finite.
@@ -79,7 +79,7 @@ class TorchFlow(StyledModule):
                 self.style.copy_(found)
 
     def read_style(self) -> np.ndarray | None:
-        """The model's own style vector, a float32 copy [512]; None without one."""
+        """Copy the model's own style vector, float32; None without one."""
         return None if self.style is None else self.style.detach().cpu().numpy().copy()
 
     # --- adapter ---
@@ -91,11 +91,11 @@ class TorchFlow(StyledModule):
             lora.pool_dropout(self.module, self.names, self._masking)
 
     def refresh(self) -> None:
-        """Let PEFT's layers know whether the adapter is on."""
+        """Switch PEFT's layers with the adapter."""
         lora.switch(self.module, self.names, self.enabled)
 
     def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
-        """Refuse a training that cannot be.
+        """Refuse a training that is not possible.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
@@ -107,8 +107,8 @@ class TorchFlow(StyledModule):
     # --- training ---
 
     def weight(self, batch: Arrays) -> float:
-        """How many latent values are scored: all channels of the valid frames."""
-        return float(flow_batches.weight(batch))
+        """Count the scored latent values: all channels of the valid frames."""
+        return float(flow_batches.count_values(batch))
 
     def check(self, batch: Arrays) -> None:
         """Compare a flow batch with the model.
@@ -116,10 +116,10 @@ class TorchFlow(StyledModule):
         Raises:
             DataError: rows that are too long, ids out of range, missing arrays or shapes that differ; all at once.
         """
-        flow_batches.check(batch, self.config)
+        flow_batches.check_flow_batch(batch, self.config)
 
     def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
-        """Squared error of the velocity summed over all values of valid frames, a float32 scalar with its gradient.
+        """Sum the squared error of the velocity over valid frames, a float32 scalar with its gradient.
 
         Args:
             batch: a flow batch.
@@ -130,7 +130,7 @@ class TorchFlow(StyledModule):
         """
         self.check(batch)
         self._masking.masks = masks
-        arrays = self._tensors(flow_batches.inputs(batch, self.config, self.style is not None))
+        arrays = self._to_tensors(flow_batches.flow_inputs(batch, self.config, self.style is not None))
         if self.style is not None:
             arrays["style"] = arrays["style"] + arrays["own"] * self.style
         time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
@@ -139,11 +139,11 @@ class TorchFlow(StyledModule):
         error = (found.float() - (latents - noise)).square()
         return (error.sum(dim=-1) * arrays["valid"]).sum()
 
-    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
+    def _to_tensors(self, arrays: Arrays) -> dict[str, Tensor]:
         return {key: torch.from_numpy(np.array(value)).to(self.device) for key, value in arrays.items()}
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> TorchTraining:
-        """A trainer of the adapter, and the style vector where there is one, or of all base weights.
+        """Create a trainer of the adapter and the style vector, or of all base weights.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
@@ -155,8 +155,8 @@ class TorchFlow(StyledModule):
 
     # --- sampling ---
 
-    def _merged(self) -> DiT:
-        """A module of its own with the active adapter added; the other weights are shared."""
+    def _merged_module(self) -> DiT:
+        """Build a module with the active adapter added; its other weights are shared."""
         module = DiT.empty(self.config)
         merged = dict(self.merged_weights("prepare")) if self.spec and self.enabled else {}
         for name, value in {**self.base_parameters(), **merged}.items():
@@ -164,7 +164,7 @@ class TorchFlow(StyledModule):
         return module
 
     def prepare(self, conditioning: Arrays) -> Prepared:
-        """Everything that does not depend on time, computed once; see `backends.base.FlowModel`.
+        """Compute the time-independent part once; see `backends.base.FlowModel`.
 
         It keeps the adapter and the style as they are now: what is changed afterwards needs another call. So does a
         training of all weights, which changes them in place.
@@ -173,13 +173,13 @@ class TorchFlow(StyledModule):
             DataError: a conditioning without a length, or arrays that do not fit.
         """
         rows, given = flow_batches.conditioning(conditioning, self.config, self.read_style())
-        module = self._merged()
+        module = self._merged_module()
         with torch.inference_mode():
-            made = module.ahead(module.conditions(**self._tensors(given)))
+            made = module.ahead(module.conditions(**self._to_tensors(given)))
         return Prepared((rows, given["text"].shape[1], self.latent_channels), made, module)
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, guidance: float) -> np.ndarray:
-        """Velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
+        """Compute the velocity float32 [B, T, C] of x at a time, guided as v = p + guidance (p - q).
 
         Raises:
             DataError: x does not fit what was prepared.
@@ -192,7 +192,7 @@ class TorchFlow(StyledModule):
 
 
 def guided(x: Tensor, time: Tensor, prepared: Prepared, guidance: float) -> Tensor:
-    """Velocity float32 of x [B, T, C]; both passes of guidance are one of 2 B rows."""
+    """Compute the float32 velocity of x [B, T, C]; both passes of guidance are one of 2 B rows."""
     if guidance < flow_batches.UNGUIDED:
         return prepared.module.velocity(x, time, prepared.made.rows(len(x))).float()
     twice = prepared.module.velocity(torch.cat([x, x]), torch.cat([time, time]), prepared.made)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from musiclora.backends.torch.dit_layers import (
-    Block,
     Conditions,
+    DiTBlock,
     InputEmbedding,
     NumberEmbedding,
     OutputNorm,
@@ -24,7 +24,7 @@ from musiclora.convert.models.diffrhythm import HEADS, DiffRhythmConfig, read_di
 
 
 class DiT(nn.Module):
-    """The velocity field; its parameters are called as in the original, without its prefix `transformer.`."""
+    """The velocity field; its parameters have the original's names without the prefix `transformer.`."""
 
     def __init__(self, config: DiffRhythmConfig) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class DiT(nn.Module):
             self.duration_time_embed = NumberEmbedding()
         self.text_embed = TextEmbedding(config)
         self.input_embed = InputEmbedding(config)
-        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.transformer_blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         fusions = (nn.Sequential(nn.Linear(config.text_dim, config.dim), nn.SiLU()) for _ in range(config.depth // 2))
         self.text_fusion_linears = nn.ModuleList(fusions)
         self.norm_out = OutputNorm(config.dim)
@@ -42,7 +42,7 @@ class DiT(nn.Module):
 
     @classmethod
     def empty(cls, config: DiffRhythmConfig) -> DiT:
-        """A model without storage."""
+        """Build a model without storage."""
         with torch.device("meta"):
             return cls(config).requires_grad_(False)
 
@@ -63,13 +63,13 @@ class DiT(nn.Module):
         return module
 
     def put(self, name: str, value: Tensor) -> None:
-        """Take a frozen parameter."""
+        """Register a frozen parameter."""
         parent, _, leaf = name.rpartition(".")
         self.get_submodule(parent).register_parameter(leaf, nn.Parameter(value, requires_grad=False))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, also where the layers carry float32 adapters."""
+        """Return the dtype of the weights, also where the layers carry float32 adapters."""
         return self.proj_out.weight.dtype
 
     def conditions(
@@ -80,7 +80,7 @@ class DiT(nn.Module):
         duration: Tensor | None = None,
         cond: Tensor | None = None,
     ) -> Conditions:
-        """Everything that depends neither on the time nor on the noisy latents.
+        """Compute everything that depends neither on the time nor on the noisy latents.
 
         Args:
             text: int [B, N].
@@ -101,11 +101,11 @@ class DiT(nn.Module):
         return Conditions(embedding, fusion, torch.cat([cond.to(dtype), states, styles], dim=-1))
 
     def ahead(self, made: Conditions) -> Conditions:
-        """The same conditions with their part of the input layer computed, for a model without an adapter."""
+        """Compute the conditions' part of the input layer in advance, for a model without an adapter."""
         return replace(made, known=None, static=self.input_embed.project_ahead(cast(Tensor, made.known)))
 
     def velocity(self, x: Tensor, time: Tensor, made: Conditions, checkpointing: bool = False) -> Tensor:
-        """Velocity [B, N, C] at x [B, N, C] and time float32 [B]; checkpointing keeps only the blocks' inputs."""
+        """Compute the velocity [B, N, C] at x [B, N, C] and time float32 [B]."""
         dtype = self.dtype
         c = self.time_embed(time, dtype) + made.embedding
         h = self.input_embed(x.to(dtype), made, c)
@@ -133,7 +133,7 @@ class DiT(nn.Module):
         drop_text: bool = False,
         drop_prompt: bool = False,
     ) -> Tensor:
-        """Velocity [B, N, C]; arguments are called as in the original, and `time` may be 0-d."""
+        """Compute the velocity [B, N, C]; arguments have the original's names, and `time` may be 0-d."""
         text = torch.zeros_like(text) if drop_text else text
         style = torch.zeros_like(style_prompt) if drop_prompt else style_prompt
         made = self.conditions(text, style, start_time, duration, None if drop_audio_cond else cond)

@@ -16,7 +16,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class NumberEmbedding(nn.Module):
-    """A number in [0, 1], such as the time, as a vector."""
+    """Embedding of a number in [0, 1], such as the time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ResponseNorm(nn.Module):
 
 
 class TextBlock(nn.Module):
-    """One ConvNeXt V2 block on x [B, N, C]."""
+    """ConvNeXt V2 block on x [B, N, C]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TextBlock(nn.Module):
 
 
 class TextEmbedding(nn.Module):
-    """What the phonemes of each frame become; it depends on all frames."""
+    """Embedding of the phonemes of each frame in the context of all frames."""
 
     def __init__(self, config: DiffRhythmConfig) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class PositionConvolutions(nn.Module):
 
 
 class InputEmbedding(nn.Module):
-    """Noisy latents and all conditions, frame by frame."""
+    """Projection of noisy latents and all conditions, frame by frame."""
 
     def __init__(self, config: DiffRhythmConfig) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class InputEmbedding(nn.Module):
         self.conv_pos_embed = PositionConvolutions(config.dim)
 
     def project_ahead(self, known: Tensor) -> Tensor:
-        """The layer's part of what lies between the latents and the embedding; the layer carries no adapter then."""
+        """Project the inputs between the latents and the embedding; the layer carries no adapter then."""
         return F.linear(known, self.proj.weight[:, self.channels : -CONDITION], self.proj.bias)
 
     def forward(self, x: Tensor, made: Conditions, c: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class InputEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every frame sees every frame, or its past where the model is causal."""
+    """Bidirectional attention over frames, or causal where the model is."""
 
     def __init__(self, dim: int, causal: bool) -> None:
         super().__init__()
@@ -146,8 +146,8 @@ class Mlp(nn.Module):
         return self.down_proj(F.silu(gate, inplace=True).mul_(self.up_proj(x)))
 
 
-class Block(nn.Module):
-    """One transformer block on x [B, N, dim]."""
+class DiTBlock(nn.Module):
+    """Transformer block on x [B, N, dim]."""
 
     def __init__(self, config: DiffRhythmConfig) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Block(nn.Module):
 
 
 class OutputNorm(nn.Module):
-    """A layer norm whose scale and shift come from the condition."""
+    """Layer norm whose scale and shift come from the condition."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -175,13 +175,13 @@ class OutputNorm(nn.Module):
 
 
 def rotation_of(length: int, width: int, device: torch.device) -> Rotation:
-    """Cosines and sines of the rotary embedding, float32 [length, width / 2]."""
+    """Compute cosines and sines of the rotary embedding, float32 [length, width / 2]."""
     angle = torch.from_numpy(angles(length, width)).to(device)
     return angle.cos(), angle.sin()
 
 
 def rotated(x: Tensor, rotation: Rotation) -> Tensor:
-    """X [B, H, N, width] turned by its frame's number; its halves are the two coordinates."""
+    """Rotate x [B, H, N, width] by its frame's number; its halves are the two coordinates."""
     cos, sin = rotation
     left, right = x.chunk(2, dim=-1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)
@@ -189,7 +189,7 @@ def rotated(x: Tensor, rotation: Rotation) -> Tensor:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Everything that depends neither on the time nor on the noisy latents.
+    """The part of a pass that depends neither on the time nor on the noisy latents.
 
     Attributes:
         embedding: of the start and the duration, [B, 512].
@@ -204,6 +204,6 @@ class Conditions:
     static: Tensor | None = None
 
     def rows(self, count: int) -> Conditions:
-        """The first rows only."""
+        """Return the first rows only."""
         known, static = (None if part is None else part[:count] for part in (self.known, self.static))
         return Conditions(self.embedding[:count], tuple(part[:count] for part in self.fusion), known, static)

@@ -1,4 +1,4 @@
-"""The forward pass of GPT-2 over plain tensors, and the two autograd functions that make training lean."""
+"""GPT-2's forward pass over plain tensors, with two autograd functions that save memory in training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from musiclora.backends import token_batches
 from musiclora.backends.torch.adapter import Masks
-from musiclora.backends.torch.attention import Layout, attend, layout
+from musiclora.backends.torch.attention import AttentionPlan, attend_causally, plan_attention
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "gelu_fast": partial(F.gelu, approximate="tanh"),
@@ -26,9 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "tanh": torch.tanh,
 }
-
-# Logits that exist at one time while the loss is computed: more leave the cache, fewer starve the product.
-CHUNK_ELEMENTS = 1 << 22
 
 
 class Lora(NamedTuple):
@@ -53,7 +51,7 @@ class Norm(NamedTuple):
     bias: Tensor
 
 
-class Block(NamedTuple):
+class DecoderBlock(NamedTuple):
     ln_1: Norm
     c_attn: Dense
     attn_proj: Dense
@@ -63,11 +61,11 @@ class Block(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """Everything that a forward pass reads, in the dtype it computes in."""
+    """All weights of a forward pass, in the dtype it computes in."""
 
     wte: Tensor  # also the output head
     wpe: Tensor
-    blocks: tuple[Block, ...]
+    blocks: tuple[DecoderBlock, ...]
     ln_f: Norm
     n_head: int
     eps: float
@@ -106,7 +104,7 @@ class _LoraLinear(torch.autograd.Function):
         return grad_x, grad_a, grad_b, None, None, None, None
 
 
-def dense(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
+def conv1d(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
     """Apply one Conv1D with its adapter to x [N, in]."""
     if layer.lora is None:
         return torch.addmm(layer.bias, x, layer.weight)
@@ -116,19 +114,19 @@ def dense(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
     return out
 
 
-def norm(x: Tensor, layer: Norm, eps: float) -> Tensor:
+def layer_norm(x: Tensor, layer: Norm, eps: float) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, eps)
 
 
-def run_block(x: Tensor, block: Block, model: Decoder, plan: Layout, masks: Masks | None) -> Tensor:
-    """One transformer block on x [B*L, d]."""
-    qkv = dense(norm(x, block.ln_1, model.eps), block.c_attn, masks)
-    x = x + dense(attend(qkv, model.n_head, plan), block.attn_proj, masks)
-    hidden = model.activation(dense(norm(x, block.ln_2, model.eps), block.c_fc, masks))
-    return x + dense(hidden, block.mlp_proj, masks)
+def run_block(x: Tensor, block: DecoderBlock, model: Decoder, plan: AttentionPlan, masks: Masks | None) -> Tensor:
+    """Apply one transformer block to x [B*L, d]."""
+    qkv = conv1d(layer_norm(x, block.ln_1, model.eps), block.c_attn, masks)
+    x = x + conv1d(attend_causally(qkv, model.n_head, plan), block.attn_proj, masks)
+    hidden = model.activation(conv1d(layer_norm(x, block.ln_2, model.eps), block.c_fc, masks))
+    return x + conv1d(hidden, block.mlp_proj, masks)
 
 
-def decode(
+def hidden_states(
     model: Decoder,
     tokens: Tensor,
     positions: Tensor | None,
@@ -136,7 +134,7 @@ def decode(
     masks: Masks | None = None,
     checkpointing: bool = False,
 ) -> Tensor:
-    """Hidden states after the last layer norm, [B*L, d].
+    """Compute the states after the last layer norm, [B*L, d].
 
     Args:
         model: the weights.
@@ -149,14 +147,14 @@ def decode(
     batch, length = tokens.shape
     at = model.wpe[:length] if positions is None else F.embedding(positions, model.wpe)
     x = (F.embedding(tokens, model.wte) + at).view(batch * length, -1)
-    plan = layout((batch, length), segments, x)
+    plan = plan_attention((batch, length), segments, x)
     for block in model.blocks:
         if checkpointing:
             # The masks are functions of their names, so that no random state needs to be kept for the second pass.
             x = checkpoint(run_block, x, block, model, plan, masks, use_reentrant=False, preserve_rng_state=False)
         else:
             x = run_block(x, block, model, plan, masks)
-    return norm(x, model.ln_f, model.eps)
+    return layer_norm(x, model.ln_f, model.eps)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -168,7 +166,7 @@ class _HeadLoss(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_head = torch.zeros_like(head, dtype=torch.float32) if need_head else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, CHUNK_ELEMENTS // head.shape[0])
+        rows = max(1, token_batches.LOGITS_PER_CHUNK // head.shape[0])
         for start in range(0, hidden.shape[0], rows):
             part, target = hidden[start : start + rows], targets[start : start + rows]
             logs = torch.log_softmax(torch.mm(part, head.t()), dim=1, dtype=torch.float32)
@@ -192,6 +190,6 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats summed over rows, float32: hidden [M, d], head [V, d], targets int64 [M]."""
+    """Sum the cross-entropy in nats over rows, float32: hidden [M, d], head [V, d], targets int64 [M]."""
     total: Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return total

@@ -1,4 +1,4 @@
-"""Decoding on torch: fused weights, a preallocated cache, and a sampler that never asks the host between tokens."""
+"""Token generation on torch: fused weights, a preallocated KV cache, and no host round trip per token."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.token_requests import CHECK_EVERY_TOKENS, GeneratedTokens, check_request
 from musiclora.backends.torch.adapter import fused_weight
-from musiclora.backends.torch.functional import Decoder, Dense, norm
+from musiclora.backends.torch.functional import Decoder, Dense, layer_norm
 
 
 class _Cache:
-    """Keys and values of all layers, each [B, heads, length, head size], allocated once."""
+    """KV cache of all layers, each [B, heads, length, head size], allocated once."""
 
     def __init__(self, model: Decoder, batch: int, length: int) -> None:
         width = model.wte.shape[1]
@@ -27,8 +27,8 @@ class _Cache:
         self.filled = 0
 
 
-def _fused(model: Decoder) -> Decoder:
-    """The same model with adapters added into copies of the weights; the originals stay as they are."""
+def _merge_adapters(model: Decoder) -> Decoder:
+    """Add adapters to copies of the weights; the originals stay as they are."""
 
     def fused(layer: Dense) -> Dense:
         if layer.lora is None:
@@ -42,29 +42,29 @@ def _fused(model: Decoder) -> Decoder:
     return model._replace(blocks=tuple(blocks))
 
 
-def _advance(model: Decoder, cache: _Cache, tokens: Tensor) -> Tensor:
-    """Append tokens [B, n] to the cache and give float32 logits [B, V] after the last; n > 1 only for the prompt."""
+def _append_tokens(model: Decoder, cache: _Cache, tokens: Tensor) -> Tensor:
+    """Append tokens [B, n] to the cache and compute float32 logits [B, V] after the last; n > 1 only for the prompt."""
     batch, count = tokens.shape
     width = model.wte.shape[1]
     start, end = cache.filled, cache.filled + count
     x = (F.embedding(tokens, model.wte) + model.wpe[start:end]).view(batch * count, width)
     for block, keys, values in zip(model.blocks, cache.keys, cache.values, strict=True):
-        qkv = torch.addmm(block.c_attn.bias, norm(x, block.ln_1, model.eps), block.c_attn.weight)
+        qkv = torch.addmm(block.c_attn.bias, layer_norm(x, block.ln_1, model.eps), block.c_attn.weight)
         q, k, v = qkv.view(batch, count, 3, model.n_head, width // model.n_head).permute(2, 0, 3, 1, 4).unbind(0)
         keys[:, :, start:end] = k
         values[:, :, start:end] = v
         seen = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=count > 1)
         seen = seen.transpose(1, 2).reshape(batch * count, width)
         x = x + torch.addmm(block.attn_proj.bias, seen, block.attn_proj.weight)
-        hidden = torch.addmm(block.c_fc.bias, norm(x, block.ln_2, model.eps), block.c_fc.weight)
+        hidden = torch.addmm(block.c_fc.bias, layer_norm(x, block.ln_2, model.eps), block.c_fc.weight)
         x = x + torch.addmm(block.mlp_proj.bias, model.activation(hidden), block.mlp_proj.weight)
     cache.filled = end
-    last = norm(x.view(batch, count, width)[:, -1], model.ln_f, model.eps)
+    last = layer_norm(x.view(batch, count, width)[:, -1], model.ln_f, model.eps)
     return torch.mm(last, model.wte.t()).float()
 
 
-def _ranked(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The count largest of [B, V] in falling order and their ids, equal ones by rising id."""
+def _rank_tokens(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rank the count largest of [B, V] in falling order, ties by rising id; returns values and ids."""
     size = scaled.shape[1]
     if count == size or scaled.device.type == "mps":
         values, ids = torch.sort(scaled, dim=1, descending=True, stable=True)
@@ -93,7 +93,7 @@ def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
         best = logits == logits.amax(1, keepdim=True)
         return torch.where(best, torch.arange(size, device=logits.device), size).amin(1).clamp_(max=size - 1)
     scaled = logits / spec.temperature
-    _, ids = _ranked(scaled, min(spec.top_k or size, size))
+    _, ids = _rank_tokens(scaled, min(spec.top_k or size, size))
     mass = torch.softmax(scaled, 1).gather(1, ids)
     if spec.top_p < 1:
         before = mass.cumsum(1) - mass
@@ -115,12 +115,12 @@ class _Automaton:
         self._states = torch.from_numpy(start.copy()).to(device)
 
     def forbid(self, logits: Tensor) -> Tensor:
-        """Give tokens without a transition the logit -inf."""
+        """Set the logits of tokens without a transition to -inf."""
         row = self._transitions.index_select(0, self._states)
         return logits.masked_fill(row.index_select(1, self._classes) < 0, float("-inf"))
 
     def follow(self, tokens: Tensor) -> None:
-        """Go on from the tokens drawn; padding after the end may have no transition and then changes nothing of use."""
+        """Advance the states by the drawn tokens; padding after the end may lack a transition, which does no harm."""
         self._states = self._transitions[self._states, self._classes[tokens]].clamp_(min=0)
 
 
@@ -154,7 +154,7 @@ def _generate_tokens(
     on_tokens: Callable[[np.ndarray], None] | None,
 ) -> np.ndarray:
     (batch, length), steps, device = prompts.shape, uniforms.shape[0], model.wte.device
-    weights = _fused(model)
+    weights = _merge_adapters(model)
     cache = _Cache(weights, batch, length + steps)
     automaton = _Automaton(grammar, batch, device) if grammar else None
     draws = torch.from_numpy(np.array(uniforms)).to(device)
@@ -164,7 +164,7 @@ def _generate_tokens(
     finite = torch.ones(batch, dtype=torch.bool, device=device)
     tokens = torch.from_numpy(np.array(prompts, np.int64)).to(device)
     for step in range(steps):
-        logits = _advance(weights, cache, tokens)
+        logits = _append_tokens(weights, cache, tokens)
         if automaton is not None:
             logits = automaton.forbid(logits)
         finite &= logits.amax(1).isfinite()  # the maximum is NaN where any logit is

@@ -1,4 +1,4 @@
-"""GPT-2 on torch: transformers' module holds the parameters, our own forward pass computes with them."""
+"""GPT-2 on torch: transformers' module holds the parameters, `functional` computes with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, OptimSpec, SamplingSpec, TokenModel
 from musiclora.backends.torch import adapter as lora
 from musiclora.backends.torch.adapted import AdaptedModule
-from musiclora.backends.torch.functional import ACTIVATIONS, Block, Decoder, Dense, Lora, Norm, decode, head_loss
+from musiclora.backends.torch.functional import (
+    ACTIVATION_FUNCTIONS,
+    Decoder,
+    DecoderBlock,
+    Dense,
+    Lora,
+    Norm,
+    head_loss,
+    hidden_states,
+)
 from musiclora.backends.torch.objectives import TokenObjective
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint
 
@@ -26,7 +35,7 @@ _LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 def empty_module(config: Gpt2Config) -> nn.Module:
-    """GPT2LMHeadModel without storage, its dropouts set to 0."""
+    """Build GPT2LMHeadModel without storage, its dropouts set to 0."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     settings = GPT2Config(
@@ -77,25 +86,25 @@ class TorchGpt2(AdaptedModule):
     # --- structure ---
 
     def base_parameters(self) -> dict[str, nn.Parameter]:
-        """The checkpoint's parameters by canonical name, without the adapter's and the head, which is the table."""
+        """Return the checkpoint's parameters by canonical name, without the adapter's and the tied head."""
         return {name: value for name, value in super().base_parameters().items() if name != "lm_head.weight"}
 
     def compute_with(self, tensors: dict[str, Tensor]) -> None:
-        """Let the forward pass read these tensors in place of the base parameters of the same names."""
+        """Replace the base parameters of the same names in the forward pass by these tensors."""
         self._computed = tensors
         self.refresh()
 
     def refresh(self) -> None:
-        """Forget what was gathered from the module; needed after parameters were replaced."""
+        """Invalidate the gathered weights after parameters were replaced."""
         self._decoder = None
 
     def decoder(self) -> Decoder:
-        """The weights as the forward pass wants them."""
+        """Return the weights in the form that the forward pass reads."""
         if self._decoder is None:
-            self._decoder = self._gather()
+            self._decoder = self._gather_decoder()
         return self._decoder
 
-    def _gather(self) -> Decoder:
+    def _gather_decoder(self) -> Decoder:
         found: dict[str, Tensor] = {**self.base_parameters(), **self._computed}
 
         def dense(name: str) -> Dense:
@@ -111,7 +120,7 @@ class TorchGpt2(AdaptedModule):
         for i in range(config.n_layer):
             at = f"transformer.h.{i}"
             c_attn, attn_proj, c_fc, mlp_proj = (dense(f"{at}.{leaf}") for leaf in _LINEARS)
-            blocks.append(Block(norm(f"{at}.ln_1"), c_attn, attn_proj, norm(f"{at}.ln_2"), c_fc, mlp_proj))
+            blocks.append(DecoderBlock(norm(f"{at}.ln_1"), c_attn, attn_proj, norm(f"{at}.ln_2"), c_fc, mlp_proj))
         return Decoder(
             found[_EMBEDDING],
             found["transformer.wpe.weight"],
@@ -119,7 +128,7 @@ class TorchGpt2(AdaptedModule):
             norm("transformer.ln_f"),
             config.n_head,
             config.layer_norm_epsilon,
-            ACTIVATIONS[config.activation_function],
+            ACTIVATION_FUNCTIONS[config.activation_function],
         )
 
     def fuse(self) -> None:
@@ -135,7 +144,7 @@ class TorchGpt2(AdaptedModule):
         Raises:
             DataError: rows that are too long, ids or positions out of range, shapes that differ; all at once.
         """
-        token_batches.check(batch, self.vocab_size, self.n_positions)
+        token_batches.check_token_batch(batch, self.vocab_size, self.n_positions)
 
     def batch_tensors(self, batch: Arrays) -> dict[str, Tensor]:
         """Copy a token batch to the device, checked: tokens, and positions where they are given.
@@ -148,31 +157,31 @@ class TorchGpt2(AdaptedModule):
         return {k: torch.from_numpy(np.array(batch[k])).to(self.device) for k in known if k in batch}
 
     def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
-        """Summed loss over scored targets, a float32 scalar with its gradient."""
+        """Sum the loss over scored targets, a float32 scalar with its gradient."""
         scored = np.flatnonzero(np.asarray(batch["loss_mask"], bool).reshape(-1))
         tensors = self.batch_tensors(batch)
         where = torch.from_numpy(scored).to(self.device)
         model = self.decoder()
         tokens = tensors["tokens"]
-        hidden = decode(model, tokens, tensors.get("positions"), batch.get("segments"), masks, checkpointing)
+        hidden = hidden_states(model, tokens, tensors.get("positions"), batch.get("segments"), masks, checkpointing)
         # The hidden state before a scored token predicts it.
         return head_loss(hidden.index_select(0, where - 1), model.wte, tokens.view(-1).index_select(0, where).long())
 
     def weight(self, batch: Arrays) -> float:
-        """How many tokens of the batch are scored."""
-        return float(token_batches.weight(batch))
+        """Count the scored tokens of the batch."""
+        return float(token_batches.count_tokens(batch))
 
     def logits(self, batch: Arrays) -> np.ndarray:
-        """Next-token logits, float32 [B, L, V]."""
+        """Compute next-token logits, float32 [B, L, V]."""
         tensors = self.batch_tensors(batch)
         with torch.inference_mode():
             model = self.decoder()
-            hidden = decode(model, tensors["tokens"], tensors.get("positions"), batch.get("segments"))
+            hidden = hidden_states(model, tensors["tokens"], tensors.get("positions"), batch.get("segments"))
             found: np.ndarray = torch.mm(hidden, model.wte.t()).float().cpu().numpy()
         return found.reshape(*tensors["tokens"].shape, self.vocab_size)
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> TorchTraining:
-        """A trainer of the adapter or of all base weights."""
+        """Create a trainer of the adapter or of all base weights."""
         from musiclora.backends.torch.training import TorchTraining
 
         self.need_trainable(trainable)
@@ -183,7 +192,7 @@ class TorchGpt2(AdaptedModule):
         return TorchTraining(TokenObjective(self, everything), optim, self.compute_with)
 
     def restore_precision(self) -> None:
-        """Hold the base parameters in float32: the checkpoint's own values where they have not been changed."""
+        """Restore the base parameters to float32, from the checkpoint where they have not been changed."""
         if self._untouched:
             self.load_parameters(torch.float32)
         else:

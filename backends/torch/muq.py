@@ -1,4 +1,4 @@
-"""MuQ-MuLan, the encoder of words and music whose vectors DiffRhythm takes as styles; an optional package."""
+"""MuQ-MuLan, the text and music encoder of DiffRhythm's style vectors; an optional package."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def _encoder() -> Any:
 
 
 def embed_text(text: str) -> np.ndarray:
-    """Embedding of words, float32 [512] of unit length.
+    """Embed words, float32 [512] of unit length.
 
     Raises:
         ConfigError: the weights are not there.
     """
     with torch.inference_mode():
-        return _unit(_encoder()(texts=[text]))
+        return _normalise_vector(_encoder()(texts=[text]))
 
 
 def embed_audio(audio: np.ndarray) -> np.ndarray:
-    """Embedding of mono sound float32 [N] at 24 kHz, float32 [512] of unit length.
+    """Embed mono audio float32 [N] at 24 kHz, float32 [512] of unit length.
 
     Raises:
         ConfigError: the weights are not there.
     """
     with torch.inference_mode():
-        return _unit(_encoder()(wavs=torch.from_numpy(np.ascontiguousarray(audio, np.float32))[None]))
+        return _normalise_vector(_encoder()(wavs=torch.from_numpy(np.ascontiguousarray(audio, np.float32))[None]))
 
 
-def _unit(found: torch.Tensor) -> np.ndarray:
+def _normalise_vector(found: torch.Tensor) -> np.ndarray:
     vector: np.ndarray = found.float().cpu().numpy().reshape(-1)
     return vector / np.float32(np.linalg.norm(vector))

@@ -14,14 +14,14 @@ from musiclora.backends.torch.adapter import Masks
 from musiclora.backends.torch.training import Objective
 
 
-class TokenObjective:
-    """Cross-entropy of a decoder's scored tokens (implements `training.Objective`)."""
+class _ModelObjective:
+    """Shared part of the objectives: the model's own batches, loss and parameters."""
 
     def __init__(self, model: AdaptedModule, everything: bool) -> None:
         self.model, self.everything = model, everything
-        self.mask_dtype = model.dtype
 
     def trained(self) -> dict[str, Tensor]:
+        """Return the base parameters or the adapter's."""
         return dict(self.model.base_parameters() if self.everything else self.model.adapter_parameters())
 
     def check(self, batch: Arrays) -> None:
@@ -31,12 +31,19 @@ class TokenObjective:
         return self.model.weight(batch)
 
     def loss(self, batch: Arrays, masks: Masks | None, checkpointing: bool) -> Tensor:
-        """Summed over scored tokens, nats."""
         return self.model.loss_sum(batch, masks, checkpointing)
 
 
-class FlowObjective:
-    """Squared error of a flow model's velocity (implements `training.Objective`).
+class TokenObjective(_ModelObjective):
+    """Cross-entropy of a decoder's scored tokens in nats (implements `training.Objective`)."""
+
+    def __init__(self, model: AdaptedModule, everything: bool) -> None:
+        super().__init__(model, everything)
+        self.mask_dtype = model.dtype
+
+
+class FlowObjective(_ModelObjective):
+    """Squared error of a flow model's velocity over valid frames (implements `training.Objective`).
 
     With the adapter the model's own style vector is trained, where it has one.
     """
@@ -44,23 +51,13 @@ class FlowObjective:
     mask_dtype = torch.float32  # PEFT's layers make their low-rank products in it
 
     def __init__(self, model: StyledModule, everything: bool) -> None:
-        self.model, self.everything = model, everything
+        super().__init__(model, everything)
+        self._styled = model
 
     def trained(self) -> dict[str, Tensor]:
-        if self.everything:
-            return dict(self.model.base_parameters())
-        style = {} if self.model.style is None else {flow_batches.STYLE: self.model.style}
-        return {**self.model.adapter_parameters(), **style}
-
-    def check(self, batch: Arrays) -> None:
-        self.model.check(batch)
-
-    def weight(self, batch: Arrays) -> float:
-        return self.model.weight(batch)
-
-    def loss(self, batch: Arrays, masks: Masks | None, checkpointing: bool) -> Tensor:
-        """Summed over all values of valid frames."""
-        return self.model.loss_sum(batch, masks, checkpointing)
+        """Return the base parameters, or the adapter's and the style vector."""
+        style = self._styled.style
+        return super().trained() | ({} if self.everything or style is None else {flow_batches.STYLE: style})
 
 
 if TYPE_CHECKING:

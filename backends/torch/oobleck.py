@@ -1,4 +1,4 @@
-"""The Oobleck codec on torch: modules with stable-audio-tools' names, and the codec that numpy arrays go through."""
+"""Oobleck codec on torch: modules with stable-audio-tools' names, and a codec for numpy arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Snake(nn.Module):
 
 
 class _Layers(nn.Module):
-    """Modules one after the other, under the name `layers`."""
+    """A sequence of modules under the name `layers`."""
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Layers(nn.Module):
 
 
 class ResidualUnit(_Layers):
-    """X plus a wide dilated convolution and one of a single tap, a Snake before each."""
+    """Residual unit: a wide dilated convolution and one of a single tap, a Snake before each."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__(
@@ -57,27 +57,27 @@ class ResidualUnit(_Layers):
         return x + self.layers(x)
 
 
-def _units(width: int) -> list[nn.Module]:
+def _residual_units(width: int) -> list[nn.Module]:
     return [ResidualUnit(width, dilation) for dilation in codec_chunks.DILATIONS]
 
 
-def _encoder(config: OobleckConfig) -> _Layers:
+def _build_encoder(config: OobleckConfig) -> _Layers:
     widths = [config.channels * m for m in (1, *config.c_mults)]
     parts: list[nn.Module] = [nn.Conv1d(config.audio_channels, widths[0], 7, padding=3)]
     for i, stride in enumerate(config.strides):
         down = nn.Conv1d(widths[i], widths[i + 1], 2 * stride, stride, padding=-(-stride // 2))
-        parts.append(_Layers(*_units(widths[i]), Snake(widths[i]), down))
+        parts.append(_Layers(*_residual_units(widths[i]), Snake(widths[i]), down))
     parts += [Snake(widths[-1]), nn.Conv1d(widths[-1], config.encoder_latent_dim, 3, padding=1)]
     return _Layers(*parts)
 
 
-def _decoder(config: OobleckConfig) -> _Layers:
+def _build_decoder(config: OobleckConfig) -> _Layers:
     widths = [config.channels * m for m in (1, *config.c_mults)]
     parts: list[nn.Module] = [nn.Conv1d(config.latent_dim, widths[-1], 7, padding=3)]
     for i in reversed(range(len(config.strides))):
         stride = config.strides[i]
         up = nn.ConvTranspose1d(widths[i + 1], widths[i], 2 * stride, stride, padding=-(-stride // 2))
-        parts.append(_Layers(Snake(widths[i + 1]), up, *_units(widths[i])))
+        parts.append(_Layers(Snake(widths[i + 1]), up, *_residual_units(widths[i])))
     parts += [Snake(widths[0]), nn.Conv1d(widths[0], config.audio_channels, 7, padding=3, bias=False)]
     return _Layers(*parts)
 
@@ -88,15 +88,15 @@ class Oobleck(nn.Module):
     def __init__(self, config: OobleckConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder, self.decoder = _encoder(config), _decoder(config)
+        self.encoder, self.decoder = _build_encoder(config), _build_decoder(config)
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and scale, each [B, C, T], of audio [B, channels, N]; T = floor(N / hop)."""
+        """Encode audio [B, channels, N] to posterior mean and scale, each [B, C, T]; T = floor(N / hop)."""
         mean, scale = self.encoder(audio).split(self.config.latent_dim, dim=1)
         return mean, scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Audio [B, channels, hop T] of latents [B, C, T]."""
+        """Decode latents [B, C, T] to audio [B, channels, hop T]."""
         return self.decoder(latents)
 
 
@@ -120,20 +120,20 @@ class TorchOobleck:
         self.module.requires_grad_(False).eval()
 
     def encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior mean and scale, each float32 [B, T, C], of float32 audio [B, 2, N]; see `codec_chunks.encode`."""
-        return codec_chunks.encode(audio, self.config, self._encode)
+        """Encode float32 audio [B, 2, N] to mean and scale, each float32 [B, T, C]; see `encode_pieces`."""
+        return codec_chunks.encode_pieces(audio, self.config, self._encode)
 
     def decode(self, latents: np.ndarray, chunk: int | None = None, overlap: int | None = None) -> np.ndarray:
-        """Audio float32 [B, 2, hop T] of latents [B, T, C]; see `codec_chunks.decode`."""
-        return codec_chunks.decode(latents, self.config, self._decode, chunk, overlap)
+        """Decode latents [B, T, C] to audio float32 [B, 2, hop T]; see `decode_chunks`."""
+        return codec_chunks.decode_chunks(latents, self.config, self._decode, chunk, overlap)
 
     def _encode(self, audio: np.ndarray) -> np.ndarray:
-        return self._run(self.module.encoder, audio).transpose(0, 2, 1)
+        return self._run_module(self.module.encoder, audio).transpose(0, 2, 1)
 
     def _decode(self, latents: np.ndarray) -> np.ndarray:
-        return self._run(self.module.decoder, latents.transpose(0, 2, 1))
+        return self._run_module(self.module.decoder, latents.transpose(0, 2, 1))
 
-    def _run(self, module: nn.Module, values: np.ndarray) -> np.ndarray:
+    def _run_module(self, module: nn.Module, values: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
             found: np.ndarray = module(x).float().cpu().numpy()

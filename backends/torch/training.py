@@ -17,8 +17,8 @@ from musiclora.backends.torch.adapter import DropoutPool, Masks
 from musiclora.convert.errors import BackendError
 
 
-class _Flat:
-    """Named tensors laid end to end in one array, each a view of it; gradients likewise."""
+class _FlatTensors:
+    """Named tensors as views of one flat array, and their gradients likewise."""
 
     def __init__(self, named: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         first = next(iter(named.values()))
@@ -32,13 +32,13 @@ class _Flat:
                 self.views[name].copy_(tensor)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of an array that is laid out like this one."""
+        """Split an array of the same layout into views."""
         parts = torch.split(flat, [math.prod(shape) for shape in self.shapes.values()])
         return {k: part.view(shape) for part, (k, shape) in zip(parts, self.shapes.items(), strict=True)}
 
 
 class Objective(Protocol):
-    """What is trained on a model, and what is minimised.
+    """The trained arrays of a model and the loss to minimise.
 
     Attributes:
         model: whose adapter's dropout is applied.
@@ -53,20 +53,20 @@ class Objective(Protocol):
     def model(self) -> AdaptedModule: ...
 
     def trained(self) -> dict[str, Tensor]:
-        """The float32 parameters that are trained, the same tensors in each call while nothing replaces them."""
+        """Return the float32 parameters that are trained; the same tensors until something replaces them."""
 
     def check(self, batch: Arrays) -> None:
         """Raise DataError where a batch does not fit the model."""
 
     def weight(self, batch: Arrays) -> float:
-        """How many targets are scored."""
+        """Count the scored targets."""
 
     def loss(self, batch: Arrays, masks: Masks | None, checkpointing: bool) -> Tensor:
-        """The loss summed over scored targets, a float32 scalar with its gradient."""
+        """Sum the loss over scored targets, a float32 scalar with its gradient."""
 
 
 class TorchTraining:
-    """AdamW on what an objective trains (implements `backends.base.Training`).
+    """AdamW on the parameters of an objective (implements `backends.base.Training`).
 
     The trained parameters become views of one float32 array, so that clipping and AdamW are a handful of operations.
 
@@ -85,13 +85,13 @@ class TorchTraining:
     ) -> None:
         self._objective, self._optim = objective, optim
         self._step = 0
-        self._copy: _Flat | None = None
+        self._copy: _FlatTensors | None = None
         named = objective.trained()
-        self._flat = _Flat(named, torch.float32)
+        self._flat = _FlatTensors(named, torch.float32)
         for name, parameter in named.items():
             parameter.data = self._flat.views[name]
         if compute_with is not None:
-            self._copy = self._compute_copy(compute_with)
+            self._copy = self._copy_for_compute(compute_with)
         else:
             for name, parameter in named.items():
                 parameter.requires_grad_(True)
@@ -109,16 +109,16 @@ class TorchTraining:
             self._pool = DropoutPool(optim.seed, model.spec.dropout, objective.mask_dtype, model.device)
         model.refresh()
 
-    def _compute_copy(self, compute_with: Callable[[dict[str, Tensor]], None]) -> _Flat:
-        """The masters in the model's own dtype, as leaves whose gradients are views of one array."""
-        copy = _Flat(self._flat.views, self._objective.model.dtype)
+    def _copy_for_compute(self, compute_with: Callable[[dict[str, Tensor]], None]) -> _FlatTensors:
+        """Copy the masters to the model's own dtype, as leaves whose gradients are views of one array."""
+        copy = _FlatTensors(self._flat.views, self._objective.model.dtype)
         leaves = {k: v.detach().requires_grad_(True) for k, v in copy.views.items()}
         for name, leaf in leaves.items():
             leaf.grad = copy.grad_views[name]
         compute_with(leaves)
         return copy
 
-    def _check(self, micro_batches: Sequence[Arrays]) -> None:
+    def _check_step(self, micro_batches: Sequence[Arrays]) -> None:
         """Refuse batches that do not fit, and parameters that are no longer those of the optimiser."""
         views, found = self._flat.views, self._objective.trained()
         if found.keys() != views.keys() or any(found[k].data_ptr() != view.data_ptr() for k, view in views.items()):
@@ -127,26 +127,26 @@ class TorchTraining:
             self._objective.check(batch)
 
     def step(self, micro_batches: Sequence[Arrays], lr: float) -> StepResult:
-        """One update from the gradient of (sum of losses) / (sum of weights).
+        """Make one update from the gradient of (sum of losses) / (sum of weights).
 
         A non-finite loss or gradient leaves arrays and optimiser untouched and is returned as it is; so does a step
         without any scored target, with loss, weight and norm 0.
         """
-        self._check(micro_batches)
+        self._check_step(micro_batches)
         weight = float(sum(self._objective.weight(batch) for batch in micro_batches))
         if not weight:
             return StepResult(0.0, 0.0, 0.0)
         self._flat.grads.zero_()
         scored = ((index, batch) for index, batch in enumerate(micro_batches) if self._objective.weight(batch))
-        losses = [self._backward(batch, index, weight) for index, batch in scored]
+        losses = [self._add_gradient(batch, index, weight) for index, batch in scored]
         norm = torch.linalg.vector_norm(self._flat.grads)
         loss, size = (float(v) for v in torch.stack([torch.stack(losses).sum(), norm]).tolist())
         if math.isfinite(loss) and math.isfinite(size):
-            self._update(lr, size)
+            self._apply_update(lr, size)
         return StepResult(loss, weight, size)
 
-    def _backward(self, batch: Arrays, index: int, weight: float) -> Tensor:
-        """Add the gradient of one micro-batch's share; its summed loss."""
+    def _add_gradient(self, batch: Arrays, index: int, weight: float) -> Tensor:
+        """Add the gradient of one micro-batch's share; returns its summed loss."""
         if self._pool is not None:
             self._pool.prefix = f"{self._step}/{index}"
         loss = self._objective.loss(batch, self._pool, self._optim.checkpointing)
@@ -156,7 +156,7 @@ class TorchTraining:
             self._copy.grads.zero_()
         return loss.detach()
 
-    def _update(self, lr: float, norm: float) -> None:
+    def _apply_update(self, lr: float, norm: float) -> None:
         limit = self._optim.max_grad_norm
         if limit and norm > limit:
             self._flat.grads.mul_(limit / norm)
@@ -168,7 +168,7 @@ class TorchTraining:
             self._copy.values.copy_(self._flat.values)
 
     def read_state(self) -> dict[str, np.ndarray]:
-        """`step`, int64 scalar, and `exp_avg.<name>`, `exp_avg_sq.<name>` for every trained array, float32."""
+        """Copy `step`, an int64 scalar, and float32 `exp_avg.<name>`, `exp_avg_sq.<name>` of every trained array."""
         state = {"step": np.array(self._step, np.int64)}
         moments = self._optimiser.state.get(self._flat.values, {})
         for kind in MOMENTS:
@@ -177,7 +177,7 @@ class TorchTraining:
         return state
 
     def write_state(self, state: Arrays) -> None:
-        """Inverse of read_state.
+        """Invert read_state.
 
         Raises:
             ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.

@@ -15,7 +15,7 @@ from flow_toys import CONFIG
 
 from musiclora.backends.base import OptimSpec
 from musiclora.backends.mlx import device, dit, dit_attention, lora, ops
-from musiclora.backends.mlx.decoder import Adapter, Dropout
+from musiclora.backends.mlx.decoder import ActiveAdapter, Dropout
 from musiclora.backends.mlx.lora import DropoutPool
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
@@ -95,7 +95,7 @@ def plain_attention(q, k, v, causal):
 @pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("length", [5, 8, 21])
 def test_attention_and_its_gradients_equal_the_definition(monkeypatch, causal, gpu, length):
-    monkeypatch.setattr(dit_attention, "BLOCK", 8)
+    monkeypatch.setattr(dit_attention, "BLOCK_FRAMES", 8)
     monkeypatch.setattr(device, "is_gpu", lambda: gpu)
     rng = np.random.default_rng(length)
     q, k, v, g = (mx.array(rng.standard_normal((2, 3, length, 4)).astype(np.float32)) for _ in range(4))
@@ -104,7 +104,7 @@ def test_attention_and_its_gradients_equal_the_definition(monkeypatch, causal, g
         value, grads = mx.value_and_grad(lambda *a: (attend(*a, causal) * g).sum(), argnums=(0, 1, 2))(q, k, v)
         return [np.array(part) for part in (attend(q, k, v, causal), value, *grads)]
 
-    for found, expected in zip(run(dit_attention.attend), run(plain_attention), strict=True):
+    for found, expected in zip(run(dit_attention.attend_frames), run(plain_attention), strict=True):
         # Scores of 4 products, a softmax and values over the row; back the same way; the first value sums over all.
         terms = 2 * (4 + 2 * length) + (g.size if np.ndim(expected) == 0 else 0)
         size = float(mx.abs(g).sum().item()) if np.ndim(expected) == 0 else max(1.0, np.abs(expected).max())
@@ -120,11 +120,11 @@ def test_the_split_input_layer_with_dropout_equals_the_whole_one():
     arrays = {"p.weight": (6, total), state_keys("p")[0]: (rank, total), state_keys("p")[1]: (6, rank)}
     weights = {k: mx.array(rng.standard_normal(s).astype(np.float32)) for k, s in arrays.items()}
     pool = DropoutPool.draw(3, 0.5, rows * total)
-    adapter = Adapter(weights, 1.5, Dropout(pool, ("p",), mx.array([11], mx.int32)))
+    adapter = ActiveAdapter(weights, 1.5, Dropout(pool, ("p",), mx.array([11], mx.int32)))
     found, masks, start = mx.zeros((rows, 6)), [], 0
     for size in sizes:
         part = mx.array(x[:, start : start + size])
-        found = found + dit.product(part, "p", weights, adapter, start)
+        found = found + dit.linear_part(part, "p", weights, adapter, start)
         masks.append(np.array(pool.mask(mx.array(11 + rows * start), (rows, size))))
         start += size
     mask = np.concatenate(masks, axis=1)

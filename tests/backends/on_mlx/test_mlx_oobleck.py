@@ -55,7 +55,7 @@ def test_audio_encoded_in_pieces_equals_audio_encoded_at_once(codec, monkeypatch
     audio = normal(2, 2, 90 * HOP + 5)
     whole = codec.encode(audio)
     assert whole[0].shape == whole[1].shape == (2, 90, 3)
-    monkeypatch.setattr(codec_chunks, "PIECE", 7)
+    monkeypatch.setattr(codec_chunks, "PIECE_FRAMES", 7)
     for left, right in zip(codec.encode(audio), whole, strict=True):
         # other shapes of products add in another order
         tolerance.assert_near(left, right, tolerance.rounding(codec_path(CONFIG), right))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tolerance
 
+from musiclora.backends import token_batches
 from musiclora.backends.mlx import attention, head, ops, products
 
 POINTS = np.linspace(-9, 9, 241, dtype=np.float32)
@@ -39,13 +40,15 @@ def test_exp_below_the_smallest_normal_number_is_zero_and_of_nan_is_nan():
 def test_activation_equals_its_definition(name):
     expected = [REFERENCES[name](float(x)) for x in POINTS]
     # values up to 9 in float32
-    np.testing.assert_allclose(np.array(ops.ACTIVATIONS[name](mx.array(POINTS))), expected, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        np.array(ops.ACTIVATION_FUNCTIONS[name](mx.array(POINTS))), expected, rtol=1e-5, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_activation_derivative_equals_a_difference_quotient(name):
     x = POINTS[POINTS != 0]  # relu has none at 0
-    slope = mx.grad(lambda v: (ops.ACTIVATIONS[name](v) * mx.array(2.0)).sum())(mx.array(x))
+    slope = mx.grad(lambda v: (ops.ACTIVATION_FUNCTIONS[name](v) * mx.array(2.0)).sum())(mx.array(x))
     step = 1e-4
     expected = [(REFERENCES[name](float(v) + step) - REFERENCES[name](float(v) - step)) / step for v in x]
     np.testing.assert_allclose(np.array(slope), expected, rtol=1e-5, atol=1e-5)
@@ -62,8 +65,8 @@ def plain_attention(q, k, v, mask):
 @pytest.fixture(params=["kept", "recomputed"])
 def blocks_of_four(request, monkeypatch):
     """Rows much longer than a block, with probabilities kept for the backward pass and without."""
-    monkeypatch.setattr(attention, "BLOCK", 4)
-    monkeypatch.setattr(attention, "KEPT", 64 if request.param == "kept" else 1)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", 4)
+    monkeypatch.setattr(attention, "KEEP_MAX_TOKENS", 64 if request.param == "kept" else 1)
 
 
 @pytest.mark.parametrize("length", [1, 4, 11], ids=["one", "one block", "ragged"])
@@ -76,7 +79,7 @@ def test_attention_and_its_gradient_equal_the_plain_form(length, packed):
     mask = attention.segment_mask(segments)
 
     def ours(q, k, v):
-        return (attention.attend(q, k, v, mask if packed else None) * weight).sum()
+        return (attention.attend_causally(q, k, v, mask if packed else None) * weight).sum()
 
     def plain(q, k, v):
         return (plain_attention(q, k, v, mask) * weight).sum()
@@ -98,7 +101,7 @@ def test_attention_and_its_gradient_equal_the_plain_form(length, packed):
 @pytest.mark.parametrize("train_head", [False, True], ids=["frozen head", "trained head"])
 @pytest.mark.parametrize("chunk", [7, 70, 1 << 22], ids=["rows one by one", "ragged", "one chunk"])
 def test_head_loss_and_its_gradient_equal_the_plain_form(monkeypatch, chunk, train_head):
-    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(token_batches, "LOGITS_PER_CHUNK", chunk)
     rng = np.random.default_rng(1)
     hidden, wte = (mx.array(rng.normal(size=size).astype(np.float32)) for size in ((23, 5), (7, 5)))
     targets = mx.array(rng.integers(0, 7, 23).astype(np.int32))  # repeated targets: their gradients add up
@@ -126,7 +129,7 @@ def test_head_loss_and_its_gradient_equal_the_plain_form(monkeypatch, chunk, tra
 # --- products of few rows ---
 
 
-@pytest.mark.parametrize("rows", [1, 3, products.FEW + 1], ids=["one", "few", "many"])
+@pytest.mark.parametrize("rows", [1, 3, products.SPLIT_MAX_ROWS + 1], ids=["one", "few", "many"])
 @pytest.mark.parametrize(("inputs", "outputs"), [(48, 20), (32, 32), (18, 5)], ids=["rectangular", "square", "ragged"])
 def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, outputs):
     monkeypatch.setattr(products, "_HEAD_ROWS", 2)
@@ -134,8 +137,8 @@ def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, o
     x, weight, bias = (
         rng.normal(size=size).astype(np.float32) for size in ((rows, inputs), (inputs, outputs), outputs)
     )
-    found = products.linear(mx.array(x), mx.array(weight), mx.array(bias))
-    scores = products.head(mx.array(x), mx.array(np.ascontiguousarray(weight.T)))
+    found = products.split_linear(mx.array(x), mx.array(weight), mx.array(bias))
+    scores = products.split_head(mx.array(x), mx.array(np.ascontiguousarray(weight.T)))
     expected = x.astype(np.float64) @ weight.astype(np.float64)
     limit = tolerance.rounding(inputs + 1, tolerance.absolute_product(x, weight) + np.abs(bias).max())
     tolerance.assert_near(found, expected + bias, limit)

@@ -49,7 +49,7 @@ def test_the_matrices_stay_quantised_in_memory(pair):
     assert packed < 0.5 * plain
 
 
-@pytest.mark.parametrize("rows", [1, quantised.FEW, quantised.FEW + 1, 50], ids=str)
+@pytest.mark.parametrize("rows", [1, quantised.KERNEL_MAX_ROWS, quantised.KERNEL_MAX_ROWS + 1, 50], ids=str)
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_a_product_and_its_gradient_are_those_of_the_dequantised_matrix(rows, kind, rng, monkeypatch):
     monkeypatch.setattr(quantised.device, "is_gpu", lambda: kind == "gpu")
@@ -59,13 +59,13 @@ def test_a_product_and_its_gradient_are_those_of_the_dequantised_matrix(rows, ki
     x, out = rng.standard_normal((rows, 64)).astype(np.float32), rng.standard_normal((rows, 24)).astype(np.float32)
 
     def total(x: mx.array) -> mx.array:
-        return (quantised.product(x, quantised.find(arrays, "m")) * mx.array(out)).sum()
+        return (quantised.packed_product(x, quantised.find(arrays, "m")) * mx.array(out)).sum()
 
     # The scale and the offset of a group are two roundings more.
     limits = (
         tolerance.rounding(n + 2, tolerance.absolute_product(*f)) for n, f in ((64, (x, matrix.T)), (24, (out, matrix)))
     )
-    found = quantised.product(mx.array(x), quantised.find(arrays, "m")), mx.grad(total)(mx.array(x))
+    found = quantised.packed_product(mx.array(x), quantised.find(arrays, "m")), mx.grad(total)(mx.array(x))
     for value, expected, limit in zip(found, (x @ matrix.T, out @ matrix), limits, strict=True):
         tolerance.assert_near(value, expected, limit)
 

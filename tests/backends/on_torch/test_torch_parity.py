@@ -12,9 +12,9 @@ from toys import CONFIGS, SPEC, Toy, assert_close, formula_tensors, gradient_tol
 
 torch = require("torch")
 
-from musiclora.backends import registry  # noqa: E402
+from musiclora.backends import registry, token_batches  # noqa: E402
 from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
-from musiclora.backends.torch import attention, functional  # noqa: E402
+from musiclora.backends.torch import attention  # noqa: E402
 from musiclora.backends.torch.adapter import DropoutPool  # noqa: E402
 from musiclora.convert.errors import MusicLoraError  # noqa: E402
 from musiclora.convert.models.gpt2 import ACTIVATIONS, Gpt2Config, write_checkpoint  # noqa: E402
@@ -94,8 +94,8 @@ def test_block_attention_equals_one_masked_softmax(monkeypatch, keep, segments):
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(2 * LENGTH, 48, generator=generator, requires_grad=True)
     outer = torch.randn(2 * LENGTH, 16, generator=generator)
-    plan = attention.layout((2, LENGTH), segments, qkv)
-    found = attention.attend(qkv, 4, plan)
+    plan = attention.plan_attention((2, LENGTH), segments, qkv)
+    found = attention.attend_causally(qkv, 4, plan)
     (gradient,) = torch.autograd.grad(found, qkv, outer)
     q, k, v = qkv.view(2, LENGTH, 3, 4, 4).permute(2, 0, 3, 1, 4).double()
     rows = np.zeros((2, LENGTH), np.int32) if segments is None else segments
@@ -125,7 +125,7 @@ def test_every_activation_equals_transformers(torch_backend, tmp_path, activatio
 def test_the_loss_does_not_depend_on_the_chunk(long_toy, monkeypatch):
     batch, state = long_toy.batch(rows=2, length=LENGTH), long_toy.state()
     whole = long_toy.gradient(state, [batch])
-    monkeypatch.setattr(functional, "CHUNK_ELEMENTS", 23 * 7)
+    monkeypatch.setattr(token_batches, "LOGITS_PER_CHUNK", 23 * 7)
     parts = long_toy.gradient(state, [batch])
     assert_close(parts, whole, gradient_tolerance(LONG, 2 * LENGTH, LENGTH, whole, state))
 

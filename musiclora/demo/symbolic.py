@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from musiclora.adapters import combine_adapters, find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
@@ -120,7 +121,7 @@ def symbolic_demo(
 
 
 def _load_adapted(backend: str, base: Path, spec: LoraSpec, state: Arrays) -> TokenModel:
-    model: TokenModel = get_backend(backend).load(FAMILIES["symbolic"], base)
+    model = cast(TokenModel, get_backend(backend).load(FAMILIES["symbolic"], base))
     model.inject_adapter(spec, state)
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
@@ -88,8 +88,8 @@ class Session(Generic[ModelT]):
     # -- model ------------------------------------------------------------------------------------------------------
 
     def _load_folder(self, path: Path) -> ModelT:
-        model: ModelT = get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
-        return model
+        model = get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
+        return cast(ModelT, model)
 
     def _load_model(self) -> None:
         """Load and score the base, add the adapter, and start its training."""

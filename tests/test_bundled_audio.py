@@ -9,8 +9,9 @@ import pytest
 from require import require
 
 from musiclora import flow
-from musiclora.audio.base_check import guess_loss
-from musiclora.audio.windows import Form, Recording, fixed_batches
+from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.loss_baseline import baseline_loss
+from musiclora.audio.windows import Recording, fixed_batches
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES
 from musiclora.convert.models.diffrhythm import read_diffrhythm
@@ -81,10 +82,10 @@ def test_base_predicts_music_that_it_has_not_heard_better_than_guessing(backend_
     latents = codec.encode(rendered)[0][0]
     config = read_diffrhythm(folder).config
     recording = Recording("violin", "violin", "0" * 64, latents)
-    form = Form(config.max_frames, config.max_frames, config.duration_embedding)
+    form = DiffRhythmForm(config.max_frames, config.max_frames, config.duration_embedding)
     batches = list(fixed_batches([recording], form, 8))
 
-    assert total_loss([model.loss(batch) for batch in batches]).mean < 0.9 * guess_loss(batches)
+    assert total_loss([model.loss(batch) for batch in batches]).mean < 0.9 * baseline_loss(batches)
 
 
 def test_same_seed_gives_the_same_latents_on_both_backends(both_backends, folder):

@@ -16,9 +16,10 @@ from common import read_folder, say
 from train_base import encoded
 from train_codec import distance
 
-from musiclora.audio.base_check import guess_loss
+from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions, DiffRhythmForm
+from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.sampling import FlowRequest, sample_latents
-from musiclora.audio.windows import Form, Recording, fixed_batches
+from musiclora.audio.windows import Recording, fixed_batches
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import get_backend
 from musiclora.evaluation.scores import total_loss
@@ -67,11 +68,11 @@ def main() -> None:
     trained = encoded(options.codec, read_folder(options.data / "western", options.data / "more"))
     western = {name.split("/")[1] for name in trained}
     held = {k: codec.encode(v[None])[0][0] for k, v in held_sound.items() if k.split("/")[1] in western}
-    form = Form(model.max_frames, model.max_frames, model.has_duration)
+    form = DiffRhythmForm(model.max_frames, model.max_frames, model.has_duration)
     recordings = [Recording(k, k, f"{i:064d}", v) for i, (k, v) in enumerate(held.items())]
     batches = list(fixed_batches(recordings, form, 16))
     request = FlowRequest(seed=1, count=options.clips, steps=24, guidance=0.0)
-    clips = sample_latents(model, request, model.max_frames, None, None, None)
+    clips = sample_latents(model, request, model.max_frames, DiffRhythmConditions())
     copies = {
         name: np.quantile(nearest(pieces, list(trained.values())), [0.05, 0.5]).round(3).tolist()
         for name, pieces in (("generated", clips), ("held-out", list(held.values())))
@@ -81,7 +82,7 @@ def main() -> None:
             {
                 "codec_distance": {"mean": float(np.mean(list(apart.values()))), **apart},
                 "held_out_loss": total_loss([model.loss(batch) for batch in batches]).mean,
-                "guess": guess_loss(batches),
+                "guess": baseline_loss(batches),
                 "nearest_trained_stretch_5_and_50_percent": copies,
             },
             indent=1,

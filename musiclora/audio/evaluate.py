@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.audio.model import open_flow, recordings_in
-from musiclora.audio.windows import Form, fixed_batches
+from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.latents.load import load_recordings
+from musiclora.audio.model import open_flow
+from musiclora.audio.windows import PASS_FRAMES, fixed_batches
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import Evaluation, flow_gain, flow_score, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
-
-_TOGETHER = 4096  # frames in one pass of the network
 
 
 def evaluate_recordings(
@@ -42,10 +42,10 @@ def evaluate_recordings(
     flow = opened.model
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) / "latents"
-        found = recordings_in(data_dir, opened.base, vae, opened.backend, cache, out, workers)
+        found = load_recordings(data_dir, opened.base, flow.latent_channels, vae, opened.backend, cache, out)
     length = min(max_seq_len or TrainConfig.max_seq_len, flow.max_frames)
-    form = Form(length, flow.max_frames, flow.has_duration)
-    batches = [fixed_batches([r], form, max(1, _TOGETHER // length)) for r in found.recordings]
+    form = DiffRhythmForm(length, flow.max_frames, flow.has_duration)
+    batches = [fixed_batches([r], form, max(1, PASS_FRAMES // length)) for r in found.recordings]
     flow.set_style(opened.style)
     with out.task("scoring") as update:
         sums = song_losses(flow, batches, update)

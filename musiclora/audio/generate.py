@@ -1,4 +1,4 @@
-"""The audio job behind `musiclora generate`: open the model, solve the flow, decode, write recordings."""
+"""Audio part of `musiclora generate`: open the model, solve the flow, decode, write recordings."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
+from musiclora.audio.diffrhythm_style import given_style
 from musiclora.audio.files.writing import AUDIO_OUTPUT_FORMATS, decode_latents, normalise_peak, write_audio
 from musiclora.audio.init_audio import Reference, read_reference
-from musiclora.audio.model import OpenedFlow, given_style, open_flow
+from musiclora.audio.model import OpenedFlow, open_flow
 from musiclora.audio.sampling import FlowRequest, sample_latents
-from musiclora.backends.base import Codec
+from musiclora.audio.windows import MIN_FRAMES
+from musiclora.backends.base import Codec, FlowModel
 from musiclora.errors import ConfigError
 from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
 from musiclora.progress import Reporter
 
-_LEAST = 16  # frames; three quarters of a second
-_UNGUIDED = 1e-5  # below it there is no second pass, and no negative style
+_LEAST_GUIDANCE = 1e-5  # below it there is no second pass and no negative style
 
 
 @dataclass(frozen=True)
@@ -68,30 +70,30 @@ def generate_recordings(
     allow_base_mismatch: bool = False,
     reporter: Reporter | None = None,
 ) -> GenerationResult:
-    """Generate recordings into WAV or FLAC files; nothing is written unless all of them succeed.
+    """Generate recordings as WAV or FLAC files; nothing is written before all are sampled.
 
     Args:
         output: `F.wav` or `F.flac`; several pieces become `F-001.wav` and so on, the base's versions `F-base.wav`.
-        request: what to make.
+        request: options of the pieces.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
-        compare: also make the base's version from the same seed.
+        compare: also write the base's version from the same seed.
         allow_base_mismatch: use an adapter although its base differs.
-        reporter: told what happens.
+        reporter: receives the progress.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the options, the model or an adapter do not fit.
     """
     output = complete_output(output, tuple(AUDIO_OUTPUT_FORMATS))
     check_comparison(compare, adapters)
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
-    style, notes = _style(request, opened)
+    style, notes = _choose_style(request, opened)
     negative = None if request.negative_style is None else given_style(str(request.negative_style), opened.backend)
-    if negative is None and request.guidance >= _UNGUIDED:
+    if negative is None and request.guidance >= _LEAST_GUIDANCE:
         notes.append("no negative style is given: zeros are used")
-    reference, frames, more = _reference(request, opened)
+    reference, frames, more = _choose_length(request, opened)
     conditions = [("", "adapted" if opened.adapters else "base", style)]
     if compare:
         conditions.append((BASE_MARK, "base", style if request.style not in (None, "adapter") else None))
@@ -100,16 +102,17 @@ def generate_recordings(
         if mark:
             opened.model.set_adapter(False)
         with out.task(f"generating ({kind})") as update:
-            pieces = sample_latents(opened.model, request, frames, wanted, negative, reference, update)
+            given = DiffRhythmConditions(wanted, negative)
+            pieces = sample_latents(opened.model, request, frames, given, reference, update)
         made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
-    files = _write(opened.codec, made, out)
+    files = _write_pieces(opened.codec, made, out)
     if any(file.silent for file in files):
         notes.append("silence came out: it is written as it is, without normalising")
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
 
 
-def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[AudioFile]:
-    """Decode and write pieces: (file, kind, latents)."""
+def _write_pieces(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[AudioFile]:
+    """Decode and write pieces, each (file, kind, latents)."""
     files, rate = [], codec.sample_rate
     with out.task("decoding") as update:
         for number, (path, kind, latents) in enumerate(made, 1):
@@ -120,8 +123,8 @@ def _write(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Repo
     return files
 
 
-def _style(request: FlowRequest, opened: OpenedFlow) -> tuple[np.ndarray | None, list[str]]:
-    """The style to generate with, and what to say about it."""
+def _choose_style(request: FlowRequest, opened: OpenedFlow) -> tuple[np.ndarray | None, list[str]]:
+    """Choose the style vector: the option's, else the adapter's, else none; with notes."""
     if request.style not in (None, "adapter"):
         return given_style(str(request.style), opened.backend), []
     if opened.style is not None:
@@ -131,14 +134,14 @@ def _style(request: FlowRequest, opened: OpenedFlow) -> tuple[np.ndarray | None,
     return None, ["no style is given: zeros are used"]
 
 
-def _reference(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | None, int, list[str]]:
-    """The recording to start from, the frames to make, and notes."""
+def _choose_length(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | None, int, list[str]]:
+    """Read the reference recording and choose the number of frames; with notes."""
     codec, longest = opened.codec, opened.model.max_frames
     pace = codec.sample_rate / codec.hop
     frames = longest if request.seconds is None else int(request.seconds * pace)
-    if not _LEAST <= frames <= longest:
+    if not MIN_FRAMES <= frames <= longest:
         raise ConfigError(
-            f"--seconds is {request.seconds:g}; this model makes {_LEAST / pace:.1f} to {longest / pace:.1f} s "
+            f"--seconds is {request.seconds:g}; this model makes {MIN_FRAMES / pace:.1f} to {longest / pace:.1f} s "
             f"(at most {longest} frames)"
         )
     if request.init_audio is None:
@@ -148,11 +151,13 @@ def _reference(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | No
     return reference, len(reference.mask), notes
 
 
-def write_audio_sample(model: Any, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None) -> Path:
-    """Write one piece of at most ten seconds while training, as `<folder>/<name>.wav`."""
+def write_audio_sample(
+    model: FlowModel, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None
+) -> Path:
+    """Sample a piece of at most ten seconds while training and write `<folder>/<name>.wav`."""
     frames = min(model.max_frames, int(10 * codec.sample_rate / codec.hop))
     request = FlowRequest(seed=seed, steps=16, guidance=0.0)
-    (latents,) = sample_latents(model, request, frames, style, None, None)
+    (latents,) = sample_latents(model, request, frames, DiffRhythmConditions(style))
     path = folder / f"{name}.wav"
     write_audio(path, normalise_peak(decode_latents(codec, latents))[0], codec.sample_rate)
     return path

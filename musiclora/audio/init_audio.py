@@ -1,4 +1,4 @@
-"""A given recording as the known part of a new one: what is kept of it, and what is made anew."""
+"""Recording to continue or to repaint: its latents as the known frames of a new piece."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.audio.files.sound import read_recording
+from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
 
-# -6 dBFS: what the original brings a reference's peak to before it is encoded.
-_PEAK = 0.5012
+_REFERENCE_PEAK = 0.5012  # -6 dB of full scale, as in DiffRhythm's inference code
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Latents of a recording and which frames of the new one come from it.
+    """Known latents of a new piece, and the mask of the frames to generate.
 
     Attributes:
         known: float32 [T, C], zeros where the recording has no frames.
-        mask: bool [T], True where the frame is made anew.
+        mask: bool [T], True where the frame is generated.
     """
 
     known: np.ndarray
     mask: np.ndarray
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both for so many equal rows: [B, T, C] and [B, T]."""
+        """Repeat both for equal rows: [B, T, C] and [B, T]."""
         return np.tile(self.known, (count, 1, 1)), np.tile(self.mask, (count, 1))
 
 
 def reference_of(
     latents: np.ndarray, repaint: Sequence[tuple[float, float]], pace: float, frames: int | None, longest: int
 ) -> tuple[Reference, list[str]]:
-    """What is kept of a recording's latents.
+    """Divide a recording's latents into known frames and frames to generate.
 
     Args:
         latents: float32 [T, C].
         repaint: (start, end) in seconds, -1 for the beginning or the end; empty continues the recording.
         pace: latent frames a second.
-        frames: length of the new recording, None for the old one's where parts are repainted, else `longest`.
-        longest: what the model can hold.
+        frames: length of the new piece; None is the recording's length for repainting, else `longest`.
+        longest: longest piece of the model in frames.
 
     Returns:
-        The reference, and notes for the user. Frames after the recording's end are always made anew.
+        The reference, and notes for the user. Frames after the recording's end are always generated.
 
     Raises:
-        ConfigError: nothing would be made anew, nothing kept, or a span that is none.
+        ConfigError: no frame or every frame would be generated, or a span lies outside.
     """
     notes = []
     if frames is None:
@@ -66,7 +66,7 @@ def reference_of(
     known[:kept] = latents[:kept]
     mask = np.arange(frames) >= kept
     for start, end in repaint:
-        first, last = _span(start, end, pace, frames)
+        first, last = _span_frames(start, end, pace, frames)
         mask[first:last] = True
     if not mask.any() or mask.all():
         what = "nothing would be made anew" if not mask.any() else "nothing of the recording would be kept"
@@ -74,8 +74,8 @@ def reference_of(
     return Reference(known, mask), notes
 
 
-def _span(start: float, end: float, pace: float, frames: int) -> tuple[int, int]:
-    """Frames of a span in seconds.
+def _span_frames(start: float, end: float, pace: float, frames: int) -> tuple[int, int]:
+    """Convert a span in seconds to frames.
 
     Raises:
         ConfigError: it is empty or lies outside.
@@ -93,16 +93,15 @@ def _span(start: float, end: float, pace: float, frames: int) -> tuple[int, int]
 def read_reference(
     path: Path, repaint: Sequence[tuple[float, float]], codec: Codec, frames: int | None, longest: int, seed: int
 ) -> tuple[Reference, list[str]]:
-    """Read, bring to -6 dBFS and encode a recording, and draw a sample of its posterior by the seed.
+    """Read a recording, scale its peak to -6 dB, encode it and draw from the posterior.
 
     Raises:
-        MusicLoraError: the file cannot be read, or see reference_of.
+        MusicLoraError: the file cannot be read, or does not fit; see `reference_of`.
     """
     audio = read_recording(path, codec.sample_rate, codec.audio_channels)
     peak = float(np.abs(audio).max(initial=0.0))
-    audio = audio * np.float32(_PEAK / peak) if peak else audio
+    audio = audio * np.float32(_REFERENCE_PEAK / peak) if peak else audio
     mean, scale = (part[0] for part in codec.encode(audio[None]))
-    # Drawn by its own key, so that the same recording has the same latents whatever is made of it.
-    noise = np.random.default_rng([seed, 1, 1]).standard_normal(mean.shape, np.float32)
-    deviation = np.logaddexp(np.float32(0), scale) + np.float32(1e-4)  # softplus, as the codec's posterior is defined
-    return reference_of(mean + deviation * noise, repaint, codec.sample_rate / codec.hop, frames, longest)
+    # The key is the seed's alone, so that a recording has the same latents in every use.
+    latents = draw_posterior(mean, scale, np.random.default_rng([seed, 1, 1]))
+    return reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)

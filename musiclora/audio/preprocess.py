@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.audio.diffrhythm_style import given_style, need_muq, style_of_recording
 from musiclora.audio.latents.encode import Encoded, Encoding, encode_recordings
 from musiclora.audio.latents.store import is_latents
-from musiclora.audio.model import codec_fingerprint, codec_folder, given_style
-from musiclora.audio.style import need_muq, style_of_recording
+from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
 from musiclora.errors import ConfigError
 from musiclora.models import find_model

@@ -1,4 +1,4 @@
-"""A split of recordings that puts no sound on both sides."""
+"""Train/validation split of recordings that puts no sound on both sides."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def split_recordings(
 ) -> tuple[list[Recording], list[Recording], list[str]]:
     """Hold out about val_fraction of the recordings, whole ones only.
 
-    Pieces cut from one recording stay on one side, and so do recordings with the same sound. The choice depends on the
-    seed and on the names, not on the order.
+    Segments of one recording stay on one side, and so do recordings with the same sound. The choice depends on the seed
+    and the names, not on the order.
 
     Returns:
-        What to train on, what is held out, and notes for the user.
+        Recordings to train on, held-out recordings, and notes for the user.
 
     Raises:
         DataError: fewer than two different recordings.
     """
     if val_fraction == 0:
         return list(recordings), [], ["no recordings are held out (--val-split 0)"]
-    groups = _groups(recordings)
+    groups = _group_recordings(recordings)
     if len(groups) < 2:
         raise DataError(
             f"{len(groups)} different recording: training needs at least 2, one of them to validate on (pieces cut "
@@ -43,8 +43,8 @@ def split_recordings(
     return train, [r for r in recordings if id(r) in held], notes
 
 
-def _groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Recordings that belong together, by the first of their names."""
+def _group_recordings(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Group recordings that share a source or a sound, by the first of their names (union-find)."""
     parent: dict[str, str] = {}
 
     def find(key: str) -> str:

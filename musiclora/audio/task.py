@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from safetensors.numpy import save
 
-from musiclora.audio.base_check import check_base_loss
+from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_style
+from musiclora.audio.diffrhythm_model import check_base_loss
+from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
 from musiclora.audio.split import split_recordings
-from musiclora.audio.style import STYLE_FILE, read_style
-from musiclora.audio.windows import Form, Recording, WindowEpochs, fixed_batches, pieces_of
+from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches, pieces_of
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
@@ -73,13 +74,13 @@ class AudioTask:
     def plan_defaults(self) -> PlanDefaults:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
         return PlanDefaults(
-            "frames", self.shape.mel_dim, (512, 16384), 4096, 600, (4, 400), "squared error a latent value"
+            "frames", self.shape.mel_dim, (512, 16384), PASS_FRAMES, 600, (4, 400), "squared error a latent value"
         )
 
     @property
     def trains_style(self) -> bool:
         """True where no recording and no option brings a style: one vector is trained with the adapter."""
-        return self.style is None and all(r.style is None for r in (*self.train, *self.held_out))
+        return self.style is None and all(recording_style(r) is None for r in (*self.train, *self.held_out))
 
     @property
     def style_source(self) -> str:
@@ -114,8 +115,8 @@ class AudioTask:
         frames = [pieces_of(r.frames, length) * min(length, r.frames) for r in self.train]
         return sum(frames), max(min(length, r.frames) for r in self.train)
 
-    def _batch_form(self, config: TrainConfig) -> Form:
-        return Form(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
+    def _batch_form(self, config: TrainConfig) -> DiffRhythmForm:
+        return DiffRhythmForm(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
 
     def training_epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
         return WindowEpochs(self.train, self._batch_form(config), rows, config.seed)
@@ -196,7 +197,7 @@ class AudioTask:
         """Return the given style, or the mean of the recordings' own, scaled to their mean norm."""
         if self.style is not None:
             return self.style
-        styles = np.stack([np.asarray(r.style, np.float32) for r in self.train])
+        styles = np.stack([np.asarray(recording_style(r), np.float32) for r in self.train])
         mean: np.ndarray = styles.mean(0)
         size = float(np.linalg.norm(mean))
         if size:
@@ -218,22 +219,23 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    from musiclora.audio.model import given_style, recordings_in
+    from musiclora.audio.diffrhythm_style import given_style
+    from musiclora.audio.latents.load import load_recordings
 
     base = find_model(config.model)
     shape = read_diffrhythm(base.path).config
     style = given_style(config.style, backend) if config.style else None
     output = Path(config.output_dir)
-    found = recordings_in(
+    found = load_recordings(
         Path(config.data_dir),
         base,
+        shape.mel_dim,
         config.vae,
         backend,
         output.with_name(output.name + "-latents"),
         reporter,
-        config.num_workers,
     )
-    if style is None and len({r.style is None for r in found.recordings}) > 1:
+    if style is None and len({recording_style(r) is None for r in found.recordings}) > 1:
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
     return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

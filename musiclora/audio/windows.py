@@ -1,13 +1,14 @@
-"""Windows of recordings as flow batches: drawn anew each epoch for training, fixed for scores."""
+"""Windows of recordings as flow batches: random for training, fixed for held-out scores."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 
@@ -15,64 +16,45 @@ from musiclora.backends.base import Arrays
 from musiclora.flow import draw_times
 from musiclora.training.lazy_batches import LazyBatches
 
-# Shares of training batches without a condition: the class defaults of the original (DiffRhythm model/cfm.py).
-DROPS = {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
-# A held-out recording is scored at so many windows, each at so many times, stratified over their distribution.
+PASS_FRAMES = 4096  # frames of one pass of the network without gradient
+MIN_FRAMES = 16  # shortest recording and shortest piece, 0.75 s of DiffRhythm's
+# Windows of a held-out recording, and times of each, stratified over their distribution.
 WINDOWS, TIMES = 4, 4
-_FIXED = 20_250_301  # key of everything that is drawn once for scores, whatever a run's seed is
+_SCORE_KEY = 20_250_301  # random key of held-out windows, the same for every run
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording, or one piece cut from a recording, as latents.
+    """Latents of a recording, or of a segment cut from one.
 
     Attributes:
         name: for messages.
-        source: what it was cut from; pieces of one source belong together.
+        source: file it was cut from; segments of one source belong together.
         checksum: of the sound, hexadecimal.
         latents: float32 [T, C].
-        style: float32 [512], or None.
-        text: int32 [T], one phoneme or 0 a frame, or None for music without lyrics.
+        conditions: other arrays of the latents folder, by name, as the model's architecture defines them.
     """
 
     name: str
     source: str
     checksum: str
     latents: np.ndarray
-    style: np.ndarray | None = None
-    text: np.ndarray | None = None
+    conditions: Arrays = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
-        """T."""
+        """Length T."""
         return len(self.latents)
 
     @property
     def key(self) -> int:
-        """A number that stands for the content, to draw by."""
+        """Random key from the content: the CRC-32 of the checksum."""
         return zlib.crc32(self.checksum.encode())
 
 
 @dataclass(frozen=True)
-class Form:
-    """What a model's flow batches look like.
-
-    Attributes:
-        length: longest window in frames.
-        max_frames: what the model can hold; durations are shares of it.
-        has_duration: whether the model takes the duration.
-        style: float32 [512] for every row, or None for the recordings' own.
-    """
-
-    length: int
-    max_frames: int
-    has_duration: bool
-    style: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Window:
-    """Frames of one recording at one time of the flow, and the key of its noise."""
+    """Frames of one recording at one time of the flow, and the random key of its noise."""
 
     recording: Recording
     start: int
@@ -81,75 +63,75 @@ class Window:
     noise: tuple[int, ...]
 
 
-def make_batch(windows: Sequence[Window], form: Form) -> dict[str, np.ndarray]:
-    """A flow batch; shorter windows are filled with zeros, under noise, and not scored.
+class BatchForm(Protocol):
+    """Form of an architecture's flow batches: window length, conditions and their dropout.
 
-    The start is given as a share of the whole recording, the duration as a share of the longest piece.
+    Attributes:
+        length: longest window in frames.
+        drop_rates: shares of training batches that carry a flag, by the flag's name.
     """
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def drop_rates(self) -> Mapping[str, float]: ...
+
+    def window_conditions(self, windows: Sequence[Window], frames: int) -> dict[str, np.ndarray]:
+        """Build the conditions of windows padded to a number of frames."""
+
+
+def make_batch(windows: Sequence[Window], form: BatchForm) -> dict[str, np.ndarray]:
+    """Build a flow batch; shorter windows are padded with zeros, and padding is not scored."""
     longest, channels = max(w.frames for w in windows), windows[0].recording.latents.shape[1]
     shape = (len(windows), longest, channels)
     batch = {
         "latents": np.zeros(shape, np.float32),
-        "noise": np.stack([_noise(w.noise, longest, channels) for w in windows]),
+        "noise": np.stack([_draw_noise(w.noise, longest, channels) for w in windows]),
         "time": np.array([w.time for w in windows], np.float32),
         "valid": np.arange(longest) < np.array([[w.frames] for w in windows]),
-        "start_time": np.array([w.start / w.recording.frames for w in windows], np.float32),
     }
-    if form.has_duration:
-        batch["duration"] = np.array([w.frames / form.max_frames for w in windows], np.float32)
     for row, w in enumerate(windows):
         batch["latents"][row, : w.frames] = w.recording.latents[w.start : w.start + w.frames]
-    if any(w.recording.text is not None for w in windows):
-        batch["text"] = np.stack([_text(w, longest) for w in windows])
-    styles = [w.recording.style if form.style is None else form.style for w in windows]
-    if all(style is not None for style in styles):
-        batch["style"] = np.stack([np.asarray(style, np.float32) for style in styles])
-    return batch
+    return {**batch, **form.window_conditions(windows, longest)}
 
 
-def _noise(key: tuple[int, ...], frames: int, channels: int) -> np.ndarray:
-    # Row by row: the noise of a frame does not depend on how far the batch was filled up.
+def _draw_noise(key: tuple[int, ...], frames: int, channels: int) -> np.ndarray:
+    # Drawn row by row, so that the noise of a frame does not depend on the padding.
     return np.random.default_rng(key).standard_normal((frames, channels), np.float32)
 
 
-def _text(window: Window, frames: int) -> np.ndarray:
-    row = np.zeros(frames, np.int32)
-    if window.recording.text is not None:
-        row[: window.frames] = window.recording.text[window.start : window.start + window.frames]
-    return row
-
-
 def pieces_of(frames: int, length: int) -> int:
-    """How many windows of an epoch a recording of so many frames gives: as many as cover it."""
+    """Count the windows that cover a recording; an epoch draws as many."""
     return max(1, math.ceil(frames / length))
 
 
 class WindowEpochs:
-    """Training batches: every recording gives as many windows as cover it, at places and times drawn each epoch."""
+    """Training epochs: as many windows of each recording as cover it, at random places and times."""
 
-    def __init__(self, recordings: Sequence[Recording], form: Form, rows: int, seed: int) -> None:
+    def __init__(self, recordings: Sequence[Recording], form: BatchForm, rows: int, seed: int) -> None:
         """Take the recordings.
 
         Args:
-            recordings: what to train on.
+            recordings: of the training split.
             form: of the batches.
-            rows: windows in a batch; the last one may have fewer.
-            seed: key of places, times, noise, drops and order.
+            rows: windows of a batch; the last one may have fewer.
+            seed: random key of places, times, noise, condition dropout and order.
         """
         self._recordings, self._form, self._rows, self._seed = recordings, form, rows, seed
 
     def batches(self, epoch: int) -> LazyBatches:
-        """Batches of one epoch; the same for the same number."""
-        windows = [w for number in range(len(self._recordings)) for w in self._windows(number, epoch)]
+        """Build the batches of one epoch, determined by its number."""
+        windows = [w for number in range(len(self._recordings)) for w in self._draw_windows(number, epoch)]
         rng = np.random.default_rng([self._seed, epoch, 1])
-        # Windows of like lengths share a batch, so that little is filled up; equal ones lie in random order.
+        # Bucket windows by length to reduce padding; windows of equal length are in random order.
         order = sorted(rng.permutation(len(windows)).tolist(), key=lambda i: -windows[i].frames)
         groups = [order[i : i + self._rows] for i in range(0, len(order), self._rows)]
         groups = [groups[i] for i in rng.permutation(len(groups))]
-        return LazyBatches([self._maker([windows[i] for i in group], epoch, n) for n, group in enumerate(groups)])
+        return LazyBatches([self._batch_maker([windows[i] for i in group], epoch, n) for n, group in enumerate(groups)])
 
-    def _windows(self, number: int, epoch: int) -> list[Window]:
-        """Windows of one recording: one place in each equal part of it, one time each."""
+    def _draw_windows(self, number: int, epoch: int) -> list[Window]:
+        """Draw the windows of one recording: one place in each equal part of it, one time each."""
         recording, length = self._recordings[number], self._form.length
         rng = np.random.default_rng([self._seed, epoch, 2, recording.key, number])
         count = pieces_of(recording.frames, length)
@@ -162,35 +144,36 @@ class WindowEpochs:
             for k, (start, time) in enumerate(zip(starts, times, strict=True))
         ]
 
-    def _maker(self, windows: list[Window], epoch: int, number: int) -> Callable[[], Arrays]:
-        draws = np.random.default_rng([self._seed, epoch, 4, number]).random(len(DROPS))
-        drops = {name: np.array(draw < share) for (name, share), draw in zip(DROPS.items(), draws, strict=True)}
+    def _batch_maker(self, windows: list[Window], epoch: int, number: int) -> Callable[[], Arrays]:
+        rates = self._form.drop_rates
+        draws = np.random.default_rng([self._seed, epoch, 4, number]).random(len(rates))
+        drops = {name: np.array(draw < rate) for (name, rate), draw in zip(rates.items(), draws, strict=True)}
         return lambda: {**make_batch(windows, self._form), **drops}
 
 
 def fixed_windows(recording: Recording, length: int) -> list[Window]:
-    """Windows that a held-out recording is scored at, spread evenly, each at several times; always the same.
+    """Choose the windows of a held-out recording: evenly spaced, each at several times, the same for every run.
 
-    Places depend on the length alone; times and noise on the recording's content too. A window's times lie in equal
-    shares of the distribution that training draws from, shifted together by one draw.
+    Places depend on the length alone, times and noise on the recording's content too. A window's times are stratified
+    over the training distribution: equal shares, shifted together by one draw.
     """
     frames = min(length, recording.frames)
     count = min(WINDOWS, pieces_of(recording.frames, length))
     starts = np.linspace(0, recording.frames - frames, count).round().astype(int)
     windows = []
     for place, start in enumerate(starts.tolist()):
-        shift = np.random.default_rng([_FIXED, recording.key, place]).random()
+        shift = np.random.default_rng([_SCORE_KEY, recording.key, place]).random()
         for k in range(TIMES):
-            share = (k + 0.02 + 0.96 * shift) / TIMES  # never 0 or 1, whose normal quantiles are infinite
+            share = (k + 0.02 + 0.96 * shift) / TIMES  # excludes 0 and 1, whose normal quantiles are infinite
             time = 1 / (1 + math.exp(-NormalDist().inv_cdf(share)))
-            windows.append(Window(recording, start, frames, time, (_FIXED, recording.key, place, k)))
+            windows.append(Window(recording, start, frames, time, (_SCORE_KEY, recording.key, place, k)))
     return windows
 
 
-def fixed_batches(recordings: Sequence[Recording], form: Form, rows: int) -> LazyBatches:
-    """Batches of the fixed windows of some recordings, none of them filled up and nothing dropped.
+def fixed_batches(recordings: Sequence[Recording], form: BatchForm, rows: int) -> LazyBatches:
+    """Build batches of fixed windows without padding and without condition dropout.
 
-    Attention sees all frames, so a window's loss would depend on what it is batched with were any filled up.
+    Attention sees all frames, so that padding would make a window's loss depend on its batch.
     """
     windows = [w for recording in recordings for w in fixed_windows(recording, form.length)]
     by_length: dict[int, list[Window]] = {}

@@ -60,12 +60,17 @@ def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
 
 
 def _recordings_table(data_dir: Path) -> dict[str, Any]:
-    from musiclora.audio.files.health import audio_json, audio_line, audio_table, examine_folder
+    from musiclora.audio.files.health import (
+        audio_health_json,
+        audio_health_line,
+        audio_health_table,
+        examine_folder,
+    )
     from musiclora.cli.common import progress
 
     with progress("reading recordings") as update:
         rows = examine_folder(data_dir, update)
-    return {**audio_json(rows), "line": audio_line(rows), "table": audio_table(rows)}
+    return {**audio_health_json(rows), "line": audio_health_line(rows), "table": audio_health_table(rows)}
 
 
 def _songs_table(data_dir: Path, workers: int | None) -> dict[str, Any]:

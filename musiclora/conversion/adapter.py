@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.adapters import Adapter, check_base, find_adapter
-from musiclora.audio.style import carry_style
+from musiclora.audio.diffrhythm_style import carry_style
 from musiclora.conversion.architecture import CompareAdapters, ReadCheckpoint
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.merged import MergedAdapters

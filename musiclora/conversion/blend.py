@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.adapters import Adapter, combine_adapters
-from musiclora.audio.style import STYLE_FILE, blended_style
+from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.merged import find_adapters
 from musiclora.conversion.verify import Converted, check_update, companion_files, refuse_existing
 from musiclora.convert.adapters.lora import LoraSpec

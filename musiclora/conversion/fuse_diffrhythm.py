@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from musiclora.audio.style import STYLE_FILE, blended_style
+from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.architecture import CompareAdapters, FuseModel, ModelFusion
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,

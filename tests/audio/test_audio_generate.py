@@ -8,10 +8,11 @@ import tolerance
 import toy_audio
 from require import require
 
+from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.files import writing as audio_files
 from musiclora.audio.generate import generate_recordings
 from musiclora.audio.init_audio import Reference
-from musiclora.audio.sampling import FlowRequest, piece_conditioning, sample_latents
+from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.files.safetensors_file import write_safetensors
@@ -19,6 +20,7 @@ from musiclora.errors import ConfigError, DataError, MusicLoraError
 from musiclora.jobs import generate
 
 soundfile = require("soundfile")
+NO_CONDITIONS = DiffRhythmConditions()
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +63,9 @@ def velocity_tolerance(values):
 
 
 def test_piece_three_of_a_seed_is_the_same_whatever_the_count_is(model, monkeypatch):
-    three = sample_latents(model, FlowRequest(steps=4, count=3), 20, None, None, None)
-    monkeypatch.setattr("musiclora.audio.sampling._TOGETHER", 40)  # two rows a pass
-    apart = sample_latents(model, FlowRequest(steps=4, count=5), 20, None, None, None)
+    three = sample_latents(model, FlowRequest(steps=4, count=3), 20, NO_CONDITIONS)
+    monkeypatch.setattr("musiclora.audio.sampling.PASS_FRAMES", 40)  # two rows a pass
+    apart = sample_latents(model, FlowRequest(steps=4, count=5), 20, NO_CONDITIONS)
     for one, other in zip(three, apart, strict=False):
         # Rows in batches of another size: sums in another order, in three updates of a third each.
         tolerance.assert_near(one, other, velocity_tolerance(other))
@@ -72,7 +74,8 @@ def test_piece_three_of_a_seed_is_the_same_whatever_the_count_is(model, monkeypa
 
 def test_the_seed_the_style_and_the_guidance_decide(model):
     def latents(style=None, negative=None, **options):
-        return sample_latents(model, FlowRequest(**{"steps": 4, **options}), 20, style, negative, None)[0]
+        request = FlowRequest(**{"steps": 4, **options})
+        return sample_latents(model, request, 20, DiffRhythmConditions(style, negative))[0]
 
     plain = latents()
     assert np.array_equal(plain, latents())
@@ -87,11 +90,11 @@ def test_where_there_is_no_condition_the_second_pass_is_spared_and_nothing_chang
     calls = []
     passed = _Spy(model, calls)
     with_guidance, without = (
-        sample_latents(passed, FlowRequest(steps=4, guidance=g), 20, None, None, None) for g in (4, 0)
+        sample_latents(passed, FlowRequest(steps=4, guidance=g), 20, NO_CONDITIONS) for g in (4, 0)
     )
     assert calls == [0.0] * 6
     # What was spared: the guided velocity of equal passes is the same one.
-    prepared = model.prepare(piece_conditioning(model, 1, 20, None, None, None))
+    prepared = model.prepare(NO_CONDITIONS.conditioning(model, 1, 20, None))
     guided, plain = (model.velocity(without[0][None], 0.5, prepared, guidance) for guidance in (4.0, 0.0))
     tolerance.assert_near(guided, plain, velocity_tolerance(plain))
     assert np.array_equal(with_guidance[0], without[0])
@@ -119,7 +122,7 @@ def test_the_same_seed_gives_the_same_latents_on_both_backends(both_backends, ba
     made = []
     for name in BACKENDS:
         loaded = get_backend(name).load(FAMILIES["audio"], base)
-        made.append(sample_latents(loaded, request, 30, style(), style(1), None)[0])
+        made.append(sample_latents(loaded, request, 30, DiffRhythmConditions(style(), style(1)))[0])
     assert np.abs(made[0]).max() > 1
     np.testing.assert_allclose(*made, atol=1e-3, rtol=0)  # what the issue asks for
 
@@ -128,14 +131,14 @@ def test_known_frames_are_kept_and_the_others_are_made_anew(model):
     known = np.random.default_rng(3).standard_normal((20, toy_audio.CODEC.latent_dim)).astype(np.float32)
     mask = np.zeros(20, bool)
     mask[8:14] = True
-    (found,) = sample_latents(model, FlowRequest(steps=4), 20, None, None, Reference(known, mask))
+    (found,) = sample_latents(model, FlowRequest(steps=4), 20, NO_CONDITIONS, Reference(known, mask))
     assert np.array_equal(found[~mask], known[~mask])
     assert np.abs(found[mask] - known[mask]).min(1).max() > 0
     # What is known is shown to the network, what is to be made is not.
-    cond = piece_conditioning(model, 2, 20, None, None, Reference(known, mask))["cond"]
+    cond = NO_CONDITIONS.conditioning(model, 2, 20, Reference(known, mask))["cond"]
     assert np.array_equal(cond[1][~mask], known[~mask])
     assert not cond[:, mask].any()
-    (other,) = sample_latents(model, FlowRequest(steps=4), 20, None, None, Reference(known[::-1].copy(), mask))
+    (other,) = sample_latents(model, FlowRequest(steps=4), 20, NO_CONDITIONS, Reference(known[::-1].copy(), mask))
     assert np.abs(found[mask] - other[mask]).max() > 1e-4
 
 
@@ -229,7 +232,7 @@ def test_a_long_piece_is_decoded_in_chunks_that_change_nothing(base, backend_nam
     codec = get_backend(backend_name).load_codec(base / "vae")
     latents = np.random.default_rng(0).standard_normal((60, toy_audio.CODEC.latent_dim)).astype(np.float32)
     whole = audio_files.decode_latents(codec, latents)
-    monkeypatch.setattr(audio_files, "CHUNK", 40)
+    monkeypatch.setattr(audio_files, "CHUNK_FRAMES", 40)
     # The toy's decoder reaches 11 frames at most, less than half the overlap; what is left is rounding.
     np.testing.assert_allclose(audio_files.decode_latents(codec, latents), whole, atol=1e-5 * np.abs(whole).max())
 
@@ -237,13 +240,12 @@ def test_a_long_piece_is_decoded_in_chunks_that_change_nothing(base, backend_nam
 def test_values_that_are_not_finite_are_refused(model, monkeypatch):
     monkeypatch.setattr(model, "velocity", lambda x, time, prepared, guidance: x * np.nan)
     with pytest.raises(DataError, match="not finite"):
-        sample_latents(model, FlowRequest(steps=3), 20, None, None, None)
+        sample_latents(model, FlowRequest(steps=3), 20, NO_CONDITIONS)
 
 
 def test_progress_counts_every_update_of_every_piece(model):
     seen = []
-    sample_latents(
-        model, FlowRequest(steps=5, count=3), 20, None, None, None, lambda done, total: seen.append((done, total))
-    )
+    request = FlowRequest(steps=5, count=3)
+    sample_latents(model, request, 20, NO_CONDITIONS, None, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (12, 12)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from musiclora.audio.diffrhythm_conditions import DROP_RATES, DiffRhythmForm
 from musiclora.audio.windows import (
-    DROPS,
     TIMES,
     WINDOWS,
-    Form,
     Recording,
     WindowEpochs,
     fixed_batches,
@@ -25,7 +24,7 @@ LENGTH = 20
 def recording(frames, seed=0, **parts):
     # The value says which frame it is, so that a window shows where it was taken.
     latents = np.repeat(np.arange(frames, dtype=np.float32)[:, None] + 1000 * seed, 3, axis=1)
-    return Recording(f"r{seed}", f"r{seed}.wav", f"{seed:064x}", latents, **parts)
+    return Recording(f"r{seed}", f"r{seed}.wav", f"{seed:064x}", latents, parts)
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def recordings():
 
 
 def epochs(recordings, rows=2, seed=3, **form):
-    return WindowEpochs(recordings, Form(LENGTH, 40, form.pop("has_duration", False), **form), rows, seed)
+    return WindowEpochs(recordings, DiffRhythmForm(LENGTH, 40, form.pop("has_duration", False), **form), rows, seed)
 
 
 def rows_of(batches):
@@ -82,7 +81,7 @@ def test_short_windows_are_filled_up_and_not_scored(recordings):
 
 
 def test_the_noise_of_a_frame_does_not_depend_on_how_far_the_batch_is_filled_up(recordings):
-    form = Form(LENGTH, 40, False)
+    form = DiffRhythmForm(LENGTH, 40, False)
     short, long = fixed_windows(recordings[2], LENGTH)[0], fixed_windows(recordings[0], LENGTH)[0]
     alone, together = make_batch([short], form), make_batch([short, long], form)
     assert np.array_equal(alone["noise"][0], together["noise"][0, :7])
@@ -96,10 +95,10 @@ def test_slices_of_an_epoch_are_the_same_batches(recordings):
 
 def test_conditions_are_dropped_as_often_as_in_the_original(recordings):
     batches = [batch for epoch in range(300) for batch in epochs(recordings).batches(epoch)]
-    for name, share in DROPS.items():
+    for name, share in DROP_RATES.items():
         # 1,500 draws: three standard deviations are 0.035 at most
         assert np.mean([bool(batch[name]) for batch in batches]) == pytest.approx(share, abs=0.036)
-    assert DROPS == {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
+    assert DROP_RATES == {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
 
 
 def test_times_are_logit_normal():
@@ -141,7 +140,7 @@ def test_styles_come_from_the_recordings_or_from_the_one_given():
 
 
 def test_scores_do_not_depend_on_rows_a_batch_or_on_other_recordings(recordings):
-    form = Form(LENGTH, 40, False)
+    form = DiffRhythmForm(LENGTH, 40, False)
 
     def found(part, rows):
         batches = fixed_batches(part, form, rows)

@@ -12,7 +12,7 @@ import pytest
 import tolerance
 from click.testing import CliRunner
 
-from musiclora.audio.style import read_style
+from musiclora.audio.diffrhythm_style import read_style
 from musiclora.cli import main
 from musiclora.conversion.compare import compare_outputs
 from musiclora.conversion.fuse_diffrhythm import _run_velocity

@@ -1,8 +1,7 @@
-"""Cut recordings into segments of one length, or at given times, with a manifest that says where each comes from."""
+"""Cutting of recordings into segments of one length or at given times, with a manifest of their sources."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,34 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.cut_times import LEFTOVERS, LONGEST, CutSpan, grid_spans, read_cut_times
-from musiclora.audio.files.health import SILENCE, AudioHealth, group_notes, measure_health, to_decibels
-from musiclora.audio.files.segments import CHANNELS, RATE, Names, fade_ends, normalise_loudness, save_segment
+from musiclora.audio.files.cut_times import LEFTOVERS, LONGEST_SECONDS, CutSpan, grid_spans, read_cut_times
+from musiclora.audio.files.disk import check_free_space
+from musiclora.audio.files.health import SILENT_PEAK, AudioHealth, group_notes, measure_health, to_decibels
+from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.json_file import read_json
 from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, join_problems
 from musiclora.progress import Reporter
 
-SECONDS = 95.0  # 2048 frames of the codec
+DEFAULT_SECONDS = 95.0  # 2048 frames of DiffRhythm's codec
 MANIFEST = "manifest.json"
-_SPARE = 1 << 26  # bytes left on the disk beside the segments
 
 
 @dataclass(frozen=True)
 class CutOptions:
-    """How recordings are cut.
+    """Options of cutting, named as in the command.
 
     Attributes:
-        seconds: length of a segment; None for what a DiffRhythm model of 2048 frames hears, and with times for spans as
-            they are given.
+        seconds: length of a segment; None is DEFAULT_SECONDS, and with times the spans as given.
         overlap: seconds that a segment shares with the one before.
-        leftover: `keep`: the rest at the end of a recording is a segment of its own; `merge`: it is added to the last
-            one; `drop`: it is left out, with a line. A rest under a second is always merged. A recording shorter than a
-            segment is one segment, but for `drop`.
-        fade: milliseconds of a raised cosine where a cut goes through the music; 0 for none.
-        loudness: root mean square that each segment is brought to, in dB of full scale; None leaves it as it is.
-        flac: write FLAC in place of WAV, both with 16 bits.
+        leftover: treatment of the rest at the end of a recording. `keep` makes it a segment, `merge` adds it to the
+            last one, `drop` leaves it out. A rest under a second is always merged. A recording shorter than a segment
+            is one segment, except with `drop`.
+        fade: milliseconds of a raised-cosine fade at each cut inside a recording; 0 for none.
+        loudness: root mean square of each segment in dB of full scale; None keeps the level.
+        flac: write FLAC instead of WAV, both with 16 bits.
     """
 
     seconds: float | None = None
@@ -49,9 +47,9 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.seconds is not None and not 1 <= self.seconds <= LONGEST:
-            problems.append(f"--seconds is {self.seconds:g}; it must be 1 to {LONGEST:g}")
-        elif not 0 <= self.overlap <= (self.seconds or SECONDS) / 2:
+        if self.seconds is not None and not 1 <= self.seconds <= LONGEST_SECONDS:
+            problems.append(f"--seconds is {self.seconds:g}; it must be 1 to {LONGEST_SECONDS:g}")
+        elif not 0 <= self.overlap <= (self.seconds or DEFAULT_SECONDS) / 2:
             problems.append(f"--overlap is {self.overlap:g}; it must be 0 to half of --seconds")
         if not 0 <= self.fade <= 500:
             problems.append(f"--fade is {self.fade:g}; it must be 0 to 500 milliseconds")
@@ -65,12 +63,12 @@ class CutOptions:
 
 @dataclass
 class CutResult:
-    """What was written, and what the user should know.
+    """Result of cutting a folder.
 
     Attributes:
         segments: `file`, `source`, `start`, `end` (seconds in the source) and `sha256` of each.
-        left_out: `source`, `start`, `end` and `reason` of what was not written.
-        remarks: (source, text) of what is noteworthy about a recording.
+        left_out: `source`, `start`, `end` and `reason` of each span that was not written.
+        remarks: (source, text) of remarks on the recordings.
     """
 
     segments: list[dict[str, Any]] = field(default_factory=list)
@@ -78,12 +76,12 @@ class CutResult:
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
     def drop(self, source: str, start: float, end: float, reason: str) -> None:
-        """Remember something that is not written."""
+        """Record a span that is not written."""
         self.left_out.append({"source": source, "start": round(start, 4), "end": round(end, 4), "reason": reason})
 
     @property
     def notes(self) -> list[str]:
-        """Lines for people."""
+        """Spans left out and remarks, a line each."""
         gone = [f"left out: {i['source']}, {i['start']:g} to {i['end']:g} s: {i['reason']}" for i in self.left_out]
         return [*gone, *group_notes(self.remarks)]
 
@@ -93,19 +91,18 @@ def cut_folder(
 ) -> CutResult:
     """Cut every recording of a folder into stereo segments of 44.1 kHz with 16 bits.
 
-    Recordings are streamed: a segment at a time is in memory, however long they are. The output folder appears whole or
-    not at all.
+    Recordings are streamed, so that memory holds the open segments only. The output folder is written atomically.
 
     Args:
         folder: searched with its subfolders; only read.
         output: new folder of segments and `manifest.json`.
-        options: how.
-        times: file of times to cut at; see `cut_times.given_times`. With a length in the options each span that is
-            given is cut into segments of it.
-        reporter: told what happens.
+        options: lengths, fades and level.
+        times: file of times to cut at; see `cut_times.read_cut_times`. With a length in the options each of its spans
+            is cut into segments.
+        reporter: receives the progress.
 
     Raises:
-        ConfigError, DataError: nothing to cut, nothing that can be read, or times that do not fit.
+        ConfigError, DataError: no usable recording, or times that do not fit.
         OutputError: the output folder exists, or cannot be written.
     """
     out = reporter or Reporter()
@@ -114,21 +111,21 @@ def cut_folder(
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"{output} exists already; remove it or choose another name")
     result = CutResult()
-    healths = _survey(folder, result, out)
-    plan = _plan(healths, options, times, result)
+    healths = _survey_folder(folder, result, out)
+    plan = _plan_segments(healths, options, times, result)
     _check_disk(output, plan)
     total, done = max(1, int(sum(h.seconds for h in healths if h.file in plan))), 0.0
     with atomic_folder(output) as temporary, out.task("cutting (seconds)") as update:
-        names = Names([h.file for h in healths], "flac" if options.flac else "wav")
+        names = SegmentNames([h.file for h in healths], "flac" if options.flac else "wav")
         for health in healths:
             if pieces := plan.get(health.file):
                 with Sound(folder / health.file) as sound:
                     for piece, audio in stream_segments(sound, pieces):
-                        _write(piece, audio, health, options, temporary, names, result)
+                        _write_segment(piece, audio, health, options, temporary, names, result)
                         update(min(total, int(done + piece.end)), total)
                 done += health.seconds
         if not result.segments:
-            raise DataError(f"{folder}: no segment is left: {join_problems(_reasons(result))}")
+            raise DataError(f"{folder}: no segment is left: {join_problems(_list_reasons(result))}")
         order = {h.file: number for number, h in enumerate(healths)}
         result.segments.sort(key=lambda s: (order[s["source"]], s["start"], s["end"]))
         settings = {**asdict(options), "times": times is not None, "sample_rate": RATE}
@@ -144,12 +141,12 @@ def cut_folder(
     return result
 
 
-def _reasons(result: CutResult) -> list[str]:
+def _list_reasons(result: CutResult) -> list[str]:
     return [f"{item['source']} {item['reason']}" for item in result.left_out]
 
 
-def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]:
-    """Every usable recording, read once to its end; what cannot be used is remembered as left out."""
+def _survey_folder(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]:
+    """Measure every recording; unusable ones are recorded as left out."""
     audio_libraries()
     paths, foreign = recordings_of(folder)
     usable = []
@@ -163,14 +160,14 @@ def _survey(folder: Path, result: CutResult, out: Reporter) -> list[AudioHealth]
                 result.remarks += [(health.file, text) for text in health.notes]
             update(number, len(paths) + len(foreign))
     if not usable:
-        raise DataError(f"{folder}: no recording can be used: {join_problems(_reasons(result))}")
+        raise DataError(f"{folder}: no recording can be used: {join_problems(_list_reasons(result))}")
     return usable
 
 
-def _plan(
+def _plan_segments(
     healths: Sequence[AudioHealth], options: CutOptions, times: Path | None, result: CutResult
 ) -> dict[str, list[CutSpan]]:
-    """Segments by recording; leftovers that are dropped are remembered."""
+    """Compute the segments of each recording; dropped rests are recorded as left out."""
     lengths = {h.file: h.seconds for h in healths}
     spans = read_cut_times(times, lengths) if times else [CutSpan(source, 0.0, end) for source, end in lengths.items()]
     plan: dict[str, list[CutSpan]] = {}
@@ -179,7 +176,7 @@ def _plan(
             found, dropped = [(span.start, span.end)], list[tuple[float, float]]()
         else:
             found, dropped = grid_spans(
-                span.start, span.end, options.seconds or SECONDS, options.overlap, options.leftover
+                span.start, span.end, options.seconds or DEFAULT_SECONDS, options.overlap, options.leftover
             )
         plan.setdefault(span.source, []).extend(CutSpan(span.source, a, b, span.name) for a, b in found)
         for start, end in dropped:
@@ -188,20 +185,16 @@ def _plan(
 
 
 def _check_disk(output: Path, plan: dict[str, list[CutSpan]]) -> None:
-    needed = sum(int((p.end - p.start) * RATE) * CHANNELS * 2 for pieces in plan.values() for p in pieces) + _SPARE
-    at = next(p for p in output.absolute().parents if p.exists())
-    free = shutil.disk_usage(at).free
-    if free < needed:
-        raise OutputError(
-            f"{output}: {free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed for the segments; free some "
-            "space, choose another folder, or --flac and a part of the recordings"
-        )
+    """Raise OutputError where the disk cannot hold the segments."""
+    samples = sum(int((p.end - p.start) * RATE) for pieces in plan.values() for p in pieces)
+    advice = "free some space, choose another folder, or --flac and a part of the recordings"
+    check_free_space(output, samples * CHANNELS * 2, "segments", advice)
 
 
 def stream_segments(sound: Sound, pieces: Sequence[CutSpan]) -> Iterator[tuple[CutSpan, np.ndarray]]:
-    """Yield each piece with its sound, float32 [2, samples] at 44.1 kHz, in one pass; those that end first come first.
+    """Yield each piece with its sound, float32 [2, samples] at 44.1 kHz, in one pass, in the order of their ends.
 
-    A piece at the end of a recording may be shorter than asked for.
+    A piece at the end of a recording may be shorter than its span.
     """
     waiting = sorted(pieces, key=lambda p: p.start, reverse=True)
     open_: list[tuple[CutSpan, list[np.ndarray]]] = []
@@ -221,44 +214,46 @@ def stream_segments(sound: Sound, pieces: Sequence[CutSpan]) -> Iterator[tuple[C
         yield piece, np.ascontiguousarray(np.concatenate(parts).T)
 
 
-def _write(
+def _write_segment(
     piece: CutSpan,
     audio: np.ndarray,
     health: AudioHealth,
     options: CutOptions,
     folder: Path,
-    names: Names,
+    names: SegmentNames,
     result: CutResult,
 ) -> None:
-    """Write one segment, or say why not."""
+    """Write one segment, or record that it is silent."""
     end = piece.start + audio.shape[1] / RATE
     peak = float(np.abs(audio).max(initial=0.0))
-    if peak < SILENCE:
+    if peak < SILENT_PEAK:
         result.drop(piece.source, piece.start, end, f"is silent (peak {to_decibels(peak):.0f} dB)")
         return
     if health.peak > 1.001 and options.loudness is None:
-        audio = audio / np.float32(health.peak)  # one factor for the whole recording, so that segments stay alike
-        result.remarks += _once(result.remarks, (piece.source, "goes beyond full scale and is turned down to it"))
+        audio = audio / np.float32(health.peak)  # one factor for the whole recording keeps its segments alike
+        result.remarks += _new_remarks(
+            result.remarks, (piece.source, "goes beyond full scale and is turned down to it")
+        )
     if options.loudness is not None:
         audio, limited = normalise_loudness(audio, options.loudness)
         if limited:
             text = f"peaks keep some of its segments below {options.loudness:g} dB"
-            result.remarks += _once(result.remarks, (piece.source, text))
+            result.remarks += _new_remarks(result.remarks, (piece.source, text))
     audio = fade_ends(audio, options.fade, piece.start > 0, piece.end < health.seconds - 1e-6)
-    name = names.of(piece)
+    name = names.name_segment(piece)
     where = {"source": piece.source, "start": round(piece.start, 4), "end": round(end, 4)}
     result.segments.append({"file": name, **where, "sha256": save_segment(folder / name, audio)})
 
 
-def _once(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
+def _new_remarks(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
     return [] if remark in known else [remark]
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """`source`, `start` and `end` of the segments that `cut` wrote into a folder or below it, by path inside it.
+    """Read `source`, `start` and `end` of the segments that `cut` wrote below a folder, by path inside it.
 
     Raises:
-        DataError: a damaged manifest; without it pieces of one recording would not be known as such.
+        DataError: a damaged manifest, without which segments of one recording cannot be kept together.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob(MANIFEST)):
@@ -266,7 +261,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             content = read_json(path)
             if "segments" not in content:
-                continue  # somebody else's
+                continue  # another tool's manifest
             for item in content["segments"]:
                 source = (below / str(item["source"])).as_posix()
                 span = {"start": float(item["start"]), "end": float(item["end"])}

@@ -1,4 +1,4 @@
-"""What is in a recording and what is wrong with it: measured in one pass, shown as a table."""
+"""Health of recordings: measured in one pass, shown as a table."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.sound import FOREIGN, Sound, audio_files
+from musiclora.audio.files.sound import FOREIGN_SUFFIXES, Sound, audio_files
 from musiclora.errors import DataError
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
-SILENCE = 1e-4  # of full scale, -80 dB: no microphone is as quiet
-CLIPPED = 1e-4  # share of samples from which clipping is worth a word
-_FLAT = 3  # equal samples at full scale in a row
-_DULL = 32000  # Hz; below it a part of what is heard is missing
+SILENT_PEAK = 1e-4  # of full scale, -80 dB; microphones are louder
+CLIPPED_SHARE = 1e-4  # share of clipped samples that is reported
+_FLAT_SAMPLES = 3  # equal samples at full scale that count as clipped
+_LOW_RATE_HZ = 32000  # below it audible frequencies are missing
 
 
 @dataclass(frozen=True)
 class AudioHealth:
-    """One recording.
+    """Health of one recording.
 
     Attributes:
         file: path inside the folder.
-        problem: why it cannot be used; empty where it can.
-        notes: what the user should know of a usable one.
-        seconds: what is really there.
+        problem: reason why it is unusable, else empty.
+        notes: remarks on a usable one.
+        seconds: length of the sound in the file, whatever its header says.
         frames: the same in samples, at its own rate.
         rate: in Hz.
         channels: as stored.
@@ -50,31 +50,31 @@ class AudioHealth:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing can be heard."""
-        return self.peak < SILENCE
+        """True below -80 dB of full scale."""
+        return self.peak < SILENT_PEAK
 
 
 def measure_health(path: Path, name: str | None = None) -> AudioHealth:
-    """Read a recording once and say what it is; whatever is wrong with the file is told in the result.
+    """Read a recording once and measure it; a damaged file is a result, not an error.
 
     Args:
         path: the file.
-        name: for the result.
+        name: its name in the result; None is the file's own.
 
     Raises:
         ConfigError: soundfile is not installed.
     """
     name = name or path.name
-    if path.suffix.lower() in FOREIGN:
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
         return AudioHealth(name, "is in a format that is not read; convert it to WAV or FLAC")
     try:
         with Sound(path) as sound:
-            return _measured(sound, name)
+            return _measure_sound(sound, name)
     except DataError as error:
         return AudioHealth(name, str(error).removeprefix(f"{path}: "))
 
 
-def _measured(sound: Sound, name: str) -> AudioHealth:
+def _measure_sound(sound: Sound, name: str) -> AudioHealth:
     peak, flat, problem = 0.0, 0, ""
     try:
         for block in sound.blocks():
@@ -85,13 +85,13 @@ def _measured(sound: Sound, name: str) -> AudioHealth:
     seconds = sound.read / sound.rate
     if not sound.read and not problem:
         problem = f"holds no sound{' (' + sound.cut_off + ')' if sound.cut_off else ''}"
-    elif peak < SILENCE and not problem:
+    elif peak < SILENT_PEAK and not problem:
         problem = f"is silent (peak {to_decibels(peak):.0f} dB)"
     share = flat / max(1, sound.read * sound.channels)
     return AudioHealth(
         name,
         problem,
-        _notes(sound, share, peak),
+        _list_notes(sound, share, peak),
         seconds,
         sound.read,
         sound.rate,
@@ -102,41 +102,41 @@ def _measured(sound: Sound, name: str) -> AudioHealth:
     )
 
 
-def _notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
+def _list_notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
     found = [sound.misnamed, sound.cut_off]
     if sound.channels == 1:
         found.append("is mono: both channels get the same")
     if sound.channels > 2:
         found.append(f"has {sound.channels} channels: the first two are taken")
-    if sound.rate < _DULL:
+    if sound.rate < _LOW_RATE_HZ:
         found.append(f"is sampled at {sound.rate} Hz: nothing above {sound.rate // 2} Hz is in it")
-    if clipped >= CLIPPED:
+    if clipped >= CLIPPED_SHARE:
         found.append(f"is clipped: {clipped:.2%} of its samples are at or beyond full scale")
     return tuple(text for text in found if text)
 
 
 def clipped_samples(block: np.ndarray) -> int:
-    """How many samples [n, channels] lie on flat tops at full scale, or beyond it."""
+    """Count samples [n, channels] on flat tops at full scale, or beyond it."""
     size = np.abs(block)
     beyond = size > 1.0001
     top = (size >= 0.9999) & ~beyond
     if not top.any():
         return int(beyond.sum())
     same = top[1:] & top[:-1] & (block[1:] == block[:-1])
-    run = same[: 1 - _FLAT + 1] & same[_FLAT - 2 :]  # three equal ones in a row
+    run = same[: 1 - _FLAT_SAMPLES + 1] & same[_FLAT_SAMPLES - 2 :]  # starts of three equal samples
     flat = np.zeros(block.shape, bool)
-    for shift in range(_FLAT):
+    for shift in range(_FLAT_SAMPLES):
         flat[shift : shift + len(run)] |= run
     return int((flat | beyond).sum())
 
 
 def to_decibels(value: float) -> float:
-    """Of a share of full scale; -120 for nothing."""
+    """Convert a share of full scale to dB, at least -120."""
     return max(-120.0, 20 * float(np.log10(max(value, 1e-6))))
 
 
 def examine_folder(folder: Path, on_progress: Callable[[int, int], None]) -> list[AudioHealth]:
-    """Every recording of a folder, and sound in formats that are not read.
+    """Measure every recording of a folder, and list sound in formats that cannot be read.
 
     Raises:
         DataError: no such folder.
@@ -150,7 +150,7 @@ def examine_folder(folder: Path, on_progress: Callable[[int, int], None]) -> lis
 
 
 def group_notes(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
-    """Lines of (file, text): files of which the same is said share one."""
+    """Format (file, text) as lines; files with the same text share one."""
     by_text: dict[str, list[str]] = {}
     for file, text in notes:
         by_text.setdefault(text, []).append(file)
@@ -161,17 +161,17 @@ def group_notes(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
     return lines
 
 
-def _status(row: AudioHealth) -> str:
+def _row_status(row: AudioHealth) -> str:
     return "skipped" if row.problem else "noted" if row.notes else "kept"
 
 
-def audio_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
-    """Cells for a table with the headings COLUMNS; skipped rows first, then those with notes, then the others."""
+def audio_health_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
+    """Format the cells under RECORDING_COLUMNS; skipped rows first, then noted, then kept, each in file order."""
     rank = {"skipped": 0, "noted": 1, "kept": 2}
     return [
         (
             r.file,
-            _status(r),
+            _row_status(r),
             f"{r.seconds:.1f}",
             str(r.rate or ""),
             str(r.channels or ""),
@@ -180,25 +180,25 @@ def audio_table(rows: Sequence[AudioHealth]) -> list[tuple[str, ...]]:
             f"{r.clipped:.2%}" if r.clipped else "",
             "; ".join([r.problem] if r.problem else r.notes),
         )
-        for r in sorted(rows, key=lambda row: rank[_status(row)])
+        for r in sorted(rows, key=lambda row: rank[_row_status(row)])
     ]
 
 
-def audio_json(rows: Sequence[AudioHealth]) -> dict[str, Any]:
-    """The table for machines: counts by status, the usable time, and every row."""
-    count = [_status(row) for row in rows]
+def audio_health_json(rows: Sequence[AudioHealth]) -> dict[str, Any]:
+    """Build the table for `--json`: counts by status, the usable time, and every row."""
+    count = [_row_status(row) for row in rows]
     return {
         "kept": count.count("kept"),
         "noted": count.count("noted"),
         "skipped": count.count("skipped"),
         "seconds": round(sum(row.seconds for row in rows if not row.problem), 3),
-        "rows": [{**dataclasses.asdict(row), "status": _status(row), "silent": row.silent} for row in rows],
+        "rows": [{**dataclasses.asdict(row), "status": _row_status(row), "silent": row.silent} for row in rows],
     }
 
 
-def audio_line(rows: Sequence[AudioHealth]) -> str:
-    """One line: how many recordings can be used, and how much time they are."""
-    found = audio_json(rows)
+def audio_health_line(rows: Sequence[AudioHealth]) -> str:
+    """Format the usable recordings and their minutes as one line."""
+    found = audio_health_json(rows)
     usable = found["kept"] + found["noted"]
     return (
         f"{usable} recordings can be used ({found['noted']} with a remark), {found['skipped']} cannot; "

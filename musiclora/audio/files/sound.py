@@ -1,7 +1,8 @@
-"""Recordings on disk: which files, opened whatever their format, read block by block at any rate."""
+"""Sound files: listing, opening in any format of libsndfile, reading block by block at any rate."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -32,12 +33,12 @@ RECORDING_SUFFIXES = {
     ".wav",
     ".wave",
 }
-# Sound that libsndfile does not read; said, so that nothing is passed over in silence.
-FOREIGN = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
-BLOCK_SAMPLES = 1 << 15  # frames read at one time
-_LONGEST = 1800.0  # seconds that are read at once; longer recordings are streamed or cut
-_LOUDEST = 64.0  # times full scale: a float file beyond it is mislabelled or damaged
-_RATES = (1000, 1_000_000)  # Hz
+# Endings of sound that libsndfile does not read; such files are reported.
+FOREIGN_SUFFIXES = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
+BLOCK_SAMPLES = 1 << 15  # read at one time
+_LONGEST_SECONDS = 1800.0  # of a recording read whole; longer ones are streamed or cut
+_LOUDEST = 64.0  # times full scale; a float file beyond it is mislabelled or damaged
+_RATES_HZ = (1000, 1_000_000)
 _CONTAINERS = {
     "AIFF": {".aif", ".aifc", ".aiff"},
     "AU": {".au"},
@@ -50,13 +51,13 @@ _CONTAINERS = {
     "WAV": {".wav", ".wave"},
     "WAVEX": {".wav", ".wave"},
 }
-_SHORT = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN = 0x7FFF0000  # bytes; a size like that stands for «not known yet» in files that were written to a pipe
-_hush = threading.Lock()
+_SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_BYTES = 0x7FFF0000  # larger sizes mean «not known yet» in files written to a pipe
+_stderr_lock = threading.Lock()
 
 
 def audio_libraries() -> tuple[Any, Any]:
-    """The modules soundfile and soxr.
+    """Import the modules soundfile and soxr.
 
     Raises:
         ConfigError: one of them is not installed.
@@ -70,9 +71,9 @@ def audio_libraries() -> tuple[Any, Any]:
 
 
 def audio_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Recordings of a folder and its subfolders in a stable order, and sound in formats that cannot be read.
+    """List recordings of a folder and its subfolders in a stable order, and sound in formats that cannot be read.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are skipped.
 
     Raises:
         DataError: there is no such folder, or it is a file.
@@ -86,12 +87,12 @@ def audio_files(folder: Path) -> tuple[list[Path], list[Path]]:
         found += [Path(at) / f for f in files if not f.startswith(".")]
     found.sort(key=lambda p: p.relative_to(folder).parts)
     return [p for p in found if p.suffix.lower() in RECORDING_SUFFIXES], [
-        p for p in found if p.suffix.lower() in FOREIGN
+        p for p in found if p.suffix.lower() in FOREIGN_SUFFIXES
     ]
 
 
 def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The same, of a folder that must hold recordings.
+    """List the same files of a folder that must hold recordings.
 
     Raises:
         DataError: it holds none.
@@ -104,20 +105,20 @@ def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 class Sound:
-    """An open recording.
+    """Open recording.
 
     Attributes:
         path: the file.
         rate: in Hz.
         channels: as stored.
-        claimed: frames by its header, 0 where that does not say.
+        claimed: samples per channel by the header, 0 where it gives none.
         container, kind: of the file, such as WAV and PCM_16.
-        read: frames that have been read so far.
-        cut_off: why the file counts as truncated; empty where it does not. Known for sure once it is read.
+        read: samples per channel read so far.
+        cut_off: reason why the file counts as truncated, else empty; final once it is read.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it.
+        """Open the file.
 
         Raises:
             ConfigError: soundfile is not installed.
@@ -128,18 +129,18 @@ class Sound:
         try:
             if not path.stat().st_size:
                 raise DataError(f"{path}: is an empty file")
-            with _quiet():
+            with _silence_decoder():
                 self._file = self._soundfile.SoundFile(path)
         except (self._soundfile.SoundFileError, OSError, TypeError) as error:
-            raise DataError(f"{path}: cannot be read as a recording ({_reason(error, path)})") from error
+            raise DataError(f"{path}: cannot be read as a recording ({_error_reason(error, path)})") from error
         self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         self.container, self.kind = str(self._file.format), str(self._file.subtype)
         self.claimed = max(0, int(self._file.frames))
-        if not _RATES[0] <= self.rate <= _RATES[1] or self.claimed > 1 << 40:
+        if not _RATES_HZ[0] <= self.rate <= _RATES_HZ[1] or self.claimed > 1 << 40:
             self._file.close()
             raise DataError(f"{path}: its header says {self.rate} Hz and {self.claimed} samples; it is damaged")
-        for said, there in _SHORT.findall(str(self._file.extra_info)):
-            if int(there) < int(said) < _UNKNOWN:
+        for said, there in _SHORT_CHUNK.findall(str(self._file.extra_info)):
+            if int(there) < int(said) < _UNKNOWN_BYTES:
                 share = f"{100 * int(there) / int(said):.0f} %"
                 self.cut_off = f"is cut off: {share} of what its header promises is there, and is used"
 
@@ -153,21 +154,21 @@ class Sound:
 
     @property
     def misnamed(self) -> str:
-        """What the file is where its ending says something else; empty where it fits."""
+        """Remark on a file whose ending contradicts its content; empty where they agree."""
         fits = _CONTAINERS.get(self.container)
         if fits is None or self.path.suffix.lower() in fits:
             return ""
         return f"is {self.container} by its content, whatever its name says"
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield float32 [n, channels] to the end; a file that breaks off ends there (see cut_off).
+        """Yield float32 [n, channels]; a damaged file ends where it breaks off (see cut_off).
 
         Raises:
-            DataError: values that are no sound.
+            DataError: values that are not finite or far beyond full scale.
         """
         while True:
             try:
-                with _quiet(self.container == "MP3"):
+                with _silence_decoder(self.container == "MP3"):
                     block = self._file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
             except (self._soundfile.SoundFileError, OSError):
                 self.cut_off = f"is damaged after {self.read / self.rate:.1f} s; what comes before is used"
@@ -186,9 +187,9 @@ class Sound:
             self.cut_off = f"is cut off: {found:.1f} s of the {said:.1f} s that its header promises are there"
 
     def stream(self, rate: int, channels: int = 2) -> Iterator[np.ndarray]:
-        """Yield float32 [n, channels] at another rate; mono is repeated, of more channels the first are taken.
+        """Yield float32 [n, channels] at another rate; see `with_channels`.
 
-        All blocks together are what resampling the whole at once gives.
+        The blocks together equal resampling the whole at once.
         """
         _, soxr = audio_libraries()
         resampler = None if rate == self.rate else soxr.ResampleStream(self.rate, rate, channels, dtype="float32")
@@ -203,24 +204,30 @@ class Sound:
                 yield rest
 
 
+def file_checksum(path: Path) -> str:
+    """Compute the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def with_channels(block: np.ndarray, channels: int) -> np.ndarray:
-    """Frames with that many channels: the first of them, or the only one repeated."""
+    """Take the first channels of a block [n, C], or repeat the only one."""
     return block[:, :channels] if block.shape[1] >= channels else np.repeat(block[:, :1], channels, axis=1)
 
 
 def read_recording(path: Path, rate: int, channels: int = 2) -> np.ndarray:
-    """A recording as float32 [channels, samples] at a rate; mono is doubled, of more channels the first are taken.
+    """Read a recording as float32 [channels, samples] at a rate; see `with_channels`.
 
     Raises:
         ConfigError: soundfile or soxr is not installed.
-        DataError: the file cannot be read, is empty, too long, or holds values that are no sound.
+        DataError: the file cannot be read, is empty, too long, or holds values that are no audio samples.
     """
     with Sound(path) as sound:
-        most, parts, held = int(_LONGEST * rate), [], 0
+        most, parts, held = int(_LONGEST_SECONDS * rate), [], 0
         for part in sound.stream(rate, channels):
             parts.append(part)
             held += len(part)
-            if held > most or sound.claimed > _LONGEST * sound.rate:
+            if held > most or sound.claimed > _LONGEST_SECONDS * sound.rate:
                 minutes = max(sound.claimed / sound.rate, held / rate) / 60
                 raise DataError(f"{path}: {minutes:.0f} minutes are too long at once; see musiclora cut")
     if not parts:
@@ -229,12 +236,12 @@ def read_recording(path: Path, rate: int, channels: int = 2) -> np.ndarray:
 
 
 @contextmanager
-def _quiet(really: bool = True) -> Iterator[None]:
-    """Keep what the MP3 decoder prints away from the user's terminal; it cannot be told to be silent."""
-    if not really:
+def _silence_decoder(needed: bool = True) -> Iterator[None]:
+    """Redirect stderr while the MP3 decoder runs, which prints there and has no option against it."""
+    if not needed:
         yield
         return
-    with _hush:
+    with _stderr_lock:
         kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 2)
         try:
@@ -245,7 +252,7 @@ def _quiet(really: bool = True) -> Iterator[None]:
             os.close(nothing)
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _error_reason(error: Exception, path: Path) -> str:
     if isinstance(error, TypeError) or ("not a regular file" in str(error) and path.is_file()):
         return "format not recognised"
     text = (str(getattr(error, "error_string", "")) or str(getattr(error, "strerror", "") or error)).strip()

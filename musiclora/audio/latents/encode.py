@@ -1,13 +1,12 @@
-"""Recordings into a latents folder: streamed through the codec, taken up again where an earlier start was cut off."""
+"""Encoding of recordings into a latents folder: streamed through the codec, resumed after an interruption."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,29 +15,31 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio.files.cutting import read_manifest
+from musiclora.audio.files.disk import check_free_space
 from musiclora.audio.files.health import AudioHealth, group_notes, measure_health
-from musiclora.audio.files.sound import Sound, recordings_of
+from musiclora.audio.files.sound import file_checksum, recordings_of
+from musiclora.audio.latents.blocks import stream_blocks
+from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.audio.latents.store import known_items, put_latents, put_style, write_index
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_error
-from musiclora.errors import ConfigError, DataError, OutputError, join_problems
+from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.progress import Reporter
 
-# Frames that are encoded at once (95 s of DiffRhythm's), and heard beyond them on both sides: more than any frame's
-# reach (7 of Stable Audio's codec), so that pieces give what the whole would, but for rounding.
-BLOCK, MARGIN = 2048, 32
-_SPARE = 1 << 26  # bytes left on the disk beside the latents
+# Latent frames of one pass of the encoder, and its context on both sides. The margin exceeds the receptive field
+# (7 frames for Stable Audio's codec), so that blocks equal one long pass up to rounding.
+BLOCK_FRAMES, MARGIN_FRAMES = 2048, 32
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is kept of a recording.
+    """Settings of the encoding: mean or sample of the posterior, and a style vector.
 
     Attributes:
-        posterior: `mean`, or `sample` for a draw from the posterior, mean + (softplus(scale) + 1e-4) noise.
+        posterior: `mean`, or `sample` for a draw from the posterior.
         seed: of the draws, with the recording's checksum.
-        style: what is called by style_name, for one recording: float32 [512] to keep beside its latents; None for none.
-        style_name: tells styles apart, so that a later start does not make the same one again.
+        style: computes the style vector of one recording, which the latents file then holds; None for none.
+        style_name: identifies the style, so that a later start does not compute it again.
     """
 
     posterior: str = "mean"
@@ -54,20 +55,20 @@ class Encoding:
 
     @property
     def kind(self) -> str:
-        """What the latents are, for the index."""
+        """Kind of the latents, for the index."""
         return self.posterior if self.posterior == "mean" else f"sample {self.seed}"
 
 
 @dataclass
 class Encoded:
-    """What became of a folder of recordings.
+    """Result of encoding a folder of recordings.
 
     Attributes:
-        recordings: how many are in the latents folder.
-        seconds: their length together.
-        fresh: how many of them were encoded now, the others were there already.
-        left_out: what could not be used, a line each.
-        remarks: (file, text) of what the user should know of the others.
+        recordings: number of recordings in the latents folder.
+        seconds: their total length.
+        fresh: number of recordings that this start encoded; the others were there already.
+        left_out: one line for each file that cannot be used.
+        remarks: (file, text) of remarks on the others.
     """
 
     recordings: int = 0
@@ -77,13 +78,13 @@ class Encoded:
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Lines for people."""
+        """List the files left out and the remarks, a line each."""
         return [*(f"left out: {text}" for text in self.left_out), *group_notes(self.remarks)]
 
 
 @dataclass(frozen=True)
-class _File:
-    """One recording of the folder: its path, name, checksum, what the index says of it, and its health if not."""
+class _SourceFile:
+    """Recording of the folder: path, name, checksum, and its index entry or else its health."""
 
     path: Path
     name: str
@@ -104,36 +105,37 @@ def encode_recordings(
     reporter: Reporter | None = None,
     encoding: Encoding | None = None,
 ) -> Encoded:
-    """Encode every recording of a folder into the cache; those already in it are kept.
+    """Encode every recording of a folder into the cache, unless the cache holds it already.
 
-    Memory does not grow with a recording's length. Segments that `musiclora cut` wrote keep the source that their
-    manifest names, so that pieces of one recording stay together.
+    Memory does not grow with a recording's length. Segments that `musiclora cut` wrote keep the source in their
+    manifest, so that segments of one recording stay together.
 
     Args:
         folder: searched with its subfolders.
-        cache: a latents folder; its index is rewritten after every recording, and a recording that was interrupted goes
-            on where it stopped.
-        codec: what encodes.
+        cache: a latents folder; its index is rewritten after every recording. An interrupted recording resumes at its
+            last complete block.
+        codec: encodes the recordings.
         fingerprint: of the codec.
-        reporter: told of files read and of seconds encoded.
-        encoding: what is kept; None keeps the posterior's mean.
+        reporter: receives the files read and the seconds encoded.
+        encoding: settings; None keeps the posterior's mean.
 
     Raises:
-        DataError: no recordings, or none that can be used; what was encoded before is kept.
-        OutputError: too little disk; likewise.
+        DataError: the folder holds no usable recording. Latents in the cache are kept.
+        OutputError: the disk is too small, likewise.
     """
     out, wanted = reporter or Reporter(), encoding or Encoding()
     known = known_items(cache, fingerprint, wanted.kind)
-    files, result = _survey(folder, known, out)
+    files, result = _survey_files(folder, known, out)
     _check_disk(cache, files, codec)
     manifest, items = read_manifest(folder), list[dict[str, Any]]()
     total, done = max(1, int(sum(f.seconds for f in files))), 0.0
     with out.task("encoding recordings (seconds)") as update:
         for file in files:
             before, path = done, cache / f"{file.checksum}.safetensors"
-            tell = _Teller(update, before, total)
+            tell = _FileProgress(update, before, total)
             try:
-                found = file.item or known.get(file.checksum) or _encoded(file, cache, codec, fingerprint, wanted, tell)
+                found = file.item or known.get(file.checksum)
+                found = found or _encode_file(file, cache, codec, fingerprint, wanted, tell)
                 put_style(path, wanted.style_name, wanted.style and partial(wanted.style, file.path))
             except DataError as error:
                 result.left_out.append(str(error))
@@ -145,20 +147,20 @@ def encode_recordings(
             items.append(item)
             known[file.checksum] = item
             result.remarks += [(file.name, text) for text in item["notes"]]
-            write_index(cache, [*items, *_others(known, items)])
+            write_index(cache, [*items, *_earlier_items(known, items)])
             update(min(total, int(done)), total)
     if not items:
         with contextlib.suppress(OSError):
             cache.rmdir()  # only where it is empty
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
-    write_index(cache, items)  # without recordings that are gone
+    write_index(cache, items)  # drops recordings that the folder no longer holds
     result.recordings, result.seconds = len(items), sum(item["seconds"] for item in items)
     return result
 
 
 @dataclass(frozen=True)
-class _Teller:
-    """Tells of seconds encoded inside one recording as seconds of all of them."""
+class _FileProgress:
+    """Progress inside one recording, reported as seconds of all recordings."""
 
     update: Callable[[int, int], None]
     before: float
@@ -168,60 +170,56 @@ class _Teller:
         self.update(min(self.total, int(self.before + seconds)), self.total)
 
 
-def _others(known: dict[str, dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _earlier_items(known: dict[str, dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     done = {item["sha256"] for item in items}
     return [item for key, item in known.items() if key not in done]
 
 
-def _survey(folder: Path, known: dict[str, dict[str, Any]], out: Reporter) -> tuple[list[_File], Encoded]:
-    """Checksums of all files, and the health of those that are not encoded yet."""
+def _survey_files(folder: Path, known: dict[str, dict[str, Any]], out: Reporter) -> tuple[list[_SourceFile], Encoded]:
+    """Compute the checksums of all files, and the health of those that are not encoded yet."""
     paths, foreign = recordings_of(folder)
     files, result = [], Encoded()
     with out.task("reading recordings") as update:
         for number, path in enumerate([*paths, *foreign], 1):
             name = path.relative_to(folder).as_posix()
-            checksum = "" if path in foreign else _checksum(path)
+            checksum = "" if path in foreign else file_checksum(path)
             health = None if checksum in known else measure_health(path, name)
             if health and health.problem:
                 result.left_out.append(f"{path}: {health.problem}")
             else:
-                files.append(_File(path, name, checksum, known.get(checksum), health))
+                files.append(_SourceFile(path, name, checksum, known.get(checksum), health))
             update(number, len(paths) + len(foreign))
     if not files:
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     return files, result
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_disk(cache: Path, files: list[_File], codec: Codec) -> None:
+def _check_disk(cache: Path, files: list[_SourceFile], codec: Codec) -> None:
     """Raise OutputError where the disk cannot hold the latents of the files that are not encoded yet."""
-    pace = codec.sample_rate / codec.hop
     fresh = {f.checksum: f.seconds for f in files if f.item is None}
-    # The longest is on the disk twice for a moment, its mean and scale among what is half done.
-    needed = int((sum(fresh.values()) + 2 * max(fresh.values(), default=0)) * pace) * codec.latent_channels * 4
-    at = next(p for p in (cache, *cache.absolute().parents) if p.exists())
-    free = shutil.disk_usage(at).free
-    if fresh and free < needed + _SPARE:
-        raise OutputError(
-            f"{cache}: {free / 1e6:,.0f} MB are free, {(needed + _SPARE) / 1e6:,.0f} MB are needed for the latents; "
-            "free some space or choose another folder"
-        )
+    if not fresh:
+        return
+    # The longest is on the disk twice for a moment: in its part file and in its finished one.
+    frames = int((sum(fresh.values()) + 2 * max(fresh.values())) * codec.sample_rate / codec.hop)
+    check_free_space(cache, frames * codec.latent_channels * 4, "latents", "free some space or choose another folder")
 
 
-def _encoded(
-    file: _File, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
+def _encode_file(
+    file: _SourceFile, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Encode one recording into the cache; what the index says of it."""
+    """Encode one recording into the cache.
+
+    Returns:
+        Its length and notes, for the index.
+    """
     health = file.health or measure_health(file.path, file.name)
     if int(health.seconds * codec.sample_rate) < codec.hop:
         raise DataError(f"{file.path}: {health.seconds:.3f} s are too short for one latent frame")
     _check_disk(cache, [file], codec)
     # Whole blocks of latents one after the other; the name says of what, since another start may want something else.
-    kind = hashlib.sha256(f"{fingerprint} {encoding.kind} {BLOCK} {codec.latent_channels}".encode()).hexdigest()[:16]
+    kind = hashlib.sha256(f"{fingerprint} {encoding.kind} {BLOCK_FRAMES} {codec.latent_channels}".encode()).hexdigest()[
+        :16
+    ]
     part = cache / f".{file.checksum[:32]}-{kind}.part"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -239,61 +237,37 @@ def _encoded(
     return {"seconds": samples / codec.sample_rate, "notes": list(health.notes)}
 
 
-def _stream_into(part: Path, file: _File, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:
-    """Append blocks of latents to a file, after those that it holds; the recording's length in samples."""
-    size = BLOCK * codec.latent_channels * 4
+def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:
+    """Append blocks of latents to a part file, after those that it holds.
+
+    Returns:
+        The recording's length in samples.
+    """
+    size = BLOCK_FRAMES * codec.latent_channels * 4
     with part.open("ab") as out:
         held = out.tell() // size
         out.truncate(held * size)
         samples = 0
-        for number, (first, count, audio, samples) in enumerate(stream_blocks(file.path, codec)):  # noqa: B007 - the last one
+        blocks = stream_blocks(file.path, codec, BLOCK_FRAMES, MARGIN_FRAMES)
+        for number, (first, count, audio, samples) in enumerate(blocks):  # noqa: B007 - the last one is returned
             if number < held:
                 continue
             mean, scale = codec.encode(audio[None])
-            latents = mean[0] if encoding.posterior == "mean" else _drawn(mean[0], scale[0], encoding, file, number)
+            latents = _block_latents(mean[0], scale[0], encoding, file, number)
             if not np.isfinite(latents).all():
                 raise DataError(f"{file.path}: the codec made values of it that are not finite")
             out.write(np.ascontiguousarray(latents[first : first + count], np.float32).tobytes())
             out.flush()
             os.fsync(out.fileno())
-            tell((number * BLOCK + count) * codec.hop / codec.sample_rate)
+            tell((number * BLOCK_FRAMES + count) * codec.hop / codec.sample_rate)
     return samples
 
 
-def stream_blocks(path: Path, codec: Codec) -> Iterator[tuple[int, int, np.ndarray, int]]:
-    """Stretches of a recording that together give its latents, on the grid of frames, with what is heard beside them.
-
-    Yields:
-        Frames to drop at the front, frames to keep, float32 audio [channels, n], and the samples of the recording that
-        were read so far: after the last one, all. Its last samples, fewer than a frame, end in no frame.
-    """
-    hop, start, base, held = codec.hop, 0, 0, np.zeros((0, codec.audio_channels), np.float32)  # base: where held begins
-    with Sound(path) as sound:
-        parts: list[np.ndarray] = []
-        waiting = 0
-        for block in sound.stream(codec.sample_rate, codec.audio_channels):
-            parts.append(block)
-            waiting += len(block)
-            while base + len(held) + waiting >= (start + BLOCK + MARGIN) * hop:
-                held, parts, waiting = np.concatenate([held, *parts]), [], 0
-                end = (start + BLOCK + MARGIN) * hop - base
-                yield start - base // hop, BLOCK, np.ascontiguousarray(held[:end].T), base + end
-                start += BLOCK
-                drop = max(0, start - MARGIN) * hop - base
-                held, base = held[drop:], base + drop
-        held = np.concatenate([held, *parts])
-    total = base + len(held)
-    while start < total // hop:
-        count = min(BLOCK, total // hop - start)
-        yield start - base // hop, count, np.ascontiguousarray(held.T), total
-        start += count
-        drop = max(0, start - MARGIN) * hop - base
-        held, base = held[drop:], base + drop
-
-
-def _drawn(mean: np.ndarray, scale: np.ndarray, encoding: Encoding, file: _File, number: int) -> np.ndarray:
-    """A draw from the posterior of one block, float32 [T, C]; the same whatever else is encoded."""
+def _block_latents(
+    mean: np.ndarray, scale: np.ndarray, encoding: Encoding, file: _SourceFile, number: int
+) -> np.ndarray:
+    """Return a block's posterior mean, or a draw whose key depends on the seed, the file and the block alone."""
+    if encoding.posterior == "mean":
+        return mean
     rng = np.random.default_rng([encoding.seed, zlib.crc32(file.checksum.encode()), number])
-    deviation = np.logaddexp(scale, np.float32(0)) + np.float32(1e-4)
-    drawn: np.ndarray = mean + deviation * rng.standard_normal(mean.shape, np.float32)
-    return drawn
+    return draw_posterior(mean, scale, rng)

@@ -1,4 +1,4 @@
-"""Latents folders: an index and one file for each recording, by its checksum."""
+"""Latents folder: an index, and one safetensors file for each recording, named by its checksum."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from musiclora.convert.files.safetensors_file import read_safetensors, safetenso
 from musiclora.errors import ConvertError, DataError
 
 INDEX = "index.json"
-STYLE_WIDTH = 512
 
 
 def is_latents(folder: Path) -> bool:
-    """Whether a folder holds latents and not recordings."""
+    """Return True for a folder that holds latents, not recordings."""
     return (folder / INDEX).is_file()
 
 
 def write_index(folder: Path, items: Sequence[Mapping[str, Any]]) -> None:
-    """Write the index; readers see the old one or the new one.
+    """Write the index atomically.
 
     Raises:
         OutputError: the system refuses to write.
@@ -32,7 +31,7 @@ def write_index(folder: Path, items: Sequence[Mapping[str, Any]]) -> None:
 
 
 def known_items(folder: Path, fingerprint: str, posterior: str) -> dict[str, dict[str, Any]]:
-    """What a folder holds of this codec's latents of this kind, by checksum; nothing where its index is damaged."""
+    """Collect the index entries with latents of this codec and kind, by checksum; empty for a damaged index."""
     try:
         items = read_json(folder / INDEX)["items"]
         return {
@@ -40,29 +39,29 @@ def known_items(folder: Path, fingerprint: str, posterior: str) -> dict[str, dic
             for item in items
             if item["codec"] == fingerprint
             and item.get("posterior", "mean") == posterior
-            and _is(folder / f"{item['sha256']}.safetensors", fingerprint, posterior)
+            and _is_current(folder / f"{item['sha256']}.safetensors", fingerprint, posterior)
         }
     except (ConvertError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _is(path: Path, fingerprint: str, posterior: str) -> bool:
-    """Whether a file is whole and by its own account what the index says: that may be older than the file."""
+def _is_current(path: Path, fingerprint: str, posterior: str) -> bool:
+    """Return True for a readable file whose metadata agree with the index, which may be older than the file."""
     try:
         layout, metadata = safetensors_header(path)
     except ConvertError:
         return False
-    said = (metadata.get("codec", fingerprint), metadata.get("posterior", posterior))
-    return "latents" in layout and said == (fingerprint, posterior)
+    recorded = (metadata.get("codec", fingerprint), metadata.get("posterior", posterior))
+    return "latents" in layout and recorded == (fingerprint, posterior)
 
 
-def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **said: str) -> None:
-    """Write the arrays of one recording; the file appears whole or not at all.
+def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **facts: str) -> None:
+    """Write the arrays of one recording atomically.
 
     Args:
         path: the file.
-        arrays: latents, style, text.
-        said: codec, posterior and style, so that a later start knows whether they are the same.
+        arrays: `latents`, and the conditions of the recording.
+        facts: codec, posterior and style, which a later start compares with its own.
 
     Raises:
         OutputError: the system refuses to write.
@@ -70,14 +69,20 @@ def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **said: str) -> No
     temporary = path.with_name(f".{path.stem}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        write_safetensors(temporary, arrays, {"format": "pt", **{k: v for k, v in said.items() if v}})
+        write_safetensors(temporary, arrays, {"format": "pt", **{k: v for k, v in facts.items() if v}})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def put_style(path: Path, name: str, make: Callable[[], np.ndarray] | None) -> None:
-    """Keep a style beside one recording's latents, in place of another; it is made where it is not there yet."""
+    """Store a style vector in one recording's file; it is computed only where the file has another one or none.
+
+    Args:
+        path: the file.
+        name: identifies the style.
+        make: computes it; None removes the style.
+    """
     layout, metadata = safetensors_header(path)
     if ("style" in layout) == (make is not None) and metadata.get("style", "") == (name if make else ""):
         return
@@ -90,10 +95,10 @@ def put_style(path: Path, name: str, make: Callable[[], np.ndarray] | None) -> N
 
 
 def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Index entries of a latents folder with their arrays.
+    """Read the index entries of a latents folder with their arrays.
 
     Raises:
-        DataError: the index or an array is missing, damaged, mis-shaped or not finite.
+        DataError: the index or the latents are missing, damaged, mis-shaped or not finite.
     """
     index = read_json(folder / INDEX)
     items = index.get("items")
@@ -106,16 +111,11 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
                 f"{folder / INDEX}: an entry lacks source or sha256; make it anew with musiclora preprocess"
             )
         arrays = read_safetensors(folder / f"{Path(str(item['sha256'])).name}.safetensors")
-        _check(arrays, f"{folder.name}/{item['sha256'][:12]}… ({item['source']})")
+        _check_latents(arrays.get("latents"), f"{folder.name}/{item['sha256'][:12]}… ({item['source']})")
         found.append((item, arrays))
     return found
 
 
-def _check(arrays: dict[str, np.ndarray], where: str) -> None:
-    latents, style, text = (arrays.get(name) for name in ("latents", "style", "text"))
+def _check_latents(latents: np.ndarray | None, where: str) -> None:
     if latents is None or latents.ndim != 2 or not np.isfinite(latents).all():
         raise DataError(f"{where}: expected finite latents [T, C]; encode the recording anew")
-    if style is not None and (style.shape != (STYLE_WIDTH,) or not np.isfinite(style).all()):
-        raise DataError(f"{where}: its style has shape {list(style.shape)}, expected {STYLE_WIDTH} finite values")
-    if text is not None and text.shape != (len(latents),):
-        raise DataError(f"{where}: its text has {len(text)} values for {len(latents)} frames")

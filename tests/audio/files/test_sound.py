@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from require import require
 
 from musiclora.audio.files.health import (
-    audio_json,
-    audio_table,
+    audio_health_json,
+    audio_health_table,
     clipped_samples,
     examine_folder,
     group_notes,
@@ -182,13 +182,13 @@ def mixed(tmp_path):
 
 def test_the_health_table_puts_problems_first_and_counts(mixed):
     rows = examine_folder(mixed, lambda done, total: None)
-    assert [cells[:2] for cells in audio_table(rows)] == [
+    assert [cells[:2] for cells in audio_health_table(rows)] == [
         ("silent.wav", "skipped"),
         ("text.wav", "skipped"),
         ("mono.wav", "noted"),
         ("good.wav", "kept"),
     ]
-    found = audio_json(rows)
+    found = audio_health_json(rows)
     assert (found["kept"], found["noted"], found["skipped"], found["seconds"]) == (1, 1, 2, 3.0)
     assert [row["silent"] for row in found["rows"]] == [False, False, True, True]
 

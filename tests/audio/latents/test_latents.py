@@ -11,7 +11,8 @@ from require import require
 
 from musiclora.audio.files.sound import read_recording
 from musiclora.audio.latents.encode import encode_recordings
-from musiclora.audio.model import codec_fingerprint, recordings_in
+from musiclora.audio.latents.load import load_recordings
+from musiclora.audio.model import codec_fingerprint
 from musiclora.backends.registry import get_backend
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import DataError, MusicLoraError, OutputError
@@ -21,7 +22,7 @@ from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 
 soundfile = require("soundfile")
-RATE = 44100
+RATE, CHANNELS = 44100, toy_audio.CODEC.latent_dim
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_training_on_a_folder_of_recordings_encodes_them_beside_the_run_once(bas
 
 
 def test_the_latents_are_the_posterior_means(base, codec, folder, tmp_path, backend_name):
-    found = recordings_in(folder, find_model(str(base)), None, backend_name, tmp_path / "cache", Reporter())
+    found = load_recordings(folder, find_model(str(base)), CHANNELS, None, backend_name, tmp_path / "cache", Reporter())
     audio = read_recording(folder / "tone-1.wav", RATE)
     mean, _ = codec.encode(audio[None])
     assert np.array_equal(next(r.latents for r in found.recordings if r.name == "tone-1.wav"), mean[0])
@@ -226,4 +227,4 @@ def test_latents_that_do_not_fit_are_refused_in_one_line(base, any_backend, tmp_
     folder = toy_audio.write_latents(tmp_path / "latents", base, count=3)
     damaged(folder, name)
     with pytest.raises(MusicLoraError, match=words):
-        recordings_in(folder, find_model(str(base)), None, any_backend, tmp_path / "cache", Reporter())
+        load_recordings(folder, find_model(str(base)), CHANNELS, None, any_backend, tmp_path / "cache", Reporter())

@@ -37,7 +37,7 @@ class Levels:
 @pytest.mark.parametrize("rate", [44100, 48000, 22050], ids=["44.1 kHz", "48 kHz", "22.05 kHz"])
 @pytest.mark.slow
 def test_blocks_of_a_long_recording_give_what_the_whole_gives(tmp_path, any_backend, monkeypatch, rate):
-    monkeypatch.setattr(encoding, "BLOCK", 200)
+    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
     toy_audio.write_codec(tmp_path / "vae")
     codec = get_backend(any_backend).load_codec(tmp_path / "vae")
     (tmp_path / "in").mkdir()
@@ -150,7 +150,7 @@ def long_recording(folder, seconds=50):
 
 @pytest.mark.parametrize("posterior", ["mean", "sample"])
 def test_a_recording_that_was_stopped_goes_on_at_its_block(tmp_path, monkeypatch, posterior):
-    monkeypatch.setattr(encoding, "BLOCK", 200)
+    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
     folder, wanted = long_recording(tmp_path / "in"), Encoding(posterior, 3)
     whole = _Stopping()
     encode_recordings(folder, tmp_path / "whole", whole, "f", None, wanted)
@@ -168,7 +168,7 @@ def test_a_recording_that_was_stopped_goes_on_at_its_block(tmp_path, monkeypatch
 
 
 def test_what_is_half_done_is_not_taken_for_another_codec_or_kind(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK", 200)
+    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
     folder = long_recording(tmp_path / "in")
     for fingerprint, wanted in (("f", Encoding()), ("g", Encoding()), ("g", Encoding("sample"))):
         with pytest.raises(KeyboardInterrupt):
@@ -193,7 +193,7 @@ def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):
 
     from musiclora.progress import Reporter
 
-    monkeypatch.setattr(encoding, "BLOCK", 200)
+    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
     told = {}
 
     class Listening(Reporter):

@@ -16,8 +16,6 @@ from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import ConfigError, ConvertError, DataError
 
 STYLE_FILE = "style.safetensors"
-
-WIDTH = 512
 MUQ_RATE, MUQ_SECONDS = 24000, 10.0  # what the encoder hears of a recording: its middle
 STYLE_SUFFIXES = (".npy", ".pt", ".safetensors")
 
@@ -34,8 +32,10 @@ def style_of_file(path: Path) -> np.ndarray:
     if path.suffix.lower() not in STYLE_SUFFIXES:
         raise ConfigError(f"{path}: a style is a file that ends in {', '.join(STYLE_SUFFIXES)}")
     found = np.asarray(_arrays(path), np.float32).squeeze()
-    if found.shape != (WIDTH,) or not np.isfinite(found).all():
-        raise DataError(f"{path}: expected one style vector of {WIDTH} finite values, found shape {list(found.shape)}")
+    if found.shape != (CONDITION,) or not np.isfinite(found).all():
+        raise DataError(
+            f"{path}: expected one style vector of {CONDITION} finite values, found shape {list(found.shape)}"
+        )
     return found
 
 
@@ -82,6 +82,20 @@ def style_of_words(text: str, option: str = "--style") -> np.ndarray:
     from musiclora.backends.torch.muq import embed_text
 
     return embed_text(text)
+
+
+def given_style(text: str, backend: str) -> np.ndarray:
+    """Read the style vector of a file, or embed words, float32 [512].
+
+    Raises:
+        ConfigError, DataError: another width, or words without an installed text encoder.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return style_of_file(path)
+    if path.suffix.lower() in STYLE_SUFFIXES:
+        raise ConfigError(f"--style {text}: there is no such file")
+    return style_of_words(text, f"--style {text!r}")
 
 
 def style_of_recording(path: Path) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""DiffRhythm model folders: facts for `doctor`, and the check of a base against held-out recordings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from musiclora.audio.loss_baseline import UNTRAINED_SHARE, baseline_loss
+from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.convert.models.diffrhythm import read_diffrhythm
+from musiclora.evaluation.scores import total_loss
+
+_RELOAD_BYTES = 1 << 30  # largest file size of a model that is loaded a second time, with the other causal switch
+
+
+def diffrhythm_facts(folder: Path) -> dict[str, Any]:
+    """Collect size and codec of a DiffRhythm folder, for `doctor`."""
+    c = read_diffrhythm(folder).config
+    return {
+        "max_frames": c.max_frames,
+        "dim": c.dim,
+        "depth": c.depth,
+        "causal": c.causal,
+        "codec": "vae" if (folder / "vae").is_dir() else None,
+    }
+
+
+def check_base_loss(
+    name: str, folder: Path, loss: float, batches: Sequence[Arrays], load: Callable[[Path], Model]
+) -> str | None:
+    """Compare the base's held-out loss with a closed-form linear baseline.
+
+    Args:
+        name, folder: the base.
+        loss: its loss on the batches.
+        batches: of held-out recordings.
+        load: loads a model folder.
+
+    Returns:
+        A warning where the base is no better; it names the causal switch where its other value is.
+    """
+    baseline = baseline_loss(batches)
+    if not loss >= UNTRAINED_SHARE * baseline:
+        return None
+    text = (
+        f"{name} predicts these recordings no better than without hearing them (loss {loss:.3f}, guess {baseline:.3f})"
+    )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    causal = bool(config.get("causal", False))
+    other = _switched_loss(folder, config, causal, batches, load)
+    if other is not None and other < UNTRAINED_SHARE * min(loss, baseline):
+        return (
+            f"{text}, but with the causal switch {'off' if causal else 'on'} its loss is {other:.3f}: convert it again "
+            f"{'without' if causal else 'with'} --causal (weights of the v1.0 line are causal, those of v1.2 are not)"
+        )
+    return f"{text}: it may be another base, its latents another codec's, or its causal switch ({causal}) wrong"
+
+
+def _switched_loss(
+    folder: Path, config: dict[str, Any], causal: bool, batches: Sequence[Arrays], load: Callable[[Path], Model]
+) -> float | None:
+    """Compute the loss with the other causal switch; None for models too large to load a second time."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != "config.json"]
+    if sum(path.stat().st_size for path in files) > _RELOAD_BYTES:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "other"
+        copy.mkdir()
+        for path in files:
+            shutil.copyfile(path, copy / path.name)
+        (copy / "config.json").write_text(json.dumps({**config, "causal": not causal}), encoding="utf-8")
+        model = load(copy)
+        sums: list[LossSum] = [model.loss(batch) for batch in batches]
+    return total_loss(sums).mean

@@ -1,0 +1,91 @@
+"""Recordings of a data folder as latents: read, or encoded first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.audio.diffrhythm_conditions import check_recording_conditions
+from musiclora.audio.latents.encode import encode_recordings
+from musiclora.audio.latents.store import is_latents, read_latents
+from musiclora.audio.model import codec_fingerprint, codec_folder
+from musiclora.audio.windows import MIN_FRAMES, Recording
+from musiclora.backends.registry import get_backend
+from musiclora.errors import DataError
+from musiclora.models import BaseModel
+from musiclora.progress import Reporter
+
+
+@dataclass(frozen=True)
+class LoadedRecordings:
+    """Recordings of a folder.
+
+    Attributes:
+        recordings: as latents.
+        codec: fingerprint of the codec that encoded them; empty where it is unknown.
+        notes: remarks for the user.
+    """
+
+    recordings: list[Recording]
+    codec: str
+    notes: list[str]
+
+
+def load_recordings(
+    folder: Path,
+    base: BaseModel,
+    channels: int,
+    vae: str | Path | None,
+    backend: str,
+    cache: Path,
+    reporter: Reporter,
+) -> LoadedRecordings:
+    """Read a latents folder, or encode the recordings of a folder into the cache and read that.
+
+    Args:
+        folder: recordings, or a latents folder.
+        base: the model, whose own codec is the default.
+        channels: of the model's latents.
+        vae: the codec, None for the model's own.
+        backend: name of the backend that encodes.
+        cache: latents folder for recordings.
+        reporter: receives the progress.
+
+    Raises:
+        DataError: no recording is long enough, or the latents are another codec's.
+        MusicLoraError: the codec or a recording cannot be read.
+    """
+    notes: list[str] = []
+    codec = codec_fingerprint(codec_folder(base, vae)) if vae or (base.path / "vae").is_dir() else ""
+    if not is_latents(folder):
+        loaded = get_backend(backend).load_codec(codec_folder(base, vae))
+        notes += encode_recordings(folder, cache, loaded, codec, reporter).notes()
+        folder = cache
+    recordings = []
+    for item, arrays in read_latents(folder):
+        name, latents = str(item["source"]), arrays["latents"]
+        conditions = {key: array for key, array in arrays.items() if key != "latents"}
+        check_recording_conditions(conditions, len(latents), f"{folder.name}/{item['sha256'][:12]}… ({name})")
+        _check_latents(latents, str(item.get("codec", "")), codec, channels, f"{folder}: {name}", base.name)
+        codec = codec or str(item.get("codec", ""))
+        if len(latents) < MIN_FRAMES:
+            notes.append(f"left out: {name} is shorter than {MIN_FRAMES} latent frames")
+            continue
+        span = f"{name}@{item['start']:g}" if item.get("start") else name
+        recordings.append(Recording(span, name, str(item["sha256"]), latents, conditions))
+    if not recordings:
+        raise DataError(f"{folder}: no recording is as long as {MIN_FRAMES} latent frames (0.7 s)")
+    return LoadedRecordings(recordings, codec, notes)
+
+
+def _check_latents(latents: np.ndarray, made_by: str, codec: str, channels: int, where: str, base: str) -> None:
+    """Raise DataError for latents of another codec than the base's."""
+    if latents.shape[1] != channels:
+        raise DataError(f"{where}: has {latents.shape[1]} channels, {base} has {channels}: these are another codec's")
+    if made_by and codec and made_by != codec:
+        raise DataError(
+            f"{where}: was encoded by another codec (recorded {made_by[:8]}, that of {base} is {codec[:8]}); encode "
+            "the recordings anew, or give the codec with --vae"
+        )

@@ -25,12 +25,12 @@ def known_modules() -> frozenset[str]:
     return frozenset(DiffRhythmConfig(32, 64, 1, conv_layers=16, duration_embedding=True).linear_shapes())
 
 
-def owns_modules(modules: Iterable[str]) -> bool:
+def owns_diffrhythm_modules(modules: Iterable[str]) -> bool:
     """Tell whether an adapter is for DiffRhythm's transformer, by the paths of the modules it adapts."""
     return set(modules) <= known_modules()
 
 
-def check_writable(adapter: LoraAdapter, where: str) -> None:
+def check_diffrhythm_adapter(adapter: LoraAdapter, where: str) -> None:
     """Check an adapter before it is written for DiffRhythm.
 
     Raises:

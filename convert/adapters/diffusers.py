@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.adapter import LoraAdapter, sort_arrays
-from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_writable, header_object
+from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
 from musiclora.convert.adapters.peft_config import lora_config, module_scale, refuse_others
 from musiclora.convert.errors import ConvertError
@@ -31,7 +31,7 @@ def write_diffusers(folder: Path, adapter: LoraAdapter) -> None:
         ConvertError: modules that DiffRhythm lacks, or arrays that do not fit.
         OutputError: the system refuses to write.
     """
-    check_writable(adapter, str(folder))
+    check_diffrhythm_adapter(adapter, str(folder))
     config = lora_config(adapter.spec, adapter.rank_scales, dora=bool(adapter.magnitudes))
     config["base_model_name_or_path"] = adapter.base_model
     prefixed = {_PREFIX + key: config[key] for key in sorted(config)}

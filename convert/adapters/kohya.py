@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.convert.adapters.adapter import LoraAdapter
-from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_writable, header_object, known_modules
+from musiclora.convert.adapters.diffrhythm_modules import (
+    build_adapter,
+    check_diffrhythm_adapter,
+    header_object,
+    known_modules,
+)
 from musiclora.convert.adapters.lora import alpha_for, describe_foreign_array, state_keys, state_modules
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
@@ -18,7 +23,9 @@ from musiclora.convert.files.atomic import atomic_file
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 
 _PREFIX = "lora_unet_"
-_KEY = re.compile(rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha|dora_scale)", re.ASCII)
+_ARRAY_NAME = re.compile(
+    rf"{_PREFIX}(?P<flat>\w+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha|dora_scale)", re.ASCII
+)
 _OTHER_METHODS = {"lora_mid": "Tucker", "lora_te": "text encoder"}
 _RECORD_KEY, _BASE_KEY = "musiclora", "ss_sd_model_name"  # header texts: our record, and kohya's key for the base
 
@@ -37,7 +44,7 @@ def write_kohya(path: Path, adapter: LoraAdapter) -> None:
         ConvertError: modules that DiffRhythm lacks, or arrays that do not fit.
         OutputError: the system refuses to write.
     """
-    check_writable(adapter, str(path))
+    check_diffrhythm_adapter(adapter, str(path))
     arrays: dict[str, np.ndarray] = {}
     for module, rank in adapter.ranks.items():
         key_a, key_b = state_keys(module)
@@ -72,7 +79,7 @@ def read_kohya(path: Path) -> LoraAdapter:
     magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in read_safetensors(path).items():
-        match = _KEY.fullmatch(name)
+        match = _ARRAY_NAME.fullmatch(name)
         if match is None:
             problems.append(describe_foreign_array(name, _OTHER_METHODS))
         elif match["flat"] not in flat:

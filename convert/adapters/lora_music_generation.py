@@ -14,7 +14,7 @@ from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
 
 ALPHA = 16.0  # fixed in the scripts; the files do not state it
-_KEY = re.compile(r"(?:transformer\.)?(?P<module>.+)\.lora_(?P<part>[AB])")
+_ARRAY_NAME = re.compile(r"(?:transformer\.)?(?P<module>.+)\.lora_(?P<part>[AB])")
 
 
 def read_lora_music_generation(path: Path) -> LoraAdapter:
@@ -30,7 +30,7 @@ def read_lora_music_generation(path: Path) -> LoraAdapter:
     state: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in file.read(file.tensors(part).items()):
-        match = _KEY.fullmatch(name)
+        match = _ARRAY_NAME.fullmatch(name)
         if match is None or array.ndim != 2:
             problems.append(f"{name} {list(array.shape)} is no LoRA matrix")
             continue

@@ -19,8 +19,8 @@ from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.json_file import read_json, read_optional_json
 from musiclora.convert.files.safetensors_file import non_finite, read_safetensors, write_safetensors
 
-_KEY = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
-_BLOCK = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
+_ARRAY_NAME = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
+_BLOCK_MODULE = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
 _EMBEDDINGS = ("model.wte.", "model.wpe.")
 
 
@@ -41,7 +41,7 @@ def write_mlx_lm(folder: Path, adapter: LoraAdapter) -> None:
     adapter.check_arrays(str(folder))
     spec, state = make_uniform(adapter)
     modules = list(adapter.ranks)
-    if others := [module for module in modules if not _BLOCK.fullmatch(module)]:
+    if others := [module for module in modules if not _BLOCK_MODULE.fullmatch(module)]:
         raise ConvertError(f"mlx-lm adapters are for GPT-2's blocks; it cannot hold {join_problems(others)}")
     arrays: dict[str, np.ndarray] = {}
     for module in modules:
@@ -117,7 +117,7 @@ def _read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     magnitudes: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for name, array in read_safetensors(path).items():
-        match = _KEY.fullmatch(name)
+        match = _ARRAY_NAME.fullmatch(name)
         if match is None:
             kind = "LoRA on an embedding is not exchangeable: mlx-lm also changes the tied output head"
             problems.append(f"{name} ({kind})" if name.startswith(_EMBEDDINGS) else f"{name} is no LoRA array of GPT-2")
@@ -139,7 +139,7 @@ def _compare_keys(config: Mapping[str, Any], modules: Sequence[str]) -> list[str
         return []
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         return ["lora_parameters.keys is no list of names"]
-    blocks = [match for module in modules if (match := _BLOCK.fullmatch(module))]
+    blocks = [match for module in modules if (match := _BLOCK_MODULE.fullmatch(module))]
     layers = {match["layer"] for match in blocks}
     full = {"model." + module.removeprefix("transformer.") for module in modules}
     relative = {match["name"] for match in blocks}
@@ -158,7 +158,7 @@ def _matching_suffixes(name: str, relative: set[str]) -> set[str]:
 def _modules_by_layer(modules: Sequence[str]) -> dict[int, set[str]]:
     layers: dict[int, set[str]] = {}
     for module in modules:
-        if match := _BLOCK.fullmatch(module):
+        if match := _BLOCK_MODULE.fullmatch(module):
             layers.setdefault(int(match["layer"]), set()).add(match["name"])
     return layers
 
@@ -166,7 +166,7 @@ def _modules_by_layer(modules: Sequence[str]) -> dict[int, set[str]]:
 def _choose_keys(spec: LoraSpec, modules: Sequence[str]) -> tuple[list[str], int]:
     """Choose mlx-lm's keys and num_layers; keys are relative to a block where all blocks are alike, else full paths."""
     layers = _modules_by_layer(modules)
-    if _are_alike(layers) and not any(_BLOCK.fullmatch(target) for target in spec.targets):
+    if _are_alike(layers) and not any(_BLOCK_MODULE.fullmatch(target) for target in spec.targets):
         return sorted(layers[0]), len(layers)
     return sorted("model." + module.removeprefix("transformer.") for module in modules), max(layers) + 1
 

@@ -14,7 +14,7 @@ PEFT_PREFIX = "base_model.model."
 LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
 
 # Keys that change the adapter's result or add tensors, with the name of the feature.
-_REFUSED = {
+_REFUSED_KEYS = {
     "use_dora": "DoRA",
     "use_qalora": "QALoRA",
     "use_bdlora": "block-diagonal LoRA",
@@ -94,7 +94,7 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
         raise ConvertError(
             f"{where}: adapter type {str(config.get('peft_type'))[:40]!r} is not supported, only LORA is"
         )
-    problems = [name for key, name in _REFUSED.items() if config.get(key) and not (dora and key == "use_dora")]
+    problems = [name for key, name in _REFUSED_KEYS.items() if config.get(key) and not (dora and key == "use_dora")]
     if config.get("bias", "none") != "none":
         problems.append(f"bias {config['bias']!r}")
     initial = config.get("init_lora_weights")

@@ -16,7 +16,7 @@ from pathlib import Path
 from musiclora.convert.errors import OutputError
 
 _FLUSH_BYTES = 1 << 26
-_HINTS = {
+_ERROR_HINTS = {
     errno.ENOSPC: "free some space or choose another --output-dir",
     errno.EDQUOT: "free some space or choose another --output-dir",
     errno.EROFS: "choose another --output-dir",
@@ -31,7 +31,7 @@ _DEVICE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBI
 
 def write_error(path: Path, error: OSError) -> OutputError:
     """Describe in one line an output that the system refuses, with a remedy."""
-    hint = _HINTS.get(error.errno or 0, "choose another --output-dir")
+    hint = _ERROR_HINTS.get(error.errno or 0, "choose another --output-dir")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {hint}")
 
 

@@ -20,12 +20,14 @@ from musiclora.convert.files.atomic import Flusher, write_error
 Arrays = Mapping[str, np.ndarray]
 Tensors = Iterable[tuple[str, np.ndarray]]  # (name, array), usually one in memory at a time
 Shape = tuple[int, ...]
-Layout = dict[str, tuple[np.dtype[Any], Shape]]  # dtype and shape of every tensor
+Dtype = np.dtype[Any]
+Layout = dict[str, tuple[Dtype, Shape]]  # dtype and shape of every tensor
+_Entry = tuple[Dtype, Shape, int]  # dtype, shape, first byte
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library too
 _BLOCK_VALUES = 1 << 18  # fits the processor's cache
 
-DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, Dtype] = {
     "F64": np.dtype("float64"),
     "F32": np.dtype("float32"),
     "F16": np.dtype("float16"),
@@ -40,23 +42,23 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("uint8"),
     "BOOL": np.dtype("bool"),
 }
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
 FLOATS = {DTYPES[code] for code in ("F64", "F32", "F16", "BF16")}
 
 
-def dtype_named(name: str) -> np.dtype[Any]:
+def dtype_named(name: str) -> Dtype:
     """Look up the numpy dtype called float32, float16, bfloat16 and so on.
 
     Raises:
         ConvertError: a name that safetensors cannot hold.
     """
-    known = {dtype.name: dtype for dtype in _CODES}
+    known = {dtype.name: dtype for dtype in _DTYPE_CODES}
     if name not in known:
         raise ConvertError(f"unknown dtype {name!r}; known: {', '.join(known)}")
     return known[name]
 
 
-def dtypes_for(names: Iterable[str], dtypes: Mapping[str, np.dtype[Any]] | str) -> dict[str, np.dtype[Any]]:
+def dtypes_for(names: Iterable[str], dtypes: Mapping[str, Dtype] | str) -> dict[str, Dtype]:
     """Map every name to its dtype: one dtype for all, given by name, or one for each."""
     if isinstance(dtypes, str):
         return dict.fromkeys(names, dtype_named(dtypes))
@@ -137,21 +139,16 @@ def write_safetensors(
         raise write_error(Path(path), error) from error
 
 
-def cast_tensor(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Cast to dtype.
-
-    Raises:
-        ConvertError: a finite value that becomes infinite, with the tensor's name.
-    """
+def cast_tensor(name: str, array: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Cast to dtype; raise ConvertError for a finite value that becomes infinite."""
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
     if dtype in FLOATS and not _is_finite(result) and _is_finite(array):
         largest = float(np.abs(array.astype(np.float64)).max())
-        raise ConvertError(
-            f"{name}: its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
-        )
+        text = f"its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
+        raise ConvertError(f"{name}: {text}")
     return result
 
 
@@ -185,9 +182,6 @@ def _open_file(path: Path) -> io.BufferedReader:
         raise ConvertError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-_Entry = tuple[np.dtype[Any], Shape, int]  # dtype, shape, first byte
-
-
 def _parse_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
     with _open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -214,9 +208,7 @@ def _parse_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
-        raise ValueError(
-            "duplicate names " + join_problems(sorted({name for name in names if names.count(name) > 1})[:5])
-        )
+        raise ValueError("duplicate names " + join_problems(sorted({n for n in names if names.count(n) > 1})[:5]))
     return dict(pairs)
 
 
@@ -276,10 +268,10 @@ def _build_header(layout: Layout, metadata: Mapping[str, str] | None) -> tuple[b
     position = 0
     # Wide dtypes first, as the safetensors library does: then every tensor is aligned to its own item size.
     for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
-        if dtype not in _CODES:
+        if dtype not in _DTYPE_CODES:
             raise ConvertError(f"{name}: safetensors cannot hold {dtype}")
         end = position + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [position, end]}
+        header[name] = {"dtype": _DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [position, end]}
         offsets[name], position = position, end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

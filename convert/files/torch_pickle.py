@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from musiclora.convert.errors import ConvertError
+from musiclora.convert.files.safetensors_file import Dtype, Shape
 
 # Exceptions of the standard library's unpickler on damaged or hostile bytes.
 PICKLE_ERRORS = (
@@ -29,7 +30,7 @@ PICKLE_ERRORS = (
     ValueError,
 )
 
-STORAGES: dict[str, np.dtype[Any]] = {
+STORAGES: dict[str, Dtype] = {
     "FloatStorage": np.dtype("float32"),
     "DoubleStorage": np.dtype("float64"),
     "HalfStorage": np.dtype("float16"),
@@ -41,7 +42,7 @@ STORAGES: dict[str, np.dtype[Any]] = {
     "ByteStorage": np.dtype("uint8"),
     "BoolStorage": np.dtype("bool"),
 }
-_DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
+_DTYPE_NAMES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Storage:
     """Contiguous numbers in the file: their key, dtype and count."""
 
     key: str
-    dtype: np.dtype[Any]
+    dtype: Dtype
     count: int
 
 
@@ -59,11 +60,11 @@ class TensorRef:
 
     storage: Storage
     offset: int
-    shape: tuple[int, ...]
+    shape: Shape
     strides: tuple[int, ...]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Dtype:
         return self.storage.dtype
 
 
@@ -121,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): _tensor_builder(),
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
             ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
-            **{("torch", name): f"torch.{name}" for name in (*STORAGES, *_DTYPES)},
+            **{("torch", name): f"torch.{name}" for name in (*STORAGES, *_DTYPE_NAMES)},
         }
         if script:
             for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag"):

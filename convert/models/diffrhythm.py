@@ -13,7 +13,7 @@ import numpy as np
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
-from musiclora.convert.files.safetensors_file import Shape, Tensors, dtypes_for, write_safetensors
+from musiclora.convert.files.safetensors_file import Dtype, Shape, Tensors, dtypes_for, write_safetensors
 from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, rename_for_export
 
 HEADS = 32  # the original ignores its configuration and takes the library's default
@@ -135,7 +135,7 @@ class DiffRhythmConfig:
         return shapes
 
 
-def _rules(prefix: str, kernel: tuple[int, ...]) -> tuple[Rule, ...]:
+def _container_rules(prefix: str, kernel: tuple[int, ...]) -> tuple[Rule, ...]:
     """Write the table for one container; kernel orders the axes of convolutions."""
     # Derived from a model with every part; placeholders replace the numbers that count blocks.
     widest = DiffRhythmConfig(32, 2, 1, conv_layers=1, duration_embedding=True).tensor_shapes()
@@ -151,9 +151,9 @@ def _rules(prefix: str, kernel: tuple[int, ...]) -> tuple[Rule, ...]:
 
 
 DIFFRHYTHM_LAYOUTS: dict[str, tuple[Rule, ...]] = {
-    "hf": _rules("transformer.", ()),
-    "bare": _rules("", ()),
-    "mlx": _rules("", (0, 2, 1)),
+    "hf": _container_rules("transformer.", ()),
+    "bare": _container_rules("", ()),
+    "mlx": _container_rules("", (0, 2, 1)),
 }
 
 
@@ -171,7 +171,7 @@ class DiffRhythmCheckpoint:
 
     config: DiffRhythmConfig
     layout: str
-    dtypes: dict[str, np.dtype[Any]]
+    dtypes: dict[str, Dtype]
     dropped: dict[str, str]
     notes: tuple[str, ...]
     _plan: NameMapping
@@ -230,7 +230,7 @@ def write_diffrhythm(
     config: DiffRhythmConfig,
     tensors: Tensors,
     layout: str,
-    dtypes: Mapping[str, np.dtype[Any]] | str,
+    dtypes: Mapping[str, Dtype] | str,
 ) -> None:
     """Write a model folder, whole or not at all, one tensor in memory at a time.
 

@@ -38,16 +38,16 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-_ENDS = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+_BLOCK_PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_OUTER_NAMES = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 _MASK_REASON = "a causal mask, not a weight"
 _TIED_REASON = "the tied output head, equal to wte"
 
 
-def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
+def _container_rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
     """Write the table for one container; Conv1D keeps [in, out], mlx-lm's Linear [out, in]."""
-    rules = [Rule(f"{prefix}.{name}", f"transformer.{name}") for name in _ENDS]
-    for part in _PARTS:
+    rules = [Rule(f"{prefix}.{name}", f"transformer.{name}") for name in _OUTER_NAMES]
+    for part in _BLOCK_PARTS:
         linear = ".c_" in part
         name = f"h.{{i}}.{part}"
         rules.append(Rule(f"{prefix}.{name}.weight", f"transformer.{name}.weight", transpose=transpose and linear))
@@ -58,8 +58,8 @@ def _rules(prefix: str, transpose: bool) -> tuple[Rule, ...]:
 
 
 GPT2_LAYOUTS: dict[str, tuple[Rule, ...]] = {
-    "hf": _rules("transformer", transpose=False),
-    "mlx": _rules("model", transpose=True),
+    "hf": _container_rules("transformer", transpose=False),
+    "mlx": _container_rules("model", transpose=True),
 }
 
 
@@ -126,9 +126,9 @@ class Gpt2Checkpoint:
         return {name: np.ascontiguousarray(array, dtype=dtype) for name, array in self.tensors()}
 
 
-def owns_modules(modules: Iterable[str]) -> bool:
+def owns_gpt2_modules(modules: Iterable[str]) -> bool:
     """Tell whether an adapter is for GPT-2, by the paths of the modules it adapts."""
-    parts = tuple(f".{part}" for part in _PARTS)
+    parts = tuple(f".{part}" for part in _BLOCK_PARTS)
     return all(module.startswith("transformer.h.") and module.endswith(parts) for module in modules)
 
 

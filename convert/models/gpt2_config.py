@@ -16,7 +16,7 @@ GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # three names of one
 ACTIVATIONS = (*GELU_TANH, "gelu", "relu", "silu", "swish", "tanh")
 
 # Defaults of transformers' GPT2Config, for keys that a file leaves out.
-_DEFAULTS: dict[str, Any] = {
+_KEY_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50257,
     "n_positions": 1024,
     "n_embd": 768,
@@ -28,7 +28,7 @@ _DEFAULTS: dict[str, Any] = {
     "bos_token_id": 50256,
     "eos_token_id": 50256,
 }
-_ALIASES = {
+_KEY_ALIASES = {
     "n_positions": ("max_position_embeddings", "n_ctx"),
     "n_embd": ("hidden_size",),
     "n_layer": ("num_hidden_layers",),
@@ -88,7 +88,7 @@ class Gpt2Config:
             ConvertError: another architecture, or a key that changes the maths in a way that is not supported.
         """
         _refuse_others(config)
-        values = {key: _read_value(config, key) for key in _DEFAULTS}
+        values = {key: _read_value(config, key) for key in _KEY_DEFAULTS}
         if values["n_inner"] is None and type(values["n_embd"]) is int:
             values["n_inner"] = 4 * values["n_embd"]
         for key in ("bos_token_id", "eos_token_id"):
@@ -101,7 +101,7 @@ class Gpt2Config:
         config: dict[str, Any] = {
             "architectures": ["GPT2LMHeadModel"],
             "model_type": "gpt2",
-            **{key: getattr(self, key) for key in _DEFAULTS},
+            **{key: getattr(self, key) for key in _KEY_DEFAULTS},
             "n_ctx": self.n_positions,
             "tie_word_embeddings": True,
         }
@@ -182,7 +182,7 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
 
 def _read_value(config: Mapping[str, Any], key: str) -> Any:
     """Read a key under its own name or an alias that transformers accepts, else transformers' default."""
-    for name in (key, *_ALIASES.get(key, ())):
+    for name in (key, *_KEY_ALIASES.get(key, ())):
         if config.get(name) is not None:
             return config[name]
-    return None if key in config and key.endswith("_token_id") else _DEFAULTS[key]
+    return None if key in config and key.endswith("_token_id") else _KEY_DEFAULTS[key]

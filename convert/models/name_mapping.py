@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Layout, Shape, Tensors
+from musiclora.convert.files.safetensors_file import Dtype, Layout, Shape, Tensors
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def map_names_for_export(rules: Sequence[Rule], names: Iterable[str]) -> dict[st
 
 
 def rename_for_export(
-    rules: Sequence[Rule], shapes: Mapping[str, Shape], dtypes: Mapping[str, np.dtype[Any]], tensors: Tensors
+    rules: Sequence[Rule], shapes: Mapping[str, Shape], dtypes: Mapping[str, Dtype], tensors: Tensors
 ) -> tuple[Layout, Iterator[tuple[str, np.ndarray]]]:
     """Rename tensors to a container's names as they stream by.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
-from musiclora.convert.files.safetensors_file import Shape, Tensors, dtypes_for, write_safetensors
+from musiclora.convert.files.safetensors_file import Dtype, Shape, Tensors, dtypes_for, write_safetensors
 from musiclora.convert.models.name_mapping import (
     NameMapping,
     Rule,
@@ -76,7 +75,7 @@ class OobleckCheckpoint:
     config: OobleckConfig
     layout: str
     weight_norm: bool
-    dtypes: dict[str, np.dtype[Any]]
+    dtypes: dict[str, Dtype]
     dropped: dict[str, str]
     _plan: NameMapping
     _source: Source
@@ -89,7 +88,7 @@ class OobleckCheckpoint:
             return stored
         return _unfold_all(stored) if weight_norm else _fold_all(stored, self._source.path)
 
-    def dtypes_of(self, *, weight_norm: bool = False) -> dict[str, np.dtype[Any]]:
+    def dtypes_of(self, *, weight_norm: bool = False) -> dict[str, Dtype]:
         """Return the dtype of every tensor of `tensors`; folded weights and new gains are float32."""
         if weight_norm == self.weight_norm:
             return self.dtypes
@@ -168,7 +167,7 @@ def write_oobleck(
     config: OobleckConfig,
     tensors: Tensors,
     layout: str,
-    dtypes: Mapping[str, np.dtype[Any]] | str,
+    dtypes: Mapping[str, Dtype] | str,
     *,
     weight_norm: bool = False,
 ) -> None:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Layout, Shape, Tensors
+from musiclora.convert.files.safetensors_file import Dtype, Layout, Shape, Tensors
 from musiclora.convert.files.weight_files import WeightFiles
 
 BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
 GROUP_SIZES = (64, 32, 128)  # those of MLX's kernels; the first that divides a width is taken
-_TINY = np.float32(1e-7)
-_PARTS = (".weight", ".scales", ".biases")
+_SMALLEST_SCALE = np.float32(1e-7)
+_PART_SUFFIXES = (".weight", ".scales", ".biases")
 
 
 class Packed(NamedTuple):
@@ -59,7 +59,7 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
     low, high = grouped.min(axis=-1), grouped.max(axis=-1)
     top = np.float32(2**bits - 1)
     below = np.abs(low) > np.abs(high)
-    scale = np.maximum((high - low) / top, _TINY)
+    scale = np.maximum((high - low) / top, _SMALLEST_SCALE)
     scale, edge = np.where(below, scale, -scale), np.where(below, low, high)
     steps = np.rint(edge / scale)
     moved = steps != 0  # else zero itself is the edge
@@ -80,7 +80,7 @@ def dequantise_matrix(packed: Packed) -> np.ndarray:
     return dense
 
 
-def round_matrix(weight: np.ndarray, bits: int, dtype: np.dtype[Any]) -> np.ndarray:
+def round_matrix(weight: np.ndarray, bits: int, dtype: Dtype) -> np.ndarray:
     """Quantise and de-quantise a matrix [rows, width], with scales and biases in dtype; float32.
 
     Raises:
@@ -164,12 +164,12 @@ class QuantisedFiles(WeightFiles):
         for name, array in super().tensors():
             stem, _, part = name.rpartition(".")
             weight = f"{stem}.weight"
-            if weight not in self.bits or f".{part}" not in _PARTS:
+            if weight not in self.bits or f".{part}" not in _PART_SUFFIXES:
                 yield name, array
                 continue
             parts = waiting.setdefault(weight, {})
             parts[part] = array
-            if len(parts) == len(_PARTS):
+            if len(parts) == len(_PART_SUFFIXES):
                 del waiting[weight]
                 yield weight, Packed(parts["weight"], parts["scales"], parts["biases"], self.bits[weight])
 
@@ -195,13 +195,13 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
     for stem in [name.removesuffix(".scales") for name in files.layout if name.endswith(".scales")]:
         own = config.get(stem, config)
         count, size = (own.get(k, config.get(k)) if isinstance(own, dict) else None for k in ("bits", "group_size"))
-        found = [files.layout.get(stem + part) for part in _PARTS]
+        found = [files.layout.get(stem + part) for part in _PART_SUFFIXES]
         if count not in BITS:
             problems.append(f"{stem} has {count!r} bits; supported are {', '.join(map(str, BITS))}")
         elif problem := _find_misfit(found, int(count), size):
             problems.append(f"{stem}: {problem}")
         else:
-            for part in _PARTS:
+            for part in _PART_SUFFIXES:
                 del layout[stem + part]
             (_, (rows, words)) = files.layout[f"{stem}.weight"]
             layout[f"{stem}.weight"] = (np.dtype(np.float32), (rows, words * 32 // int(count)))
@@ -211,7 +211,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
     return QuantisedFiles(files.files, layout, files.metadata, bits)
 
 
-def _find_misfit(found: list[tuple[np.dtype[Any], Shape] | None], bits: int, size: object) -> str:
+def _find_misfit(found: list[tuple[Dtype, Shape] | None], bits: int, size: object) -> str:
     """Describe a misfit between stored weight, scales and biases; "" where there is none."""
     if None in found:
         return "needs weight, scales and biases"

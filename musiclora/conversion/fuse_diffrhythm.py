@@ -20,7 +20,6 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding
 from musiclora.conversion.verify import Converted, companion_files
-from musiclora.convert.adapters.lora_math import fuse_tensors
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
@@ -48,7 +47,7 @@ def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
     with atomic_folder(destination) as folder:
         with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
-            fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=False, dora=merged.dora)
+            fused = merged.fuse(tensors, conv1d=False)
             kinds = fusion.dtype or checkpoint.dtypes
             write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds)
         notes = _copy_companions(fusion, folder) + ([UNCOMPARED] if merged.dora else [])
@@ -98,7 +97,7 @@ def _random_batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, Arr
 
 def _write_fused(base: Path, merged: MergedAdapters, folder: Path) -> None:
     checkpoint = read_diffrhythm(base)
-    tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=False, dora=merged.dora)
+    tensors = merged.fuse(checkpoint.tensors(), conv1d=False)
     write_diffrhythm(folder, checkpoint.config, tensors, "hf", "float32")
 
 

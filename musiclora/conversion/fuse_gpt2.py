@@ -20,7 +20,6 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding
 from musiclora.conversion.verify import Converted, companion_files
-from musiclora.convert.adapters.lora_math import fuse_tensors
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file
 from musiclora.convert.models.gpt2 import read_checkpoint, write_checkpoint
@@ -55,7 +54,7 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
     with atomic_folder(destination) as folder:
         with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
-            fused = fuse_tensors(tensors, merged.spec, merged.state, conv1d=True, dora=merged.dora)
+            fused = merged.fuse(tensors, conv1d=True)
             write_checkpoint(
                 folder, checkpoint.config, rounding.after(fused), fusion.to, dtype=dtype, extra_files=files
             )
@@ -87,7 +86,7 @@ def _run_logits(backend: Backend, folder: Path, adapter: AdapterParts | None) ->
 
 def _write_fused(base: Path, merged: MergedAdapters, folder: Path) -> None:
     checkpoint = read_checkpoint(base)
-    tensors = fuse_tensors(checkpoint.tensors(), merged.spec, merged.state, conv1d=True, dora=merged.dora)
+    tensors = merged.fuse(checkpoint.tensors(), conv1d=True)
     write_checkpoint(folder, checkpoint.config, tensors, "hf")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
 from musiclora.conversion.verify import largest_change
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
-from musiclora.convert.adapters.lora_math import Dora
+from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Tensors, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
 from musiclora.convert.models.quantise import group_size, round_matrix
@@ -60,6 +60,10 @@ class MergedAdapters:
         dora = tuple(Dora(a.spec, a.state, a.magnitudes, a.strength) for a in adapters if a.magnitudes)
         spec, state = combine_adapters(plain) if plain else (None, {})
         return cls(spec, state, dora)
+
+    def fuse(self, tensors: Tensors, *, conv1d: bool) -> Iterator[tuple[str, np.ndarray]]:
+        """Add the update to a checkpoint's tensors as they stream by; see `fuse_tensors`."""
+        return fuse_tensors(tensors, self.spec, self.state, conv1d=conv1d, dora=self.dora)
 
     def check(self, linear_shapes: Mapping[str, tuple[int, int]]) -> None:
         """Compare with the modules of a base.

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
-from musiclora.conversion import fuse_gpt2 as fusing
+from musiclora.conversion import merged as merging
 from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.formats import WRITERS
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
@@ -43,14 +43,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         record = {"family": "symbolic", "fingerprints": checkpoint_fingerprint(tmp_path / "base")}
         write_peft(tmp_path / f"a{k}", spec, state, base_model="base", record=record)
     return tmp_path
-
-
-@pytest.fixture
-def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine where neither framework is installed."""
-    from musiclora.backends import registry
-
-    monkeypatch.setattr(registry, "probe", lambda name: {"error": "not installed"})
 
 
 def run(*arguments: str) -> Result:
@@ -169,7 +161,7 @@ def test_a_fused_model_with_a_missing_update_is_withdrawn(monkeypatch: pytest.Mo
     def forgetful(tensors: Any, spec: LoraSpec, state: Any, **options: Any) -> Any:
         return fuse_tensors(tensors, spec, {n: a for n, a in state.items() if "c_attn" not in n}, **options)
 
-    monkeypatch.setattr(fusing, "fuse_tensors", forgetful)
+    monkeypatch.setattr(merging, "fuse_tensors", forgetful)
     fails("the logits differ", "fuse", "--adapter-dir", "a0", "--output-dir", "out")
 
 

@@ -29,14 +29,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine where neither framework is installed."""
-    from musiclora.backends import registry
-
-    monkeypatch.setattr(registry, "probe", lambda name: {"error": "not installed"})
-
-
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 

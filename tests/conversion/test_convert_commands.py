@@ -1,20 +1,23 @@
 """`musiclora convert`, `fuse` and `blend`, from the command line down, on GPT-2."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
+from musiclora.cli.convert import adapter as adapter_command
 from musiclora.conversion import merged as merging
 from musiclora.convert.adapters.adapter import LoraAdapter
-from musiclora.convert.adapters.formats import WRITERS
+from musiclora.convert.adapters.formats import READERS, SINGLE_FILES, WRITERS
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.lora_math import fuse_tensors, update_difference
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
@@ -22,22 +25,22 @@ from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, read_checkpoint, write_checkpoint
-from musiclora.families import checkpoint_fingerprint
+from musiclora.families import SPECS, checkpoint_fingerprint
 
 CONFIG = Gpt2Config(vocab_size=40, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=48)
-SPECS = (LoraSpec(4, 6.5, 0.0, ("c_attn", "c_proj", "c_fc")), LoraSpec(2, 3.0, 0.0, ("attn.c_proj",)))
+LORA_SPECS = (LoraSpec(4, 6.5, 0.0, ("c_attn", "c_proj", "c_fc")), LoraSpec(2, 3.0, 0.0, ("attn.c_proj",)))
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a base and two adapters, as the working directory."""
+    """Make a folder with a base and two adapters the working directory."""
     monkeypatch.setenv("MUSICLORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     tensors = {n: rng.standard_normal(s).astype(np.float32) * 0.3 for n, s in CONFIG.tensor_shapes().items()}
     write_checkpoint(tmp_path / "base", CONFIG, tensors, "hf", extra_files={"tokenizer.json": b"{}"})
-    for k, spec in enumerate(SPECS):
+    for k, spec in enumerate(LORA_SPECS):
         shapes = state_shapes(spec, CONFIG.linear_shapes())
         state = {n: rng.standard_normal(s).astype(np.float32) * 0.3 for n, s in shapes.items()}
         record = {"family": "symbolic", "fingerprints": checkpoint_fingerprint(tmp_path / "base")}
@@ -50,7 +53,7 @@ def run(*arguments: str) -> Result:
 
 
 def fails(named: str, *arguments: str) -> None:
-    """The command ends with code 2 and one line that names the trouble, and leaves no destination behind."""
+    """Expect exit code 2, one line that names the problem, and no destination."""
     result = run(*arguments)
     assert result.exit_code == 2
     assert named in result.stderr
@@ -108,7 +111,7 @@ def test_without_any_backend_the_update_is_still_compared() -> None:
     result = run("convert", "adapter", "a1", "out", "--to", "mlx-lm", "--json")
     report = json.loads(result.stdout)
     assert (report["update_difference"], report["logit_difference"]) == (0, None)
-    assert read_mlx_lm(Path("out")).spec.scale == SPECS[1].scale
+    assert read_mlx_lm(Path("out")).spec.scale == LORA_SPECS[1].scale
 
 
 @pytest.mark.usefixtures("work", "no_backend")
@@ -177,6 +180,53 @@ def test_blend_is_exact_and_a_rank_states_its_error() -> None:
     assert 0.05 < small["error"] < 0.8
     compressed = read_peft(Path("small"))
     assert 0.05 < update_difference(parts[:2], [(compressed.spec, compressed.state, 1.0)]) < 1
+
+
+@pytest.mark.usefixtures("work", "no_backend")
+@pytest.mark.parametrize(
+    ("check", "arguments"),
+    [
+        ("gpt2.fingerprint_tensors", ("convert", "model", "base", "out", "--to", "mlx")),
+        ("adapter.check_update", ("convert", "adapter", "a0", "out", "--to", "mlx-lm")),
+        ("fuse_gpt2.compare_fused", ("fuse", "--adapter-dir", "a0", "--output-dir", "out")),
+        ("blend.check_update", ("blend", "a0", "a1", "out")),
+    ],
+    ids=["convert model", "convert adapter", "fuse", "blend"],
+)
+def test_an_output_appears_after_its_checks(
+    check: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = check.partition(".")
+    found = importlib.import_module(f"musiclora.conversion.{module}")
+    real, seen = getattr(found, name), []
+
+    def watching(*args: Any) -> Any:
+        seen.append(Path("out").exists())
+        return real(*args)
+
+    monkeypatch.setattr(found, name, watching)
+    assert run(*arguments).exit_code == 0
+    assert seen == [False]
+    assert Path("out").is_dir()
+
+
+@pytest.mark.usefixtures("work", "no_backend")
+@pytest.mark.parametrize(
+    "options",
+    [("--to", "mlx", "--causal"), ("--to", "mlx", "--vae", "x"), ("--to", "diffusers")],
+    ids=["causal", "vae", "to"],
+)
+def test_options_of_the_audio_family_are_refused_for_a_gpt2(options: tuple[str, ...]) -> None:
+    fails("--causal, --vae and --to diffusers are for the audio family", "convert", "model", "base", "out", *options)
+
+
+def test_every_adapter_format_of_an_architecture_can_be_read_and_written() -> None:
+    offered = {name for spec in SPECS for name in spec.adapter_formats}
+    assert offered == set(READERS) == {*WRITERS, "peft"}
+    assert set(SINGLE_FILES) <= offered
+    choice = next(option for option in adapter_command.params if option.name == "to").type
+    assert isinstance(choice, click.Choice)
+    assert set(choice.choices) == offered
 
 
 @pytest.mark.usefixtures("work", "no_backend")

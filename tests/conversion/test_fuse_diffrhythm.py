@@ -1,4 +1,4 @@
-"""Audio adapters fused into their base, blended into one, and the check by velocity."""
+"""Fusing and blending of audio adapters, and the check by velocity."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def adapters(tmp_path):
 
 
 def expected_update(module, parts):
-    """Sum of strength * scale * B @ A in float64."""
+    """Sum strength * scale * B @ A in float64."""
     total = 0
     for folder, strength in parts:
         adapter = read_peft(folder)
@@ -277,7 +277,7 @@ def test_people_are_told_the_difference(base, adapters, any_backend):
 
 
 def test_the_first_model_is_let_go_before_the_second_is_loaded(base, any_backend, monkeypatch):
-    """Models of full size are gigabytes each."""
+    """Free the first model: those of full size are gigabytes each."""
     import weakref
 
     from musiclora.backends import registry

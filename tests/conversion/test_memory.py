@@ -1,4 +1,4 @@
-"""A checkpoint is converted one tensor at a time, whatever its size."""
+"""Peak memory of a conversion, which handles one tensor at a time."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Round trips and damaged bytes, over configurations and files that nobody thought of."""
+"""Round trips and damaged bytes over random configurations and files."""
 
 import io
 import pickle
@@ -247,7 +247,7 @@ def test_a_codec_of_any_size_reads_back_from_its_tensors_alone(
 
 
 def _trouble(*calls: Callable[[], object]) -> str | None:
-    """The text of the first error of ours; None where all calls succeed. Any other exception fails the test."""
+    """Return the text of the first MusicLoraError, None where all calls succeed; other exceptions fail the test."""
     try:
         for call in calls:
             call()
@@ -257,7 +257,7 @@ def _trouble(*calls: Callable[[], object]) -> str | None:
 
 
 def _damaged(data: st.DataObject, content: bytes) -> bytes:
-    """The content with some bytes changed, cut or doubled."""
+    """Change, cut or double some bytes of the content."""
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, max(len(damaged) - 1, 0)))

@@ -1,4 +1,4 @@
-"""Quantised bases, chains of conversions and what `fuse` says, from the command line down."""
+"""Quantised bases, chains of conversions and notes of `fuse`, from the command line down."""
 
 import json
 from pathlib import Path
@@ -34,14 +34,14 @@ def run(*arguments: str) -> Result:
 
 
 def done(*arguments: str) -> str:
-    """What a command that succeeds tells the user."""
+    """Run a command that must succeed, and return its notes."""
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result.stderr
 
 
 def adapter(name: str, base: str, seed: int = 0, **options: object) -> None:
-    """An adapter that was trained on a base, as its record says."""
+    """Write an adapter whose record names a base."""
     rng = np.random.default_rng(seed)
     shapes = state_shapes(SPEC, CONFIG.linear_shapes())
     state = {n: rng.standard_normal(s).astype(np.float32) * 0.2 for n, s in shapes.items()}

@@ -1,4 +1,4 @@
-"""Models of the audio family through every chain of layouts: bit for bit what went in."""
+"""Chains of layouts for models of the audio family, bit for bit the same at the end."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Adapters of DiffRhythm's transformer: PEFT, diffusers, kohya and the audio seed's own file."""
+"""Adapters of DiffRhythm's transformer: PEFT, diffusers, kohya and lora_music_generation."""
 
 import json
 import warnings
@@ -124,7 +124,7 @@ def test_diffusers_settings_are_read_with_patterns_and_without_them_the_scale_is
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."], ids=["bare", "prefixed"])
-def test_the_audio_seeds_file_reads_transposed_at_alpha_sixteen(prefix: str, tmp_path: Path) -> None:
+def test_a_lora_music_generation_file_reads_transposed_at_alpha_sixteen(prefix: str, tmp_path: Path) -> None:
     torch = require("torch")
     spec = SPECS["the published recipe"]
     state = random_state(spec)

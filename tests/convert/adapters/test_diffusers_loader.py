@@ -1,4 +1,4 @@
-"""What diffusers' own loader makes of an adapter that we wrote in its form."""
+"""Adapters in diffusers' format, loaded by diffusers itself."""
 
 from __future__ import annotations
 

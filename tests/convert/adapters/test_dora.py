@@ -1,4 +1,4 @@
-"""DoRA adapters: read, written, fused, and what vanilla PEFT and mlx-lm make of them."""
+"""DoRA adapters: reading, writing and fusing, against vanilla PEFT and mlx-lm."""
 
 import json
 import warnings
@@ -59,7 +59,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def adapted(seed: int = 0, strength: float = 1.0) -> dict[str, np.ndarray]:
-    """The fused weights by the paper's formula, dense and in float64."""
+    """Compute the fused weights by the paper's formula, dense and in float64."""
     state, lengths = random_adapter(seed)
     weights = {n: a.astype(np.float64) for n, a in tensors().items()}
     for module, length in lengths.items():

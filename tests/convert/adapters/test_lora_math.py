@@ -1,4 +1,4 @@
-"""Sums of adapters, against dense arithmetic."""
+"""Sums of adapters against dense arithmetic."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Folders appear whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The list of bad inputs: each ends in one line that names the trouble, exit code 2, and no output."""
+"""Bad inputs: each ends in one line that names the problem, exit code 2 and no output."""
 
 import json
 import os

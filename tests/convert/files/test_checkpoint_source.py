@@ -1,4 +1,4 @@
-"""Checkpoints that hold more than one model's weights, and what a copy's record is worth."""
+"""Checkpoints with weights of several models, and the record of a copy."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_whole_stable_audio_checkpoint_gives_its_codec_and_says_what_was_left_
 
 
 def test_a_record_without_a_fingerprint_of_its_own_is_believed(tmp_path: Path) -> None:
-    """Folders of earlier versions."""
+    """Accept folders of earlier versions."""
     write_diffrhythm(tmp_path / "m", SMALL, random_tensors(SMALL).items(), "hf", "float16")
     source = {"source_fingerprint": {"weights": "a" * 64}}
     (tmp_path / "m" / "musiclora.json").write_text(json.dumps(source))

@@ -1,4 +1,4 @@
-"""Fingerprints do not depend on the container, and change with every value."""
+"""Fingerprints: independent of the container, changed by every value."""
 
 import json
 from pathlib import Path

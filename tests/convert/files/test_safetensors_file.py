@@ -1,4 +1,4 @@
-"""Safetensors files, honest and lying."""
+"""Safetensors files, valid and damaged."""
 
 import json
 from pathlib import Path

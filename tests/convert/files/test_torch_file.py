@@ -1,4 +1,4 @@
-"""Torch's files, read without torch and without running what is in them."""
+"""Files of torch, read without torch and without running their code."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def archive(path: Path, data: bytes, entries: dict[str, bytes] | None = None, co
 def tensor_pickle(
     shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, count: int = 6, key: str = "0"
 ) -> bytes:
-    """The pickle that torch writes for {"w": tensor}, spelt by hand."""
+    """Write by hand the pickle that torch writes for {"w": tensor}."""
 
     def number(value: int) -> bytes:
         return b"\x8a\x08" + struct.pack("<q", value)

@@ -1,4 +1,4 @@
-"""DiffRhythm's transformer: names and shapes of the original, every container, every way in."""
+"""DiffRhythm's transformer: names and shapes of the original, every container and source."""
 
 import ast
 import json

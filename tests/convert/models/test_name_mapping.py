@@ -1,4 +1,4 @@
-"""One table, both directions."""
+"""Name tables, read in both directions."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ def random_tensors(config: Gpt2Config) -> dict[str, np.ndarray]:
 
 
 def matrices() -> dict[str, np.ndarray]:
-    """Rows of which each kind takes another way through the rounding."""
+    """Draw rows of every kind that the rounding treats differently."""
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((6, 256)).astype(np.float32)
     return {

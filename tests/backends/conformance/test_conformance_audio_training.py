@@ -127,7 +127,7 @@ def test_checkpointing_changes_nothing(flow_one, spec):
         # The first moment is proportional to the gradient; AdamW's step is as large for the noise of one near zero.
         moments.append({k: v for k, v in training.read_state().items() if k.startswith("exp_avg.")})
     largest, valid = max(np.abs(v).max() for v in moments[0].values()), flow_one.batch()["valid"]
-    assert_close(*moments, gradient_tolerance(flow_one.config, valid.size, valid.shape[1], largest))
+    assert_close(moments[0], moments[1], gradient_tolerance(flow_one.config, valid.size, valid.shape[1], largest))
 
 
 def test_dropout_depends_on_the_seed_and_is_off_in_evaluation(flow_one):

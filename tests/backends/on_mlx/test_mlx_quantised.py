@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_dequantised_base(pair):
     tokens = pair[0].batch()["tokens"]
     limit = gradient_tolerance(CONFIG, tokens.size, tokens.shape[1], *found)
     assert min(np.abs(value).max() for value in found[1].values()) > 100 * limit
-    assert_close(*found, limit)
+    assert_close(found[0], found[1], limit)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
@@ -125,7 +125,9 @@ def test_generation_draws_the_tokens_of_the_dequantised_base(pair, spec, mode, r
     plain = pair[1].adapted(spec) if spec else pair[1].load()
     scores = plain.logits({"tokens": np.concatenate([prompts, drawn[1]], axis=1)})[:, prompts.shape[1] - 1 : -1]
     tolerance.assert_same_draws(
-        *drawn, lambda row, step: decision_margin(scores[row, step], float(uniforms[step, row]), SamplingSpec())
+        drawn[0],
+        drawn[1],
+        lambda row, step: decision_margin(scores[row, step], float(uniforms[step, row]), SamplingSpec()),
     )
     assert len(np.unique(drawn[0])) > 3
 

@@ -85,6 +85,12 @@ def test_a_link_leads_to_a_file_and_a_heading(page, target):
         assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
+@pytest.mark.parametrize("page", PAGES[:2] + sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_path_in_the_documents_exists(page):
+    pattern = re.compile(r"(musiclora|backends|convert|tests|docs|examples|scripts)/[\w./-]+")
+    assert not [line for line in code_lines(page) if pattern.fullmatch(line) and not (ROOT / line).exists()]
+
+
 def test_every_page_of_docs_is_linked_from_the_readme():
     assert {target for page, target in LINKS if page == "README.md"} >= {
         page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from musiclora.adapters import base_of, find_adapter, parse_adapter
 from musiclora.families import FamilySpec, refuse_foreign, resolve, spec_of_family, spec_of_folder
+from musiclora.generation_result import GenerationResult
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.training.config import DEFAULT_MODEL, TrainConfig
@@ -24,31 +25,6 @@ if TYPE_CHECKING:
     from musiclora.training.session import Session
 
 __all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "open_session", "preprocess", "pretrain", "train"]
-
-
-class GeneratedFile(Protocol):
-    """One file that `generate` wrote."""
-
-    path: Path
-
-    def record(self) -> dict[str, Any]:
-        """Return the values for --json."""
-
-    def line(self) -> str:
-        """Describe the file in a line."""
-
-
-class Generated(Protocol):
-    """Result of `generate`."""
-
-    @property
-    def backend(self) -> str: ...
-    @property
-    def base(self) -> str: ...
-    @property
-    def files(self) -> Sequence[GeneratedFile]: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
 
 
 class JobResult(Protocol):
@@ -141,7 +117,7 @@ def generate(
     init_audio: Path | None = None,
     repaint: tuple[tuple[float, float], ...] = (),
     vae: Path | None = None,
-) -> Generated:
+) -> GenerationResult:
     """Write new music with a base model and any number of adapters.
 
     An option that is None has the default of the model's family; see `symbolic.decoding.continuation.GenerationRequest`
@@ -183,7 +159,7 @@ def generate(
         "vae": vae,
     }
     spec, given = _spec_and_options(model, adapters, options)
-    result: Generated = resolve(spec.generate)(
+    result: GenerationResult = resolve(spec.generate)(
         output,
         given,
         model=model,

@@ -18,18 +18,18 @@ PAD_SEGMENT = -1
 
 
 class BatchPlan:
-    """All batches of a set of pieces, fixed by the seed and addressable by epoch and index.
+    """Packed batches of a set of pieces, fixed by the seed and addressed by epoch and index.
 
-    Every token of every piece is a target exactly once an epoch (without a BOS token the first one cannot be). A
-    piece that fits into max_seq_len is never cut; a longer one becomes several full windows whose overlapping
-    context is not scored. Rows hold one or more such units, each its own segment with positions from 0. What
-    lies in a row is fixed; which rows share a batch, and the order of batches, changes with the epoch.
+    Every token of every piece is a target exactly once in an epoch, except the first token where there is no BOS. A
+    piece that fits into max_seq_len is never cut. A longer one becomes several full windows, and the context that
+    windows share is scored once. A row holds one or more of these units, each as a segment with positions from 0.
+    The content of a row is fixed. Its batch and the order of batches change with the epoch.
 
     Attributes:
-        pieces: the pieces, in the order given.
-        skipped: names of pieces without anything to score.
-        row_lengths: the different lengths of rows, rising.
-        tokens_per_epoch: scored targets in an epoch.
+        pieces: pieces in the order given.
+        skipped: names of pieces without a target.
+        row_lengths: distinct lengths of rows, ascending.
+        tokens_per_epoch: number of targets in an epoch.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class BatchPlan:
         """Lay out the rows.
 
         Args:
-            pieces: what to train on.
+            pieces: tokenised songs.
             max_seq_len: longest row in tokens, at least 2.
             batch_size: rows in a batch; the last batch of each row length may have fewer.
-            seed: key of the order.
-            bos: id put before each piece, or None.
-            eos: id put after each piece, or None.
-            pad: id that fills rows up.
+            seed: random seed of the order.
+            bos: id before each piece, or None.
+            eos: id after each piece, or None.
+            pad: id of padding.
             shuffle: False keeps the rows in order, as for validation.
 
         Raises:
-            ConfigError: max_seq_len under 2 or batch_size under 1.
-            DataError: no piece has anything to score.
+            ConfigError: max_seq_len is under 2 or batch_size under 1.
+            DataError: no piece has a target.
         """
         if max_seq_len < 2 or batch_size < 1:
             raise ConfigError(f"max_seq_len is {max_seq_len} and batch_size {batch_size}; at least 2 and 1 are needed")
@@ -80,14 +80,14 @@ class BatchPlan:
             return 0
         return len(piece.tokens) + (self._bos is not None) + (self._eos is not None)
 
-    def _wrapped(self, piece: Piece) -> np.ndarray:
+    def _wrap_tokens(self, piece: Piece) -> np.ndarray:
         before = [] if self._bos is None else [self._bos]
         after = [] if self._eos is None else [self._eos]
         return np.concatenate([before, piece.tokens, after]).astype(np.int32)
 
     def rows(self, epoch: int) -> list[list[Unit]]:
-        """The units of each row, in the order in which the batches of this epoch hold them."""
-        return [self._rows[i] for batch in self._order(epoch) for i in batch]
+        """List the units of each row, in the order of the epoch's batches."""
+        return [self._rows[i] for batch in self._order_rows(epoch) for i in batch]
 
     def batches(self, epoch: int, piece_at: Callable[[int], Piece] | None = None) -> LazyBatches:
         """Return the batches of an epoch; index them to resume anywhere.
@@ -96,10 +96,10 @@ class BatchPlan:
             epoch: the same number gives the same batches.
             piece_at: gives by index the pieces to fill the rows with; each is as long as the piece it replaces.
         """
-        return LazyBatches([partial(self.build, rows, piece_at) for rows in self._order(epoch)])
+        return LazyBatches([partial(self.build, rows, piece_at) for rows in self._order_rows(epoch)])
 
-    def _order(self, epoch: int) -> list[list[int]]:
-        """Row numbers of each batch."""
+    def _order_rows(self, epoch: int) -> list[list[int]]:
+        """List the row numbers of each batch."""
         rng = np.random.default_rng([self.seed, epoch])
         grouped: list[list[int]] = []
         for length in self.row_lengths:
@@ -120,11 +120,11 @@ class BatchPlan:
         return sum(-(-self._lengths.count(n) // self.batch_size) for n in self.row_lengths)
 
     def steps(self, accum: int) -> int:
-        """Optimiser steps an epoch takes when each one takes `accum` batches; the last may take fewer."""
+        """Count the optimiser steps of an epoch at `accum` batches a step; the last step may take fewer."""
         return -(-self.batches_per_epoch // accum)
 
     def padding(self, epoch: int) -> float:
-        """Share of the epoch's cells that hold no token."""
+        """Compute the share of the epoch's cells without a token."""
         used = sum(u.length for row in self.rows(epoch) for u in row)
         return 1 - used / sum(self._lengths)
 
@@ -148,7 +148,7 @@ class BatchPlan:
             at = 0
             for s, unit in enumerate(self._rows[row]):
                 end = at + unit.length
-                tokens[b, at:end] = self._wrapped(piece_at(unit.piece))[unit.start : unit.stop]
+                tokens[b, at:end] = self._wrap_tokens(piece_at(unit.piece))[unit.start : unit.stop]
                 mask[b, at + max(unit.scored - unit.start, 1) : end] = True
                 segments[b, at:end] = s
                 positions[b, at:end] = np.arange(unit.length)

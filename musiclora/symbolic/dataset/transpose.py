@@ -1,4 +1,4 @@
-"""Rows of tokens for training and scoring, and training data that changes its key from epoch to epoch."""
+"""Transposition of pieces, and training batches that draw each piece's key every epoch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TransposedEpochs:
 
 
 def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
-    """The piece in all keys at most so many semitones away in which its pitches have tokens; at least as it is.
+    """List the piece in all keys within a number of semitones in which its pitches have tokens; at least the original.
 
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
@@ -63,7 +63,11 @@ def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> 
 
 
 class Transpositions(Sequence[Piece]):
-    """All transpositions of one piece within a range, from the lowest on; each is made when asked for."""
+    """Lazy sequence of the transpositions of one piece, from the lowest on; each is built when it is indexed.
+
+    Attributes:
+        shifts: semitones of each transposition.
+    """
 
     def __init__(self, piece: Piece, shifts: range, up: np.ndarray) -> None:
         self._piece = piece
@@ -97,14 +101,14 @@ class Transpositions(Sequence[Piece]):
 
 
 def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
-    """The piece in every key in which all its pitches lie in low..high, the unchanged one included if it does.
+    """Transpose the piece to every key in which all its pitches lie in low..high, its own key included.
 
-    Only pitch tokens are exchanged, so every version has as many tokens and the same rhythm. Empty where the piece
-    spans more than the range or has no pitch token.
+    Only pitch tokens are exchanged, so every version has the same number of tokens and the same rhythm. The result is
+    empty where the piece spans more than the range or has no pitch token.
 
     Args:
-        tokenizer: the one that made the piece; not a trained one (byte pairs), nor one with drum pitches in the piece.
-        piece: tokens without BOS and EOS.
+        tokenizer: tokenizer of the piece, without merged tokens (byte pairs).
+        piece: piece without drum pitches.
         low: lowest pitch allowed, MIDI number.
         high: highest pitch allowed.
 
@@ -127,7 +131,7 @@ def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high
 
 @functools.lru_cache(maxsize=4)
 def _shift_table(tokenizer: MusicTokenizer) -> np.ndarray:
-    """Id of each token after a shift, int32 [256, V]; row 256 + s for negative s, as numpy counts from the end."""
+    """Tabulate the id of each token after a shift, int32 [256, V]; negative shifts index from the end."""
     pitch_of = tokenizer.pitch_of
     ids = np.full(128, -1, np.int32)
     ids[pitch_of[pitch_of >= 0]] = np.flatnonzero(pitch_of >= 0)

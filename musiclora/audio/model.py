@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def open_flow(
     base, found, notes = find_base_and_adapters(model, adapters, allow_base_mismatch)
     where = codec_folder(base, vae) if with_codec else None
     name = choose(backend)
-    loaded: FlowModel = get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype)
+    loaded = cast(FlowModel, get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype))
     inject_adapters(loaded, found)
     codec = None
     if where is not None:

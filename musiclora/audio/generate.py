@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
-    """The command's part: options that were given, by parameter name."""
+    """Generate from options by parameter name, as `jobs.generate` passes them."""
     return generate_recordings(output, FlowRequest(**options), **common)
 
 

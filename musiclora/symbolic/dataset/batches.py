@@ -20,7 +20,7 @@ PAD_SEGMENT = -1
 class BatchPlan:
     """Packed batches of a set of pieces, fixed by the seed and addressed by epoch and index.
 
-    Every token of every piece is a target exactly once in an epoch, except the first token where there is no BOS. A
+    Every token is a target exactly once in an epoch, except a piece's first token where there is no BOS. A
     piece that fits into max_seq_len is never cut. A longer one becomes several full windows, and the context that
     windows share is scored once. A row holds one or more of these units, each as a segment with positions from 0.
     The content of a row is fixed. Its batch and the order of batches change with the epoch.

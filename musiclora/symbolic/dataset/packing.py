@@ -125,8 +125,9 @@ class Packing:
 def best_packing(lengths: Sequence[int], limit: int) -> Packing:
     """Pack units into rows with little padding and few row lengths.
 
-    Among packings with padding under 4 %, few different lengths come first, then short rows, since the cost of
-    attention grows with their square. Where no three multiples of 64 reach 4 %, more and finer lengths are allowed.
+    Among packings with padding under 4 %, few different lengths come first, then short rows. The cost of attention
+    grows with the square of the row length. Where no three multiples of 64 reach 4 %, more and finer lengths are
+    allowed.
 
     Args:
         lengths: number of tokens of each unit, at most limit.

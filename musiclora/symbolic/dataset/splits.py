@@ -93,8 +93,8 @@ def near_duplicates(
 ) -> list[tuple[int, int]]:
     """Find pairs of near-duplicate tunes in any key.
 
-    Two tunes are near duplicates if they share more than `threshold` of the distinct 8-interval runs of the tune that
-    has fewer. Five thousand tunes take about a second.
+    Two tunes are near duplicates if they share more than `threshold` of their distinct 8-interval runs. The share is
+    taken of the tune with fewer runs. Five thousand tunes take about a second.
 
     Args:
         pieces: objects with `pitches`, or arrays of MIDI pitches in the order of the melody.

@@ -235,7 +235,7 @@ def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> l
 def _decode_piece(
     tokenizer: MusicTokenizer, info: GrammarInfo, row: _UnfinishedPiece, prompt: int, request: GenerationRequest
 ) -> GeneratedPiece:
-    """Decode a row up to its last bar line, or up to its last whole note where that would leave no new note."""
+    """Decode a row up to its last bar line, or to its last whole note if no new note comes before that line."""
     inner = tokenizer.inner
     prompt_notes = count_notes(inner, info.base_tokens(row.ids[:prompt]))
     tokens, cut = info.base_tokens(row.ids[: row.whole]), False

@@ -129,8 +129,8 @@ def _build_pertok_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules
     """Build rules for PerTok, for which MidiTok has no type graph.
 
     A note is Pitch [MicroTiming] [Velocity] [Duration]. The decoder places bar n at n bar lengths and ignores the
-    shifts before it, so shifts must not reach the bar line. It also ignores Rest and Chord. A time signature inside a
-    piece would move time backwards, so TimeSig comes first or not at all.
+    shifts before it. Shifts therefore must not reach the bar line. The decoder also ignores Rest and Chord. A time
+    signature inside a piece would move time backwards, so TimeSig comes first or not at all.
     """
     config = tokenizer.config
     programs = config.use_programs and config.one_token_stream_for_programs

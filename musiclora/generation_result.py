@@ -1,13 +1,25 @@
-"""Result of a generation, and the checks that every family makes of a request."""
+"""Arguments and result of a generation, and the checks that every family makes of a request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from musiclora.errors import ConfigError
+from musiclora.progress import Reporter
+
+
+class GenerationSetup(TypedDict, total=False):
+    """Arguments of a generation that both families take, as `jobs.generate` describes them."""
+
+    model: str | None
+    adapters: Sequence[str]
+    backend: str
+    compare: bool
+    allow_base_mismatch: bool
+    reporter: Reporter | None
 
 
 class GeneratedFile(Protocol):

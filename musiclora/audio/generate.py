@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -19,7 +19,13 @@ from musiclora.audio.windows import MIN_FRAMES
 from musiclora.backends.base import Codec, FlowModel
 from musiclora.errors import ConfigError
 from musiclora.formats import BASE_MARK, output_paths
-from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
+from musiclora.generation_result import (
+    GeneratedFile,
+    GenerationResult,
+    GenerationSetup,
+    check_comparison,
+    complete_output,
+)
 from musiclora.progress import Reporter
 
 _LEAST_GUIDANCE = 1e-5  # below it there is no second pass and no negative style
@@ -54,9 +60,11 @@ if TYPE_CHECKING:
     _: type[GeneratedFile] = AudioFile
 
 
-def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
+def generate_from_options(
+    output: Path, options: Mapping[str, Any], **setup: Unpack[GenerationSetup]
+) -> GenerationResult:
     """Generate from options by parameter name, as `jobs.generate` passes them."""
-    return generate_recordings(output, FlowRequest(**options), **common)
+    return generate_recordings(output, FlowRequest(**options), **setup)
 
 
 def generate_recordings(

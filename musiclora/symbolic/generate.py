@@ -6,11 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from musiclora.errors import ConfigError, DataError
 from musiclora.formats import BASE_MARK, output_paths
-from musiclora.generation_result import GeneratedFile, GenerationResult, check_comparison, complete_output
+from musiclora.generation_result import (
+    GeneratedFile,
+    GenerationResult,
+    GenerationSetup,
+    check_comparison,
+    complete_output,
+)
 from musiclora.progress import Reporter
 from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
 from musiclora.symbolic.model import OpenedModel, open_model
@@ -58,11 +64,13 @@ if TYPE_CHECKING:
     _: type[GeneratedFile] = MidiFile
 
 
-def generate_from_options(output: Path, options: Mapping[str, Any], **common: Any) -> GenerationResult:
+def generate_from_options(
+    output: Path, options: Mapping[str, Any], **setup: Unpack[GenerationSetup]
+) -> GenerationResult:
     """Generate from options by parameter name, as `jobs.generate` passes them."""
-    outside = {name: options[name] for name in ("prompt", "tokenizer") if name in options}
-    request = GenerationRequest(**{name: value for name, value in options.items() if name not in outside})
-    return generate_songs(output, request, **outside, **common)
+    drawing = {name: value for name, value in options.items() if name not in ("prompt", "tokenizer")}
+    request = GenerationRequest(**drawing)
+    return generate_songs(output, request, prompt=options.get("prompt"), tokenizer=options.get("tokenizer"), **setup)
 
 
 def generate_songs(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from musiclora.progress import Bar, Reporter, format_duration, print_line
+from musiclora.progress import Bar, OnProgress, Reporter, format_duration, print_line
 
 
 class Console(Reporter):
@@ -20,7 +20,7 @@ class Console(Reporter):
         self._bar.print(text) if self._bar else print_line(text)
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Callable[[int, int], None]]:
+    def task(self, title: str) -> Iterator[OnProgress]:
         """Show a bar for one long task."""
         self.close()  # two live bars would write over one another
         with Bar(title) as bar:

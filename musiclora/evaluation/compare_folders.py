@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from musiclora.evaluation.measure import (
 )
 from musiclora.evaluation.spectra_plot import spectra_picture
 from musiclora.formats import BASE_MARK
-from musiclora.progress import Reporter
+from musiclora.progress import OnProgress, Reporter
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def compare_folders(
     return Comparison(found, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
 
 
-def _framewise(files: Mapping[Path, Sequence[Path]], update: Callable[[int, int], None]) -> float:
+def _framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:
     """Mean of the framewise distance over files of the same name, whatever their ending."""
     generated, reference = (
         {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths} for folder, paths in files.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_features import LONGEST, Recordings, measure_features
 from musiclora.formats import BASE_MARK
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
+from musiclora.progress import OnProgress
 
 
 def need_audio() -> None:
@@ -37,7 +38,7 @@ def are_same_pieces(generated: Sequence[str], bases: Sequence[str]) -> bool:
     return first == second
 
 
-def measure_recordings(files: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> Recordings:
+def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = None) -> Recordings:
     """Measure recordings; one that cannot be measured is left out and named, of a long one the first 300 s count.
 
     Args:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import Field, asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.progress import OnProgress
 
 # What a single song must gain to be believed, where there are no others to judge the spread by.
 _LEAST = {"bits a note": 0.05, "loss": 0.005}
@@ -205,9 +206,7 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Ga
     return Gain(float(sums.sum() / max(counts.sum(), 1)), float(low), float(high), len(sums), unit)
 
 
-def song_losses(
-    model: Model, batches: Sequence[Sequence[Arrays]], on_song: Callable[[int, int], None] | None = None
-) -> list[LossSum]:
+def song_losses(model: Model, batches: Sequence[Sequence[Arrays]], on_song: OnProgress | None = None) -> list[LossSum]:
     """Summed loss of each song, given the batches of each on its own."""
     sums = []
     for number, song in enumerate(batches, 1):

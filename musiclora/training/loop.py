@@ -16,6 +16,7 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.errors import TrainingError
+from musiclora.progress import OnProgress
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate
 from musiclora.training.task import Epochs
@@ -93,9 +94,7 @@ class StepNote:
     unit: str = "tokens"
 
 
-def evaluate_batches(
-    model: Model, batches: Sequence[Arrays], on_batch: Callable[[int, int], None] | None = None
-) -> LossSum:
+def evaluate_batches(model: Model, batches: Sequence[Arrays], on_batch: OnProgress | None = None) -> LossSum:
     """Sum the losses of batches, without gradient and dropout."""
     total = weight = 0.0
     for number, batch in enumerate(batches, 1):

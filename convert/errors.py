@@ -1,9 +1,9 @@
-"""All exceptions of the package.
+"""Exceptions of the package.
 
 MusicLoraError
 ├── ConfigError    a wrong option, key or combination of them
 ├── DataError      music, tokens or recordings that cannot be used
-├── BackendError   a backend that is missing or cannot do what was asked
+├── BackendError   a backend that is missing or cannot do the request
 ├── ConvertError   a checkpoint or adapter file that does not fit
 ├── OutputError    a file or folder that cannot be written
 └── TrainingError  a run that cannot go on (non-finite loss, a lock, a full disk)
@@ -11,7 +11,7 @@ MusicLoraError
 
 
 class MusicLoraError(Exception):
-    """Base of all errors whose text is meant for the user; the command line prints it and exits with code 2."""
+    """Base of all errors with a text for the user; the command line prints it and exits with code 2."""
 
 
 class ConfigError(MusicLoraError):
@@ -23,7 +23,7 @@ class DataError(MusicLoraError):
 
 
 class BackendError(MusicLoraError):
-    """A backend that is missing or cannot do what was asked."""
+    """A backend that is missing or cannot do the request."""
 
 
 class ConvertError(MusicLoraError):

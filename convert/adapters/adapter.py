@@ -120,7 +120,7 @@ def sort_arrays(tensors: Tensors, prefix: str, where: str) -> tuple[dict[str, np
 
     Args:
         tensors: (name in the file, array).
-        prefix: what may precede a module's path.
+        prefix: optional prefix of a module's path.
         where: the file, for messages.
 
     Returns:

@@ -151,7 +151,7 @@ def state_problems(state: Arrays, expected: Mapping[str, Shape]) -> list[str]:
 
 
 def check_state(state: Arrays, expected: Mapping[str, tuple[int, ...]], where: str = "adapter") -> None:
-    """Compare names and shapes of an adapter state with what is needed, and refuse non-finite values.
+    """Compare names and shapes of an adapter state with the expected ones, and refuse non-finite values.
 
     Raises:
         ConvertError: missing, surplus, mis-shaped or non-finite arrays, all at once.

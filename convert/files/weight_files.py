@@ -41,7 +41,7 @@ def weight_files(folder: Path) -> WeightFiles:
     """Find the weights in a folder and check their headers.
 
     Raises:
-        ConvertError: no weights, or shards that do not hold what the index says.
+        ConvertError: no weights, or shards that differ from the index.
     """
     for file in ("model.safetensors", "pytorch_model.bin"):
         single, index = folder / file, folder / f"{file}.index.json"

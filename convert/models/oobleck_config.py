@@ -108,7 +108,7 @@ class OobleckConfig:
         }
 
     def tensor_shapes(self) -> dict[str, Shape]:
-        """Shape of every tensor by stable-audio-tools' names, in torch's layouts, weight norm folded."""
+        """Compute the shape of every tensor by stable-audio-tools' names, in torch's layouts, weight norm folded."""
         widths = [self.channels * m for m in (1, *self.c_mults)]
         last = len(self.strides) + 1
         shapes: dict[str, Shape] = {}

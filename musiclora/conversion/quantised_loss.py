@@ -24,13 +24,13 @@ class LossChange:
     second: float | None = None
     backend: str = ""
 
-    def describe(self, what: str) -> str:
-        """Format the change as a note that begins with what caused it."""
+    def describe(self, cause: str) -> str:
+        """Format the change as a note that begins with its cause."""
         if self.first is None or self.second is None:
-            return f"{what}: no backend is at hand to measure the loss"
+            return f"{cause}: no backend is at hand to measure the loss"
         change = self.second - self.first
         return (
-            f"{what}: loss {self.first:.4f} -> {self.second:.4f} nats a token ({change:+.4f}), "
+            f"{cause}: loss {self.first:.4f} -> {self.second:.4f} nats a token ({change:+.4f}), "
             f"on tokens that the float model drew, by {self.backend}"
         )
 

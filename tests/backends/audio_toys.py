@@ -69,7 +69,7 @@ def flow_batch(config: DiffRhythmConfig, rows: int = 2, length: int = 18, seed: 
 
 
 def conditioning_of(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What prepare takes, with a negative style that is not zero."""
+    """Reduce a batch to the arguments of prepare, with a negative style that is not zero."""
     negative = 0.05 * np.random.default_rng(4).standard_normal(np.shape(batch["style"])).astype(np.float32)
     kept = {key: value for key, value in batch.items() if key not in ("latents", "noise", "time")}
     return {**kept, "negative_style": negative}

@@ -1,4 +1,4 @@
-"""What the tests of both backends share: the backend under test, and toy models that numpy writes."""
+"""Fixtures of all backend tests: the backend under test, and toy models that numpy writes."""
 
 from __future__ import annotations
 

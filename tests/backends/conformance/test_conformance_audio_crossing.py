@@ -1,4 +1,4 @@
-"""What one backend made, the other takes: latents from one seed, adapters, and plain PEFT."""
+"""Exchange between backends: latents from one seed, adapters, and plain PEFT."""
 
 from __future__ import annotations
 

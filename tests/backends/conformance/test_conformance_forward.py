@@ -137,7 +137,7 @@ def test_batch_that_does_not_fit_raises_and_says_what_is_allowed(square, change,
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_recording_equals_transformers(name, folders):
-    """Where transformers is installed, the golden logits are checked against it."""
+    """Check the golden logits against transformers where it is installed."""
     torch = require("torch")
     transformers = require("transformers")
     model = transformers.GPT2LMHeadModel.from_pretrained(folders[name]).eval()

@@ -69,7 +69,7 @@ def test_sampling_equals_the_numpy_reference(toy, spec):
 
 
 def ends_are_close(scores, u, spec):
-    """Whether rounding decides which token is the first, or which is the last that is kept."""
+    """Tell whether rounding decides which token is first, or which is the last one kept."""
     inner = np.linspace(0, 0.2, 201) if u < 0.5 else np.linspace(0.8, 1 - 2**-24, 201)
     token = sample_token(scores, u, spec)
     margins = [decision_margin(scores, v, spec) for v in inner if sample_token(scores, v, spec) == token]

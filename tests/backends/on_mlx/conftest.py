@@ -1,4 +1,4 @@
-"""These tests need MLX; compiling stays off, except where a test turns it on."""
+"""Fixtures of the MLX tests: compilation is off, except where a test turns it on."""
 
 from __future__ import annotations
 

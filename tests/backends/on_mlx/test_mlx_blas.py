@@ -1,4 +1,4 @@
-"""The BLAS that is loaded before MLX, and what is said when none was."""
+"""BLAS that is loaded before MLX, and the reason given when none was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is MLX's own in the diffusion transformer's forward pass: norms, layouts, blocks of attention, split inputs."""
+"""MLX's own parts of the diffusion transformer: norms, layouts, blocks of attention, split inputs."""
 
 from __future__ import annotations
 

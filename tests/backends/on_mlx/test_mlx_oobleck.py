@@ -1,4 +1,4 @@
-"""What is MLX's own in the codec: its sine, pieces, chunks and refusals."""
+"""MLX's own parts of the codec: sine, pieces, chunks and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is MLX's own in training: the AdamW, dropout masks, checkpointing and the compiled step."""
+"""MLX's own parts of training: AdamW, dropout masks, checkpointing and the compiled step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is torch's own in the diffusion transformer: names, constants, plain PEFT, attention, one pass for guidance."""
+"""Torch's own parts of the diffusion transformer: names, constants, plain PEFT, attention, one pass for guidance."""
 
 from __future__ import annotations
 

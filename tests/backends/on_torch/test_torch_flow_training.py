@@ -1,4 +1,4 @@
-"""What is torch's own in training a flow model: gradients, checkpointing, dropout, the style vector, refusals."""
+"""Torch's own parts of training a flow model: gradients, checkpointing, dropout, the style vector, refusals."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def taps(monkeypatch, model):
 
         monkeypatch.setattr(dit, name, spy)
 
-    for name in ("embedded", "text_states", "_position_convolutions", "block", "linear"):
+    for name in ("embedded", "text_states", "_position_convolutions", "dit_block", "linear"):
         record(name)
     given = read_safetensors(GOLDEN / "forward_inputs.safetensors")
     conditioning = {key: given[key] for key in ("cond", "text", "start_time")} | {"style": given["style_prompt"]}
@@ -50,7 +50,7 @@ def taps(monkeypatch, model):
     width = model.config.dim
     inner = {args[1]: value for args, value in found["embedded"]}
     inner |= {"text_embed": found["text_states"][0][1], "input_embed": found["_position_convolutions"][0][1]}
-    inner |= {f"block_{i}": value.reshape(2, -1, width) for i, (_, value) in enumerate(found["block"])}
+    inner |= {f"block_{i}": value.reshape(2, -1, width) for i, (_, value) in enumerate(found["dit_block"])}
     inner["norm_out"] = next(args[0] for args, _ in found["linear"] if args[1] == "proj_out").reshape(2, -1, width)
     return {name: np.array(value)[:1] for name, value in inner.items()}
 

@@ -132,7 +132,7 @@ def test_head_loss_and_its_gradient_equal_the_plain_form(monkeypatch, chunk, tra
 @pytest.mark.parametrize("rows", [1, 3, products.SPLIT_MAX_ROWS + 1], ids=["one", "few", "many"])
 @pytest.mark.parametrize(("inputs", "outputs"), [(48, 20), (32, 32), (18, 5)], ids=["rectangular", "square", "ragged"])
 def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, outputs):
-    monkeypatch.setattr(products, "_HEAD_ROWS", 2)
+    monkeypatch.setattr(products, "_HEAD_MIN_ROWS", 2)
     rng = np.random.default_rng(rows)
     x, weight, bias = (
         rng.normal(size=size).astype(np.float32) for size in ((rows, inputs), (inputs, outputs), outputs)

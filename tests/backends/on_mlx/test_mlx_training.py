@@ -70,7 +70,7 @@ def test_a_step_is_adamw_with_bias_correction_after_clipping(folder):
     first = {k: np.zeros_like(v, np.float64) for k, v in value.items()}
     second = {k: np.zeros_like(v, np.float64) for k, v in value.items()}
     for step in (1, 2):
-        _, sums = training._accumulated([batch(step)])
+        _, sums = training._accumulate_gradients([batch(step)])
         grads = {k: np.array(v, np.float64) / batch(step)["loss_mask"].sum() for k, v in sums.items()}
         norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
         result = training.step([batch(step)], 0.02)

@@ -1,137 +1,43 @@
-"""Interface that every backend implements, and the records that cross it (numpy only)."""
+"""Interface that every backend implements; it also exports the records that cross it (numpy only)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.errors import ConfigError
-from musiclora.convert.files.safetensors_file import Arrays as Arrays
-
-
-@dataclass(frozen=True)
-class Family:
-    """One kind of model: its architectures, and the default settings of its LoRA training.
-
-    Attributes:
-        name: key in `FAMILIES`.
-        lora: settings of the adapter.
-        learning_rate: of AdamW.
-        patience: evaluations without improvement before training stops.
-        architectures: `model_type` values of config.json; the first stands for a checkpoint that names none.
-    """
-
-    name: str
-    lora: LoraSpec
-    learning_rate: float
-    patience: int
-    architectures: tuple[str, ...]
-
-
-# Attention, the embeddings of time, start and duration, and the output: 70 modules, 72 with the duration embedding.
-AUDIO_TARGETS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "time_mlp.0",
-    "time_mlp.2",
-    "norm_out.linear",
-    "proj_out",
+from musiclora.backends.records import (
+    AUDIO_TARGETS,
+    FAMILIES,
+    Family,
+    Grammar,
+    LossSum,
+    OptimSpec,
+    SamplingSpec,
+    StepResult,
 )
+from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.files.safetensors_file import Arrays
 
-FAMILIES: dict[str, Family] = {
-    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10, ("gpt2",)),
-    "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200, ("diffrhythm",)),
-}
-
-
-@dataclass(frozen=True)
-class OptimSpec:
-    """AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) with bias correction, after clipping by global norm.
-
-    Attributes:
-        weight_decay: decoupled decay, multiplied by the learning rate at each step; on every trained array.
-        betas: decay rates of the first and second moment.
-        eps: added to the root of the second moment.
-        max_grad_norm: gradients are scaled down to this global L2 norm; 0 means no clipping.
-        seed: key of the LoRA dropout masks, together with the step and the module.
-        checkpointing: recompute each block's activations in the backward pass instead of keeping them.
-    """
-
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    checkpointing: bool = False
-
-
-@dataclass(frozen=True)
-class LossSum:
-    """Loss summed over scored targets (nats for tokens), and the number of these targets."""
-
-    total: float
-    weight: float
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.weight if self.weight else float("nan")
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimiser step: summed loss and weight over its micro-batches, and the gradient's norm before clipping."""
-
-    loss: float
-    weight: float
-    grad_norm: float
-
-
-@dataclass(frozen=True)
-class SamplingSpec:
-    """Settings of token sampling: temperature, top-k, nucleus sampling, and the end of a row.
-
-    The logits are divided by the temperature and softmaxed in float32. Tokens are sorted by falling probability, ties
-    to the lower id. The top_k first are kept (0: all), and of those the tokens whose preceding sum is below top_p.
-    After renormalising, the first token whose cumulative sum exceeds the uniform draw is taken. Temperature 0 takes
-    the first token of that order. After eos_id a row yields pad_id.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    eos_id: int | None = None
-    pad_id: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1]")
-        if self.top_k < 0:
-            raise ConfigError(f"top_k is {self.top_k}; it must be 0 (off) or more")
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """Finite automaton over tokens; a token is allowed where its transition is not negative.
-
-    Attributes:
-        classes: int32 [V], the class of each token.
-        transitions: int32 [S, C], next state by state and class; -1 forbids. Every state allows at least one class
-            that some token has.
-        start: int32 [B] or an int, the state of each row after its prompt.
-    """
-
-    classes: np.ndarray
-    transitions: np.ndarray
-    start: np.ndarray | int = 0
+__all__ = [
+    "AUDIO_TARGETS",
+    "FAMILIES",
+    "Arrays",
+    "Backend",
+    "Codec",
+    "Family",
+    "FlowModel",
+    "Grammar",
+    "LossSum",
+    "Model",
+    "OptimSpec",
+    "SamplingSpec",
+    "StepResult",
+    "TokenModel",
+    "Training",
+]
 
 
 class Training(Protocol):

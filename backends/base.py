@@ -30,6 +30,7 @@ __all__ = [
     "Family",
     "FlowModel",
     "Grammar",
+    "LoraSpec",
     "LossSum",
     "Model",
     "OptimSpec",

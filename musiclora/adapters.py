@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from musiclora.backends.base import Model
-from musiclora.convert.adapters.adapter import make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.lora_adapter import make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.safetensors_file import Arrays

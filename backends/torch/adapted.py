@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from musiclora.backends.base import Arrays, LossSum
-from musiclora.backends.torch import adapter as lora
+from musiclora.backends.torch import lora
 from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_keys, state_shapes
 from musiclora.convert.errors import BackendError
 

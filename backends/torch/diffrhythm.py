@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, FlowModel, OptimSpec
-from musiclora.backends.torch import adapter as lora
+from musiclora.backends.torch import lora
 from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.dit_layers import Conditions

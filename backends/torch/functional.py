@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from musiclora.backends import token_batches
-from musiclora.backends.torch.adapter import Masks
 from musiclora.backends.torch.attention import AttentionPlan, attend_causally, plan_attention
+from musiclora.backends.torch.lora import Masks
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, Grammar, OptimSpec, SamplingSpec, TokenModel
-from musiclora.backends.torch import adapter as lora
+from musiclora.backends.torch import lora
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.functional import (
     ACTIVATION_FUNCTIONS,

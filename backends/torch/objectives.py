@@ -10,7 +10,7 @@ from torch import Tensor
 from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays
 from musiclora.backends.torch.adapted import AdaptedModule, StyledModule
-from musiclora.backends.torch.adapter import Masks
+from musiclora.backends.torch.lora import Masks
 from musiclora.backends.torch.training import Objective
 
 

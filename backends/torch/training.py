@@ -13,7 +13,7 @@ from torch import Tensor
 from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
 from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
 from musiclora.backends.torch.adapted import AdaptedModule
-from musiclora.backends.torch.adapter import DropoutPool, Masks
+from musiclora.backends.torch.lora import DropoutPool, Masks
 from musiclora.convert.errors import BackendError
 
 

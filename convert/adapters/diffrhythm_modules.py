@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Arrays, non_finite
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig

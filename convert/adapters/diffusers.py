@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter, sort_arrays
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
 from musiclora.convert.adapters.peft_config import lora_config, module_scale, refuse_others
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import atomic_folder, write_json

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_kohya
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
 from musiclora.convert.adapters.mlx_lm import is_mlx_lm, read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.diffrhythm_modules import (
     build_adapter,
     check_diffrhythm_adapter,
@@ -17,6 +16,7 @@ from musiclora.convert.adapters.diffrhythm_modules import (
     known_modules,
 )
 from musiclora.convert.adapters.lora import alpha_for, describe_foreign_array, state_keys, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_file

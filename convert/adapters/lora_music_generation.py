@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter
 from musiclora.convert.adapters.lora import state_keys, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
 from musiclora.convert.files.fingerprint import RECORD

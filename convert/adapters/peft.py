@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.adapter import LoraAdapter, sort_arrays
 from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_modules
+from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
 from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale, refuse_others
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write

@@ -9,13 +9,13 @@ import numpy as np
 
 from musiclora.adapters import Adapter, check_base, find_adapter
 from musiclora.audio.diffrhythm_style import carry_style
-from musiclora.conversion.architecture import CompareAdapters, ReadCheckpoint
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.merged import MergedAdapters
+from musiclora.conversion.protocols import CompareAdapters, ReadCheckpoint
 from musiclora.conversion.verify import Converted, check_update, companion_files, refuse_existing
-from musiclora.convert.adapters.adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.formats import READERS, SINGLE_FILES, WRITERS, read_any_file, read_any_folder
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_keys, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.lora_math import Dora, Part
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_file, atomic_folder

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musiclora.conversion.architecture import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.copy_verifier import CopyVerifier
+from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.verify import Converted, describe_dropped, record_with_source
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import open_source

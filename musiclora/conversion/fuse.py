@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from musiclora.adapters import base_of, check_base
-from musiclora.conversion.architecture import FuseModel, ModelFusion
 from musiclora.conversion.merged import MergedAdapters, find_adapters
+from musiclora.conversion.protocols import FuseModel, ModelFusion
 from musiclora.conversion.verify import Converted, refuse_existing
 from musiclora.families import resolve
 from musiclora.progress import Reporter

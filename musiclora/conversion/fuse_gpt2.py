@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from musiclora.adapters import Adapter
-from musiclora.conversion.architecture import CompareAdapters, FuseModel, ModelFusion
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
     UNCOMPARED,
@@ -19,6 +18,7 @@ from musiclora.conversion.compare import (
     compare_merged,
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding
+from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
 from musiclora.conversion.verify import Converted, companion_files
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file

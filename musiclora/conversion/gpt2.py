@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.conversion.architecture import ConvertModel, IsModelSource, ModelConversion
+from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.quantised_loss import measure_loss_change
 from musiclora.conversion.verify import (
     Converted,

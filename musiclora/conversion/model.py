@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musiclora.conversion.architecture import ConvertModel, IsModelSource, ModelConversion
+from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.verify import Converted, refuse_existing
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.json_file import read_optional_json

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from musiclora.conversion import model as model_conversion
-from musiclora.conversion.architecture import ModelConversion
 from musiclora.conversion.model import convert_model
+from musiclora.conversion.protocols import ModelConversion
 from musiclora.conversion.verify import Converted
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.checkpoint_source import open_source

@@ -16,9 +16,9 @@ from require import require
 from musiclora.cli import main
 from musiclora.cli.convert import adapter as adapter_command
 from musiclora.conversion import merged as merging
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.formats import READERS, SINGLE_FILES, WRITERS
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_math import fuse_tensors, update_difference
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musiclora.conversion.adapter import convert_adapter
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import MusicLoraError

@@ -13,8 +13,8 @@ from require import require
 torch = require("torch")
 
 from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
-from musiclora.backends.torch.adapter import DropoutPool  # noqa: E402
 from musiclora.backends.torch.backend import BACKEND  # noqa: E402
+from musiclora.backends.torch.lora import DropoutPool  # noqa: E402
 from musiclora.backends.torch.objectives import FlowObjective  # noqa: E402
 from musiclora.convert.errors import BackendError  # noqa: E402
 

@@ -15,7 +15,7 @@ torch = require("torch")
 from musiclora.backends import registry, token_batches  # noqa: E402
 from musiclora.backends.base import FAMILIES, OptimSpec  # noqa: E402
 from musiclora.backends.torch import attention  # noqa: E402
-from musiclora.backends.torch.adapter import DropoutPool  # noqa: E402
+from musiclora.backends.torch.lora import DropoutPool  # noqa: E402
 from musiclora.convert.errors import MusicLoraError  # noqa: E402
 from musiclora.convert.models.gpt2 import ACTIVATIONS, Gpt2Config, write_checkpoint  # noqa: E402
 

@@ -11,10 +11,10 @@ import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter, read_adapter
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import read_kohya, write_kohya
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from require import require
 
 from musiclora.cli import main
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft

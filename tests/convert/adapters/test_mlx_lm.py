@@ -8,8 +8,8 @@ import pytest
 import tolerance
 from require import require
 
-from musiclora.convert.adapters.adapter import LoraAdapter
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.mlx_lm import read_mlx_lm, write_mlx_lm
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConvertError

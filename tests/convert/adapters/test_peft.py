@@ -10,8 +10,8 @@ import tolerance
 from require import require
 
 from musiclora.conversion.adapter import convert_adapter
-from musiclora.convert.adapters.adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.errors import ConfigError, ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors

@@ -63,10 +63,10 @@ def pretrain(
     from musiclora.cli.console import console
     from musiclora.jobs import pretrain as run
     from musiclora.symbolic.pretrain import PretrainOptions
-    from musiclora.training.config import resolve
+    from musiclora.training.config import resolve_config
 
     choices = PretrainOptions(preset, model, minutes, transpose, evaluate_every)
-    config = resolve({**options, "trainable": "all"})
+    config = resolve_config({**options, "trainable": "all"})
     with console() as out:
         result = run(config, choices, out, restart)
     for line in result.lines():

@@ -84,10 +84,10 @@ def train(config_file: Path | None, preset: str | None, restart: bool, as_json: 
     """
     from musiclora.cli.console import console
     from musiclora.jobs import train as run
-    from musiclora.training.config import resolve
+    from musiclora.training.config import resolve_config
 
     options["target_modules"] = options["target_modules"] or None
-    config = resolve(options, preset, config_file)
+    config = resolve_config(options, preset, config_file)
     with console() as out:
         result = run(config, out, restart)
     for line in result.lines():

@@ -172,7 +172,9 @@ def _option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def resolve(options: Mapping[str, Any], preset: str | None = None, config_file: Path | None = None) -> TrainConfig:
+def resolve_config(
+    options: Mapping[str, Any], preset: str | None = None, config_file: Path | None = None
+) -> TrainConfig:
     """Build the record: defaults < preset < config file < options that are not None.
 
     Args:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from musiclora.errors import ConfigError
-from musiclora.training.config import TrainConfig, resolve
+from musiclora.training.config import TrainConfig, resolve_config
 
 FOLDERS = {"data_dir": "d", "output_dir": "o"}
 
@@ -20,18 +20,18 @@ def write(tmp_path, text):
 
 def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     path = write(tmp_path, "lr = 1e-3\nlora_r = 4\n")
-    config = resolve({**FOLDERS, "lr": 5e-4, "epochs": None}, "capacity", path)
+    config = resolve_config({**FOLDERS, "lr": 5e-4, "epochs": None}, "capacity", path)
     assert (config.lr, config.lora_r, config.lora_alpha, config.seed) == (5e-4, 4, 64.0, 42)
 
 
 def test_a_preset_on_the_command_line_wins_over_the_one_in_the_file(tmp_path):
     path = write(tmp_path, "preset = 'conservative'\n")
-    assert resolve(FOLDERS, None, path).lora_r == 8
-    assert resolve(FOLDERS, "capacity", path).lora_r == 32
+    assert resolve_config(FOLDERS, None, path).lora_r == 8
+    assert resolve_config(FOLDERS, "capacity", path).lora_r == 32
 
 
 def test_the_defaults_are_those_that_the_guide_promises():
-    config = resolve(FOLDERS)
+    config = resolve_config(FOLDERS)
     lora = config.lora()
     assert (lora.rank, lora.alpha, lora.dropout, lora.targets) == (16, 32.0, 0.05, ("c_attn", "c_fc", "c_proj"))
     assert (config.max_seq_len, config.weight_decay, config.max_grad_norm) == (1024, 0.01, 1.0)
@@ -40,7 +40,7 @@ def test_the_defaults_are_those_that_the_guide_promises():
 
 
 def test_alpha_follows_the_rank_where_it_is_not_given():
-    assert resolve({**FOLDERS, "lora_r": 8}).lora().scale == resolve(FOLDERS).lora().scale == 2.0
+    assert resolve_config({**FOLDERS, "lora_r": 8}).lora().scale == resolve_config(FOLDERS).lora().scale == 2.0
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_alpha_follows_the_rank_where_it_is_not_given():
 )
 def test_a_wrong_file_is_refused_with_every_problem_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        resolve(FOLDERS, None, write(tmp_path, text))
+        resolve_config(FOLDERS, None, write(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -74,24 +74,24 @@ def test_a_wrong_file_is_refused_with_every_problem_named(tmp_path, text, messag
 )
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        resolve({**FOLDERS, **options})
+        resolve_config({**FOLDERS, **options})
 
 
 def test_folders_must_be_given():
     with pytest.raises(ConfigError, match="--data-dir and --output-dir"):
-        resolve({})
+        resolve_config({})
     with pytest.raises(ConfigError, match="preset 'fast' is unknown"):
-        resolve(FOLDERS, "fast")
+        resolve_config(FOLDERS, "fast")
 
 
 def test_what_a_run_writes_can_be_read_again(tmp_path):
     import tomli_w
 
-    config = resolve({**FOLDERS, "target_modules": ("c_attn",), "lr": 1e-5, "epochs": 3})
+    config = resolve_config({**FOLDERS, "target_modules": ("c_attn",), "lr": 1e-5, "epochs": 3})
     path = write(tmp_path, tomli_w.dumps({"train": config.as_toml()}))
-    assert resolve({}, None, path) == config
+    assert resolve_config({}, None, path) == config
 
 
 def test_every_field_of_the_record_is_read_from_a_file(tmp_path):
-    values = {f.name: getattr(resolve(FOLDERS), f.name) for f in dataclasses.fields(TrainConfig)}
-    assert set(resolve(FOLDERS).as_toml()) <= set(values)
+    values = {f.name: getattr(resolve_config(FOLDERS), f.name) for f in dataclasses.fields(TrainConfig)}
+    assert set(resolve_config(FOLDERS).as_toml()) <= set(values)

@@ -10,7 +10,7 @@ import pytest
 from musiclora.backends.base import LossSum
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import token_gain, token_score
-from musiclora.training.config import resolve
+from musiclora.training.config import resolve_config
 from musiclora.training.plan import batch_shape, make_plan, probe_seconds
 from musiclora.training.schedule import SCHEDULES, learning_rate
 
@@ -18,7 +18,7 @@ FOLDERS = {"data_dir": "d", "output_dir": "o"}
 
 
 def config(**options):
-    return resolve({**FOLDERS, **options})
+    return resolve_config({**FOLDERS, **options})
 
 
 def test_fifteen_songs_get_enough_steps_and_a_short_warm_up():

@@ -7,7 +7,8 @@ import weakref
 import numpy as np
 import pytest
 
-from musiclora.audio.windows import Form, Recording, WindowEpochs
+from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.windows import Recording, WindowEpochs
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, versions_within
@@ -28,7 +29,7 @@ def symbolic_epoch(count):
 def audio_epoch(count):
     latents = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
     recordings = [Recording(f"r{i}", f"r{i}", f"{i:064x}", latents) for i in range(count)]
-    return WindowEpochs(recordings, Form(20, 40, False), 2, 3).batches(0)
+    return WindowEpochs(recordings, DiffRhythmForm(20, 40, False), 2, 3).batches(0)
 
 
 def equal(first, second):

@@ -107,6 +107,7 @@ def test_transformers_and_both_backends_give_the_same_logits(both_backends, shap
         tolerance.assert_near(values, reference, tolerance.logits(reference), name)
 
 
+@pytest.mark.slow
 def test_mlx_lm_with_a_converted_model_and_adapter_agrees_with_both_backends(runs, tiny_base, batch, tmp_path):
     mx, utils = require("mlx.core"), require("mlx_lm.utils")
     from mlx_lm.tuner.utils import load_adapters

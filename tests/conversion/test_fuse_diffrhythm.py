@@ -182,6 +182,7 @@ def test_a_base_in_half_precision_stays_so_and_it_is_said(tmp_path, adapters, an
     assert any("--vae" in note for note in done["notes"])
 
 
+@pytest.mark.slow
 def test_a_fused_model_that_computes_something_else_is_withdrawn(base, adapters, any_backend, tmp_path, monkeypatch):
     real = write_diffrhythm
 
@@ -242,6 +243,7 @@ def test_a_blend_of_adapters_without_a_style_has_none(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["peft", "diffusers"])
+@pytest.mark.slow
 def test_a_converted_adapter_is_checked_by_velocity_and_keeps_its_style(to, base, adapters, backend_name, tmp_path):
     done = report("convert", "adapter", adapters[0], "out", "--to", to, "--model", base, "--backend", backend_name)
     assert done["backend"] == backend_name
@@ -255,6 +257,7 @@ def test_a_single_file_cannot_hold_the_style_and_it_is_said(adapters):
     assert any("style vector" in note for note in done["notes"])
 
 
+@pytest.mark.slow
 def test_a_wrongly_converted_adapter_is_withdrawn(base, adapters, any_backend, tmp_path, monkeypatch):
     import musiclora.conversion.adapter as conversion
 

@@ -81,6 +81,7 @@ def test_the_demo_writes_music_sound_pictures_and_a_report_with_the_terms(short_
     assert "non-commercial" in page
 
 
+@pytest.mark.slow
 def test_a_finished_demo_is_set_aside_and_begun_again(backend_name, tunes, tiny_base, tmp_path):
     def train(steps):
         options = SymbolicDemoOptions(steps=steps)
@@ -94,6 +95,7 @@ def test_a_finished_demo_is_set_aside_and_begun_again(backend_name, tunes, tiny_
     assert list(tmp_path.glob("run.backup-*"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_demo_is_resumed(any_backend, tunes, tiny_base, tmp_path):
     options = SymbolicDemoOptions(steps=4)
     config = options.train_config(str(tunes), tmp_path / "run", str(tiny_base), any_backend)

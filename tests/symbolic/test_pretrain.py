@@ -101,6 +101,7 @@ def test_pretraining_resumed_equals_unbroken(tunes, any_backend, tmp_path, monke
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_from_another_base(tunes, tiny_base, any_backend, tmp_path):
     result = pretrain_base(config(tunes, tmp_path / "on", any_backend, epochs=1), PretrainOptions(model=str(tiny_base)))
     assert read_checkpoint(tmp_path / "on" / "model-best").config.n_embd == 32

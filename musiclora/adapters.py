@@ -1,4 +1,4 @@
-"""Several adapters, each with a strength, as one."""
+"""Adapters on disk: reading, checking against their base, and combining several with strengths into one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint
-from musiclora.models import BaseModel, _from_hub, find_model
+from musiclora.models import BaseModel, fetch_from_hub, find_model
 
 
 def parse_adapter(text: str) -> tuple[str, float]:
@@ -42,7 +42,7 @@ def parse_adapter(text: str) -> tuple[str, float]:
 
 
 def combine_adapters(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tuple[LoraSpec, dict[str, np.ndarray]]:
-    """The sum of adapters, each times its strength, as one adapter; exact, since ranks are concatenated.
+    """Sum adapters, each times its strength, into one adapter; exact, since ranks are concatenated.
 
     Args:
         adapters: settings, arrays (one rank a adapter) and strength of each; at least one.
@@ -75,7 +75,7 @@ def combine_adapters(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tupl
 
 
 def _module_shapes(states: Sequence[Arrays]) -> dict[str, tuple[int, int]]:
-    """(out, in) of every module of any adapter."""
+    """Collect (out, in) of every module of any adapter."""
     shapes: dict[str, tuple[int, int]] = {}
     problems = []
     for state in states:
@@ -94,7 +94,7 @@ def _module_shapes(states: Sequence[Arrays]) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk.
+    """Adapter on disk.
 
     Attributes:
         path: its folder.
@@ -115,7 +115,7 @@ class Adapter:
 
 
 def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option: str = "--adapter-dir") -> Adapter:
-    """Read an adapter folder or Hub id; a DoRA one only where dora says that it can be used.
+    """Read an adapter folder or Hub id; DoRA adapters only where `dora` is True.
 
     Raises:
         ConfigError: it cannot be found.
@@ -127,7 +127,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
     if not path.is_dir():
         if path.exists():
             raise ConfigError(f"{option} {name}: is a file; give the adapter's folder")
-        path = _from_hub(name, option, "")
+        path = fetch_from_hub(name, option, "")
     adapter = read_peft(path)
     if adapter.magnitudes and not dora:
         raise ConvertError(
@@ -139,7 +139,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
 
 
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:
-    """Compare the base an adapter was trained on with the one at hand.
+    """Compare the base at hand with the one that an adapter was trained on.
 
     Returns:
         Notes for the user: parts that differ but were allowed to, or that nothing was recorded.
@@ -165,7 +165,7 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
 
 
 def base_of(model: str | None, adapters: Sequence[Adapter]) -> BaseModel:
-    """The base model to use: the one asked for, else the one recorded in the adapters.
+    """Find the base model: the given one, else the one that the adapters record.
 
     Raises:
         ConfigError: neither is given, or the adapters name different ones.

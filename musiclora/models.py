@@ -1,4 +1,4 @@
-"""Where base models and adapters come from: the bundled one, the Hub, folders."""
+"""Sources of base models and adapters: bundled folders, the Hugging Face Hub, local folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_mode
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on disk.
+    """Base model on disk.
 
     Attributes:
         name: what to record in an adapter: `bundled`, a Hub id, or a folder's name.
@@ -52,12 +52,22 @@ def find_model(name: str, option: str = "--model") -> BaseModel:
         if not path.is_dir():
             said = f"{option} {name}".strip()
             raise ConfigError(f"{said}: is a file; give its folder (with config.json and model.safetensors)")
-        return BaseModel(name, path, _licence(path))
-    folder = _from_hub(name, option, "bundled")
-    return BaseModel(name, folder, _licence(folder))
+        return BaseModel(name, path, _card_licence(path))
+    folder = fetch_from_hub(name, option, "bundled")
+    return BaseModel(name, folder, _card_licence(folder))
 
 
-def _from_hub(name: str, option: str, instead: str) -> Path:
+def fetch_from_hub(name: str, option: str, instead: str) -> Path:
+    """Download a repository of the Hugging Face Hub, or find it in the local cache.
+
+    Args:
+        name: Hub id, `owner/name`.
+        option: the option that gave it, for messages.
+        instead: value of that option that works offline; empty for none.
+
+    Raises:
+        ConfigError: no Hub id, or the Hub cannot be reached.
+    """
     said = f"{option} {name}".strip()
     if not _HUB_ID.fullmatch(name) or Path(name).suffix in _WEIGHTS:
         raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)")
@@ -81,7 +91,7 @@ def _from_hub(name: str, option: str, instead: str) -> Path:
         raise ConfigError(f"{said}: cannot be fetched from the Hub ({reason}){hint}") from error
 
 
-def _licence(folder: Path) -> str:
+def _card_licence(folder: Path) -> str:
     card = folder / "README.md"
     if not card.is_file():
         return "unknown"
@@ -90,7 +100,7 @@ def _licence(folder: Path) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """musiclora.json of a folder, empty where there is none or it is damaged."""
+    """Read musiclora.json of a folder; empty for a missing or damaged file."""
     try:
         content = json.loads((folder / "musiclora.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Style vectors: 512 values of a file, or of words or a recording by MuQ-MuLan where that is installed."""
+"""DiffRhythm's style vectors: 512 values from a file, or an embedding of words or a recording by MuQ-MuLan."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import ConfigError, ConvertError, DataError
 
 STYLE_FILE = "style.safetensors"
-MUQ_RATE, MUQ_SECONDS = 24000, 10.0  # what the encoder hears of a recording: its middle
+MUQ_RATE_HZ, MUQ_SECONDS = 24000, 10.0  # input of the music encoder: the middle of a recording
 STYLE_SUFFIXES = (".npy", ".pt", ".safetensors")
 
 
 def style_of_file(path: Path) -> np.ndarray:
-    """The one vector of a `.safetensors` (`style`), `.npy` or `.pt` file, float32 [512].
+    """Read the one vector of a `.safetensors` (`style`), `.npy` or `.pt` file, float32 [512].
 
     Pickles are read through the allow-list only.
 
@@ -31,7 +31,7 @@ def style_of_file(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() not in STYLE_SUFFIXES:
         raise ConfigError(f"{path}: a style is a file that ends in {', '.join(STYLE_SUFFIXES)}")
-    found = np.asarray(_arrays(path), np.float32).squeeze()
+    found = np.asarray(_read_array(path), np.float32).squeeze()
     if found.shape != (CONDITION,) or not np.isfinite(found).all():
         raise DataError(
             f"{path}: expected one style vector of {CONDITION} finite values, found shape {list(found.shape)}"
@@ -39,7 +39,7 @@ def style_of_file(path: Path) -> np.ndarray:
     return found
 
 
-def _arrays(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".safetensors":
         arrays = read_safetensors(path)
         if "style" not in arrays and len(arrays) != 1:
@@ -73,7 +73,7 @@ def need_muq(option: str) -> None:
 
 
 def style_of_words(text: str, option: str = "--style") -> np.ndarray:
-    """MuQ-MuLan's embedding of words, float32 [512] of unit length.
+    """Embed words with MuQ-MuLan, float32 [512] of unit length.
 
     Raises:
         ConfigError: the package or its weights are not there.
@@ -99,7 +99,7 @@ def given_style(text: str, backend: str) -> np.ndarray:
 
 
 def style_of_recording(path: Path) -> np.ndarray:
-    """MuQ-MuLan's embedding of the ten seconds in the middle of a recording, float32 [512] of unit length.
+    """Embed the middle ten seconds of a recording with MuQ-MuLan, float32 [512] of unit length.
 
     Source: DiffRhythm's inference code, which takes 10 s of mono at 24 kHz from (length // 2) - 5 s.
 
@@ -108,20 +108,20 @@ def style_of_recording(path: Path) -> np.ndarray:
         DataError: the recording is shorter than ten seconds, or cannot be read.
     """
     need_muq("--style muq")
-    audio = read_middle(path, MUQ_SECONDS, MUQ_RATE)
+    audio = read_middle(path, MUQ_SECONDS, MUQ_RATE_HZ)
     from musiclora.backends.torch.muq import embed_audio
 
     return embed_audio(audio)
 
 
 def read_middle(path: Path, seconds: float, rate: int) -> np.ndarray:
-    """Mono sound float32 [N] of so many seconds around the middle of a recording.
+    """Read the middle of a recording, mono float32 [N] at a rate in Hz.
 
     Raises:
         DataError: the recording is shorter, or cannot be read.
     """
     with Sound(path) as sound:
-        frames = sum(map(len, sound.blocks()))  # what is really there
+        frames = sum(map(len, sound.blocks()))  # counted, since headers may be wrong
     length = frames / sound.rate
     if length < seconds:
         raise DataError(f"{path}: {length:.1f} s are too short for a style by MuQ-MuLan ({seconds:g} s at least)")
@@ -137,7 +137,7 @@ def read_middle(path: Path, seconds: float, rate: int) -> np.ndarray:
 
 
 def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
-    """Sum of the adapters' style vectors, each times its strength, float32 [512]; None where none has one.
+    """Sum the adapters' style vectors, each times its strength, float32 [512]; None where none has one.
 
     Raises:
         ConvertError: a style file that holds something else.
@@ -153,7 +153,7 @@ def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
 
 
 def read_style(path: Path) -> np.ndarray | None:
-    """An adapter's style vector, float32 [512]; None where the file is not there.
+    """Read an adapter's style vector, float32 [512]; None for a missing file.
 
     Raises:
         ConvertError: it holds something else.
@@ -167,7 +167,11 @@ def read_style(path: Path) -> np.ndarray | None:
 
 
 def carry_style(source: Path, destination: Path) -> list[str]:
-    """Copy an adapter's style vector into the folder that was made from it; a note where it has to stay behind."""
+    """Copy an adapter's style vector into the folder converted from it.
+
+    Returns:
+        A note where the destination is a file, which holds no style vector.
+    """
     style = read_style(source / STYLE_FILE)
     if style is None:
         return []

@@ -1,4 +1,4 @@
-"""The audio job behind `musiclora evaluate --data-dir`: held-out loss of recordings."""
+"""Audio part of `musiclora evaluate --data-dir`: held-out loss of recordings."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def evaluate_recordings(
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Score every recording of a folder at the windows, times and noise that training scores held-out ones at.
+    """Score every recording of a folder at the fixed windows, times and noise of training's held-out scores.
 
-    Recordings without a style of their own are scored with the adapters' style, by the base without one.
+    Recordings without their own style are scored with the adapters' style, and without one for the base.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
+        MusicLoraError: the folder, the model or an adapter do not fit.
     """
     out = reporter or Reporter()
     if max_seq_len is not None and max_seq_len < 8:
@@ -52,7 +52,7 @@ def evaluate_recordings(
     score, base, difference = flow_score(total_loss(sums), flow.latent_channels), None, None
     if opened.adapters:
         flow.set_adapter(False)
-        # A style that was not trained but given belongs to the recordings, and the base may know it as well.
+        # A style that was given, not trained, belongs to the recordings: the base is scored with it too.
         if all(a.record.get("style", "trained") == "trained" for a in opened.adapters):
             flow.set_style(None)
         with out.task("scoring the base") as update:

@@ -1,4 +1,4 @@
-"""The audio job behind `musiclora preprocess`: a folder of recordings becomes a folder of latents."""
+"""Audio part of `musiclora preprocess`: encode a folder of recordings into a latents folder."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ADAPTER, MUQ = "adapter", "muq"
 
 @dataclass(frozen=True)
 class LatentsResult:
-    """What `preprocess` made of recordings."""
+    """Result of `preprocess` for recordings."""
 
     folder: Path
     backend: str
     encoded: Encoded
 
     def record(self) -> dict[str, Any]:
-        """For --json."""
+        """Build the object for `--json`."""
         e = self.encoded
         return {
             "output_dir": self.folder,
@@ -44,7 +44,7 @@ class LatentsResult:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Describe the result in lines."""
         e = self.encoded
         kept = e.recordings - e.fresh
         return [
@@ -53,7 +53,7 @@ class LatentsResult:
         ]
 
     def notes(self) -> list[str]:
-        """What the user should know."""
+        """List the files left out and the remarks."""
         return self.encoded.notes()
 
 
@@ -70,42 +70,43 @@ def preprocess_recordings(
     seed: int = 42,
     num_workers: int | None = None,
 ) -> LatentsResult:
-    """Encode a folder of recordings; an interrupted start is taken up where it stopped.
+    """Encode a folder of recordings; an interrupted start is resumed.
 
     Args:
         data_dir: recordings, or what `cut` wrote.
         output_dir: the latents folder.
-        model: whose codec is taken where `vae` names none.
-        reporter: told what happens.
+        model: its codec is used unless `vae` names one.
+        reporter: receives the progress.
         backend: `auto`, `mlx` or `torch`.
         vae: a codec.
-        style: a file or words for all recordings, `muq` for each recording's own, `adapter` or None for none: then one
-            vector is trained with the adapter.
+        style: a file or words for all recordings, or `muq` for an embedding of each. With `adapter` or None, one vector
+            is trained with the adapter.
         posterior: `mean` (default) or `sample`.
         seed: of the samples.
         num_workers: accepted; a codec uses all cores by itself.
 
     Raises:
-        MusicLoraError: whatever does not fit, in one line.
-            Where the disk is too small, what was encoded is kept.
+        MusicLoraError: the folders, the codec or the options do not fit. Latents encoded so far are kept.
     """
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
-    if output_dir.is_file() or (output_dir.is_dir() and not is_latents(output_dir) and _foreign(output_dir)):
+    if output_dir.is_file() or (
+        output_dir.is_dir() and not is_latents(output_dir) and _holds_foreign_files(output_dir)
+    ):
         raise ConfigError(f"--output-dir {output_dir}: holds something else than latents; choose another")
-    encoding = Encoding(posterior or "mean", seed, *_style(style, name))
+    encoding = Encoding(posterior or "mean", seed, *_resolve_style(style, name))
     codec = get_backend(name).load_codec(where)
     encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), reporter, encoding)
     return LatentsResult(output_dir, name, encoded)
 
 
-def _foreign(folder: Path) -> bool:
-    """Whether a folder holds more than what an encoding that was interrupted leaves."""
+def _holds_foreign_files(folder: Path) -> bool:
+    """Return True for a folder with files that an interrupted encoding does not leave."""
     return any(p.suffix != ".safetensors" and not p.name.startswith(".") for p in folder.iterdir())
 
 
-def _style(style: str | None, backend: str) -> tuple[Callable[[Path], np.ndarray] | None, str]:
-    """The style of each recording, and what tells it from others."""
+def _resolve_style(style: str | None, backend: str) -> tuple[Callable[[Path], np.ndarray] | None, str]:
+    """Return the function that computes a recording's style, and the name that identifies it."""
     if style in (None, ADAPTER):
         return None, ""
     if style == MUQ:

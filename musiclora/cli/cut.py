@@ -13,7 +13,7 @@ from musiclora.cli.common import json_option, note, print_json
 @click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of recordings; only read.")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="New folder of segments.")
 @click.option("--seconds", type=float, help="Length of a segment.  [default: 95, or with --times spans as given]")
-@click.option("--overlap", type=float, default=0.0, show_default=True, help="Seconds shared with the one before.")
+@click.option("--overlap", type=float, default=0.0, show_default=True, help="Seconds shared with the previous segment.")
 @click.option(
     "--times",
     type=click.Path(path_type=Path),
@@ -24,16 +24,16 @@ from musiclora.cli.common import json_option, note, print_json
     type=click.Choice(["keep", "merge", "drop"]),
     default="keep",
     show_default=True,
-    help="The rest at the end: a segment of its own, part of the last one, or left out with a line. Under a second it "
-    "always joins the last one.",
+    help="Rest at the end: keep as a segment, merge into the last one, or drop with a remark. A rest under a second is "
+    "always merged.",
 )
-@click.option("--fade", type=float, default=10.0, show_default=True, help="Milliseconds of fade at the cuts.")
+@click.option("--fade", type=float, default=10.0, show_default=True, help="Milliseconds of the fade at each cut.")
 @click.option(
     "--loudness",
     type=float,
-    help="Bring each segment to this level, in dB RMS of full scale, such as -20; true peaks stay below -1 dB.",
+    help="Level of each segment in dB RMS of full scale, such as -20; true peaks stay below -1 dB.",
 )
-@click.option("--flac", is_flag=True, help="Write FLAC in place of WAV.")
+@click.option("--flac", is_flag=True, help="Write FLAC instead of WAV.")
 @json_option
 def cut(
     input_dir: Path,
@@ -47,10 +47,10 @@ def cut(
     flac: bool,
     as_json: bool,
 ) -> None:
-    """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest that says where each comes from.
+    """Cut recordings into segments (stereo, 44.1 kHz, 16 bits), with a manifest of their sources.
 
-    Any format that libsndfile reads, of any length. Silent segments and files that cannot be used are left out with a
-    line; so that what `train` holds out shares no recording with what it learns from, give it the whole output folder.
+    Reads any format of libsndfile, of any length. Silent segments and unusable files are left out with a remark. Give
+    the whole output folder to `train`: it never splits one recording between training and validation.
     """
     from musiclora.audio.files.cutting import CutOptions, cut_folder
     from musiclora.cli.console import console

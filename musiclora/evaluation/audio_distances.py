@@ -1,4 +1,4 @@
-"""How far generated recordings are from real ones: Audio Feature Distance and Spectral Distance, with their spread."""
+"""Distances of generated from real recordings: Audio Feature Distance and Spectral Distance, with intervals."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from musiclora.evaluation.audio_features import (
 )
 
 RESAMPLES, SPLITS = 1000, 20
-_CONSTANT = 1e-6  # a deviation this small beside the mean is rounding
+_ROUNDING = 1e-6  # a deviation below this share of the mean is rounding
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A distance and the interval around it.
+    """Distance with its interval.
 
     Attributes:
         value: the distance; for real against real its mean over the splits.
-        low, high: 95 % interval; see `distances` and `real_against_real`.
+        low, high: 95 % interval; see `compare_recordings` and `real_against_real`.
     """
 
     value: float
@@ -37,13 +37,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Distances:
-    """Generated against real recordings, and real against real as the scale to read that by.
+    """Distances of generated from real recordings, and of real from real ones for scale.
 
     Attributes:
         afd, spectral: Audio Feature Distance (0 to 2) and Spectral Distance (dB squared).
         real_afd, real_spectral: the same between random halves of the reference recordings.
-        generated, reference: how many recordings were measured.
-        constant: features that left no scale, since they are the same in every reference recording.
+        generated, reference: numbers of measured recordings.
+        constant: features without a scale, since all reference recordings share their value.
     """
 
     afd: Spread
@@ -56,7 +56,7 @@ class Distances:
 
 
 def feature_scale(reference: np.ndarray) -> np.ndarray:
-    """What each feature is divided by: its standard deviation over the reference recordings.
+    """Compute the scale of each feature: its standard deviation over the reference recordings.
 
     Args:
         reference: feature vectors [N, F], N at least 2.
@@ -73,18 +73,18 @@ def feature_scale(reference: np.ndarray) -> np.ndarray:
             f"{len(reference)} reference recording cannot tell how much a feature varies; give at least two"
         )
     deviation = reference.std(axis=0, dtype=np.float64)
-    varies = deviation > _CONSTANT * np.abs(reference.mean(axis=0, dtype=np.float64))
+    varies = deviation > _ROUNDING * np.abs(reference.mean(axis=0, dtype=np.float64))
     if not varies.any():
         raise DataError("the reference recordings are all alike, so that no feature has a scale; give different ones")
     return np.where(varies, deviation, np.inf)
 
 
 def audio_feature_distance(generated: np.ndarray, reference: np.ndarray, scale: np.ndarray | None = None) -> float:
-    """Cosine distance between the mean feature vectors of two sets, in units of each feature's deviation.
+    """Compute the cosine distance between the mean feature vectors of two sets, in units of each feature's deviation.
 
     Args:
         generated, reference: feature vectors [N, F] and [M, F].
-        scale: what features are divided by [F]; None takes `feature_scale` of the reference.
+        scale: divisor of each feature [F]; None is `feature_scale` of the reference.
 
     Returns:
         1 - cos of the angle between the two means, not centred: 0 for the same direction, at most 2.
@@ -93,12 +93,12 @@ def audio_feature_distance(generated: np.ndarray, reference: np.ndarray, scale: 
         DataError: no scale, see `feature_scale`, or a set whose mean is zero in every feature.
     """
     divisor = feature_scale(reference) if scale is None else scale
-    a, b = (_unit(part.mean(axis=0, dtype=np.float64) / divisor) for part in (generated, reference))
+    a, b = (_normalise_vector(part.mean(axis=0, dtype=np.float64) / divisor) for part in (generated, reference))
     # Half the squared chord is 1 - cos without the cancellation that makes equal vectors come out at 1e-16.
     return float(((a - b) ** 2).sum() / 2)
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def _normalise_vector(vector: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vector)
     if not length:
         raise DataError("the mean of all features is zero, so that it has no direction")
@@ -107,26 +107,26 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def pair_errors(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Mean squared difference over bands of every generated x reference pair of spectra, float64 [N, M], dB squared."""
-    # Row by row: all differences at once would be a hundred times as large as the answer.
+    """Compute the mean squared difference of all pairs of spectra over their bands, float64 [N, M], dB squared."""
+    # Row by row, since all differences together take a hundred times the memory of the result.
     return np.stack([((row - reference) ** 2).mean(axis=1) for row in generated])
 
 
 def spectral_distance(generated: np.ndarray, reference: np.ndarray) -> float:
-    """Mean squared error of time-averaged log-mel spectra, mean over all generated x reference pairs.
+    """Compute the mean squared error of time-averaged log-mel spectra over all generated x reference pairs.
 
     Args:
         generated, reference: mean log-mel spectra in dB, [N, 128] and [M, 128].
 
     Returns:
-        Decibels squared. Two equal sets are not at 0 unless each holds one spectrum only: what recordings of one set
-        differ among themselves is part of it. Compare with real against real.
+        Decibels squared. It includes the variance inside a set, so that two equal sets of several spectra are not at 0.
+        Compare with real against real.
     """
     return float(pair_errors(generated, reference).mean())
 
 
 def compare_recordings(generated: Recordings, reference: Recordings, seed: int = 0) -> Distances:
-    """Both distances with 95 % bootstrap intervals over the files of both sets (1,000 resamples, percentiles).
+    """Compute both distances with 95 % bootstrap intervals over the files of both sets (1,000 resamples, percentiles).
 
     Features keep the scale of the whole reference in every resample and split. An interval is widened to hold its
     value where that lies outside: of sets that are alike, resampling can only increase the distance.
@@ -156,7 +156,7 @@ def compare_recordings(generated: Recordings, reference: Recordings, seed: int =
 
 
 def rank_recordings(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
-    """Each generated recording's own Audio Feature Distance and Spectral Distance, the nearest by the former first.
+    """Compute both distances of each generated recording, sorted by its Audio Feature Distance.
 
     Raises:
         DataError: fewer than two reference recordings, or alike ones.
@@ -169,7 +169,7 @@ def rank_recordings(generated: Recordings, reference: Recordings) -> list[tuple[
 
 
 def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spread]:
-    """Both distances between random halves of the reference recordings: mean and 95 % range over 20 splits.
+    """Compute both distances between random halves of the reference recordings: mean and 95 % range over 20 splits.
 
     Features keep the scale of the whole set. Of an odd number the second half has one recording more.
 
@@ -195,14 +195,14 @@ def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spr
 def distance_reductions(
     baseline: Recordings, generated: Recordings, reference: Recordings, seed: int = 0, *, matched: bool = False
 ) -> tuple[Spread, Spread]:
-    """By what share both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 is farther away.
+    """Compute the shares by which both distances are smaller than a baseline's: 0.3 is 30 % nearer, below 0 farther.
 
     Args:
-        baseline: recordings by the model without what is judged, such as the base without its adapter.
-        generated, reference: as for `distances`.
+        baseline: recordings by the model that is compared with, such as the base without its adapter.
+        generated, reference: as for `compare_recordings`.
         seed: of the bootstrap over the files of all three sets; a resample's reference is the same for both distances.
-        matched: the n-th generated recording was made as the n-th of the baseline (from the same noise), so that a
-            resample takes both or neither; what the noise does to both then cancels.
+        matched: the n-th recordings of both sets come from the same noise. A resample then takes both or neither, so
+            that the effect of the noise cancels.
 
     Raises:
         DataError: fewer than two reference recordings, or alike ones; a baseline at no distance.
@@ -229,7 +229,7 @@ def distance_reductions(
 
 
 def _reduction(pairs: list[tuple[float, float]]) -> Spread:
-    """Share by which the second is smaller, of the first pair, with the range over the others."""
+    """Compute 1 - after / before of the first pair, with the interval over the others."""
     if not pairs[0][0]:
         raise DataError("the baseline is at no distance from the reference, so that nothing can be nearer")
     shares = [1 - after / before for before, after in pairs if before]
@@ -237,15 +237,15 @@ def _reduction(pairs: list[tuple[float, float]]) -> Spread:
 
 
 def framewise_distance(audio: np.ndarray, rate: int, original: np.ndarray, original_rate: int) -> float:
-    """Mean squared error of log-mel spectrograms frame by frame, of a recording and what was made of it.
+    """Compute the mean squared error of the log-mel spectrograms of a recording and its reproduction, frame by frame.
 
     Args:
         audio, original: float [channels, N] or [N].
         rate, original_rate: their sample rates in Hz.
 
     Returns:
-        Decibels squared, over the frames that both have; 0 for equal recordings. Both are scaled by the original's
-        level, so that a copy that is louder or fainter is not the same.
+        Decibels squared, over the frames of the shorter one; 0 for equal recordings. Both are scaled by the original's
+        level, so that a difference in level counts.
 
     Raises:
         DataError: lengths that differ by more than a tenth of a second, or an original that cannot be measured.

@@ -1,4 +1,4 @@
-"""What a recording sounds like, in numbers: 45 features averaged over time, and its mean log-mel spectrum."""
+"""Features of a recording: 45 librosa features averaged over time, and the mean log-mel spectrum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ANALYSIS_RATE = (
     22050  # Hz; what librosa's features are usually computed at, so that figures of other papers are comparable
 )
 WINDOW, HOP, MELS, MFCCS = 2048, 512, 128, 20  # samples, samples, bands, coefficients
-FLOOR_DB = 80.0  # below a recording's loudest mel value nothing is told apart
-LEVEL = 0.1  # root mean square that every recording is brought to before it is analysed
-SHORTEST, LONGEST = 0.5, 300.0  # seconds
-_SILENT = 1e-4  # root mean square, -80 dB of full scale: four steps of 16 bits
+FLOOR_DB = 80.0  # below a recording's loudest mel value
+ANALYSIS_RMS = 0.1  # root mean square of every recording before analysis
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 300.0
+_SILENT_RMS = 1e-4  # -80 dB of full scale, four steps of 16 bits
 _CHROMA, _CONTRAST = 12, 7
 
 FEATURE_NAMES: tuple[str, ...] = (
@@ -33,13 +33,13 @@ FEATURE_NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Recordings:
-    """The features of several recordings.
+    """Features of several recordings.
 
     Attributes:
         names: their files' names.
         vectors: float64 [N, 45], columns as FEATURE_NAMES.
         spectra: float64 [N, 128], mean log-mel spectra in dB.
-        left_out: lines that say which files were not measured, or not whole, and why.
+        left_out: a line for each file that was not measured, or only in part.
     """
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class Recordings:
 
 
 def resample_mono(audio: np.ndarray, rate: int) -> np.ndarray:
-    """Mix to one channel at 22,050 Hz, without its mean: a constant offset is not heard.
+    """Mix to one channel at 22,050 Hz and subtract the mean, since a constant offset is inaudible.
 
     Args:
         audio: float [channels, N] or [N].
@@ -67,8 +67,8 @@ def resample_mono(audio: np.ndarray, rate: int) -> np.ndarray:
     mono = audio.mean(axis=0) if audio.ndim == 2 else audio
     if not np.isfinite(mono).all():
         raise DataError("holds samples that are not numbers")
-    if mono.size < SHORTEST * rate:
-        raise DataError(f"is {mono.size / rate:.4g} s long; at least {SHORTEST} s can be measured")
+    if mono.size < SHORTEST_SECONDS * rate:
+        raise DataError(f"is {mono.size / rate:.4g} s long; at least {SHORTEST_SECONDS} s can be measured")
     if rate != ANALYSIS_RATE:
         import soxr
 
@@ -78,19 +78,19 @@ def resample_mono(audio: np.ndarray, rate: int) -> np.ndarray:
 
 
 def level_gain(samples: np.ndarray) -> np.float32:
-    """What samples [N] are multiplied with to have a root mean square of 0.1.
+    """Compute the factor that gives samples [N] a root mean square of 0.1.
 
     Raises:
         DataError: they are silent.
     """
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    if level < _SILENT:
+    if level < _SILENT_RMS:
         raise DataError("is silent (its channels mixed to one are below -80 dB of full scale)")
-    return np.float32(LEVEL / level)
+    return np.float32(ANALYSIS_RMS / level)
 
 
 def log_mel(power: np.ndarray) -> np.ndarray:
-    """Log-mel spectrogram in dB of a power spectrogram at 22,050 Hz; 80 dB below its loudest value is the floor.
+    """Compute the log-mel spectrogram in dB, with a floor 80 dB below its loudest value.
 
     Args:
         power: float32 [1025, T], squared magnitudes of a Hann-windowed transform of 2048 samples.
@@ -106,7 +106,7 @@ def log_mel(power: np.ndarray) -> np.ndarray:
 
 
 def stft_magnitudes(samples: np.ndarray) -> np.ndarray:
-    """Magnitudes of the short-time Fourier transform, float32 [1025, 1 + N // 512], of samples [N]."""
+    """Compute magnitudes of the short-time Fourier transform, float32 [1025, 1 + N // 512], of samples [N]."""
     import librosa
 
     result: np.ndarray = np.abs(librosa.stft(samples, n_fft=WINDOW, hop_length=HOP))
@@ -135,16 +135,16 @@ def measure_features(audio: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarr
     magnitude = stft_magnitudes(samples)
     power = magnitude**2
     mel = log_mel(power)
-    frames = [*_timbre(mel, magnitude, power), *_shape(magnitude, samples)]
-    onsets, tempo = _rhythm(mel)
+    frames = [*_timbre_features(mel, magnitude, power), *_spectral_features(magnitude, samples)]
+    onsets, tempo = _onsets_and_tempo(mel)
     means = [np.atleast_2d(part).mean(axis=1, dtype=np.float64) for part in (*frames, onsets)]
     return np.concatenate([*means, [tempo]]), mel.mean(axis=1, dtype=np.float64)
 
 
-def _timbre(mel: np.ndarray, magnitude: np.ndarray, power: np.ndarray) -> list[np.ndarray]:
+def _timbre_features(mel: np.ndarray, magnitude: np.ndarray, power: np.ndarray) -> list[np.ndarray]:
     from librosa import feature
 
-    # Valleys reach down to rounding errors; those would tell files by how they were stored.
+    # Without a floor the valleys are rounding errors, which depend on the file format.
     floored = np.maximum(magnitude, magnitude.max() * np.float32(10 ** (-FLOOR_DB / 20)))
     return [
         feature.mfcc(S=mel, n_mfcc=MFCCS),
@@ -153,7 +153,7 @@ def _timbre(mel: np.ndarray, magnitude: np.ndarray, power: np.ndarray) -> list[n
     ]
 
 
-def _shape(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
+def _spectral_features(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
     from librosa import feature
 
     centroid = feature.spectral_centroid(S=magnitude, sr=ANALYSIS_RATE)
@@ -165,7 +165,7 @@ def _shape(magnitude: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _rhythm(mel: np.ndarray) -> tuple[np.ndarray, float]:
+def _onsets_and_tempo(mel: np.ndarray) -> tuple[np.ndarray, float]:
     from librosa import feature
     from librosa.onset import onset_strength
 

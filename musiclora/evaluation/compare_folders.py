@@ -1,4 +1,4 @@
-"""The job behind `musiclora evaluate --generated-dir --reference-dir`: two folders of recordings compared."""
+"""Comparison of two folders of recordings: `musiclora evaluate --generated-dir --reference-dir`."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from musiclora.progress import OnProgress, Reporter
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two folders of recordings were found to be.
+    """Result of comparing two folders of recordings.
 
     Attributes:
         distances: both distances, with intervals and scale.
         framewise: mean squared error of log-mel spectra frame by frame over files of the same name, dB squared; None
-            where the folders are not paired.
-        reduction: by what share both distances are smaller than a baseline's; None without one.
+            for folders that are not paired.
+        reduction: shares by which both distances are smaller than a baseline's; None without one.
         ranking: name, Audio Feature Distance and Spectral Distance of each generated recording, the nearest first.
-        notes: what the user should know: files left out, features without a scale.
+        notes: remarks for the user: files left out, features without a scale.
     """
 
     distances: Distances
@@ -53,7 +53,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """Build the object for `--json`."""
         d = self.distances
         found: dict[str, Any] = {
             "afd": d.afd.value,
@@ -79,13 +79,13 @@ class Comparison:
         return found
 
     def lines(self) -> list[str]:
-        """The result in words."""
+        """Format the result as lines."""
         d = self.distances
         rows = [
             f"{d.generated} generated recordings against {d.reference} reference recordings; smaller is nearer",
             f"{'':24}{'distance':>10}{'95 % interval':>22}{'real against real':>20}{'range':>22}",
-            _row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
-            _row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
+            _distance_row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
+            _distance_row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
         ]
         if self.framewise is not None:
             rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
@@ -95,12 +95,12 @@ class Comparison:
         return rows
 
     def ranking_lines(self) -> list[str]:
-        """Every generated recording with its own distances, the nearest first."""
+        """Format the distances of every generated recording, the nearest first."""
         head = f"{'nearest first':40}{'Audio Feature Distance':>24}{'Spectral Distance, dB²':>24}"
         return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.ranking)]
 
 
-def _row(name: str, found: Spread, real: Spread, form: str) -> str:
+def _distance_row(name: str, found: Spread, real: Spread, form: str) -> str:
     intervals = [f"{part.low:{form}} to {part.high:{form}}" for part in (found, real)]
     return f"{name:24}{found.value:>10{form}}{intervals[0]:>22}{real.value:>20{form}}{intervals[1]:>22}"
 
@@ -118,11 +118,11 @@ def compare_folders(
 
     Args:
         generated_dir, reference_dir: searched with their subfolders.
-        baseline_dir: recordings that the generated ones should be nearer than, such as the base model's; None takes
-            what `generate --compare` wrote beside the generated ones, if there is anything.
+        baseline_dir: recordings to compare the distances with, such as the base model's. None takes the base's versions
+            that `generate --compare` wrote, if there are any.
         paired: also compare files of the same name frame by frame.
-        picture: PNG file to draw the mean spectra of both folders into.
-        reporter: told about progress.
+        picture: PNG file for the mean spectra of both folders.
+        reporter: receives the progress.
 
     Raises:
         ConfigError: the audio packages are not installed, or the picture is a folder.
@@ -151,7 +151,7 @@ def compare_folders(
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:
-            framewise = _framewise({generated_dir: made, reference_dir: files["reference"]}, update)
+            framewise = _mean_framewise({generated_dir: made, reference_dir: files["reference"]}, update)
     if picture:
         spectra_picture(picture, generated.spectra, reference.spectra)
     notes = [line for recordings in sets.values() for line in recordings.left_out]
@@ -166,8 +166,8 @@ def compare_folders(
     return Comparison(found, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
 
 
-def _framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:
-    """Mean of the framewise distance over files of the same name, whatever their ending."""
+def _mean_framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:
+    """Compute the mean framewise distance over files of the same name, with any ending."""
     generated, reference = (
         {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths} for folder, paths in files.items()
     )

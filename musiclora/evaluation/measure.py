@@ -1,4 +1,4 @@
-"""Folders of recordings: which files there are, and what they measure."""
+"""Folders of recordings: listing, reading and measuring their files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.errors import ConfigError, DataError, join_problems
-from musiclora.evaluation.audio_features import LONGEST, Recordings, measure_features
+from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
 from musiclora.formats import BASE_MARK
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
 from musiclora.progress import OnProgress
@@ -22,7 +22,7 @@ def need_audio() -> None:
 
 
 def split_base_versions(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Part what `generate --compare` wrote: the music itself, and the base's versions of it."""
+    """Split the output of `generate --compare` into the adapted pieces and the base's versions."""
     known = {path.with_suffix("") for path in files}
     bases = {
         path
@@ -33,13 +33,13 @@ def split_base_versions(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def are_same_pieces(generated: Sequence[str], bases: Sequence[str]) -> bool:
-    """Whether two lists of file names are the same one by one, but for endings and the mark of the base's versions."""
+    """Compare two lists of file names one by one, without endings and the mark of the base's versions."""
     first, second = ([Path(name).stem.removesuffix(BASE_MARK) for name in names] for names in (generated, bases))
     return first == second
 
 
 def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = None) -> Recordings:
-    """Measure recordings; one that cannot be measured is left out and named, of a long one the first 300 s count.
+    """Measure recordings, the first 300 s of long ones; those that cannot be measured are left out with a line.
 
     Args:
         files: as `recording_files` lists them.
@@ -66,19 +66,19 @@ def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = N
     if not rows:
         raise DataError(f"no recording can be measured: {join_problems(left_out)}")
     if long:
-        left_out.append(f"only the first {LONGEST:.0f} s were measured of {', '.join(long)}")
+        left_out.append(f"only the first {LONGEST_SECONDS:.0f} s were measured of {', '.join(long)}")
     vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
     return Recordings(tuple(names), vectors, spectra, tuple(left_out))
 
 
 def prefix_path(path: Path, error: DataError) -> str:
-    """An error with the file's name in front, if it is not there already."""
+    """Prefix an error with the file's name, unless it contains it."""
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"
 
 
 def recording_files(folder: Path) -> list[Path]:
-    """The recordings of a folder and its subfolders, by their endings, in a stable order; hidden ones are passed over.
+    """List the recordings of a folder and its subfolders by their endings, in a stable order, without hidden ones.
 
     Raises:
         DataError: no such folder, or no recordings in it.
@@ -99,7 +99,10 @@ def recording_files(folder: Path) -> list[Path]:
 
 
 def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Samples float32 [channels, N] of at most 300 s, the rate in Hz, and whether there was more.
+    """Read at most 300 s of a recording.
+
+    Returns:
+        Samples float32 [channels, N], the rate in Hz, and True where the recording is longer.
 
     Raises:
         DataError: not a recording that libsndfile can read.
@@ -108,7 +111,7 @@ def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
 
     try:
         with soundfile.SoundFile(path) as file:
-            most = int(LONGEST * file.samplerate)
+            most = int(LONGEST_SECONDS * file.samplerate)
             audio = file.read(most, dtype="float32", always_2d=True).T
             return audio, file.samplerate, file.frames > most
     except (soundfile.LibsndfileError, RuntimeError) as error:

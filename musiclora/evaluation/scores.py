@@ -1,4 +1,4 @@
-"""Held-out scores, one definition everywhere: loss, perplexity and bits a note of tokens; loss of latents."""
+"""Held-out scores and gains: loss, perplexity and bits a note of tokens; velocity loss of latents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.progress import OnProgress
 
-# What a single song must gain to be believed, where there are no others to judge the spread by.
-_LEAST = {"bits a note": 0.05, "loss": 0.005}
+# Least gain that counts for a single song, which has no spread over songs.
+_LEAST_GAIN = {"bits a note": 0.05, "loss": 0.005}
 
 
 class HeldOutScore(Protocol):
@@ -41,7 +41,7 @@ class HeldOutScore(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts some songs.
+    """Score of a token model on songs.
 
     Attributes:
         loss: nats a token, summed over all scored tokens and divided by their number.
@@ -59,11 +59,11 @@ class Score:
 
     @staticmethod
     def heading() -> str:
-        """Names of the columns of row."""
+        """Return the names of the columns of row."""
         return f"{'loss':>9}{'perplexity':>12}{'bits a note':>13}{'tokens':>10}"
 
     def row(self) -> str:
-        """The score as a line of a table."""
+        """Format the score as a line of a table."""
         return f"{self.loss:9.4f}{self.perplexity:12.2f}{self.bits_per_note:13.3f}{self.tokens:10d}"
 
     def describe_change(self, after: Score) -> str:
@@ -76,11 +76,11 @@ class Score:
 
 @dataclass(frozen=True)
 class FlowScore:
-    """How well a model predicts the way from noise to some recordings.
+    """Score of a flow model on recordings.
 
     Attributes:
         loss: squared error of the velocity, averaged over all latent values of all scored windows and times.
-        frames: latent frames scored, each as often as it was.
+        frames: latent frames scored, counted once for each window and time.
     """
 
     loss: float
@@ -88,11 +88,11 @@ class FlowScore:
 
     @staticmethod
     def heading() -> str:
-        """Names of the columns of row."""
+        """Return the names of the columns of row."""
         return f"{'loss':>9}{'frames':>10}"
 
     def row(self) -> str:
-        """The score as a line of a table."""
+        """Format the score as a line of a table."""
         return f"{self.loss:9.4f}{self.frames:10d}"
 
     def describe_change(self, after: FlowScore) -> str:
@@ -107,12 +107,12 @@ if TYPE_CHECKING:
 
 
 def flow_score(total: LossSum, channels: int) -> FlowScore:
-    """Score of a summed loss over latents of so many channels."""
+    """Build the score of a summed loss over latents with a number of channels."""
     return FlowScore(total.mean, round(total.weight / channels))
 
 
 def token_score(total: LossSum, notes: int) -> Score:
-    """Score of a summed loss over songs that hold so many notes."""
+    """Build the score of a summed loss over songs with a number of notes."""
     bits = total.total / math.log(2) / notes if notes else float("nan")
     perplexity = math.exp(total.mean) if total.mean < 700 else float("inf")
     return Score(total.mean, perplexity, bits, int(total.weight), notes)
@@ -120,12 +120,12 @@ def token_score(total: LossSum, notes: int) -> Score:
 
 @dataclass(frozen=True)
 class Gain:
-    """What was gained per song, base minus adapted: bits a note, or loss a latent value.
+    """Gain over songs, base minus adapted: bits a note, or loss a latent value.
 
     Attributes:
         mean: weighted by notes, or by latent values, so that it equals the difference of the two scores.
         low, high: 95 % interval of the mean by bootstrap over songs (2,000 resamples, percentile).
-        songs: how many there were.
+        songs: number of songs.
         unit: `bits a note` or `loss`.
     """
 
@@ -137,9 +137,9 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """`gained`, `nothing gained` or `lost`, by whether the interval excludes zero."""
+        """`gained` or `lost` where the interval excludes zero, else `nothing gained`."""
         if self.songs < 2:
-            return "gained" if self.mean > _LEAST[self.unit] else "nothing gained"
+            return "gained" if self.mean > _LEAST_GAIN[self.unit] else "nothing gained"
         if self.low > 0:
             return "gained"
         return "lost" if self.high < 0 else "nothing gained"
@@ -150,12 +150,12 @@ class Evaluation:
     """Scores of a folder.
 
     Attributes:
-        backend: what computed them.
-        score: with the adapters, or of the base where none is given.
-        base: of the base alone, None where no adapter is given.
+        backend: name of the backend.
+        score: with the adapters, or of the base without adapters.
+        base: of the base alone, None without adapters.
         gain: base minus adapted, with its spread over songs.
-        songs: pieces scored.
-        notes: what the user should know.
+        songs: number of songs scored.
+        notes: remarks for the user.
     """
 
     backend: str
@@ -166,13 +166,13 @@ class Evaluation:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """Build the object for `--json`."""
         base, difference = (asdict(part) if part else None for part in (self.base, self.gain))
         facts = {"backend": self.backend, "songs": self.songs, "base": base, "gain": difference}
         return {**asdict(self.score), **facts}
 
     def lines(self) -> list[str]:
-        """The scores as a table."""
+        """Format the scores as a table."""
         rows = [("base", self.base), ("with adapter", self.score)] if self.base else [("model", self.score)]
         lines = [f"{self.songs} songs on {self.backend}", f"{'':14}{self.score.heading()}"]
         lines += [f"{name:14}{part.row()}" for name, part in rows if part]
@@ -182,7 +182,7 @@ class Evaluation:
 
 
 def token_gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:
-    """Gain in bits a note over the same songs, with its spread over songs.
+    """Compute the gain in bits a note over the same songs, with a bootstrap interval.
 
     Args:
         before, after: one sum a song.
@@ -190,16 +190,16 @@ def token_gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Seque
         seed: of the bootstrap.
     """
     bits = np.array([(b.total - a.total) / math.log(2) for b, a in zip(before, after, strict=True)])
-    return _bootstrap(bits, np.array(notes, float), seed, "bits a note")
+    return _bootstrap_gain(bits, np.array(notes, float), seed, "bits a note")
 
 
 def flow_gain(before: Sequence[LossSum], after: Sequence[LossSum], seed: int = 0) -> Gain:
-    """Gain in loss over the same recordings, with its spread over recordings."""
+    """Compute the gain in loss over the same recordings, with a bootstrap interval."""
     errors = np.array([b.total - a.total for b, a in zip(before, after, strict=True)])
-    return _bootstrap(errors, np.array([b.weight for b in before]), seed, "loss")
+    return _bootstrap_gain(errors, np.array([b.weight for b in before]), seed, "loss")
 
 
-def _bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:
+def _bootstrap_gain(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:
     chosen = np.random.default_rng(seed).integers(0, len(sums), (2000, len(sums)))
     means = sums[chosen].sum(1) / np.maximum(counts[chosen].sum(1), 1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -207,7 +207,7 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Ga
 
 
 def song_losses(model: Model, batches: Sequence[Sequence[Arrays]], on_song: OnProgress | None = None) -> list[LossSum]:
-    """Summed loss of each song, given the batches of each on its own."""
+    """Sum the loss of each song over its own batches."""
     sums = []
     for number, song in enumerate(batches, 1):
         sums.append(total_loss([model.loss(batch) for batch in song]))

@@ -1,4 +1,4 @@
-"""A picture of the mean spectra of two sets of recordings."""
+"""Plot of the mean spectra of two sets of recordings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from musiclora.evaluation.audio_features import ANALYSIS_RATE, MELS
 from musiclora.reporting.figure import figure_png
 
 _GENERATED, _REFERENCE, _GREY = "#c2571a", "#2563a8", "#57534e"
-_TICKS = (100, 200, 500, 1000, 2000, 5000, 10000)  # Hz
+_TICKS_HZ = (100, 200, 500, 1000, 2000, 5000, 10000)
 
 
 def spectra_figure(generated: np.ndarray, reference: np.ndarray) -> Any:
-    """Draw the mean over recordings of each set, with the band that holds the middle 80 % of its recordings.
+    """Draw the mean spectrum of each set, with the band from its 10th to its 90th percentile.
 
     Args:
         generated, reference: mean log-mel spectra in dB, [N, 128] and [M, 128].
@@ -38,7 +38,7 @@ def spectra_figure(generated: np.ndarray, reference: np.ndarray) -> Any:
         axis.plot(hertz, spectra.mean(axis=0), color=colour, linewidth=1.8, label=f"{name}, {len(spectra)} recordings")
     axis.set_xscale("log")
     axis.set_xlim(hertz[0], hertz[-1])
-    axis.set_xticks(_TICKS, [f"{tick:,}" for tick in _TICKS])
+    axis.set_xticks(_TICKS_HZ, [f"{tick:,}" for tick in _TICKS_HZ])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("frequency, Hz", color=_GREY)
     axis.set_ylabel("mean level of a mel band, dB", color=_GREY)
@@ -52,5 +52,5 @@ def spectra_figure(generated: np.ndarray, reference: np.ndarray) -> Any:
 
 
 def spectra_picture(path: Path, generated: np.ndarray, reference: np.ndarray) -> None:
-    """Write the picture as a PNG file that appears whole or not at all; see `spectra_figure`."""
+    """Write the plot as a PNG file, atomically; see `spectra_figure`."""
     atomic_write(path, figure_png(spectra_figure(generated, reference), dpi=130))

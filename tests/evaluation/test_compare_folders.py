@@ -175,7 +175,7 @@ def test_incomplete_options_are_refused(arguments):
 
 
 def test_only_the_first_five_minutes_are_measured_and_it_is_said(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("musiclora.evaluation.measure.LONGEST", 1.0)
+    monkeypatch.setattr("musiclora.evaluation.measure.LONGEST_SECONDS", 1.0)
     found = compare_folders(folders["alike"], folders["reference"])
     lines = [line for line in found.notes if "first 1 s" in line]
     assert ["03.flac" in lines[0], "03.wav" in lines[1], len(lines)] == [True, True, 2]

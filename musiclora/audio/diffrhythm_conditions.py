@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from musiclora.audio.flow_sampling import PieceConditions
 from musiclora.audio.init_audio import Reference
-from musiclora.audio.sampling import PieceConditions
 from musiclora.audio.windows import BatchForm, Recording, Window
 from musiclora.backends.base import Arrays, FlowModel
 from musiclora.convert.models.diffrhythm import CONDITION

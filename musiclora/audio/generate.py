@@ -12,9 +12,9 @@ import numpy as np
 from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.diffrhythm_style import given_style
 from musiclora.audio.files.writing import AUDIO_OUTPUT_FORMATS, decode_latents, normalise_peak, write_audio
+from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.init_audio import Reference, read_reference
 from musiclora.audio.model import OpenedFlow, open_flow
-from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.audio.windows import MIN_FRAMES
 from musiclora.backends.base import Codec, FlowModel
 from musiclora.errors import ConfigError

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from musiclora.audio.files.cutting import CutOptions, cut_folder
+from musiclora.audio.flow_sampling import FlowRequest
 from musiclora.audio.generate import generate_recordings
 from musiclora.audio.preprocess import preprocess_recordings
-from musiclora.audio.sampling import FlowRequest
 from musiclora.audio.task import load_audio_task
 from musiclora.backends.registry import choose
 from musiclora.demo.audio_report import write_audio_report

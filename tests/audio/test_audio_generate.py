@@ -10,9 +10,9 @@ from require import require
 
 from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.files import writing as audio_files
+from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.generate import generate_recordings
 from musiclora.audio.init_audio import Reference
-from musiclora.audio.sampling import FlowRequest, sample_latents
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.files.safetensors_file import write_safetensors
@@ -64,7 +64,7 @@ def velocity_tolerance(values):
 
 def test_piece_three_of_a_seed_is_the_same_whatever_the_count_is(model, monkeypatch):
     three = sample_latents(model, FlowRequest(steps=4, count=3), 20, NO_CONDITIONS)
-    monkeypatch.setattr("musiclora.audio.sampling.PASS_FRAMES", 40)  # two rows a pass
+    monkeypatch.setattr("musiclora.audio.flow_sampling.PASS_FRAMES", 40)  # two rows a pass
     apart = sample_latents(model, FlowRequest(steps=4, count=5), 20, NO_CONDITIONS)
     for one, other in zip(three, apart, strict=False):
         # Rows in batches of another size: sums in another order, in three updates of a third each.

@@ -121,7 +121,7 @@ def generate(
     """Write new music with a base model and any number of adapters.
 
     An option that is None has the default of the model's family; see `symbolic.decoding.continuation.GenerationRequest`
-    and `audio.sampling.FlowRequest`.
+    and `audio.flow_sampling.FlowRequest`.
 
     Args:
         output: the file to write; several pieces become `F-001.mid` and so on.

@@ -1,4 +1,4 @@
-"""What both trainings of the bundled audio model share: recordings, checkpoints that survive a kill, the clock."""
+"""Shared parts of both trainings of the bundled audio model: recordings, checkpoints, the clock."""
 
 from __future__ import annotations
 

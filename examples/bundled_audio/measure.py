@@ -1,8 +1,7 @@
 """Measure the bundled audio model for its card: `python measure.py DATA CODEC [--model FOLDER] [--clips 32]`.
 
-Prints JSON: how far the codec's sound is from what it is given; the held-out loss of the transformer beside the best
-guess; and how much its music copies, by the distance of stretches of 1.5 seconds to the nearest stretch of all that it
-was trained on, against the same of recordings of other tunes.
+Prints JSON: the codec's reconstruction distance; the held-out loss of the transformer and the linear baseline; and the
+distance of stretches of 1.5 seconds to the nearest stretch of the training data, for generated and for held-out music.
 """
 
 from __future__ import annotations

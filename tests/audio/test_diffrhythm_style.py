@@ -1,4 +1,4 @@
-"""Style vectors: of files, and of words and recordings where MuQ-MuLan is installed."""
+"""Style vectors of files, and of words and recordings with MuQ-MuLan."""
 
 from __future__ import annotations
 

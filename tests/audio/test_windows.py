@@ -1,4 +1,4 @@
-"""Windows of recordings: what training sees in an epoch, and what scores are computed on."""
+"""Windows of recordings: training epochs, and fixed windows of held-out scores."""
 
 from __future__ import annotations
 

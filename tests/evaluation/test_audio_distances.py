@@ -1,4 +1,4 @@
-"""The distances by hand-computed cases, their intervals, and what they refuse."""
+"""Distances against hand-computed cases, their intervals, and their errors."""
 
 from __future__ import annotations
 

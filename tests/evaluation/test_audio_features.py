@@ -1,4 +1,4 @@
-"""Features of synthetic recordings: what they depend on, what they do not, and what cannot be measured."""
+"""Features of synthetic recordings: dependences, invariances, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings as training data: encoded once, taken up again, refused where they are no sound."""
+"""Recordings as training data: encoding once, resuming, and refusing what is no sound."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Train the transformer of the bundled audio model: `python train_base.py DATA CODEC OUT [--minutes 17]`.
 
-CODEC is the folder of train_codec.py, whose encoder must be final. Flow matching on the western recordings, as the
-DiffRhythm specification has it: logit-normal times, the condition zero in most rows and the surroundings of a gap in
+CODEC is the folder of train_codec.py, whose encoder must be final. Flow matching on the western recordings, as in
+DiffRhythm: logit-normal times, the condition zero in most rows and the surroundings of a gap in
 the others, a vector of its own for every instrument, left out in a third of the rows. The same command goes on after a
 kill. At the end OUT/base holds the averaged weights in float16.
 """

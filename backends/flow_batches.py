@@ -151,7 +151,7 @@ def _condition_arrays(batch: Arrays, rows: int, length: int, width: int, own_sty
 def flow_inputs(batch: Arrays, config: FlowSizes, own_style: bool) -> dict[str, np.ndarray]:
     """Collect latents, noise, time, valid (float32, 1 or 0) and the conditions of a batch, with drops applied.
 
-    The same batch always gives the same names, whatever is dropped: a compiled step would be compiled anew otherwise.
+    The same batch always gives the same names, whatever is dropped: a compiled step would be compiled again otherwise.
     """
     rows, length, _ = np.shape(batch["latents"])
     main = {key: np.asarray(batch[key], np.float32) for key in ("latents", "noise", "time", "valid")}

@@ -55,7 +55,7 @@ def sample(
     if steps < 2:
         raise ConfigError(f"{steps} steps: a way from noise to music has at least 2 grid points")
     if (known is None) != (mask is None):
-        raise ConfigError("known latents need a mask that says what is made anew, and the reverse")
+        raise ConfigError("known latents need a mask of what is generated, and the reverse")
     grid = np.linspace(0, 1, steps, dtype=np.float32)
     state = np.array(noise, np.float32)
     for now, then in pairwise(grid):

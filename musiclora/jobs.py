@@ -260,7 +260,7 @@ def preprocess(
         backend=backend,
         seed=seed,
         num_workers=num_workers,
-        **_given(options),
+        **_drop_missing(options),
     )
     return result
 
@@ -302,9 +302,9 @@ def _spec_and_options(
     base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
     spec = spec_of_folder(base.path)
     refuse_foreign(spec.family, base.name, options)
-    return spec, _given(options)
+    return spec, _drop_missing(options)
 
 
-def _given(options: Mapping[str, object]) -> dict[str, object]:
+def _drop_missing(options: Mapping[str, object]) -> dict[str, object]:
     """Drop options that were not given."""
     return {name: value for name, value in options.items() if value not in (None, ())}

@@ -89,7 +89,7 @@ class AdaptedWeights:
         if trainable == "adapter":
             self.need_adapter("start_training")
         elif self.spec is not None:
-            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model again")
         elif self.dtype != mx.float32:
             raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
 

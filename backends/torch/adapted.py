@@ -121,7 +121,7 @@ class AdaptedModule:
         if trainable == "adapter":
             self.need_adapter("start_training")
         elif self.spec is not None:
-            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model anew")
+            raise BackendError("start_training('all'): this model has an adapter; fuse it or load the model again")
 
     def set_adapter(self, enabled: bool) -> None:
         """Switch the adapter; off computes bit for bit what the base does."""

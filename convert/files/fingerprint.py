@@ -90,7 +90,7 @@ def fingerprint_config(config: Any) -> str:
     values = {key: value for key, value in values.items() if key not in _LEFT_OUT}
     if values.get("activation_function") in _GELU_TANH:
         values["activation_function"] = _GELU_TANH[0]
-    return hashlib.sha256(_canonical(values)).hexdigest()
+    return hashlib.sha256(_canonical_json(values)).hexdigest()
 
 
 def fingerprint_file(content: bytes | str) -> str:
@@ -100,7 +100,7 @@ def fingerprint_file(content: bytes | str) -> str:
         value = json.loads(data)
         if isinstance(value, dict):
             value = {key: item for key, item in value.items() if not key.endswith("_version")}
-        data = _canonical(value)
+        data = _canonical_json(value)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -196,7 +196,7 @@ def _known_values(fingerprint: Mapping[str, str], part: str) -> set[str]:
     return {value for key in (part, f"source_{part}") if (value := fingerprint.get(key))}
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -220,4 +220,4 @@ def _cache_key(folder: Path) -> str:
         facts = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)]
     except OSError:
         return ""
-    return hashlib.sha256(_canonical(["2", facts])).hexdigest()
+    return hashlib.sha256(_canonical_json(["2", facts])).hexdigest()

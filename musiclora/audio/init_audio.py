@@ -69,7 +69,7 @@ def reference_of(
         first, last = _span_frames(start, end, pace, frames)
         mask[first:last] = True
     if not mask.any() or mask.all():
-        what = "nothing would be made anew" if not mask.any() else "nothing of the recording would be kept"
+        what = "nothing would be generated" if not mask.any() else "nothing of the recording would be kept"
         raise ConfigError(f"--init-audio: {what}; give --repaint START END inside it, or more --seconds than it has")
     return Reference(known, mask), notes
 

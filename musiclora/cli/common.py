@@ -114,16 +114,16 @@ def _exit_with(message: str, code: int, debug: bool) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """Print the one object that `--json` promises on stdout; NaN and infinity become null."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(_replace_non_finite(value), ensure_ascii=False, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): _replace_non_finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_replace_non_finite(v) for v in value]
     return str(value) if isinstance(value, os.PathLike) else value
 
 

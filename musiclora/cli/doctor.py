@@ -25,7 +25,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
 
     report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model or "bundled")}
     if data_dir:
-        report |= _tables(data_dir, num_workers)
+        report |= _health_tables(data_dir, num_workers)
     if as_json:
         print_json(report)
         return
@@ -48,7 +48,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
             _print_table(report[kind], kind)
 
 
-def _tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
+def _health_tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
     """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
     from musiclora.formats import MUSIC_SUFFIXES

@@ -55,7 +55,7 @@ def evaluate(
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
     if generated_dir or reference_dir or baseline_dir or paired or rank or picture:
-        _compare(generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, as_json)
+        _compare_folders(generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, as_json)
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
@@ -84,7 +84,7 @@ def evaluate(
         click.echo(line)
 
 
-def _compare(
+def _compare_folders(
     generated_dir: Path | None,
     reference_dir: Path | None,
     baseline_dir: Path | None,

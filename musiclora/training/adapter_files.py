@@ -79,7 +79,7 @@ class Provenance:
 
     @property
     def base_name(self) -> str:
-        """The base's name without its path, as strangers may read it."""
+        """Return the base's name without its path, which others may read."""
         path = Path(self.base.name).expanduser()
         return path.resolve().name if path.is_dir() else self.base.name
 

@@ -114,10 +114,10 @@ class Run:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise TrainingError(f"{path}: cannot be read ({error}); start anew with --restart") from error
+            raise TrainingError(f"{path}: cannot be read ({error}); start again with --restart") from error
         known = {f.name for f in fields(RunProgress)}
         if not isinstance(content, dict) or set(content) != known:
-            raise TrainingError(f"{path}: was written by another version; start anew with --restart")
+            raise TrainingError(f"{path}: was written by another version; start again with --restart")
         return RunProgress(**content)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def test_a_recording_longer_than_wanted_is_cut_and_that_is_said():
     ("frames", "spans", "wanted", "words"),
     [
         (120, [], None, "nothing to continue"),
-        (30, [], 30, "nothing would be made anew"),
+        (30, [], 30, "nothing would be generated"),
         (30, [(-1, -1)], None, "nothing of the recording would be kept"),
         (30, [(2, 1)], None, "--repaint 2 1"),
         (30, [(7, 8)], None, "--repaint 7 8"),

@@ -113,7 +113,7 @@ def codec_path(config: OobleckConfig) -> int:
 
 @dataclass
 class FlowToy:
-    """A backend with one checkpoint folder; every model it gives is loaded anew."""
+    """A backend with one checkpoint folder; every model it gives is loaded again."""
 
     backend: Any
     folder: Path

@@ -45,7 +45,7 @@ def token_batch(config: Gpt2Config, rows: int = 3, length: int = 13, seed: int =
 
 @dataclass
 class Toy:
-    """A backend with one checkpoint folder; every model it gives is loaded anew."""
+    """A backend with one checkpoint folder; every model it gives is loaded again."""
 
     backend: Any
     folder: Path

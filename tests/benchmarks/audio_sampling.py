@@ -1,4 +1,4 @@
-"""Our guided sampler against plain loops: two passes a step, and the conditions computed anew in each.
+"""Our guided sampler against plain loops: two passes a step, and the conditions computed again in each.
 
     python tests/benchmarks/audio_sampling.py [--backend mlx|torch] [--width 256] [--depth 4] [--frames 256]
         [--steps 8] [--repeats 3] [--quick]

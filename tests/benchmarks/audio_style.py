@@ -2,9 +2,8 @@
 
     python tests/benchmarks/audio_style.py --output-dir out/audio-style [--seeds 7 8 9] [--backend torch|mlx]
 
-Runs the audio demo once a seed, which draws the songs to train on and to compare with, the training and the noise anew,
-and prints both distances of base and adapted as mean and standard deviation over the seeds. A finished seed is not run
-again.
+Runs the audio demo once per seed; the seed draws the songs, the training and the noise. Prints both distances of base
+and adapted model as mean and standard deviation over the seeds. A finished seed is not run again.
 """
 
 from __future__ import annotations

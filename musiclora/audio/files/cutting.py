@@ -267,5 +267,5 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
                 span = {"start": float(item["start"]), "end": float(item["end"])}
                 found[(below / str(item["file"])).as_posix()] = {"source": source, **span}
         except (ConvertError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut anew") from error
+            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut again") from error
     return found

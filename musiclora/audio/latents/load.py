@@ -87,5 +87,5 @@ def _check_latents(latents: np.ndarray, made_by: str, codec: str, channels: int,
     if made_by and codec and made_by != codec:
         raise DataError(
             f"{where}: was encoded by another codec (recorded {made_by[:8]}, that of {base} is {codec[:8]}); encode "
-            "the recordings anew, or give the codec with --vae"
+            "the recordings again, or give the codec with --vae"
         )

@@ -103,12 +103,12 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
     index = read_json(folder / INDEX)
     items = index.get("items")
     if not isinstance(items, list) or not items:
-        raise DataError(f"{folder / INDEX}: lists no latents; make it anew with musiclora preprocess")
+        raise DataError(f"{folder / INDEX}: lists no latents; make it again with musiclora preprocess")
     found = []
     for item in items:
         if not isinstance(item, dict) or not {"source", "sha256"} <= set(item):
             raise DataError(
-                f"{folder / INDEX}: an entry lacks source or sha256; make it anew with musiclora preprocess"
+                f"{folder / INDEX}: an entry lacks source or sha256; make it again with musiclora preprocess"
             )
         arrays = read_safetensors(folder / f"{Path(str(item['sha256'])).name}.safetensors")
         _check_latents(arrays.get("latents"), f"{folder.name}/{item['sha256'][:12]}… ({item['source']})")
@@ -118,4 +118,4 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
 
 def _check_latents(latents: np.ndarray | None, where: str) -> None:
     if latents is None or latents.ndim != 2 or not np.isfinite(latents).all():
-        raise DataError(f"{where}: expected finite latents [T, C]; encode the recording anew")
+        raise DataError(f"{where}: expected finite latents [T, C]; encode the recording again")

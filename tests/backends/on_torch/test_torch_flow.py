@@ -247,7 +247,7 @@ def test_a_prepared_conditioning_keeps_the_adapter_of_its_time(one):
     given, x = conditioning_of(batch), batch["noise"]
     changes = {
         "switched off": lambda m: m.set_adapter(False),
-        "filled anew": lambda m: m.write_adapter(one.state(seed=9)),
+        "filled again": lambda m: m.write_adapter(one.state(seed=9)),
         "fused": lambda m: m.fuse(),
         "replaced": lambda m: m.inject_adapter(SPEC, one.state(seed=9)),
         "trained": lambda m: m.start_training(OptimSpec()).step([batch], 0.1),

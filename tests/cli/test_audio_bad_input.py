@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from refusal import refused
 from require import require
 
 from musiclora.cli import main
@@ -27,16 +28,6 @@ def base(tmp_path_factory):
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(result, *words):
-    """One last line on stderr that has these words in it, exit code 2 and no traceback."""
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.exit_code == 2, result.output
-    assert last.startswith("musiclora: ")
-    assert "Traceback" not in result.output
-    for word in words:
-        assert word in last
 
 
 def write(path, audio, rate=RATE, subtype=None):

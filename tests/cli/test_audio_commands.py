@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from refusal import refused
 from require import require
 
 from musiclora.cli import main
@@ -47,16 +48,6 @@ def train(base, latents, output, backend, *more):
         2,
         *more,
     )
-
-
-def refused(result, *words):
-    """One line on stderr that has these words in it, and exit code 2."""
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.exit_code == 2, result.stderr
-    assert last.startswith("musiclora: ")
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in last
 
 
 @pytest.fixture(scope="module")

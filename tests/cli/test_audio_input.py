@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import toy_audio
 from click.testing import CliRunner
+from refusal import refused
 from require import require
 
 from musiclora.cli import main
@@ -30,16 +31,6 @@ def folder(tmp_path):
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(result, *words):
-    """One line on stderr that has these words in it, and exit code 2."""
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.exit_code == 2, result.stderr
-    assert last.startswith("musiclora: ")
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in last
 
 
 def cut(folder, *more):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from refusal import refused
 
 from musiclora.cli import main
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
@@ -41,18 +42,6 @@ def train(run, tiny_base, tunes, any_backend, tmp_path):
         return run("train", *(part for pair in pairs for part in pair))
 
     return call
-
-
-def refused(result, *words):
-    """One line on stderr that has these words in it, and exit code 2."""
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.exit_code == 2, result.stderr
-    assert last.startswith("musiclora: ")
-    assert "Traceback" not in result.stderr
-    assert "internal failure" not in last
-    for word in words:
-        assert word in last
-    return last
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tolerance
 from click.testing import CliRunner
+from refusal import refused
 
 from musiclora.audio.diffrhythm_style import read_style
 from musiclora.cli import main
@@ -40,12 +41,6 @@ def report(*arguments):
     done = call(*arguments, "--json")
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def refused(result, *words):
-    assert result.exit_code == 2, result.stderr
-    for word in words:
-        assert word in result.stderr.strip().splitlines()[-1]
 
 
 def make_base(folder, config=CONFIG, layout="hf", codec=True):

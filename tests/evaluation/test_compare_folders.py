@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from refusal import refused
 from require import require
 
 from musiclora.cli import main
@@ -54,14 +55,6 @@ def folders(tmp_path_factory):
 
 def evaluate(*arguments):
     return CliRunner().invoke(main, ["evaluate", *(str(a) for a in arguments)])
-
-
-def refused(result, *words):
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.exit_code == 2, result.stderr
-    assert last.startswith("musiclora: ")
-    for word in words:
-        assert word in last
 
 
 @pytest.mark.slow

@@ -46,16 +46,23 @@ def _read_array(path: Path) -> np.ndarray:
             raise DataError(f"{path}: holds no tensor `style`")
         return arrays.get("style", next(iter(arrays.values())))
     if path.suffix.lower() == ".npy":
-        try:
-            loaded: np.ndarray = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read as a numpy array ({error})") from error
-        return loaded
+        return _read_npy(path)
     file = TorchFile(path)
     arrays = dict(file.read(file.tensors().items()))
     if len(arrays) != 1:
         raise DataError(f"{path}: holds {len(arrays)} tensors; expected one style vector")
     return next(iter(arrays.values()))
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """Read a .npy file of numbers; the file is mapped, so a header cannot claim more values than the file holds."""
+    try:
+        values = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, OverflowError) as error:
+        raise DataError(f"{path}: is no numpy file of numbers, or a damaged one") from error
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: holds {values.dtype} values; a style vector is made of numbers")
+    return np.array(values)
 
 
 def need_muq(option: str) -> None:

@@ -260,6 +260,24 @@ def test_a_style_file_that_is_none_is_refused(base, any_backend, tmp_path, endin
     refused(call(*todo), style.name)
 
 
+@pytest.mark.parametrize("content", ["objects", "words", "archive", "huge"])
+def test_a_numpy_file_of_something_else_is_refused_in_our_words(base, any_backend, tmp_path, content):
+    style = tmp_path / "style.npy"
+    with style.open("wb") as file:
+        if content == "objects":
+            np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        elif content == "words":
+            np.save(file, np.array(["a"] * 512))
+        elif content == "archive":
+            np.savez(file, style=np.zeros(512, np.float32))
+        else:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**47,)})
+    todo = commands(tmp_path / "in", base, tmp_path / "out", any_backend)["preprocess"]
+    text = refused(call(*todo, "--style", style), "style.npy", "numbers")
+    assert "pickle" not in text
+    assert "mmap" not in text
+
+
 def test_words_as_style_need_their_encoder(base, any_backend, tmp_path, monkeypatch):
     import sys
 

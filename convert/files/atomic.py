@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from musiclora.convert.errors import OutputError
+from musiclora.convert.files.temporary import (
+    SET_ASIDE,
+    building,
+    is_building,
+    remove_leftovers,
+    remove_tree,
+    temporary_sibling,
+)
 
 _FLUSH_BYTES = 1 << 26
 _ERROR_HINTS = {
@@ -39,20 +45,31 @@ def write_error(path: Path, error: OSError) -> OutputError:
 def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling that becomes dst on success and vanishes on any exception, Ctrl-C included.
 
+    Inside a temporary sibling that is being filled, dst itself is yielded: it appears with the whole. What dead
+    processes left beside dst is removed first.
+
     Args:
-        dst: folder to create, with its parents (removed again on failure); an empty folder counts as absent.
+        dst: folder to create, with its parents (removed again on failure); an empty folder counts as absent. A link to
+            a folder stands for that folder.
         overwrite: swap an existing folder for the new one; until the new one is complete the old one stays.
 
     Raises:
-        OutputError: dst exists and overwrite is off, dst is a file, or the system refuses to write.
+        OutputError: dst exists and overwrite is off, dst is a file or a dangling link, or the system refuses to write.
     """
-    dst = Path(os.path.abspath(dst))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+    dst = Path(os.path.abspath(dst))  # noqa: PTH100 - resolve() would follow a link that is to be refused
+    if is_building(dst):
+        with _part_of_whole(dst, overwrite):
+            yield dst
+        return
+    dst = dst.resolve() if dst.is_symlink() and dst.is_dir() else dst
+    remove_leftovers(dst)
     _refuse_existing(dst, overwrite)
-    temporary = _temporary_sibling(dst, "tmp")
+    temporary = temporary_sibling(dst)
     with new_parents_of(dst):
         try:
             temporary.mkdir(parents=True)
-            yield temporary
+            with building(temporary):
+                yield temporary
             _sync_tree(temporary)
             _move_into_place(temporary, dst)
         except BaseException as error:
@@ -63,20 +80,44 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def _part_of_whole(dst: Path, overwrite: bool) -> Iterator[None]:
+    """Make a folder inside one that is being filled; on failure it is as if it had not been begun."""
+    _refuse_existing(dst, overwrite)
+    existed = dst.is_dir()
+    if existed and overwrite:
+        for path in dst.iterdir():
+            remove_tree(path)
+    try:
+        dst.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(dst, ignore_errors=True)
+        raise
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write and flush; it becomes path on success and vanishes on any exception.
+
+    Inside a temporary sibling that is being filled, path itself is yielded.
 
     Raises:
         OutputError: path exists, or the system refuses to write.
     """
-    path = Path(path)
-    if path.exists():
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - as above
+    if is_building(path):
+        yield path
+        return
+    remove_leftovers(path)
+    if os.path.lexists(path):
         raise OutputError(f"{path} exists already; remove it or choose another name")
-    temporary = _temporary_sibling(path, "tmp")
+    temporary = temporary_sibling(path)
     with new_parents_of(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
+            with building(temporary):
+                yield temporary
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
@@ -84,8 +125,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
                 raise write_error(path, error) from error
             raise
         finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            remove_tree(temporary)
 
 
 @contextmanager
@@ -96,7 +136,7 @@ def new_parents_of(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         for parent in parents:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 parent.rmdir()
         raise
 
@@ -104,14 +144,22 @@ def new_parents_of(path: Path) -> Iterator[None]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write one file; readers see the old content or the new, never a part. Text is UTF-8.
 
+    Inside a temporary sibling that is being filled, the file is written in place.
+
     Raises:
-        OutputError: the system refuses to write; path is left as it was.
+        OutputError: path is a dangling link, or the system refuses to write; path is left as it was.
     """
     path = Path(path)
-    temporary = _temporary_sibling(path, "tmp")
     content = data.encode() if isinstance(data, str) else data
+    whole = is_building(path.absolute())
+    temporary = path if whole else temporary_sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if whole:
+            path.write_bytes(content)
+            return
+        remove_leftovers(path)
+        _refuse_dangling(path)
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
@@ -121,8 +169,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if not whole:
+            remove_tree(temporary)
 
 
 class Flusher:
@@ -167,6 +215,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _refuse_existing(dst: Path, overwrite: bool) -> None:
+    _refuse_dangling(dst)
     if dst.is_dir():
         if not overwrite and any(dst.iterdir()):
             raise OutputError(f"{dst} exists already; remove it or choose another name")
@@ -174,8 +223,9 @@ def _refuse_existing(dst: Path, overwrite: bool) -> None:
         raise OutputError(f"{dst} is a file; a folder is to be written there, choose another name")
 
 
-def _temporary_sibling(path: Path, kind: str) -> Path:
-    return path.parent / f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.{kind}"
+def _refuse_dangling(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link that leads nowhere; remove it or choose another name")
 
 
 def _is_about_output(error: OSError, temporary: Path, dst: Path) -> bool:
@@ -189,26 +239,25 @@ def _is_about_output(error: OSError, temporary: Path, dst: Path) -> bool:
 
 def _sync_tree(folder: Path) -> None:
     """Flush every file and folder below a folder to the disk."""
+    mode = "rb+" if os.name == "nt" else "rb"  # Windows flushes no file that is open for reading only
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb+") as file:  # Windows refuses fsync on a file opened for reading
+            with path.open(mode) as file:
                 os.fsync(file.fileno())
     sync_folder(folder)
 
 
 def _move_into_place(temporary: Path, dst: Path) -> None:
-    """Rename temporary to dst; an existing dst is set aside first and restored if that fails."""
-    old = _temporary_sibling(dst, "old") if dst.exists() else None
-    if old:
-        dst.rename(old)
+    """Rename temporary to dst; a filled dst is set aside first and comes back if that fails."""
+    filled = dst.exists() and (os.name == "nt" or any(dst.iterdir()))
+    old = temporary_sibling(dst, SET_ASIDE)
     try:
+        if filled:
+            dst.rename(old)
         temporary.rename(dst)
-    except BaseException:
-        if old:
-            old.rename(dst)
-        raise
-    sync_folder(dst.parent)
-    if old:
-        shutil.rmtree(old, ignore_errors=True)
+        sync_folder(dst.parent)
+    finally:
+        if filled and old.exists():
+            remove_tree(old) if dst.exists() else old.rename(dst)

@@ -6,13 +6,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
 
 from musiclora.convert.errors import MusicLoraError
+from musiclora.interrupts import Terminated, terminations_raise
 
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -73,9 +74,20 @@ class RootGroup(click.Group):
             arguments.remove("--debug")
         if not standalone_mode:
             return super().main(arguments, standalone_mode=False, **extra)
+        with terminations_raise():
+            self._run(arguments, debug, extra)
+
+    def _run(self, arguments: list[str], debug: bool, extra: Mapping[str, Any]) -> NoReturn:
+        """Run a command and exit with its code."""
         try:
             code = super().main(arguments, standalone_mode=False, **extra)
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort) as error:
+            # click turns Ctrl-C into Abort, and an EOFError, which is no wish to stop, too
+            cause = error.__cause__ or error
+            if isinstance(cause, EOFError):
+                _exit_internal(cause, debug)
+            if isinstance(cause, Terminated):
+                _exit_with(f"stopped by {cause}", 128 + cause.number, debug)
             _exit_with("stopped", EXIT_INTERRUPTED, debug)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
@@ -95,8 +107,7 @@ class RootGroup(click.Group):
         except MemoryError:
             _exit_with("not enough memory; try a smaller --batch-size or --max-seq-len", EXIT_BAD_INPUT, debug)
         except Exception as error:  # the one place: whatever is left is a fault of ours
-            text = f"internal failure: {type(error).__name__}: {error}".replace("\n", " ")
-            _exit_with(f"{text}; run again with --debug for the traceback", EXIT_INTERNAL, debug)
+            _exit_internal(error, debug)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -105,10 +116,16 @@ def _os_error(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
+def _exit_internal(error: BaseException, debug: bool) -> NoReturn:
+    text = f"internal failure: {type(error).__name__}: {error}".replace("\n", " ")
+    _exit_with(f"{text}; run again with --debug for the traceback", EXIT_INTERNAL, debug)
+
+
 def _exit_with(message: str, code: int, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    click.echo(f"musiclora: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # a terminal that is gone must not change the exit code
+        if debug:
+            traceback.print_exc()
+        click.echo(f"musiclora: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.errors import TrainingError
+from musiclora.interrupts import handled_signals, interruption
 from musiclora.progress import OnProgress
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate
@@ -94,6 +93,13 @@ class StepNote:
     unit: str = "tokens"
 
 
+@dataclass
+class StopRequest:
+    """Signal that asks the loop to stop after the step under way; 0 while none came."""
+
+    signal: int = 0
+
+
 def evaluate_batches(model: Model, batches: Sequence[Arrays], on_batch: OnProgress | None = None) -> LossSum:
     """Sum the losses of batches, without gradient and dropout."""
     total = weight = 0.0
@@ -124,18 +130,18 @@ class Loop:
     hooks: Hooks = field(default_factory=Hooks)
     _saved_at: float = field(default_factory=time.monotonic)
     _clock_at: float = field(default_factory=time.monotonic)
-    _stop_event: threading.Event = field(default_factory=threading.Event)
+    _stop: StopRequest = field(default_factory=StopRequest)
 
     def go(self) -> RunProgress:
         """Train until the epochs, steps, seconds or patience are used up.
 
         Raises:
             TrainingError: a loss or gradient that is not finite; the state before that step is saved.
-            KeyboardInterrupt: Ctrl-C or a termination signal came; the step under way was finished and saved.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; the step under way was finished and saved.
         """
         self.progress.ended = ""
         self._clock_at = self._saved_at = time.monotonic()
-        with _finish_step_on_signal(self._stop_event):
+        with _finish_step_on_signal(self._stop):
             while not self.progress.ended and self.progress.epoch < self.options.epochs:
                 self._run_epoch()
         self.progress.ended = self.progress.ended or "epochs"
@@ -187,9 +193,9 @@ class Loop:
             seconds=round(p.seconds, 2),
         )
         self.hooks.on_step(StepNote(p, max(self.options.total, p.step), loss, lr, speed, self._seconds_left(), unit))
-        if self._stop_event.is_set():
+        if self._stop.signal:
             self.save()
-            raise KeyboardInterrupt
+            raise interruption(self._stop.signal)
 
     def _refuse_step(self, lr: float) -> None:
         if self.progress.step:
@@ -261,20 +267,13 @@ class Loop:
 
 
 @contextmanager
-def _finish_step_on_signal(stop: threading.Event) -> Iterator[None]:
-    """Set stop at the first Ctrl-C or SIGTERM, so that the step is finished; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _finish_step_on_signal(stop: StopRequest) -> Iterator[None]:
+    """Note the first Ctrl-C, SIGTERM or SIGHUP, so that the step is finished; a second one interrupts at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+        if stop.signal:
+            raise interruption(number)
+        stop.signal = number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_signals(handle, ctrl_c=True):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from musiclora import interrupts
 from musiclora.cli import COMMANDS, main
 from musiclora.cli.common import ManyCommand, ManyOption, RootGroup, print_json
+from musiclora.convert.files.atomic import atomic_folder
 from musiclora.errors import DataError
 
 
@@ -42,9 +46,10 @@ def raising():
         (DataError("folder: no songs;\nadd some"), 2, "musiclora: folder: no songs; add some\n"),
         (OSError(28, "No space left on device", "/x/y"), 2, "musiclora: /x/y: No space left on device\n"),
         (KeyboardInterrupt(), 130, "musiclora: stopped\n"),
+        (EOFError("the file ends"), 1, "internal failure: EOFError: the file ends"),
         (ZeroDivisionError("by zero"), 1, "internal failure: ZeroDivisionError: by zero"),
     ],
-    ids=["bad input", "disk full", "Ctrl-C", "our fault"],
+    ids=["bad input", "disk full", "Ctrl-C", "end of a file", "our fault"],
 )
 def test_an_error_becomes_one_line_and_an_exit_code(raising, error, code, text):
     plain, debug = raising(error)
@@ -53,6 +58,65 @@ def test_an_error_becomes_one_line_and_an_exit_code(raising, error, code, text):
     assert plain.stderr.strip().count("\n") == 0  # click ends the line that ^C stands on
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_termination_signal_cleans_up_like_ctrl_c_and_has_its_own_code(name, code, tmp_path):
+    group = RootGroup("root")
+
+    @group.command()
+    def write():
+        with atomic_folder(tmp_path / "new" / "out") as folder:
+            (folder / "file").write_text("x")
+            os.kill(os.getpid(), getattr(signal, name))
+
+    before = signal.getsignal(getattr(signal, name))
+    result = CliRunner().invoke(group, ["write"])
+    assert (result.exit_code, result.stderr.strip()) == (code, f"musiclora: stopped by {name}")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored():
+    number = interrupts.TERMINATIONS[-1]
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with interrupts.terminations_raise(), interrupts.handled_signals(lambda number, frame: None, ctrl_c=True):
+            assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_terminal_that_hangs_up_ends_a_command_with_its_own_code(tmp_path):
+    import pty
+
+    code = (
+        "import fcntl, pathlib, signal, sys, termios\n"
+        "from musiclora.cli.common import RootGroup, note\n"
+        "from musiclora.convert.files.atomic import atomic_folder\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "group = RootGroup('root')\n"
+        "@group.command()\n"
+        "def write():\n"
+        "    with atomic_folder(pathlib.Path(sys.argv[1])):\n"
+        "        note('ready')\n"
+        "        try:\n"
+        "            signal.pause()\n"
+        "        finally:\n"
+        "            note('cleaning up')\n"
+        "group.main(['write'])\n"
+    )
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    child = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    os.close(end)
+    while b"ready" not in os.read(terminal, 1000):
+        pass
+    os.close(terminal)
+    assert child.wait(30) == 129
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["train", "--no-such"], ["nothing"], ["generate"]], ids=str)

@@ -1,0 +1,115 @@
+"""Kill a job at each of its file system calls, in turn, and look at what it leaves: `kill_points.py JOB FOLDER`.
+
+One process imports everything and forks a child for each kill, so that a hundred kills take about a second. The point
+of a kill is the number of an audit event below the folder, not a time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.conversion.adapter import convert_adapter
+from musiclora.conversion.blend import blend_adapters
+from musiclora.conversion.model import convert_model
+from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.adapters.peft import write_peft
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.interrupts import terminations_raise
+
+_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "os.truncate"}
+_SHAPE = Gpt2Config(40, 16, 8, 1, 2, 16)
+_WIDTH, _RANK = 8, 2
+
+
+def _adapter(folder: Path) -> Path:
+    rng = np.random.default_rng(3)
+    state = {
+        f"transformer.h.0.attn.c_attn.lora_{part}.weight": rng.standard_normal(shape).astype(np.float32)
+        for part, shape in (("A", (_RANK, _WIDTH)), ("B", (3 * _WIDTH, _RANK)))
+    }
+    write_peft(folder, LoraSpec(_RANK, 4.0, 0.0, ("c_attn",)), state, base_model="some/base", record={"format": 1})
+    return folder
+
+
+def _model(folder: Path) -> Path:
+    write_checkpoint(folder, _SHAPE, fresh_tensors(_SHAPE, 3), "hf")
+    return folder
+
+
+def _prepare(name: str, source: Path, output: Path) -> Callable[[], object]:
+    """Write the sources of a job, and return the job."""
+    if name == "convert-model":
+        model = _model(source / "model")
+        return lambda: convert_model(model, output, "mlx")
+    adapter = str(_adapter(source / "adapter"))
+    if name == "convert-adapter":
+        return lambda: convert_adapter(adapter, output, "peft")
+    return lambda: blend_adapters([f"{adapter}:0.5", f"{adapter}:0.25"], output)
+
+
+def _fork(job: Callable[[], object], folder: Path, point: int, number: int) -> int:
+    """Run a job in a child that sends itself a signal at a point; return the exit status of waitpid."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    left = point
+
+    def count(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if left and event in _EVENTS and str(arguments[0]).startswith(str(folder)):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), number)
+
+    sys.addaudithook(count)
+    try:
+        with terminations_raise():
+            job()
+    except KeyboardInterrupt:
+        os._exit(9)
+    os._exit(0)
+
+
+def _listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def sweep(job: Callable[[], object], output: Path, number: int) -> int:
+    """Stop a job at every point; after each, the output is whole or absent, and the next start leaves no litter."""
+    folder = output.parent
+    assert _fork(job, folder, 0, number) == 0
+    whole = _listing(folder)
+    for point in range(1, 1000):
+        _clear(output)
+        if _fork(job, folder, point, number) == 0:
+            return point - 1
+        found = _listing(folder)
+        if number != signal.SIGKILL:
+            assert found in ([], whole), f"point {point}: {found}"
+        appeared = [name for name in found if not name.startswith(".")]
+        assert appeared in ([], whole), f"point {point}: {found}"
+        _clear(output)
+        assert _fork(job, folder, 0, number) == 0, f"point {point}: the next start fails"
+        assert _listing(folder) == whole, f"point {point}: {_listing(folder)}"
+    raise AssertionError("no end")
+
+
+def _clear(output: Path) -> None:
+    for path in sorted(output.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    if output.is_dir():
+        output.rmdir()
+
+
+if __name__ == "__main__":
+    here = Path(sys.argv[2])
+    (here / "out").mkdir()
+    wanted = _prepare(sys.argv[1], here / "in", here / "out" / "result")
+    for name in ("SIGKILL", "SIGTERM"):
+        sys.stdout.write(f"{sweep(wanted, here / 'out' / 'result', getattr(signal, name))} points of {name}\n")

@@ -1,4 +1,4 @@
-"""Kill a job at each of its file system calls, in turn, and look at what it leaves: `kill_points.py JOB FOLDER`.
+"""Kill a job at each of its file system calls, in turn, and look at what it leaves: `kill_points.py FOLDER JOB ...`.
 
 One process imports everything and forks a child for each kill, so that a hundred kills take about a second. The point
 of a kill is the number of an audit event below the folder, not a time.
@@ -7,8 +7,10 @@ of a kill is the number of an audit event below the folder, not a time.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from musiclora.conversion.blend import blend_adapters
 from musiclora.conversion.model import convert_model
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
+from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.interrupts import terminations_raise
+from musiclora.symbolic.dataset.pieces import Piece, PieceSet, write_token_cache
+from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "os.truncate"}
 _SHAPE = Gpt2Config(40, 16, 8, 1, 2, 16)
@@ -47,6 +52,12 @@ def _prepare(name: str, source: Path, output: Path) -> Callable[[], object]:
     if name == "convert-model":
         model = _model(source / "model")
         return lambda: convert_model(model, output, "mlx")
+    if name == "token-cache":
+        pieces = PieceSet([Piece("a", "a", np.arange(5, dtype=np.int32), 2)], [])
+        tokenizer = own_tokenizer()
+        return lambda: write_token_cache(output, pieces, tokenizer)
+    if name == "one-file":
+        return lambda: atomic_write(output, "content")
     adapter = str(_adapter(source / "adapter"))
     if name == "convert-adapter":
         return lambda: convert_adapter(adapter, output, "peft")
@@ -73,6 +84,9 @@ def _fork(job: Callable[[], object], folder: Path, point: int, number: int) -> i
             job()
     except KeyboardInterrupt:
         os._exit(9)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 
@@ -83,6 +97,7 @@ def _listing(folder: Path) -> list[str]:
 def sweep(job: Callable[[], object], output: Path, number: int) -> int:
     """Stop a job at every point; after each, the output is whole or absent, and the next start leaves no litter."""
     folder = output.parent
+    _clear(output)
     assert _fork(job, folder, 0, number) == 0
     whole = _listing(folder)
     for point in range(1, 1000):
@@ -101,15 +116,15 @@ def sweep(job: Callable[[], object], output: Path, number: int) -> int:
 
 
 def _clear(output: Path) -> None:
-    for path in sorted(output.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
     if output.is_dir():
-        output.rmdir()
+        shutil.rmtree(output)
+    output.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    here = Path(sys.argv[2])
-    (here / "out").mkdir()
-    wanted = _prepare(sys.argv[1], here / "in", here / "out" / "result")
-    for name in ("SIGKILL", "SIGTERM"):
-        sys.stdout.write(f"{sweep(wanted, here / 'out' / 'result', getattr(signal, name))} points of {name}\n")
+    for name in sys.argv[2:]:
+        out = Path(sys.argv[1]) / name / "out"
+        out.mkdir(parents=True)
+        wanted = _prepare(name, out.parent / "in", out / "result")
+        counts = [sweep(wanted, out / "result", number) for number in (signal.SIGKILL, signal.SIGTERM)]
+        sys.stdout.write(f"{name}: {counts[0]} kills, {counts[1]} terminations\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
+from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError
+from musiclora.formats import BASE_MARK, output_paths
 from musiclora.progress import Reporter
 
 
@@ -19,6 +21,7 @@ class GenerationSetup(TypedDict, total=False):
     backend: str
     compare: bool
     allow_base_mismatch: bool
+    overwrite: bool
     reporter: Reporter | None
 
 
@@ -73,6 +76,19 @@ def complete_output(output: Path, suffixes: Sequence[str], aliases: Sequence[str
     if output.suffix.lower() not in (*suffixes, *aliases) or output.is_dir():
         raise ConfigError(f"--output {output}: expected a file name that ends in {' or '.join(suffixes)}")
     return output
+
+
+def check_output_names(
+    output: Path, count: int, compare: bool, inputs: Mapping[str, Path | str | None], *, overwrite: bool
+) -> None:
+    """Check every file name that a generation will write, before anything is loaded.
+
+    Raises:
+        ConfigError: one of them is an input, or exists and `--overwrite` is not given.
+    """
+    marks = ("", BASE_MARK) if compare else ("",)
+    names = [path for mark in marks for path in output_paths(output, count, mark)]
+    check_outputs("--output", names, inputs, overwrite=overwrite)
 
 
 def check_comparison(compare: bool, adapters: Sequence[str]) -> None:

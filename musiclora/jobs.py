@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from musiclora.adapters import base_of, find_adapter, parse_adapter
+from musiclora.convert.files.outputs import check_apart
 from musiclora.families import FamilySpec, refuse_foreign, resolve, spec_of_family, spec_of_folder
 from musiclora.generation_result import GenerationResult
 from musiclora.models import find_model
@@ -72,6 +73,7 @@ def open_session(config: TrainConfig, reporter: Reporter | None = None) -> Sessi
     from musiclora.training.run_folder import check_writable
     from musiclora.training.session import Session
 
+    check_apart(Path(config.output_dir), {"--data-dir": config.data_dir, "--mix-dir": config.mix_dir})
     check_writable(Path(config.output_dir))
     backend = choose(config.backend)
     spec = spec_of_folder(find_model(config.model).path)
@@ -99,6 +101,7 @@ def generate(
     *,
     compare: bool = False,
     allow_base_mismatch: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
     seed: int | None = None,
     count: int | None = None,
@@ -130,6 +133,7 @@ def generate(
         backend: `auto`, `mlx` or `torch`.
         compare: also write the base's version from the same seed.
         allow_base_mismatch: use an adapter although its base differs.
+        overwrite: replace files that exist.
         reporter: told what happens.
         seed: piece i of one seed is the same for every count.
         count: number of pieces.
@@ -167,6 +171,7 @@ def generate(
         backend=backend,
         compare=compare,
         allow_base_mismatch=allow_base_mismatch,
+        overwrite=overwrite,
         reporter=reporter,
     )
     return result
@@ -247,6 +252,7 @@ def preprocess(
     Raises:
         MusicLoraError: the folder, the model or the options do not fit.
     """
+    check_apart(output_dir, {"--data-dir": data_dir})
     name = model or DEFAULT_MODEL
     options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
     # A tokenizer that is named needs no model, hence none that has to be fetched.

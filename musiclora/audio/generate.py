@@ -24,6 +24,7 @@ from musiclora.generation_result import (
     GenerationResult,
     GenerationSetup,
     check_comparison,
+    check_output_names,
     complete_output,
 )
 from musiclora.progress import Reporter
@@ -76,6 +77,7 @@ def generate_recordings(
     backend: str = "auto",
     compare: bool = False,
     allow_base_mismatch: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> GenerationResult:
     """Generate recordings as WAV or FLAC files; nothing is written before all are sampled.
@@ -88,6 +90,7 @@ def generate_recordings(
         backend: `auto`, `mlx` or `torch`.
         compare: also write the base's version from the same seed.
         allow_base_mismatch: use an adapter although its base differs.
+        overwrite: replace files that exist.
         reporter: receives the progress.
 
     Raises:
@@ -95,6 +98,13 @@ def generate_recordings(
     """
     output = complete_output(output, tuple(AUDIO_OUTPUT_FORMATS))
     check_comparison(compare, adapters)
+    inputs: dict[str, Path | str | None] = {
+        "--init-audio": request.init_audio,
+        "--style": request.style,
+        "--negative-style": request.negative_style,
+        "--vae": request.vae,
+    }
+    check_output_names(output, request.count, compare, inputs, overwrite=overwrite)
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
     style, notes = _choose_style(request, opened)

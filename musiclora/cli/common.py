@@ -165,6 +165,9 @@ backend_option = click.option(
     show_default=True,
     help="Framework that computes; auto prints its choice.",
 )
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace files that exist; inputs are never replaced."
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, the rest on stderr."
 )

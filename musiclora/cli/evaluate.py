@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_option, note, print_json
+from musiclora.cli.common import (
+    ManyCommand,
+    ManyOption,
+    backend_option,
+    json_option,
+    note,
+    overwrite_option,
+    print_json,
+)
 
 
 @click.command(cls=ManyCommand)
@@ -21,6 +29,7 @@ from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_o
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
 @click.option("--rank", is_flag=True, help="Also list each generated recording, nearest first.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG file for the mean spectra of both folders.")
+@overwrite_option
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
@@ -40,6 +49,7 @@ def evaluate(
     paired: bool,
     rank: bool,
     picture: Path | None,
+    overwrite: bool,
     model: str | None,
     adapters: tuple[str, ...],
     tokenizer: str | None,
@@ -55,7 +65,9 @@ def evaluate(
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
     if generated_dir or reference_dir or baseline_dir or paired or rank or picture:
-        _compare_folders(generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, as_json)
+        _compare_folders(
+            generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, overwrite, as_json
+        )
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
@@ -92,6 +104,7 @@ def _compare_folders(
     paired: bool,
     rank: bool,
     picture: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     from musiclora.cli.console import console
@@ -101,7 +114,13 @@ def _compare_folders(
         raise click.UsageError("Distances take --generated-dir and --reference-dir, both of them, and no --data-dir.")
     with console() as out:
         result = compare_folders(
-            generated_dir, reference_dir, baseline_dir=baseline_dir, paired=paired, picture=picture, reporter=out
+            generated_dir,
+            reference_dir,
+            baseline_dir=baseline_dir,
+            paired=paired,
+            picture=picture,
+            overwrite=overwrite,
+            reporter=out,
         )
     for text in result.notes:
         note(text)

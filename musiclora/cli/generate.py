@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from musiclora.cli.common import ManyCommand, ManyOption, backend_option, json_option, note, print_json
+from musiclora.cli.common import (
+    ManyCommand,
+    ManyOption,
+    backend_option,
+    json_option,
+    note,
+    overwrite_option,
+    print_json,
+)
 
 _SYMBOLIC = (
     click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]"),
@@ -69,6 +77,7 @@ def _family_options(command: Any) -> Any:
 @click.option("--count", type=int, default=1, show_default=True, help="Number of pieces.")
 @_family_options
 @click.option("--compare", is_flag=True, help="Also write the base's version from the same seed, as F-base.mid.")
+@overwrite_option
 @click.option("--allow-base-mismatch", is_flag=True, help="Use an adapter that was trained on another base.")
 @backend_option
 @json_option
@@ -79,6 +88,7 @@ def generate(
     seed: int,
     count: int,
     compare: bool,
+    overwrite: bool,
     allow_base_mismatch: bool,
     backend: str,
     as_json: bool,
@@ -96,6 +106,7 @@ def generate(
             backend,
             compare=compare,
             allow_base_mismatch=allow_base_mismatch,
+            overwrite=overwrite,
             reporter=out,
             seed=seed,
             count=count,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from musiclora.cli.common import note
+from musiclora.cli.common import note, overwrite_option
 
 
 @click.command()
@@ -19,9 +19,10 @@ from musiclora.cli.common import note
     type=click.Path(path_type=Path),
     help=".sf2 file.  [default: $MUSICLORA_SOUNDFONT, or the first one installed]",
 )
-def render(file: Path, output: Path, soundfont: Path | None) -> None:
+@overwrite_option
+def render(file: Path, output: Path, soundfont: Path | None, overwrite: bool) -> None:
     """Render FILE (MIDI, or the first tune of an ABC file) as sound or as a piano roll."""
     from musiclora.symbolic.render import render_file
 
-    render_file(file, output, soundfont)
+    render_file(file, output, soundfont, overwrite=overwrite)
     note(f"wrote {output}")

@@ -12,7 +12,7 @@ from musiclora.audio.diffrhythm_style import carry_style
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.protocols import CompareAdapters, ReadCheckpoint
-from musiclora.conversion.verify import Converted, check_update, companion_files, refuse_existing
+from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
 from musiclora.convert.adapters.formats import READERS, SINGLE_FILES, WRITERS, read_any_file, read_any_folder
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_keys, state_shapes
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
@@ -57,7 +57,7 @@ def convert_adapter(
     if to == "mlx-lm" and not adapter.is_uniform:
         rank = max(adapter.ranks.values())
         notes.append(f"ranks or scales differed between modules; now rank {rank} for all, padded with zeros")
-    refuse_existing(destination)
+    check_destination(destination, {"SOURCE": path, "--model": base.path if base else None})
     atomic_output = atomic_file if to in SINGLE_FILES else atomic_folder
     with atomic_output(destination) as output:
         _write_adapter(path, adapter, output, to, family)

@@ -8,7 +8,7 @@ from pathlib import Path
 from musiclora.adapters import Adapter, combine_adapters
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.merged import find_adapters
-from musiclora.conversion.verify import Converted, check_update, companion_files, refuse_existing
+from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft
@@ -45,7 +45,7 @@ def blend_adapters(
     record = {key: value for key, value in found[0].record.items() if key in _KEPT_KEYS}
     record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
     style = blended_style(found)
-    refuse_existing(destination)
+    check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})
     with atomic_folder(destination) as folder:
         write_peft(
             folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 from musiclora.adapters import base_of, check_base
 from musiclora.conversion.merged import MergedAdapters, find_adapters
 from musiclora.conversion.protocols import FuseModel, ModelFusion
-from musiclora.conversion.verify import Converted, refuse_existing
+from musiclora.conversion.verify import Converted, check_destination
 from musiclora.families import resolve
 from musiclora.progress import Reporter
 
@@ -44,7 +44,8 @@ def fuse_adapters(
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    refuse_existing(destination)
+    read = {"--model": base.path, **{f"--adapter-dir {a.path.name}": a.path for a in found}}
+    check_destination(destination, read, "--output-dir")
     fuse: FuseModel = resolve(spec.fuse_model)
     fusion = ModelFusion(base, found, merged, destination, to, dtype, backend, allow_base_mismatch)
     result = fuse(fusion, reporter or Reporter())

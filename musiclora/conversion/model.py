@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
-from musiclora.conversion.verify import Converted, refuse_existing
+from musiclora.conversion.verify import Converted, check_destination
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.errors import ConvertError, join_problems
@@ -43,7 +43,7 @@ def convert_model(
     """
     path = Path(source).expanduser()
     path = path if path.exists() else find_model(str(source), "").path
-    refuse_existing(destination)
+    check_destination(destination, {"SOURCE": path, "--vae": vae})
     convert: ConvertModel = resolve(_recognise_source(path).convert_model)
     return convert(ModelConversion(path, destination, to, dtype, causal, vae, bits), reporter or Reporter())
 

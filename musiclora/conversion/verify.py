@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from musiclora.convert.adapters.lora_math import Part, update_difference
 from musiclora.convert.files.fingerprint import RECORD, recorded_source
 from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import ConfigError, ConvertError
 
 # Files that travel with a model; its weights and record are written again.
@@ -91,10 +93,20 @@ def companion_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def refuse_existing(destination: Path) -> None:
-    """Raise ConfigError if a file or a filled folder is at the destination."""
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+def check_destination(destination: Path, inputs: Mapping[str, Path | None], option: str = "DESTINATION") -> None:
+    """Check a destination before the work.
+
+    Args:
+        destination: new folder or file.
+        inputs: folders and files that are read, by option or argument.
+        option: option or argument that names the destination.
+
+    Raises:
+        ConfigError: a file, a link or a filled folder is there, or it lies inside an input or around it.
+    """
+    if os.path.lexists(destination) and (not destination.is_dir() or any(destination.iterdir())):
         raise ConfigError(f"{destination} exists already; remove it or choose another name")
+    check_apart(destination, inputs, option)
 
 
 def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> dict[str, Any]:

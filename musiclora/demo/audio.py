@@ -83,7 +83,13 @@ def audio_demo(
     request = FlowRequest(seed=o.seed, count=o.pieces, steps=o.grid, guidance=o.guidance)
     adapter = str(training.run_dir / "adapter-best")
     generate_recordings(
-        folder / "music" / "clip.wav", request, adapters=[adapter], backend=name, compare=True, reporter=out
+        folder / "music" / "clip.wav",
+        request,
+        adapters=[adapter],
+        backend=name,
+        compare=True,
+        overwrite=True,
+        reporter=out,
     )
     made, bases = split_base_versions(recording_files(folder / "music"))
     sets: dict[str, Recordings] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_distances import (
     Distances,
@@ -112,6 +113,7 @@ def compare_folders(
     baseline_dir: Path | None = None,
     paired: bool = False,
     picture: Path | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Comparison:
     """Compare two folders of recordings; definitions in docs/audio-evaluation.md.
@@ -122,10 +124,12 @@ def compare_folders(
             that `generate --compare` wrote, if there are any.
         paired: also compare files of the same name frame by frame.
         picture: PNG file for the mean spectra of both folders.
+        overwrite: replace a picture that exists.
         reporter: receives the progress.
 
     Raises:
-        ConfigError: the audio packages are not installed, or the picture is a folder.
+        ConfigError: the audio packages are not installed, or the picture is a folder, a recording,
+            or exists.
         DataError: a folder without recordings, nothing that can be measured, too few references, files without a
             partner.
     """
@@ -137,6 +141,9 @@ def compare_folders(
     files = {"generated": made, "reference": recording_files(reference_dir)}
     if baseline_dir or bases:
         files["baseline"] = recording_files(baseline_dir) if baseline_dir else bases
+    if picture:
+        recordings = {str(path): path for paths in files.values() for path in paths}
+        check_outputs("--picture", [picture], recordings, overwrite=overwrite)
     sets: dict[str, Recordings] = {}
     for what, paths in files.items():
         with out.task(f"listening to the {what} recordings") as update:

@@ -15,6 +15,7 @@ from musiclora.generation_result import (
     GenerationResult,
     GenerationSetup,
     check_comparison,
+    check_output_names,
     complete_output,
 )
 from musiclora.progress import Reporter
@@ -84,6 +85,7 @@ def generate_songs(
     prompt: Path | None = None,
     compare: bool = False,
     allow_base_mismatch: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> GenerationResult:
     """Generate pieces and write them as MIDI files; none is written unless all succeed.
@@ -98,6 +100,7 @@ def generate_songs(
         prompt: MIDI or ABC file to continue.
         compare: also generate the base's version from the same seed.
         allow_base_mismatch: accept an adapter of another base.
+        overwrite: replace files that exist.
         reporter: shows progress.
 
     Raises:
@@ -105,6 +108,9 @@ def generate_songs(
     """
     output = complete_output(output, (".mid",), aliases=(".midi",))
     check_comparison(compare, adapters)
+    check_output_names(
+        output, request.count, compare, {"--prompt": prompt, "--tokenizer": tokenizer}, overwrite=overwrite
+    )
     if request.prompt_bars and prompt is None:
         raise ConfigError("--prompt-bars: there is no --prompt to take bars of")
     if prompt is not None:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from musiclora.convert.files.outputs import check_apart
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
@@ -69,6 +70,7 @@ def pretrain_base(
         restart: begin again and keep the old run as a backup.
     """
     out = reporter or Reporter()
+    check_apart(Path(config.output_dir), {"--data-dir": config.data_dir})
     with tempfile.TemporaryDirectory() as scratch:
         base, tokenizer = _find_or_write_base(options, config, Path(scratch) / "fresh")
         with out.task("reading songs") as update:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.convert.files.atomic import atomic_write
+from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -81,16 +82,17 @@ def find_engine() -> str:
     raise DataError(f"nothing here can play MIDI: {_INSTALL}, or install the program fluidsynth")
 
 
-def render_file(source: Path, out: Path, soundfont: Path | None = None) -> None:
+def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overwrite: bool = False) -> None:
     """Render a MIDI or ABC file to sound or to a piano roll, by the suffix of out.
 
     Raises:
-        ConfigError: out ends neither in .wav nor in .png.
+        ConfigError: out ends neither in .wav nor in .png, is an input, or exists and overwrite is off.
         DataError: the file cannot be read or played.
     """
     suffix = out.suffix.lower()
     if suffix not in (".wav", ".png"):
         raise ConfigError(f"--output {out}: expected a name that ends in .wav (sound) or .png (piano roll)")
+    check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
     if suffix == ".wav":
         render_audio(source, out, soundfont)
         return

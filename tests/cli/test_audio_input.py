@@ -253,7 +253,7 @@ def test_preprocess_of_the_other_family_refuses_options_of_this_one(folder):
             "--data-dir",
             folder,
             "--output-dir",
-            folder / "o",
+            folder.with_name("o"),
             "--model",
             "bundled",
             "--posterior",

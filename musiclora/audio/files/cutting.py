@@ -16,6 +16,7 @@ from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_en
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, join_problems
 from musiclora.progress import Reporter
 
@@ -106,8 +107,7 @@ def cut_folder(
         OutputError: the output folder exists, or cannot be written.
     """
     out = reporter or Reporter()
-    if folder.resolve() in (output.resolve(), *output.resolve().parents):
-        raise ConfigError(f"--output-dir {output}: lies inside --input-dir; choose a folder beside it")
+    check_apart(output, {"--input-dir": folder})
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"{output} exists already; remove it or choose another name")
     result = CutResult()

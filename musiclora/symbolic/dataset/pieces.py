@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
@@ -161,6 +162,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
         ],
         "health": [dataclasses.asdict(row) for row in pieces.health],
     }
+    remove_leftovers(folder.absolute())  # a cache that a killed start had set aside comes back
     with atomic_folder(folder, overwrite=is_token_cache(folder)) as building:
         (building / TOKENS_FILE).write_bytes(save(arrays))
         tokenizer.save(building)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import ConfigError, DataError
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.outputs import check_apart
+from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
@@ -69,7 +71,7 @@ def augment_folder(
         OutputError: the output folder holds other things, or cannot be written.
     """
     shifts, factors = _complete_grid(transpose, tempo)
-    _check_folders(input_dir, output_dir)
+    check_apart(output_dir, {"--input-dir": input_dir})
     reading = read_music(input_dir, workers=workers)
     songs = [s for s in reading.songs if s.is_original]
     if not songs:
@@ -78,6 +80,7 @@ def augment_folder(
     stems = _choose_stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
     origins: dict[str, Origin] = {}
     total = len(songs) * len(shifts) * len(factors)
+    remove_leftovers(output_dir.absolute())  # an output that a killed start had set aside comes back
     with atomic_folder(output_dir, overwrite=_is_augment_output(output_dir)) as building:
         for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
             (building / stem).parent.mkdir(parents=True, exist_ok=True)
@@ -105,15 +108,6 @@ def _complete_grid(transpose: Sequence[int], tempo: Sequence[float]) -> tuple[li
         if not (math.isfinite(factor) and 0.25 <= factor <= 4):
             raise ConfigError(f"--tempo {factor}: give factors between 0.25 and 4")
     return sorted({0, *transpose}), sorted({1.0, *tempo})
-
-
-def _check_folders(source: Path, output: Path) -> None:
-    a, b = source.resolve(), output.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise ConfigError(
-            f"--output-dir {output} and --input-dir {source} lie inside one another: the input would be overwritten, "
-            "or the copies read as songs; choose a folder beside the input"
-        )
 
 
 def _is_augment_output(folder: Path) -> bool:

@@ -1,0 +1,60 @@
+"""Outputs that must not replace anything: inputs of the same command, files that exist, folders that are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from musiclora.convert.errors import ConfigError
+
+
+def check_outputs(
+    option: str, outputs: Sequence[Path], inputs: Mapping[str, Path | str | None], *, overwrite: bool
+) -> None:
+    """Check the names of files before any work is done for them.
+
+    Args:
+        option: option that names the outputs.
+        outputs: every file that the command will write.
+        inputs: what the command reads, by option; values that name no file are ignored.
+        overwrite: replace files that exist. An input is never replaced.
+
+    Raises:
+        ConfigError: an output is an input, also by another spelling or a link, or exists.
+    """
+    for output in outputs:
+        for name, path in inputs.items():
+            if path and same_place(output, Path(path)):
+                raise ConfigError(f"{option} {output}: is the file of {name}; choose another name")
+    taken = [output for output in outputs if os.path.lexists(output)]
+    if taken and not overwrite:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise ConfigError(f"{option}: {taken[0]}{more} exists already; choose another name, or --overwrite replaces it")
+
+
+def check_apart(output: Path, inputs: Mapping[str, Path | str | None], option: str = "--output-dir") -> None:
+    """Check that a folder to write lies neither inside a folder that is read nor around it.
+
+    Raises:
+        ConfigError: it does, or is the same folder.
+    """
+    for name, path in inputs.items():
+        if path and os.path.lexists(path) and (_lies_in(output, Path(path)) or _lies_in(Path(path), output)):
+            raise ConfigError(
+                f"{option} {output} and {name} {path} lie inside one another: the input would be overwritten, or the "
+                "output read as input at the next start; choose a folder beside it"
+            )
+
+
+def same_place(first: Path, second: Path) -> bool:
+    """Return True where two paths name one file or folder, whatever their spelling and through links."""
+    try:
+        return first.samefile(second)
+    except (OSError, ValueError):  # one of them does not exist
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    inner = Path(os.path.realpath(path))
+    return any(same_place(part, folder) for part in (inner, *inner.parents))

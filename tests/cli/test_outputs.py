@@ -1,0 +1,135 @@
+"""Outputs never replace inputs, replace files only with --overwrite, and are not read as input at the next start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from refusal import refused
+
+from musiclora.cli import main
+from musiclora.wav import write_wav
+
+TUNES = Path(__file__).parents[2] / "musiclora" / "bundled" / "tunes"
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def song(tmp_path):
+    """A MIDI file that must not be touched."""
+    path = tmp_path / "song.mid"
+    path.write_bytes(b"my song")
+    yield path
+    assert path.read_bytes() == b"my song"
+
+
+def plain(path: Path) -> Path:
+    return path
+
+
+def round_about(path: Path) -> Path:
+    return path.parent / "x" / ".." / path.name
+
+
+def link(path: Path) -> Path:
+    other = path.with_name("link.mid")
+    other.symlink_to(path)
+    return other
+
+
+def hard_link(path: Path) -> Path:
+    other = path.with_name("hard.mid")
+    os.link(path, other)
+    return other
+
+
+@pytest.mark.parametrize("spell", [plain, round_about, link, hard_link], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "--overwrite"])
+def test_the_prompt_is_no_output(song, spell, overwrite, tmp_path):
+    (tmp_path / "x").mkdir()
+    found = call("generate", "--model", "bundled", "--prompt", song, "--output", spell(song), *overwrite)
+    refused(found, "--output", "is the file of --prompt")
+
+
+def test_a_link_as_prompt_to_the_output_is_refused_too(song):
+    found = call("generate", "--model", "bundled", "--prompt", link(song), "--output", song, "--overwrite")
+    refused(found, "--output", "is the file of --prompt")
+
+
+@pytest.mark.parametrize("option", ["--init-audio", "--style", "--negative-style"])
+def test_no_input_of_an_audio_generation_is_an_output(option, tmp_path):
+    mine = tmp_path / "mine.wav"
+    mine.write_bytes(b"my recording")
+    found = call("generate", "--model", "bundled-audio", option, mine, "--output", mine, "--overwrite")
+    refused(found, "--output", f"is the file of {option}")
+    assert mine.read_bytes() == b"my recording"
+
+
+@pytest.mark.parametrize(
+    ("existing", "options"),
+    [("new.mid", ()), ("new-003.mid", ("--count", 4)), ("new-base.mid", ("--compare",)), ("new.mid", ("--seed", 3))],
+    ids=["the file", "a later take", "the base's version", "another seed"],
+)
+def test_files_that_exist_are_refused_before_anything_is_loaded(existing, options, tmp_path, monkeypatch):
+    monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("musiclora.symbolic.generate.check_comparison", lambda *a: None)
+    (tmp_path / existing).write_bytes(b"first take")
+    found = call("generate", "--model", "bundled", "--output", tmp_path / "new.mid", *options)
+    refused(found, "exists already", "--overwrite")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first take"]
+
+
+def test_several_files_that_exist_are_counted(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / f"new-{number:03d}.mid").write_bytes(b"x")
+    found = call("generate", "--model", "bundled", "--output", tmp_path / "new.mid", "--count", 3)
+    refused(found, "new-001.mid (and 2 more) exists already")
+
+
+def test_render_asks_before_it_replaces_and_never_replaces_its_input(tmp_path):
+    tune = shutil.copy(sorted(TUNES.glob("*.abc"))[0], tmp_path / "tune.abc")
+    picture = tmp_path / "tune.png"
+    picture.write_bytes(b"old")
+    refused(call("render", tune, "--output", picture), "exists already", "--overwrite")
+    assert picture.read_bytes() == b"old"
+    assert call("render", tune, "--output", picture, "--overwrite").exit_code == 0
+    assert picture.read_bytes()[1:4] == b"PNG"
+    linked = tmp_path / "linked.png"
+    linked.symlink_to(tune)
+    refused(call("render", tune, "--output", linked, "--overwrite"), "--output", "FILE")
+
+
+def folder_commands(data: Path, output: Path) -> dict[str, tuple[object, ...]]:
+    return {
+        "train": ("train", "--model", "bundled", "--data-dir", data, "--output-dir", output),
+        "mix": ("train", "--model", "bundled", "--data-dir", TUNES, "--mix-dir", data, "--output-dir", output),
+        "pretrain": ("pretrain", "--data-dir", data, "--output-dir", output),
+        "preprocess": ("preprocess", "--model", "bundled", "--data-dir", data, "--output-dir", output),
+        "augment": ("augment", "--input-dir", data, "--output-dir", output),
+        "cut": ("cut", "--input-dir", data, "--output-dir", output),
+        "convert model": ("convert", "model", data, output, "--to", "mlx"),
+    }
+
+
+@pytest.mark.parametrize("command", folder_commands(Path(), Path()))
+@pytest.mark.parametrize("place", ["inside", "around", "the same", "through a link"])
+def test_an_output_folder_lies_beside_the_folders_that_are_read(command, place, tmp_path):
+    data = tmp_path / "home" / "music"
+    data.mkdir(parents=True)
+    shutil.copy(sorted(TUNES.glob("*.abc"))[0], data)
+    write_wav(data / "a.wav", np.zeros((4410, 2), np.float32), 44100)
+    (data / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "link").symlink_to(data)
+    places = {"inside": data / "run", "around": data.parent, "the same": data, "through a link": tmp_path / "link/run"}
+    before = sorted(tmp_path.rglob("*"))
+    filled = command == "convert model" and place in ("around", "the same")
+    found = call(*folder_commands(data, places[place])[command])
+    refused(found, "exists already" if filled else "inside one another")
+    assert sorted(tmp_path.rglob("*")) == before

@@ -23,6 +23,7 @@ from musiclora.training.result import TrainResult
 if TYPE_CHECKING:
     from musiclora.evaluation.scores import Evaluation
     from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.training.run_folder import Run
     from musiclora.training.session import Session
 
 __all__ = ["Reporter", "TrainResult", "demo", "evaluate", "generate", "open_session", "preprocess", "pretrain", "train"]
@@ -56,32 +57,36 @@ def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool =
     Raises:
         MusicLoraError: the data, the base or the options do not fit.
     """
-    return open_session(config, reporter).train(restart)
+    from musiclora.training.resume import open_run
+
+    run = open_run(config)
+    with run.locked():  # before the songs are read, which may take minutes
+        return open_session(config, reporter, run).train(restart)
 
 
-def open_session(config: TrainConfig, reporter: Reporter | None = None) -> Session[Any]:
+def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run | None = None) -> Session[Any]:
     """Load the data and the base's description, and check all that can be checked before the model is loaded.
 
     Args:
         config: the options; the model decides the family.
         reporter: told what happens.
+        run: the folder, where its lock is held already.
 
     Raises:
         MusicLoraError: the data, the base or the options do not fit.
     """
     from musiclora.backends.registry import choose
-    from musiclora.training.run_folder import check_writable
+    from musiclora.training.resume import open_run
     from musiclora.training.session import Session
 
-    check_apart(Path(config.output_dir), {"--data-dir": config.data_dir, "--mix-dir": config.mix_dir})
-    check_writable(Path(config.output_dir))
+    run = run or open_run(config)
     backend = choose(config.backend)
     spec = spec_of_folder(find_model(config.model).path)
     config = dataclasses.replace(config, family=spec.family)
     refuse_foreign(spec.family, config.model, config.changed())
     out = reporter or Reporter()
     task = resolve(spec.load_task)(config, out, backend)
-    return Session(config, task, out)
+    return Session(config, task, out, run=run)
 
 
 def pretrain(

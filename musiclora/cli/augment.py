@@ -12,7 +12,12 @@ from musiclora.cli.common import ManyCommand, ManyOption, json_option, note, pri
 
 @click.command(cls=ManyCommand)
 @click.option("--input-dir", required=True, type=click.Path(path_type=Path), help="Folder of music; it is not changed.")
-@click.option("--output-dir", required=True, type=click.Path(path_type=Path), help="Folder for the copies.")
+@click.option(
+    "--output-dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the copies; an earlier output of augment in it is replaced.",
+)
 @click.option("--transpose", cls=ManyOption, type=int, help="Semitones, such as -2 -1 1 2; 0 is always included.")
 @click.option("--tempo", cls=ManyOption, type=float, help="Tempo factors, such as 0.9 1.1; 1.0 is always included.")
 @click.option("--num-workers", type=int, help="Processes that read music.  [default: the processor's cores]")

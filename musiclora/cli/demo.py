@@ -22,7 +22,7 @@ from musiclora.cli.common import backend_option, json_option, print_json
     type=click.Path(path_type=Path),
     default=Path("musiclora-demo"),
     show_default=True,
-    help="Folder of the adapter, the music and the report.",
+    help="Folder of the adapter, the music and the report; the music of an earlier demo is replaced.",
 )
 @click.option(
     "--steps", type=int, default=None, help="Optimiser steps.  [default: 80 or 150 by family, fewer on a slow machine]"

@@ -105,7 +105,8 @@ def train_demo(
     """Train a demo's adapter within its time; resume an unfinished run, set another one aside."""
     limits = SessionOptions(longest_seconds=options.seconds, evaluations=EVALUATIONS)
     session = Session(config, task, reporter, limits)
-    return session.train(restart=is_another_demo(session.run, config))
+    with session.run.locked():
+        return session.train(restart=is_another_demo(session.run, config))
 
 
 def is_another_demo(run: Run, config: TrainConfig) -> bool:

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from musiclora.convert.files.outputs import check_apart
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
@@ -20,6 +19,7 @@ from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 from musiclora.training.config import TrainConfig
 from musiclora.training.limits import SessionOptions
 from musiclora.training.result import TrainResult
+from musiclora.training.resume import open_run
 from musiclora.training.session import Session
 
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
@@ -70,8 +70,8 @@ def pretrain_base(
         restart: begin again and keep the old run as a backup.
     """
     out = reporter or Reporter()
-    check_apart(Path(config.output_dir), {"--data-dir": config.data_dir})
-    with tempfile.TemporaryDirectory() as scratch:
+    run = open_run(config)
+    with run.locked(), tempfile.TemporaryDirectory() as scratch:
         base, tokenizer = _find_or_write_base(options, config, Path(scratch) / "fresh")
         with out.task("reading songs") as update:
             pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
@@ -84,7 +84,7 @@ def pretrain_base(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
         )
         limits = SessionOptions(budget_seconds=options.minutes * 60, evaluate_steps=options.evaluate_every, patience=0)
-        return Session(config, task, out, limits).train(restart)
+        return Session(config, task, out, limits, run).train(restart)
 
 
 def _find_or_write_base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:

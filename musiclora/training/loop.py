@@ -152,12 +152,11 @@ class Loop:
         p, steps = self.progress, group_batches(self.data.batches(self.progress.epoch), self.options.accumulate)
         if not steps:
             raise TrainingError("there is nothing to train on: the training songs give no batch")
+        self._evaluate_within(len(steps))  # where the run was stopped between a step and its evaluation
         while p.index < len(steps) and not p.ended:
             self._run_step(steps[p.index])
             p.ended = self._end_reason()
-            every = self.options.evaluate_every
-            if every and p.step % every == 0 and p.index < len(steps) and not p.ended:
-                self._evaluate_held_out()
+            self._evaluate_within(len(steps))
             if time.monotonic() - self._saved_at > self.options.save_seconds:
                 self.save()
         whole = p.index >= len(steps)
@@ -226,6 +225,12 @@ class Loop:
             return "steps"
         return "time" if o.max_seconds and p.seconds >= o.max_seconds else ""
 
+    def _evaluate_within(self, steps: int) -> None:
+        """Evaluate inside an epoch of so many steps, where that is due and was not done."""
+        p, every = self.progress, self.options.evaluate_every
+        if every and p.step % every == 0 and 0 < p.index < steps and not p.ended and p.evaluated != p.step:
+            self._evaluate_held_out()
+
     def _evaluate_held_out(self) -> None:
         p = self.progress
         if not self.held_out:
@@ -240,6 +245,7 @@ class Loop:
             )
         train_loss = p.loss / p.weight if p.weight else None
         self.run.append_metrics(step=p.step, epoch=p.epoch, train_loss=train_loss, val_loss=round(loss, 6))
+        p.evaluated = p.step
         if p.best is None or loss < p.best:
             p.best, p.best_step, p.waited = loss, p.step, 0
             self.hooks.save_best()

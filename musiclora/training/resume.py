@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
+from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import TrainingError
 from musiclora.training.config import TrainConfig
-from musiclora.training.run_folder import CONFIG, META, Run
+from musiclora.training.run_folder import CONFIG, META, Run, check_writable
 
 # Settings that may change between two starts of one run without making it another run.
 _CHANGEABLE = {
@@ -23,6 +25,19 @@ _CHANGEABLE = {
 }
 # Settings whose planned value is in config.toml where none was given.
 PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
+
+
+def open_run(config: TrainConfig) -> Run:
+    """Check that a run can be written where the options say; nothing is written yet.
+
+    Raises:
+        ConfigError: the output folder lies inside a folder of music, or around it.
+        TrainingError: it cannot be written.
+    """
+    folder = Path(config.output_dir)
+    check_apart(folder, {"--data-dir": config.data_dir, "--mix-dir": config.mix_dir})
+    check_writable(folder)
+    return Run(folder)
 
 
 def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,12 +12,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from musiclora.convert.files.atomic import atomic_folder, write_json
+from musiclora.convert.files.atomic import atomic_folder, atomic_write, new_parents_of, write_json
+from musiclora.convert.files.folder_lock import LOCK_FILE, FolderInUseError, drop_lock, take_lock
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
-from musiclora.errors import TrainingError
+from musiclora.convert.files.temporary import remove_leftovers, remove_tree, temporary_sibling
+from musiclora.errors import ConvertError, TrainingError
 
 STATE, BEST, LAST = "state", "adapter-best", "adapter-last"
 MODEL_BEST, MODEL_LAST = "model-best", "model-last"
+_SWAPPED = (STATE, BEST, LAST, MODEL_BEST, MODEL_LAST)
 META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
 
 
@@ -39,6 +41,7 @@ class RunProgress:
         loss, weight: sums over the epoch under way.
         tokens: tokens, or frames of audio, trained on so far.
         ended: why the run ended, empty while it has not.
+        evaluated: the step of the last evaluation; 0 is that of the base.
     """
 
     step: int = 0
@@ -53,6 +56,7 @@ class RunProgress:
     weight: float = 0.0
     tokens: float = 0.0
     ended: str = ""
+    evaluated: int = 0
 
 
 class Run:
@@ -66,39 +70,68 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock; the operating system frees it when the process dies.
 
+        Whatever is decided about the folder is decided inside. A block within a block of the same object shares the
+        lock. A folder in which nothing was saved is removed at the end.
+
         Raises:
-            TrainingError: another live process holds it.
+            TrainingError: another live process holds it, or the folder holds something else than a run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = (self.path / ".lock").open("a+", encoding="utf-8")
-        try:
-            _lock_file(handle)
-        except OSError as error:
-            handle.close()
-            raise TrainingError(f"{self.path}: another process is training in this folder; choose another") from error
-        try:
+        if self._lock is not None:
             yield
-        finally:
-            handle.close()
+            return
+        self._refuse_foreign_folder()
+        with new_parents_of(self.path):
+            self._lock = self._take_lock()
+            try:
+                yield
+            finally:
+                self._free_lock()
+
+    def _refuse_foreign_folder(self) -> None:
+        ours = self.exists or (self.path / LOCK_FILE).is_file()
+        if self.path.is_dir() and not ours and any(self.path.iterdir()):
+            raise TrainingError(f"{self.path}: is not empty and holds no run; choose another --output-dir")
+
+    def _take_lock(self) -> IO[str]:
+        try:
+            return take_lock(self.path)
+        except FolderInUseError as error:
+            text = f"{self.path}: another process is training in this folder; choose another"
+            raise TrainingError(text) from error
+
+    def _free_lock(self) -> None:
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        self._remove_unsaved_files()
+        if any(path.name != LOCK_FILE for path in self.path.iterdir()):
+            lock.close()  # the file marks the folder as ours
+        else:
+            drop_lock(self.path, lock)
 
     def recover(self) -> None:
         """Repair the folder of a killed process: a swap cut in two, temporary files, a start that saved nothing.
 
-        Raises:
-            TrainingError: another live process trains here.
+        The lock must be held.
         """
-        if not (self.path / ".lock").is_file():
+        for name in _SWAPPED:
+            for old in sorted(self.path.glob(f".{name}.*.old")):
+                if not (self.path / name).exists():
+                    old.rename(self.path / name)
+        for left in [*self.path.glob(".*.old"), *self.path.glob(".*.tmp"), *self.path.glob("*.part")]:
+            remove_tree(left)
+        self._remove_unsaved_files()
+
+    def _remove_unsaved_files(self) -> None:
+        """Remove what a start wrote that ended before its first save; other files, and finished runs, stay."""
+        written = {METRICS, CONFIG, META, *_SWAPPED}
+        if self.exists or not {path.name for path in self.path.iterdir()} <= {LOCK_FILE, *written}:
             return
-        with self.locked():
-            for name in (STATE, BEST, LAST, MODEL_BEST, MODEL_LAST):
-                for old in sorted(self.path.glob(f".{name}.*.old")):
-                    if not (self.path / name).exists():
-                        old.rename(self.path / name)
-            for left in [*self.path.glob(".*.old"), *self.path.glob(".*.tmp"), *self.path.glob("*.part")]:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            if not self.exists and {p.name for p in self.path.iterdir()} <= {".lock", METRICS, CONFIG, META}:
-                for name in (METRICS, CONFIG, META):
-                    (self.path / name).unlink(missing_ok=True)
+        with suppress(ConvertError):
+            if read_optional_json(self.path / META).get("steps"):
+                return
+        for name in written:
+            remove_tree(self.path / name)
 
     @property
     def exists(self) -> bool:
@@ -116,6 +149,9 @@ class Run:
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read ({error}); start again with --restart") from error
         known = {f.name for f in fields(RunProgress)}
+        if isinstance(content, dict) and "evaluated" not in content and "index" in content:
+            # earlier versions: a state between two epochs was saved right after an evaluation
+            content["evaluated"] = 0 if content["index"] else content.get("step", 0)
         if not isinstance(content, dict) or set(content) != known:
             raise TrainingError(f"{path}: was written by another version; start again with --restart")
         return RunProgress(**content)
@@ -154,48 +190,37 @@ class Run:
                 continue
         return rows
 
-    def trim_metrics(self, step: int) -> None:
-        """Drop the lines after a step, from which the run goes on."""
-        kept = [json.dumps(row) + "\n" for row in self.read_metrics() if row.get("step", 0) <= step]
-        if kept or (self.path / METRICS).exists():
-            partial = self.path / (METRICS + ".part")
-            partial.write_text("".join(kept), encoding="utf-8")
-            partial.replace(self.path / METRICS)
+    def trim_metrics(self, progress: RunProgress) -> None:
+        """Drop the lines after the progress from which the run goes on, and of an evaluation that it does not know."""
+        path = self.path / METRICS
+        kept = [json.dumps(row) + "\n" for row in self.read_metrics() if _is_known(row, progress)]
+        if kept or path.exists():
+            atomic_write(path, "".join(kept))
 
     def set_aside(self) -> Path:
-        """Rename the folder to a backup name and return that name."""
+        """Rename the folder to a backup name and return that name; the lock is then the new folder's.
+
+        Raises:
+            TrainingError: another process has taken the new folder meanwhile.
+        """
         target = self.path.with_name(f"{self.path.name}.backup-{time.strftime('%Y%m%d-%H%M%S')}")
         number = 1
         while target.exists():
             number += 1
             target = target.with_name(f"{target.name.split('~')[0]}~{number}")
-        self.path.rename(target)
+        old, self._lock = self._lock, None
+        try:
+            self.path.rename(target)
+            self._lock = self._take_lock()
+        finally:
+            if old is not None:
+                old.close()
         return target
 
-    def remove_if_nothing_was_saved(self) -> None:
-        """Delete a folder in which training failed before its first save."""
-        if self.exists or not self.path.is_dir():
-            return
-        for name in (".lock", METRICS, CONFIG, META):
-            (self.path / name).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
 
-
-def _lock_file(handle: IO[str]) -> None:
-    """Take an exclusive lock without waiting.
-
-    Raises:
-        OSError: another process has it.
-    """
-    if os.name == "nt":  # unverified: there is no Windows machine to try it on
-        import msvcrt
-
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _is_known(row: Mapping[str, Any], progress: RunProgress) -> bool:
+    step = row.get("step", 0)
+    return step < progress.step or (step == progress.step and ("val_loss" not in row or progress.evaluated == step))
 
 
 def check_writable(path: Path) -> None:
@@ -206,10 +231,13 @@ def check_writable(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise TrainingError(f"{path}: is a file; --output-dir must be a folder")
+    if path.is_symlink() and not path.exists():
+        raise TrainingError(f"{path}: is a link that leads nowhere; choose another --output-dir")
     parent = path.absolute()
     while not parent.exists():
         parent = parent.parent
-    probe = parent / f".musiclora-{os.getpid()}"
+    remove_leftovers(parent / "musiclora")
+    probe = temporary_sibling(parent / "musiclora")
     try:
         probe.write_bytes(b"\0" * 4096)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
+from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.progress import Reporter
@@ -43,6 +44,7 @@ class Session(Generic[ModelT]):
         task: TrainingTask[ModelT],
         reporter: Reporter | None = None,
         options: SessionOptions | None = None,
+        run: Run | None = None,
     ) -> None:
         """Check everything that can be checked before the model is loaded.
 
@@ -51,6 +53,7 @@ class Session(Generic[ModelT]):
             task: data and base.
             reporter: told what happens.
             options: limits of the run.
+            run: the folder, where its lock is held already.
         """
         self.out = reporter or Reporter()
         self.options = options or SessionOptions()
@@ -60,7 +63,7 @@ class Session(Generic[ModelT]):
         self.config = config = dataclasses.replace(config, family=task.family)
         if self.options.budget_seconds:
             self.config = config = dataclasses.replace(config, epochs=ENDLESS_EPOCHS)
-        self.run = Run(Path(config.output_dir))
+        self.run = run or Run(Path(config.output_dir))
         self.spec = config.lora()
         self.length = task.row_length(config)
         self.dtype = task.choose_dtype(config, probe(self.backend_name)["device"])
@@ -133,25 +136,23 @@ class Session(Generic[ModelT]):
         Raises:
             TrainingError: another process trains here, the folder holds another run, or the loss is not finite.
         """
-        if restart and self.run.path.is_dir() and any(self.run.path.iterdir()):
-            with self.run.locked():
-                backup = self.run.set_aside()
-            self.run = Run(Path(self.config.output_dir))
-            self.out.say(f"the old run is kept in {backup}")
+        with self.run.locked():  # first, since another start may be about to finish or to begin a run here
+            self._settle_folder(restart)
+            resuming = self.run.exists
+            if resuming:
+                self._take_over_settings()
+            plan, data, held_out = self._plan_data()
+            self._load_model()
+            return self._train_locked(plan, data, held_out, resuming)
+
+    def _settle_folder(self, restart: bool) -> None:
+        """Repair what a killed start left, and set an old run aside where that is asked for."""
         self.run.recover()
-        if not self.run.exists and self.run.path.is_dir() and any(p.name != ".lock" for p in self.run.path.iterdir()):
+        filled = any(path.name != LOCK_FILE for path in self.run.path.iterdir())
+        if restart and filled:
+            self.out.say(f"the old run is kept in {self.run.set_aside()}")
+        elif filled and not self.run.exists:
             raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
-        resuming = self.run.exists
-        if resuming:
-            self._take_over_settings()
-        plan, data, held_out = self._plan_data()
-        self._load_model()
-        with self.run.locked():
-            try:
-                return self._train_locked(plan, data, held_out, resuming)
-            except BaseException:
-                self.run.remove_if_nothing_was_saved()
-                raise
 
     def _take_over_settings(self) -> None:
         """Check that the folder holds this very run, and take what was planned or given at its first start."""
@@ -178,7 +179,7 @@ class Session(Generic[ModelT]):
             self.out.say(line)
         if resuming:
             self.out.say(f"going on after step {progress.step}")
-            self.run.trim_metrics(progress.step)
+            self.run.trim_metrics(progress)
             self._write_config(plan)
         else:
             progress.base = total_loss(self.before).mean if self.before else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,13 +14,11 @@ import numpy as np
 import pytest
 from session_helpers import stop_after
 
-from musiclora.backends.base import LossSum, StepResult
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.errors import ConfigError, DataError, TrainingError
 from musiclora.jobs import open_session, train
 from musiclora.training.config import TrainConfig
-from musiclora.training.loop import Hooks, Loop, LoopOptions, group_batches
-from musiclora.training.run_folder import Run, RunProgress
+from musiclora.training.run_folder import Run
 
 
 @pytest.fixture
@@ -246,30 +245,71 @@ def test_two_processes_cannot_train_in_one_folder(config, tmp_path):
         train(config())
 
 
-def test_who_finds_the_folder_locked_leaves_the_other_run_alone(config, tmp_path, monkeypatch):
-    session, other = open_session(config()), Run(tmp_path / "run")
-    start = session._load_model
+def test_the_lock_is_held_from_before_the_songs_are_read_until_the_end(config, tmp_path, monkeypatch):
+    held = []
 
-    def meanwhile():  # the other process begins while this one loads its model
-        start()
-        lock.__enter__()
-        (tmp_path / "run" / "config.toml").write_text("its own")
+    def look():
+        try:
+            with Run(tmp_path / "run").locked():
+                held.append(False)
+        except TrainingError:
+            held.append(True)
 
-    lock = other.locked()
-    monkeypatch.setattr(session, "_load_model", meanwhile)
-    with pytest.raises(TrainingError, match="another process"):
-        session.train()
-    assert (tmp_path / "run" / "config.toml").read_text() == "its own"
-    lock.__exit__(None, None, None)
+    for place in ("musiclora.symbolic.task.load_pieces", "musiclora.training.session.make_plan"):
+        module, name = place.rsplit(".", 1)
+        work = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(place, lambda *a, _work=work, **k: (look(), _work(*a, **k))[1])
+    with pytest.raises(ConfigError):
+        train(config(target_modules=("q_proj",)))
+    assert held == [True, True]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_slower_second_start_does_not_overwrite_the_run_that_finished_meanwhile(config, tmp_path, monkeypatch):
+    slow = open_session(config(epochs=1))
+    begin, tried = slow._load_model, []
+
+    def meanwhile():  # the quick start comes while the slow one loads its model
+        with pytest.raises(TrainingError, match="another process"):
+            train(config(epochs=1))
+        tried.append(True)
+        begin()
+
+    monkeypatch.setattr(slow, "_load_model", meanwhile)
+    assert not slow.train().already_finished
+    assert tried
+    later = open_session(config(epochs=1))  # and one that was opened before another finished finds it finished
+    assert later.train().already_finished
+
+
+def test_a_lock_file_that_its_holder_removes_is_not_shared(tmp_path):
+    with Run(tmp_path / "run").locked():
+        stale = (tmp_path / "run" / ".lock").open()
+    with stale, Run(tmp_path / "run").locked():
+        assert not os.path.samestat(os.fstat(stale.fileno()), (tmp_path / "run" / ".lock").stat())
+        with pytest.raises(TrainingError, match="another process"), Run(tmp_path / "run").locked():
+            pytest.fail("entered")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "--restart"])
+def test_a_failure_leaves_other_peoples_files_alone(config, tmp_path, restart):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("mine")
+    with pytest.raises(TrainingError, match="is not empty"):
+        train(config(), restart=restart)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.toml"]
 
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
     killed = Run(tmp_path / "run")
-    with killed.locked():
-        killed.append_metrics(step=0, val_loss=9.0)
-        (killed.path / "config.toml").write_text("[train]")
-        (killed.path / ".state.abc.tmp").mkdir()
+    killed.path.mkdir()
+    for name in (".lock", "config.toml"):
+        (killed.path / name).touch()
+    killed.append_metrics(step=0, val_loss=9.0)
+    for name in (".state.abc.tmp", "adapter-best"):
+        (killed.path / name).mkdir()
     result = train(config(epochs=1))
     assert result.progress.ended == "epochs"
     assert killed.read_metrics()[0]["step"] == 0
@@ -316,75 +356,6 @@ def test_held_out_songs_are_never_trained_on(config):
     assert songs.held_out
     assert not trained & {tuple(p.tokens) for p in songs.held_out}
     assert {p.group for p in songs.train}.isdisjoint({p.group for p in songs.held_out})
-
-
-class Fake:
-    """A model and training whose losses are given, for the loop alone."""
-
-    def __init__(self, held_out, step_loss=1.0):
-        self.held_out, self.step_loss, self.lrs, self.sizes = list(held_out), step_loss, [], []
-
-    def loss(self, batch):
-        return LossSum(self.held_out.pop(0) * 2, 2)
-
-    def step(self, micro_batches, lr):
-        self.lrs.append(lr)
-        self.sizes.append(len(micro_batches))
-        return StepResult(self.step_loss * 4, 4, 0.5)
-
-    def read_state(self):
-        return {"step": np.array([len(self.lrs)])}
-
-
-class Data:
-    def batches(self, epoch):
-        return [{"n": np.array([i])} for i in range(5)]
-
-
-def loop(fake, tmp_path, **changes):
-    options = {"epochs": 9, "accumulate": 2, "lr": 0.1, "schedule": "constant", "warmup": 0, "total": 27}
-    saved = []
-    hooks = Hooks(save_best=lambda: saved.append("best"), save_last=lambda: saved.append("last"))
-    built = Loop(fake, fake, Data(), [{}], LoopOptions(**{**options, **changes}), Run(tmp_path), RunProgress(), hooks)
-    return built, saved
-
-
-def test_patience_stops_the_run_and_the_best_is_what_was_kept(tmp_path):
-    fake = Fake([3.0, 2.0, 2.5, 2.1, 1.0])
-    built, saved = loop(fake, tmp_path, patience=2)
-    progress = built.go()
-    assert (progress.ended, progress.best, progress.best_step, progress.epoch) == ("patience", 2.0, 6, 4)
-    assert saved.count("best") == 2
-
-
-def test_the_last_step_of_an_epoch_takes_what_is_left(tmp_path):
-    fake = Fake([1.0])
-    loop(fake, tmp_path, epochs=1)[0].go()
-    assert fake.sizes == [2, 2, 1]
-    assert [len(g) for g in group_batches(list(range(6)), 4)] == [4, 2]
-
-
-@pytest.mark.parametrize("done", [0, 2], ids=["first step", "later step"])
-def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path, done):
-    fake = Fake([1.0])
-    built, saved = loop(fake, tmp_path)
-    for _ in range(done):
-        built._run_step([{}])
-    fake.step_loss = float("nan")
-    with pytest.raises(TrainingError, match=f"not finite at step {done + 1}"):
-        built.go()
-    assert Run(tmp_path).exists == bool(done)
-    assert saved == (["last"] if done else [])
-
-
-def test_the_time_budget_ends_the_run_and_drives_the_schedule(tmp_path):
-    fake = Fake([1.0] * 99)
-    built, _ = loop(fake, tmp_path, schedule="linear", max_seconds=10.0, epochs=99)
-    built.progress.seconds = 5.0
-    built._run_step([{}])
-    assert fake.lrs[-1] == pytest.approx(0.05, rel=0.01)
-    built.progress.seconds = 11.0
-    assert built.go().ended == "time"
 
 
 @pytest.mark.slow

@@ -1,0 +1,98 @@
+"""Locks of folders that one process at a time may write to; the system frees them when the process dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from musiclora.convert.errors import OutputError
+from musiclora.convert.files.atomic import new_parents_of, write_error
+
+LOCK_FILE = ".lock"
+_IN_USE = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # some network file systems
+
+
+class FolderInUseError(OutputError):
+    """A live process holds the folder's lock."""
+
+
+def take_lock(folder: Path) -> IO[str]:
+    """Make a folder and take its lock without waiting; closing the file frees it.
+
+    Raises:
+        FolderInUseError: a live process holds it.
+        OutputError: the system refuses to write.
+    """
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        except OSError as error:
+            raise write_error(folder, error) from error
+        try:
+            _lock_file(handle)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(handle.fileno())):
+                return handle  # else its last holder has removed this file: try the next one
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            handle.close()
+            if error.errno not in _IN_USE:
+                raise write_error(folder, error) from error
+            text = f"{folder}: another process is writing here; wait until it ends, or choose another folder"
+            raise FolderInUseError(text) from error
+        handle.close()
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, and remove it afterwards, with the folder and its new parents where they are empty.
+
+    Raises:
+        FolderInUseError: a live process holds it.
+        OutputError: the system refuses to write.
+    """
+    with new_parents_of(folder):
+        handle = take_lock(folder)
+        try:
+            yield
+        finally:
+            drop_lock(folder, handle)
+
+
+def drop_lock(folder: Path, handle: IO[str]) -> None:
+    """Remove a lock that is held, and the folder where nothing else is in it."""
+    if os.name == "nt":  # which removes no open file
+        handle.close()
+    with suppress(OSError):
+        (folder / LOCK_FILE).unlink()
+        folder.rmdir()
+    handle.close()
+
+
+def _lock_file(handle: IO[str]) -> None:
+    """Take an exclusive lock without waiting; where the file system has none, go on without.
+
+    Raises:
+        OSError: another process has it.
+    """
+    if os.name == "nt":  # unverified: there is no Windows machine to try it on
+        import msvcrt
+
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise

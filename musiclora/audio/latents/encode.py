@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import zlib
@@ -20,9 +19,16 @@ from musiclora.audio.files.health import AudioHealth, group_notes, measure_healt
 from musiclora.audio.files.sound import file_checksum, recordings_of
 from musiclora.audio.latents.blocks import stream_blocks
 from musiclora.audio.latents.posterior import draw_posterior
-from musiclora.audio.latents.store import known_items, put_latents, put_style, write_index
+from musiclora.audio.latents.store import (
+    known_items,
+    put_latents,
+    put_style,
+    remove_temporary_files,
+    write_index,
+)
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_error
+from musiclora.convert.files.folder_lock import locked_folder
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.progress import Reporter
 
@@ -121,10 +127,16 @@ def encode_recordings(
 
     Raises:
         DataError: the folder holds no usable recording. Latents in the cache are kept.
-        OutputError: the disk is too small, likewise.
+        OutputError: the disk is too small, likewise, or another process encodes into the cache.
     """
-    out, wanted = reporter or Reporter(), encoding or Encoding()
-    known = known_items(cache, fingerprint, wanted.kind)
+    with locked_folder(cache):  # first, since what the cache holds decides what is encoded
+        remove_temporary_files(cache)
+        return _encode_all(folder, cache, codec, fingerprint, reporter or Reporter(), encoding or Encoding())
+
+
+def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: Reporter, wanted: Encoding) -> Encoded:
+    """Encode every recording into a cache whose lock is held."""
+    known = known_items(cache, fingerprint, wanted.kind, codec)
     files, result = _survey_files(folder, known, out)
     _check_disk(cache, files, codec)
     manifest, items = read_manifest(folder), list[dict[str, Any]]()
@@ -150,10 +162,9 @@ def encode_recordings(
             write_index(cache, [*items, *_earlier_items(known, items)])
             update(min(total, int(done)), total)
     if not items:
-        with contextlib.suppress(OSError):
-            cache.rmdir()  # only where it is empty
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     write_index(cache, items)  # drops recordings that the folder no longer holds
+    remove_temporary_files(cache, ".*.part")  # likewise
     result.recordings, result.seconds = len(items), sum(item["seconds"] for item in items)
     return result
 
@@ -207,11 +218,7 @@ def _check_disk(cache: Path, files: list[_SourceFile], codec: Codec) -> None:
 def _encode_file(
     file: _SourceFile, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Encode one recording into the cache.
-
-    Returns:
-        Its length and notes, for the index.
-    """
+    """Encode one recording into the cache; return its length and notes for the index."""
     health = file.health or measure_health(file.path, file.name)
     if int(health.seconds * codec.sample_rate) < codec.hop:
         raise DataError(f"{file.path}: {health.seconds:.3f} s are too short for one latent frame")
@@ -222,19 +229,39 @@ def _encode_file(
     ]
     part = cache / f".{file.checksum[:32]}-{kind}.part"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
         for stale in cache.glob(f".{file.checksum[:32]}-*.part"):
             if stale != part:
                 stale.unlink()
-        samples = _stream_into(part, file, codec, encoding, tell)
-        latents = np.fromfile(part, np.float32).reshape(-1, codec.latent_channels)
+        samples, latents = _stream_whole(part, file, codec, encoding, tell)
         put_latents(
             cache / f"{file.checksum}.safetensors", {"latents": latents}, codec=fingerprint, posterior=encoding.kind
         )
         part.unlink()
     except OSError as error:
         raise write_error(cache, error) from error
-    return {"seconds": samples / codec.sample_rate, "notes": list(health.notes)}
+    return {"seconds": samples / codec.sample_rate, "frames": len(latents), "notes": list(health.notes)}
+
+
+def _stream_whole(
+    part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]
+) -> tuple[int, np.ndarray]:
+    """Encode a recording through its part file; a part that another recording or encoder left is begun again.
+
+    Returns:
+        The recording's length in samples, and its latents [samples // hop, C].
+
+    Raises:
+        DataError: the codec gives another number of frames.
+    """
+    resumed = part.is_file()
+    samples = _stream_into(part, file, codec, encoding, tell)
+    latents = np.fromfile(part, np.float32).reshape(-1, codec.latent_channels)
+    if len(latents) == samples // codec.hop:
+        return samples, latents
+    part.unlink()
+    if resumed:
+        return _stream_whole(part, file, codec, encoding, tell)
+    raise DataError(f"{file.path}: the codec made {len(latents)} frames of it, not {samples // codec.hop}")
 
 
 def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
+from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConvertError, DataError
 
 INDEX = "index.json"
@@ -30,29 +32,43 @@ def write_index(folder: Path, items: Sequence[Mapping[str, Any]]) -> None:
     write_json(folder / INDEX, {"format": 1, "items": list(items)})
 
 
-def known_items(folder: Path, fingerprint: str, posterior: str) -> dict[str, dict[str, Any]]:
-    """Collect the index entries with latents of this codec and kind, by checksum; empty for a damaged index."""
+def known_items(folder: Path, fingerprint: str, posterior: str, codec: Codec) -> dict[str, dict[str, Any]]:
+    """Collect the index entries with latents of this codec and kind, by checksum; empty for a damaged index.
+
+    Latents count only where their frames are those of the recording's length.
+    """
     try:
         items = read_json(folder / INDEX)["items"]
         return {
-            item["sha256"]: {"seconds": item["end"] - item.get("start", 0.0), "notes": [], **item}
-            for item in items
+            item["sha256"]: item
+            for item in ({"seconds": i["end"] - i.get("start", 0.0), "notes": [], **i} for i in items)
             if item["codec"] == fingerprint
             and item.get("posterior", "mean") == posterior
-            and _is_current(folder / f"{item['sha256']}.safetensors", fingerprint, posterior)
+            and _is_current(
+                folder / f"{item['sha256']}.safetensors",
+                fingerprint,
+                posterior,
+                [round(item["seconds"] * codec.sample_rate) // codec.hop, codec.latent_channels],
+            )
         }
     except (ConvertError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _is_current(path: Path, fingerprint: str, posterior: str) -> bool:
-    """Return True for a readable file whose metadata agree with the index, which may be older than the file."""
+def _is_current(path: Path, fingerprint: str, posterior: str, shape: Sequence[int]) -> bool:
+    """Return True for a readable file that agrees with the index, which may be older than the file."""
     try:
         layout, metadata = safetensors_header(path)
     except ConvertError:
         return False
     recorded = (metadata.get("codec", fingerprint), metadata.get("posterior", posterior))
-    return "latents" in layout and recorded == (fingerprint, posterior)
+    return "latents" in layout and list(layout["latents"][1]) == list(shape) and recorded == (fingerprint, posterior)
+
+
+def remove_temporary_files(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove what a killed start left; the folder's lock must be held. Part files stay: a later start resumes them."""
+    for left in folder.glob(pattern):
+        remove_tree(left)
 
 
 def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **facts: str) -> None:
@@ -111,11 +127,14 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
                 f"{folder / INDEX}: an entry lacks source or sha256; make it again with musiclora preprocess"
             )
         arrays = read_safetensors(folder / f"{Path(str(item['sha256'])).name}.safetensors")
-        _check_latents(arrays.get("latents"), f"{folder.name}/{item['sha256'][:12]}… ({item['source']})")
+        where = f"{folder.name}/{item['sha256'][:12]}… ({item['source']})"
+        _check_latents(arrays.get("latents"), item.get("frames"), where)
         found.append((item, arrays))
     return found
 
 
-def _check_latents(latents: np.ndarray | None, where: str) -> None:
+def _check_latents(latents: np.ndarray | None, frames: int | None, where: str) -> None:
     if latents is None or latents.ndim != 2 or not np.isfinite(latents).all():
         raise DataError(f"{where}: expected finite latents [T, C]; encode the recording again")
+    if frames is not None and len(latents) != frames:
+        raise DataError(f"{where}: holds {len(latents)} frames of {frames}; encode the recording again")

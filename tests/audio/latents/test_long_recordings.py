@@ -16,8 +16,10 @@ from require import require
 from musiclora.audio.files.sound import read_recording
 from musiclora.audio.latents import encode as encoding
 from musiclora.audio.latents.encode import Encoding, encode_recordings
-from musiclora.audio.latents.store import read_latents
+from musiclora.audio.latents.store import put_latents, read_latents
 from musiclora.backends.registry import get_backend
+from musiclora.convert.files.folder_lock import locked_folder
+from musiclora.errors import DataError, OutputError
 
 soundfile = require("soundfile")
 
@@ -186,6 +188,61 @@ def test_latents_that_say_they_are_another_codecs_than_the_index_says_are_made_a
     encode_recordings(folder, tmp_path / "cache", Levels(), "g")
     (tmp_path / "cache" / "index.json").write_text(index)  # as if stopped between the two files
     assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
+
+
+def test_two_processes_cannot_encode_into_one_folder(tmp_path):
+    folder = long_recording(tmp_path / "in", 2)
+    with locked_folder(tmp_path / "cache"), pytest.raises(OutputError, match="another process is writing here"):
+        encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_the_lock_is_taken_before_the_cache_is_looked_at(tmp_path, monkeypatch):
+    folder, known = long_recording(tmp_path / "in", 2), encoding.known_items
+
+    def look(*arguments):
+        with pytest.raises(OutputError, match="another process"), locked_folder(tmp_path / "cache"):
+            pytest.fail("entered")
+        return known(*arguments)
+
+    monkeypatch.setattr(encoding, "known_items", look)
+    assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
+
+
+def test_a_part_file_with_more_frames_than_the_recording_has_is_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 16)
+    folder = long_recording(tmp_path / "in", 2)  # 43 frames
+    with pytest.raises(KeyboardInterrupt):
+        encode_recordings(folder, tmp_path / "cache", _Stopping(3), "f")
+    (part,) = (tmp_path / "cache").glob(".*.part")
+    part.write_bytes(part.read_bytes() * 2)  # as two encoders that append to one file leave it
+    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    encode_recordings(folder, tmp_path / "whole", Levels(), "f")
+    (item, found), (_, wanted) = (read_latents(tmp_path / name)[0] for name in ("cache", "whole"))
+    assert item["frames"] == len(found["latents"]) == 43
+    assert np.array_equal(found["latents"], wanted["latents"])
+
+
+@pytest.mark.parametrize("change", [lambda x: np.concatenate([x, x]), lambda x: x[:-1]], ids=["more", "fewer"])
+def test_latents_whose_frames_are_not_the_recordings_do_not_count(tmp_path, change):
+    folder, cache = long_recording(tmp_path / "in", 2), tmp_path / "cache"
+    encode_recordings(folder, cache, Levels(), "f")
+    (item, arrays) = read_latents(cache)[0]
+    put_latents(cache / f"{item['sha256']}.safetensors", {"latents": change(arrays["latents"])}, codec="f")
+    with pytest.raises(DataError, match=r"holds \d+ frames of 43"):
+        read_latents(cache)
+    assert encode_recordings(folder, cache, Levels(), "f").fresh == 1
+    assert len(read_latents(cache)[0][1]["latents"]) == 43
+
+
+def test_a_part_of_a_recording_that_is_gone_does_not_stay(tmp_path):
+    folder = long_recording(tmp_path / "in", 2)
+    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    for name in (f".{'0' * 32}-{'1' * 16}.part", ".left.tmp"):
+        (tmp_path / "cache" / name).write_bytes(b"x")
+    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from musiclora.convert.files.json_file import read_json
+from musiclora.errors import MusicLoraError
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
-from musiclora.training.limits import SessionOptions
+from musiclora.training.limits import ASKED_STEPS, SessionOptions
 from musiclora.training.result import TrainResult
-from musiclora.training.run_folder import CONFIG, Run
+from musiclora.training.run_folder import CONFIG, META, Run
 from musiclora.training.session import ModelT, Session
 from musiclora.training.task import TrainingTask
 
@@ -103,16 +106,25 @@ def train_demo(
     config: TrainConfig, task: TrainingTask[ModelT], options: DemoOptions, reporter: Reporter
 ) -> TrainResult:
     """Train a demo's adapter within its time; resume an unfinished run, set another one aside."""
-    limits = SessionOptions(longest_seconds=options.seconds, evaluations=EVALUATIONS)
-    session = Session(config, task, reporter, limits)
-    with session.run.locked():
-        return session.train(restart=is_another_demo(session.run, config))
+    run = Run(Path(config.output_dir))
+    with run.locked():
+        run.recover()
+        kept = unfinished_steps(run, config)
+        if kept is not None:  # as many as fitted the time when it was begun, so that the schedule stays
+            config = dataclasses.replace(config, max_steps=kept)
+        limits = SessionOptions(longest_seconds=0.0 if kept else options.seconds, evaluations=EVALUATIONS)
+        return Session(config, task, reporter, limits, run).train(restart=run.exists and kept is None)
 
 
-def is_another_demo(run: Run, config: TrainConfig) -> bool:
-    """Return True where the folder holds a demo that is over, or one with another backend or number of steps."""
+def unfinished_steps(run: Run, config: TrainConfig) -> int | None:
+    """Return the planned steps of an unfinished run of this very demo; None for another one, or a damaged record."""
     if not run.exists:
-        return False
-    earlier = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
-    same = (earlier.get("backend"), earlier.get("max_steps")) == (config.backend, config.max_steps)
-    return bool(run.read_progress().ended) or not same
+        return None
+    try:
+        earlier = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
+        steps = earlier["max_steps"]
+        asked = read_json(run.path / META).get(ASKED_STEPS, steps)
+        same = (earlier["backend"], asked) == (config.backend, config.max_steps)
+        return int(steps) if same and not run.read_progress().ended else None
+    except (OSError, ValueError, KeyError, TypeError, MusicLoraError):
+        return None

@@ -13,6 +13,7 @@ from musiclora.training.task import PlanDefaults
 
 ENDLESS_EPOCHS = 1_000_000  # for runs that the clock ends
 LEAST_STEPS = 10  # of a run that is shortened
+ASKED_STEPS = "max_steps_asked"  # key of training_meta.json: --max-steps before the run was shortened
 
 
 @dataclass(frozen=True)

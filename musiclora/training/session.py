@@ -18,6 +18,7 @@ from musiclora.reporting.loss_plot import loss_plot
 from musiclora.training.adapter_files import Provenance, save_adapter, update_size, weight_norms
 from musiclora.training.config import TrainConfig
 from musiclora.training.limits import (
+    ASKED_STEPS,
     ENDLESS_EPOCHS,
     SessionOptions,
     choose_patience,
@@ -71,6 +72,7 @@ class Session(Generic[ModelT]):
         self.out.say(f"{counts}; backend {self.backend_name} on {get_backend(self.backend_name).device()}")
         for text in notes:
             self.out.say(text)
+        self._asked_steps = config.max_steps
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
 
     @property
@@ -243,8 +245,6 @@ class Session(Generic[ModelT]):
         if every and epoch % every == 0:
             self.task.write_sample(self.model, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed)
 
-    # -- files ------------------------------------------------------------------------------------------------------
-
     def _save_trained(self, name: str) -> None:
         """Write an adapter folder, or a model folder where all weights are trained."""
         task, path = self.task, self.run.path / name
@@ -270,7 +270,7 @@ class Session(Generic[ModelT]):
 
     def _run_facts(self) -> RunFacts:
         task = self.task
-        extra = task.run_record(self.config)
+        extra = {**task.run_record(self.config), ASKED_STEPS: self._asked_steps}
         return RunFacts(self.backend_name, self.dtype, self.length, task.count_songs(), task.hash_data(), extra)
 
     def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:

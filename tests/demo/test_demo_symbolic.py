@@ -23,6 +23,7 @@ from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import load_symbolic_task
+from musiclora.training.limits import SessionOptions
 from musiclora.training.session import Session
 
 needs_songs = pytest.mark.skipif(
@@ -104,6 +105,25 @@ def test_an_unfinished_demo_is_resumed(any_backend, tunes, tiny_base, tmp_path):
     stop_after(Session(config, task, Reporter()), 2)
     assert train_demo(config, task, options, Reporter()).progress.step == 4
     assert not list(tmp_path.glob("run.backup-*"))
+
+
+@pytest.mark.slow
+def test_an_unfinished_demo_on_a_slow_machine_is_resumed_with_the_steps_it_was_begun_with(
+    any_backend, tunes, tiny_base, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("musiclora.training.limits.LEAST_STEPS", 4)
+    monkeypatch.setattr("musiclora.training.session.probe_seconds", lambda *a: 1000.0)
+    options = SymbolicDemoOptions(steps=60)
+    config = options.train_config(str(tunes), tmp_path / "run", str(tiny_base), any_backend)
+    config = dataclasses.replace(config, max_seq_len=128, num_workers=1, val_split=0.25)
+    task = load_symbolic_task(config, Reporter(), any_backend)
+    stop_after(Session(config, task, Reporter(), SessionOptions(longest_seconds=1.0)), 2)
+    monkeypatch.setattr("musiclora.training.session.probe_seconds", lambda *a: 500.0)  # now less busy
+    resumed = train_demo(config, task, options, Reporter())
+    assert (resumed.progress.step, resumed.progress.ended) == (4, "steps")
+    assert not list(tmp_path.glob("run.backup-*"))
+    assert train_demo(config, task, dataclasses.replace(options, seconds=1.0), Reporter()).progress.step == 4
+    assert len(list(tmp_path.glob("run.backup-*"))) == 1  # a finished one is set aside
 
 
 @needs_songs

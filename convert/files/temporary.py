@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -64,6 +65,18 @@ def _list_folder(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:
         return []
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder among the system's temporary files; after a kill, a later start removes it."""
+    path = temporary_sibling(Path(tempfile.gettempdir()) / "musiclora")
+    remove_leftovers(path)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_tree(path: Path) -> None:

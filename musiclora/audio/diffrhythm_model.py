@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from musiclora.audio.loss_baseline import UNTRAINED_SHARE, baseline_loss
 from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.evaluation.scores import total_loss
 
@@ -67,8 +67,8 @@ def _switched_loss(
     files = [path for path in folder.iterdir() if path.is_file() and path.name != "config.json"]
     if sum(path.stat().st_size for path in files) > _RELOAD_BYTES:
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "other"
+    with scratch_folder() as scratch:
+        copy = scratch / "other"
         copy.mkdir()
         for path in files:
             shutil.copyfile(path, copy / path.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
 from musiclora.audio.latents.load import load_recordings
 from musiclora.audio.model import open_flow
 from musiclora.audio.windows import PASS_FRAMES, fixed_batches
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import Evaluation, flow_gain, flow_score, song_losses, total_loss
 from musiclora.progress import Reporter
@@ -40,8 +40,8 @@ def evaluate_recordings(
         raise ConfigError(f"--max-seq-len is {max_seq_len}; it must be at least 8")
     opened = open_flow(model, adapters, backend, with_codec=False, allow_base_mismatch=allow_base_mismatch)
     flow = opened.model
-    with tempfile.TemporaryDirectory() as scratch:
-        cache = Path(scratch) / "latents"
+    with scratch_folder() as scratch:
+        cache = scratch / "latents"
         found = load_recordings(data_dir, opened.base, flow.latent_channels, vae, opened.backend, cache, out)
     length = min(max_seq_len or TrainConfig.max_seq_len, flow.max_frames)
     form = DiffRhythmForm(length, flow.max_frames, flow.has_duration)

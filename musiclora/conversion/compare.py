@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.verify import Converted
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.safetensors_file import Arrays
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import BackendError, ConvertError
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def compare_merged(
     def output(merged: MergedAdapters, chosen: Backend) -> np.ndarray:
         if merged.spec is not None and not merged.dora:
             return run(chosen, base, (merged.spec, merged.state))
-        with tempfile.TemporaryDirectory() as folder:
-            write_fused(base, merged, Path(folder) / "fused")
-            return run(chosen, Path(folder) / "fused", None)
+        with scratch_folder() as folder:
+            write_fused(base, merged, folder / "fused")
+            return run(chosen, folder / "fused", None)
 
     return compare_outputs(lambda b: output(before, b), lambda b: output(after, b), backend, quantity)

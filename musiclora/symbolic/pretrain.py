@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
@@ -71,8 +71,8 @@ def pretrain_base(
     """
     out = reporter or Reporter()
     run = open_run(config)
-    with run.locked(), tempfile.TemporaryDirectory() as scratch:
-        base, tokenizer = _find_or_write_base(options, config, Path(scratch) / "fresh")
+    with run.locked(), scratch_folder() as scratch:
+        base, tokenizer = _find_or_write_base(options, config, scratch / "fresh")
         with out.task("reading songs") as update:
             pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
         songs = split_songs(pieces, config)

@@ -13,7 +13,7 @@ import pytest
 from musiclora.convert.errors import OutputError
 from musiclora.convert.files import temporary
 from musiclora.convert.files.atomic import atomic_file, atomic_folder, atomic_write
-from musiclora.convert.files.temporary import SET_ASIDE, TEMPORARY, temporary_sibling
+from musiclora.convert.files.temporary import SET_ASIDE, TEMPORARY, scratch_folder, temporary_sibling
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="on Windows nothing tells whether a process lives")
 _END = re.compile(r"-[0-9a-f]{8}\.\w+$")
@@ -91,6 +91,17 @@ def test_a_folder_set_aside_by_a_dead_process_comes_back_or_goes(there, dead_pro
         pytest.fail("entered")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "file").read_text() == ("newer" if there else "old")
+
+
+def test_a_scratch_folder_goes_at_the_end_and_after_a_kill_at_the_next_start(dead_process, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fill(owned_by(tmp_path / "musiclora", pid=dead_process))
+    kept = fill(tmp_path / "other")
+    with scratch_folder() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([folder, kept])
+        with atomic_folder(folder / "model") as inner:
+            assert inner.name != "model"
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_two_long_names_that_begin_alike_do_not_share_a_sibling(tmp_path):

@@ -12,10 +12,9 @@ import numpy as np
 
 from musiclora.audio.diffrhythm_style import given_style, need_muq, style_of_recording
 from musiclora.audio.latents.encode import Encoded, Encoding, encode_recordings
-from musiclora.audio.latents.store import is_latents
+from musiclora.audio.latents.store import refuse_foreign_files
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
-from musiclora.errors import ConfigError
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
@@ -90,19 +89,11 @@ def preprocess_recordings(
     """
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
-    if output_dir.is_file() or (
-        output_dir.is_dir() and not is_latents(output_dir) and _holds_foreign_files(output_dir)
-    ):
-        raise ConfigError(f"--output-dir {output_dir}: holds something else than latents; choose another")
+    refuse_foreign_files(output_dir)
     encoding = Encoding(posterior or "mean", seed, *_resolve_style(style, name))
     codec = get_backend(name).load_codec(where)
     encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), reporter, encoding)
     return LatentsResult(output_dir, name, encoded)
-
-
-def _holds_foreign_files(folder: Path) -> bool:
-    """Return True for a folder with files that an interrupted encoding does not leave."""
-    return any(p.suffix != ".safetensors" and not p.name.startswith(".") for p in folder.iterdir())
 
 
 def _resolve_style(style: str | None, backend: str) -> tuple[Callable[[Path], np.ndarray] | None, str]:

@@ -12,7 +12,6 @@ import pytest
 
 JOBS = (
     "convert-model:SIGKILL",
-    "convert-adapter:SIGKILL",
     "blend:SIGKILL",
     "blend:SIGTERM",
     "token-cache:SIGKILL",

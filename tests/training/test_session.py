@@ -265,6 +265,7 @@ def test_the_lock_is_held_from_before_the_songs_are_read_until_the_end(config, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_slower_second_start_does_not_overwrite_the_run_that_finished_meanwhile(config, tmp_path, monkeypatch):
     slow = open_session(config(epochs=1))
     begin, tried = slow._load_model, []

@@ -23,6 +23,7 @@ from musiclora.audio.latents.store import (
     known_items,
     put_latents,
     put_style,
+    refuse_foreign_files,
     remove_temporary_files,
     write_index,
 )
@@ -126,9 +127,11 @@ def encode_recordings(
         encoding: settings; None keeps the posterior's mean.
 
     Raises:
+        ConfigError: the cache holds other files.
         DataError: the folder holds no usable recording. Latents in the cache are kept.
         OutputError: the disk is too small, likewise, or another process encodes into the cache.
     """
+    refuse_foreign_files(cache)
     with locked_folder(cache):  # first, since what the cache holds decides what is encoded
         remove_temporary_files(cache)
         return _encode_all(folder, cache, codec, fingerprint, reporter or Reporter(), encoding or Encoding())
@@ -245,10 +248,9 @@ def _encode_file(
 def _stream_whole(
     part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]
 ) -> tuple[int, np.ndarray]:
-    """Encode a recording through its part file; a part that another recording or encoder left is begun again.
+    """Encode a recording through its part file; return its samples and latents [samples // hop, C].
 
-    Returns:
-        The recording's length in samples, and its latents [samples // hop, C].
+    A part that is not this recording's is begun again.
 
     Raises:
         DataError: the codec gives another number of frames.
@@ -265,11 +267,7 @@ def _stream_whole(
 
 
 def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:
-    """Append blocks of latents to a part file, after those that it holds.
-
-    Returns:
-        The recording's length in samples.
-    """
+    """Append blocks of latents to a part file, after those that it holds; return the recording's samples."""
     size = BLOCK_FRAMES * codec.latent_channels * 4
     with part.open("ab") as out:
         held = out.tell() // size

@@ -13,7 +13,7 @@ from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.files.temporary import remove_tree
-from musiclora.errors import ConvertError, DataError
+from musiclora.errors import ConfigError, ConvertError, DataError
 
 INDEX = "index.json"
 
@@ -21,6 +21,26 @@ INDEX = "index.json"
 def is_latents(folder: Path) -> bool:
     """Return True for a folder that holds latents, not recordings."""
     return (folder / INDEX).is_file()
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Check that recordings can be encoded into a folder: nothing in it is another program's.
+
+    Raises:
+        ConfigError: it is a file, or holds something else than latents.
+    """
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    foreign = [p for p in found if p.suffix != ".safetensors" and p.name != INDEX and not p.name.startswith(".")]
+    if folder.is_file() or foreign or not _may_be_index(folder / INDEX):
+        raise ConfigError(f"--output-dir {folder}: holds something else than latents; choose another")
+
+
+def _may_be_index(path: Path) -> bool:
+    """Return False for an index.json of another program; a damaged one may have been ours."""
+    try:
+        return not path.is_file() or "items" in read_json(path)
+    except ConvertError:
+        return True
 
 
 def write_index(folder: Path, items: Sequence[Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from musiclora.audio.latents.encode import Encoding, encode_recordings
 from musiclora.audio.latents.store import put_latents, read_latents
 from musiclora.backends.registry import get_backend
 from musiclora.convert.files.folder_lock import locked_folder
-from musiclora.errors import DataError, OutputError
+from musiclora.errors import ConfigError, DataError, OutputError
 
 soundfile = require("soundfile")
 
@@ -196,6 +196,16 @@ def test_two_processes_cannot_encode_into_one_folder(tmp_path):
         encode_recordings(folder, tmp_path / "cache", Levels(), "f")
     assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
     assert not list((tmp_path / "cache").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["index.json", "thesis.txt"])
+def test_recordings_are_not_encoded_into_another_programs_folder(tmp_path, name):
+    cache = tmp_path / "mine-latents"
+    cache.mkdir()
+    (cache / name).write_text('{"pages": []}')
+    with pytest.raises(ConfigError, match="something else than latents"):
+        encode_recordings(long_recording(tmp_path / "in", 2), cache, Levels(), "f")
+    assert [(p.name, p.read_text()) for p in cache.iterdir()] == [(name, '{"pages": []}')]
 
 
 def test_the_lock_is_taken_before_the_cache_is_looked_at(tmp_path, monkeypatch):

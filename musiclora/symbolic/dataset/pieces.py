@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,17 @@ from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
-from musiclora.symbolic.reading.health import HealthRow
+from musiclora.symbolic.reading.health import HealthRow, row_from_json
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
+from musiclora.symbolic.tokens.kept import Kept, add_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"
 TOKENS_FILE = "tokens.safetensors"
 CACHE_FORMAT = 1
+# Version of the tokens inside a cache of this format. The first kept near-unisons twice, where MidiTok does not merge
+# them, and wrote notes of one onset in the order of their unrounded times.
+ENCODING = 2
 
 
 def _no_pitches() -> np.ndarray:
@@ -54,10 +57,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class PieceSet:
-    """Pieces of a data folder, and the health table of its files."""
+    """Pieces of a data folder, the health table of its files, and remarks for the user."""
 
     pieces: list[Piece]
     health: list[HealthRow]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Kept:
+        """Counts of what the tokens keep of all songs, without copies by augment."""
+        originals = {piece.name for piece in self.pieces if piece.is_original}
+        return add_kept(row.kept for row in self.health if row.status != "skipped" and row.name in originals)
 
     @property
     def songs(self) -> int:
@@ -91,7 +101,7 @@ def from_reading(reading: Reading) -> PieceSet:
             Piece(song.name, song.group, song.tokens, song.decoded_notes, song.is_original, song.pitches, song.tune)
         )
     again = {row.file for row in lost}
-    kept = [row for row in reading.health if (f"{row.file}#{row.tune}" if row.tune else row.file) not in again]
+    kept = [row for row in reading.health if row.name not in again]
     return PieceSet(pieces, kept + lost)
 
 
@@ -148,6 +158,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
     index = {
         "format": CACHE_FORMAT,
         "tokenizer": tokenizer.fingerprint,
+        "encoding": ENCODING,
         "pieces": [
             {
                 "name": p.name,
@@ -160,7 +171,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
             }
             for p in pieces.pieces
         ],
-        "health": [dataclasses.asdict(row) for row in pieces.health],
+        "health": [row.as_json() for row in pieces.health],
     }
     remove_leftovers(folder.absolute())  # a cache that a killed start had set aside comes back
     with atomic_folder(folder, overwrite=is_token_cache(folder)) as building:
@@ -191,9 +202,21 @@ def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> P
             )
         with safe_open(folder / TOKENS_FILE, "numpy") as file:
             tokens, pitches = file.get_tensor("tokens"), file.get_tensor("pitches")
-        return PieceSet(_split_arrays(index["pieces"], tokens, pitches), [HealthRow(**row) for row in index["health"]])
+        health = [row_from_json(row) for row in index["health"]]
+        remarks = _remark_on_encoding(folder, index.get("encoding", 1), tokenizer)
+        return PieceSet(_split_arrays(index["pieces"], tokens, pitches), health, remarks)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder}: not a readable token cache ({error!r}); run preprocess again") from error
+
+
+def _remark_on_encoding(folder: Path, encoding: int, tokenizer: MusicTokenizer | None) -> tuple[str, ...]:
+    """Tell of tokens that this version would write otherwise; training and scoring can use them as they are."""
+    if encoding >= ENCODING or tokenizer is None or tokenizer.inner.config.remove_duplicated_notes:
+        return ()
+    return (
+        f"{folder}: a token cache by an earlier version, in which near-unisons are written twice; "
+        "preprocess writes it anew without them",
+    )
 
 
 def _split_arrays(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np.ndarray) -> list[Piece]:

@@ -69,10 +69,19 @@ class Transpositions(Sequence[Piece]):
         shifts: semitones of each transposition.
     """
 
-    def __init__(self, piece: Piece, shifts: range, up: np.ndarray) -> None:
+    def __init__(self, piece: Piece, shifts: range, up: np.ndarray, pitched: np.ndarray) -> None:
+        """Keep what a transposition is built of.
+
+        Args:
+            piece: piece in its own key.
+            shifts: semitones of each transposition.
+            up: see `_shift_table`.
+            pitched: True for the tokens that a transposition exchanges, bool [n].
+        """
         self._piece = piece
         self.shifts = shifts
         self._up = up
+        self._pitched = pitched
 
     def __len__(self) -> int:
         return len(self.shifts)
@@ -90,7 +99,7 @@ class Transpositions(Sequence[Piece]):
         piece = self._piece
         if shift == 0:
             return piece
-        tokens = self._up[shift][piece.tokens]
+        tokens = np.where(self._pitched, self._up[shift][piece.tokens], piece.tokens)
         return dataclasses.replace(
             piece,
             name=f"{piece.name} {shift:+d}",
@@ -103,12 +112,13 @@ class Transpositions(Sequence[Piece]):
 def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
     """Transpose the piece to every key in which all its pitches lie in low..high, its own key included.
 
-    Only pitch tokens are exchanged, so every version has the same number of tokens and the same rhythm. The result is
-    empty where the piece spans more than the range or has no pitch token.
+    Only pitch tokens are exchanged, so every version has the same number of tokens and the same rhythm. Drums are
+    never transposed, whatever their tokens. The result is empty where the piece spans more than the range or has no
+    pitch token besides those of drums.
 
     Args:
         tokenizer: tokenizer of the piece, without merged tokens (byte pairs).
-        piece: piece without drum pitches.
+        piece: piece to transpose.
         low: lowest pitch allowed, MIDI number.
         high: highest pitch allowed.
 
@@ -119,26 +129,27 @@ def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high
         raise DataError(
             f"this {tokenizer.kind} tokenizer merges tokens; transpose the music files with augment instead"
         )
-    pitch_of = tokenizer.pitch_of
-    low, high = max(low, int(pitch_of[pitch_of >= 0].min())), min(high, int(pitch_of.max()))
-    pitches = pitch_of[piece.tokens]
-    pitches = pitches[pitches >= 0]
+    pitched = tokenizer.pitched(piece.tokens)
+    pitches = tokenizer.pitch_of[piece.tokens][pitched]
     if not len(pitches):
-        return Transpositions(piece, range(0), np.zeros((0, 0), np.int32))
-    shifts = range(low - int(pitches.min()), high - int(pitches.max()) + 1)
-    return Transpositions(piece, shifts, _shift_table(tokenizer))
+        return Transpositions(piece, range(0), np.zeros((0, 0), np.int32), pitched)
+    lowest, highest = tokenizer.pitch_range
+    shifts = range(max(low, lowest) - int(pitches.min()), min(high, highest) - int(pitches.max()) + 1)
+    return Transpositions(piece, shifts, _shift_table(tokenizer), pitched)
 
 
 @functools.lru_cache(maxsize=4)
 def _shift_table(tokenizer: MusicTokenizer) -> np.ndarray:
     """Tabulate the id of each token after a shift, int32 [256, V]; negative shifts index from the end."""
     pitch_of = tokenizer.pitch_of
-    ids = np.full(128, -1, np.int32)
-    ids[pitch_of[pitch_of >= 0]] = np.flatnonzero(pitch_of >= 0)
+    kinds = np.array([token.partition("_")[0] for token in tokenizer.tokens])
     table = np.tile(np.arange(len(pitch_of), dtype=np.int32), (256, 1))
-    at = np.flatnonzero(pitch_of >= 0)
-    for shift in range(-127, 128):
-        target = pitch_of[at] + shift
-        inside = (target >= 0) & (target <= 127)
-        table[shift, at[inside]] = ids[target[inside]]
+    for kind in np.unique(kinds[pitch_of >= 0]):  # Pitch, or NoteOn and NoteOff
+        at = np.flatnonzero((pitch_of >= 0) & (kinds == kind))
+        ids = np.full(128, -1, np.int32)
+        ids[pitch_of[at]] = at
+        for shift in range(-127, 128):
+            target = pitch_of[at] + shift
+            inside = (target >= 0) & (target <= 127)
+            table[shift, at[inside]] = ids[target[inside]]
     return table

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from musiclora.symbolic.tokens.kept import Kept
+
 Status = Literal["kept", "repaired", "skipped"]
+_LONGEST_NAME, _LONGEST_TEXT = 80, 200  # characters, in messages
 SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
 
@@ -22,10 +25,11 @@ class HealthRow:
         status: kept unchanged, kept after repairs, or skipped.
         why: repairs and notes left out, or the reason for skipping; may be empty.
         tracks: number of tracks with notes.
-        notes: number of notes that are used.
-        drums: number of drum notes, which are not used.
+        notes: number of notes that are used; without a tokenizer, all.
+        drums: number of drum notes that are not used.
         outside: number of notes outside the tokenizer's pitch range, which are not used.
         seconds: length after repairs.
+        kept: what the tokenizer keeps and loses; all counts are 0 without one.
     """
 
     file: str
@@ -37,6 +41,25 @@ class HealthRow:
     drums: int = 0
     outside: int = 0
     seconds: float = 0.0
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def name(self) -> str:
+        """Name of the song: its file, with `#n` for the n-th tune."""
+        return f"{self.file}#{self.tune}" if self.tune else self.file
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row for a JSON file."""
+        return {**dataclasses.asdict(self), "kept": self.kept.as_json()}
+
+
+def row_from_json(entry: dict[str, Any]) -> HealthRow:
+    """Build a row from what `HealthRow.as_json` returned, of this version or an earlier one.
+
+    Raises:
+        TypeError: it has fields that a row does not have.
+    """
+    return HealthRow(**{**entry, "kept": Kept(**entry.get("kept", {}))})
 
 
 def health_table(rows: Sequence[HealthRow]) -> list[tuple[str, ...]]:
@@ -57,7 +80,7 @@ def health_json(rows: Sequence[HealthRow]) -> dict[str, Any]:
         "skipped": counts["skipped"],
         "notes": sum(row.notes for row in rows),
         "seconds": round(sum(row.seconds for row in rows), 3),
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "rows": [row.as_json() for row in rows],
     }
 
 
@@ -73,4 +96,27 @@ def health_line(rows: Sequence[HealthRow]) -> str:
 
 def skip_reasons(rows: Sequence[HealthRow]) -> list[str]:
     """List `file: reason` of skipped rows, in file order."""
-    return [f"{r.file}{f'#{r.tune}' if r.tune else ''}: {r.why}" for r in rows if r.status == "skipped"]
+    return [f"{r.name}: {r.why}" for r in rows if r.status == "skipped"]
+
+
+def describe_skipped(rows: Sequence[HealthRow], most: int = 5) -> list[str]:
+    """Name the skipped files in a few bounded lines, one for each reason.
+
+    Args:
+        rows: rows of any status.
+        most: largest number of reasons, and of files of one reason, that are named.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        if row.status == "skipped":
+            by_reason.setdefault(row.why, []).append(row.name)
+    named = list(by_reason.items())[:most]
+    lines = [f"skipped {list_names(names, most)}: {why[:_LONGEST_TEXT]}" for why, names in named]
+    rest = sum(len(names) for names in by_reason.values()) - sum(len(names) for _, names in named)
+    return [*lines, f"skipped {rest} more, for other reasons; doctor lists them all"] if rest else lines
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Join at most so many names, each bounded, and count the rest."""
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -55,6 +55,7 @@ class Outcome:
     drums: int = 0
     outside: int = 0
     seconds: float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
     pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
@@ -62,13 +63,21 @@ class Outcome:
 
 
 def skyline_melody(score: Score) -> np.ndarray:
-    """Return the highest pitch at each onset of a one-track score, int16 [n]."""
+    """Return the highest pitch at each onset of the first track, int16 [n]."""
     notes = score.tracks[0].notes.numpy()
     order = np.lexsort((-notes["pitch"].astype(np.int16), notes["time"]))
     times = notes["time"][order]
     first = np.concatenate([np.ones(min(1, len(times)), bool), np.diff(times) > 0])
     top: np.ndarray = notes["pitch"][order][first].astype(np.int16)
     return top
+
+
+def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
+    """Return the highest pitch at each onset, int16 [n]; that of the drums where nothing else plays."""
+    from musiclora.symbolic.tokens.merge import merge_tracks
+
+    merged = merge_tracks(score, *pitch_range)
+    return skyline_melody(merged if merged.note_num() else score)
 
 
 def _examine_score(
@@ -80,31 +89,33 @@ def _examine_score(
         DataError: the score has no usable note, or is too long.
     """
     from musiclora.symbolic.formats.sanitise import sanitise_score
-    from musiclora.symbolic.tokens.tokenizer import merge_tracks
+    from musiclora.symbolic.tokens.kept import Kept, encode_and_count
+    from musiclora.symbolic.tokens.kept_lines import list_left_out
 
     clean = sanitise_score(score)
-    low, high = tokenizer.pitch_range if tokenizer else (0, 127)
-    merged = merge_tracks(clean.score, low, high)
-    if not merged.kept:
-        raise DataError("only drums" if merged.drums == clean.notes else f"no notes between pitch {low} and {high}")
-    counted = ((merged.drums, "drum notes left out"), (merged.outside, f"notes outside {low}..{high} left out"))
-    remarks = [f"{n} {what}" for n, what in counted if n]
-    if clean.tracks > 1:
-        remarks.insert(0, f"{clean.tracks} tracks merged")
-    tokens = tokenizer.encode(clean.score) if tokenizer else None
-    if tokens is not None and len(tokens) > MAX_TOKENS:
-        raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
+    tokens, kept, remarks = None, Kept(), []
+    if tokenizer is not None:
+        tokens, kept = encode_and_count(tokenizer, clean.score)
+        left_out = ", ".join(list_left_out(kept, tokenizer.holds))
+        if not kept.kept:
+            raise DataError("only drums" if kept.drums == kept.notes else f"no note is kept: {left_out}")
+        remarks = [f"left out: {left_out}"] if left_out else []
+        if kept.tracks_kept < kept.tracks:
+            remarks.insert(0, f"{kept.tracks} tracks merged into {kept.tracks_kept}")
+        if len(tokens) > MAX_TOKENS:
+            raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
     return Outcome(
         repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
         remarks=tuple(remarks),
         tracks=clean.tracks,
-        notes=merged.kept,
-        drums=merged.drums,
-        outside=merged.outside,
+        notes=kept.kept if tokenizer else clean.notes,
+        drums=kept.drums,
+        outside=kept.outside,
         seconds=clean.seconds,
-        pitches=skyline_melody(merged.score),
+        kept=kept.as_json() if tokenizer else {},
+        pitches=_find_melody(clean.score, tokenizer.pitch_range if tokenizer else (0, 127)),
         tokens=tokens,
-        decoded_notes=tokenizer.note_count(tokens) if tokenizer and tokens is not None else 0,
+        decoded_notes=kept.kept,
         score=clean.score if keep_score else None,
     )
 

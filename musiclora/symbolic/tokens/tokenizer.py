@@ -1,4 +1,4 @@
-"""Wrapper around MidiTok's tokenizers: merges tracks, counts notes, pickles, and has a stable fingerprint."""
+"""Wrapper around MidiTok's tokenizers: merges unisons, counts notes, pickles, and has a stable fingerprint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.tokens.kept import Holds
+from musiclora.symbolic.tokens.merge import (
+    PertokLayout,
+    merge_pertok_unisons,
+    merge_tracks,
+    order_notes,
+    pertok_decoding_order,
+    pertok_layout,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 _FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
 _PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
+_PITCHED_TYPES = ("Pitch", "NoteOn", "NoteOff")
+_DRUMS = -1  # MidiTok's program of drums
+_NO_PROGRAM = -2
 
 
 def load_miditok() -> ModuleType:
@@ -45,57 +56,6 @@ def load_miditok() -> ModuleType:
             del sys.modules["torch"]
 
 
-@dataclass(frozen=True)
-class MergedTracks:
-    """One-track score, and the number of notes that were kept, dropped as drums or by pitch, or merged.
-
-    Attributes:
-        score: score with one piano track.
-        kept: notes of that track.
-        drums: notes of drum tracks.
-        outside: notes outside the pitch range.
-        doubled: notes with the onset and pitch of a longer one.
-    """
-
-    score: Score
-    kept: int
-    drums: int
-    outside: int
-    doubled: int
-
-
-def merge_tracks(score: Score, low: int = 21, high: int = 109) -> MergedTracks:
-    """Merge all pitched notes into one piano track, for tokenizers that write one sequence for each track.
-
-    Drum tracks and pitches outside low..high are dropped. Of notes with the same onset and pitch (unisons of two
-    voices) the longest stays. Tempos and time signatures are kept. The input is not changed.
-
-    Args:
-        score: score in ticks.
-        low: lowest MIDI pitch kept.
-        high: highest MIDI pitch kept.
-    """
-    from symusic import Note, Score, Track
-
-    arrays = [t.notes.numpy() for t in score.tracks if not t.is_drum and len(t.notes)]
-    drums = sum(len(t.notes) for t in score.tracks if t.is_drum)
-    names = ("time", "duration", "pitch", "velocity")
-    notes = {n: np.concatenate([a[n] for a in arrays]) if arrays else np.zeros(0, np.int32) for n in names}
-    inside = (notes["pitch"] >= low) & (notes["pitch"] <= high)
-    notes = {n: a[inside] for n, a in notes.items()}
-    order = np.lexsort((-notes["duration"], notes["pitch"], notes["time"]))
-    notes = {n: a[order] for n, a in notes.items()}
-    same = (np.diff(notes["time"]) == 0) & (np.diff(notes["pitch"]) == 0)
-    first = np.concatenate([np.ones(min(1, len(order)), bool), ~same])
-    merged = Score(score.ticks_per_quarter)
-    merged.tempos = score.tempos
-    merged.time_signatures = score.time_signatures
-    track = Track(program=0, name="Piano")
-    track.notes = Note.from_numpy(**{n: np.ascontiguousarray(a[first]) for n, a in notes.items()})
-    merged.tracks.append(track)
-    return MergedTracks(merged, int(first.sum()), drums, int((~inside).sum()), int(same.sum()))
-
-
 class MusicTokenizer:
     """MidiTok tokenizer that encodes a score as one sequence of ids and decodes it.
 
@@ -108,7 +68,7 @@ class MusicTokenizer:
         bar_ids: ids of the tokens that open a bar. PerTok writes them between bars only. PerTok, and REMI without
             time signatures, use bars of four quarters for every metre.
         tokens: text of each base id.
-        pitch_range: lowest MIDI pitch, and one past the highest, that the vocabulary was built for.
+        pitch_range: lowest and highest MIDI pitch of the vocabulary, without those of drums.
         inferred: True where the tokenizer was chosen by the size of the vocabulary alone.
     """
 
@@ -123,7 +83,7 @@ class MusicTokenizer:
         self.eos_id: int | None = base.get("EOS_None")
         self.bar_ids = tuple(sorted(i for t, i in base.items() if t.startswith("Bar_") and t != "Bar_End"))
         self.tokens: list[str] = [t for t, _ in sorted(base.items(), key=lambda item: item[1])]
-        self.pitch_range = (int(inner.config.pitch_range[0]), int(inner.config.pitch_range[1]))
+        self.pitch_range = _pitch_range(self.tokens, ("Pitch", "NoteOn"), inner.config.pitch_range)
         self._specials = frozenset(int(base[t]) for t in inner.special_tokens if t in base)
         self._one_stream = bool(inner.config.use_programs and inner.config.one_token_stream_for_programs)
         if self.kind == "PerTok":
@@ -135,20 +95,82 @@ class MusicTokenizer:
 
     @functools.cached_property
     def pitch_of(self) -> np.ndarray:
-        """MIDI pitch of each base id, int32 [V]; -1 for tokens other than pitches."""
-        return np.array([int(t[6:]) if t.startswith("Pitch_") else -1 for t in self.tokens], np.int32)
+        """MIDI pitch of each base id, int32 [V]; -1 for tokens other than pitches, and for those of drums."""
+        pairs = (token.partition("_") for token in self.tokens)
+        return np.array([int(value) if kind in _PITCHED_TYPES else -1 for kind, _, value in pairs], np.int32)
+
+    def pitched(self, ids: np.ndarray) -> np.ndarray:
+        """Mark the base ids that are an instrument's pitch, bool [n]; drums have pitches of their own meaning.
+
+        Where drums have no tokens of their own, their notes are those after a token of the drums' program.
+        """
+        marks = self._program_of[ids]
+        latest = np.maximum.accumulate(np.where(marks != _NO_PROGRAM, np.arange(len(ids)), 0))
+        drums: np.ndarray = marks[latest] == _DRUMS if len(ids) else np.zeros(0, bool)
+        found: np.ndarray = (self.pitch_of[ids] >= 0) & ~drums
+        return found
+
+    @functools.cached_property
+    def _program_of(self) -> np.ndarray:
+        pairs = (token.partition("_") for token in self.tokens)
+        return np.array([int(value) if kind == "Program" else _NO_PROGRAM for kind, _, value in pairs], np.int32)
+
+    @functools.cached_property
+    def holds(self) -> Holds:
+        """Facts of music that the tokens can hold."""
+        config = self.inner.config
+        kinds = {t.split("_")[0] for t in self.tokens}
+        drums = _pitch_range(self.tokens, ("PitchDrum", "DrumOn"), self.pitch_range)
+        lengths = [beats + part / parts for beats, part, parts in self.inner.durations]
+        return Holds(
+            pitches=self.pitch_range,
+            drum_pitches=drums,
+            programs=frozenset(int(p) for p in config.programs) if self._one_stream else frozenset(),
+            velocities=len([t for t in self.tokens if t.startswith("Velocity_")]),
+            tempos="Tempo" in kinds,
+            metres="TimeSig" in kinds,
+            pedals="Pedal" in kinds,
+            bends="PitchBend" in kinds,
+            longest=max(lengths, default=0.0) if "Duration" in kinds else 0.0,
+            beats_by_metre=self.kind != "PerTok" and "TimeSig" in kinds,
+        )
+
+    def hold(self, score: Score) -> Score:
+        """Reduce a score to what the tokens hold of its notes, without changing it.
+
+        Tracks are merged where the tokens have no programs. Times are rounded to the tokenizer's grid, and unisons on
+        it are merged. (PerTok rounds and merges in `encode_held`.) Events for which there are no tokens stay.
+        """
+        if not self._one_stream:
+            score = merge_tracks(score, *self.pitch_range)
+        if score.note_num() == 0:
+            return score
+        held = self.inner.preprocess_score(score)
+        if self._layout is None:
+            order_notes(held)
+        return held
 
     def encode(self, score: Score) -> np.ndarray:
-        """Encode a score as ids, int32 [n], without BOS and EOS; empty where no note is left."""
-        if not self._one_stream:
-            score = merge_tracks(score, *self.pitch_range).score
-        if score.note_num() == 0:
+        """Encode a score as ids, int32 [n], without BOS and EOS; empty where no note is left.
+
+        What is decoded and encoded again gives the same tokens.
+        """
+        return self.encode_held(self.hold(score))
+
+    def encode_held(self, held: Score) -> np.ndarray:
+        """Encode what `hold` returned as ids, int32 [n]."""
+        if held.note_num() == 0:
             return np.zeros(0, np.int32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = self.inner.encode(score)
+            found = self.inner.encode(held, no_preprocess_score=True)
         parts = found if isinstance(found, list) else [found]
-        return np.array([i for part in parts for i in part.ids], np.int32)
+        ids = np.array([i for part in parts for i in part.ids], np.int32)
+        return merge_pertok_unisons(self._layout, ids) if self._layout else ids
+
+    @functools.cached_property
+    def _layout(self) -> PertokLayout | None:
+        return pertok_layout(self.inner, self.tokens) if self.kind == "PerTok" else None
 
     def decode(self, ids: np.ndarray) -> Score:
         """Decode ids [n] to a score, without special tokens and incomplete notes.
@@ -162,6 +184,8 @@ class MusicTokenizer:
         plain = [int(i) for i in ids if int(i) not in self._specials]
         if not plain:
             return Score(self.inner.time_division)
+        if self.kind == "PerTok" and not self.inner.is_trained:
+            plain = [plain[i] for i in pertok_decoding_order([self.tokens[i] for i in plain])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             score = self.inner.decode(plain if self._one_stream else [plain])
@@ -222,6 +246,13 @@ class MusicTokenizer:
         config = {k: v for k, v in _as_json_types(params["config"]).items() if defaults.get(k) != v}
         record = {"kind": self.kind, "vocab": self.tokens, "config": config, "model": params.get("_model")}
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _pitch_range(tokens: Sequence[str], kinds: Sequence[str], default: tuple[int, int]) -> tuple[int, int]:
+    """Find the lowest and highest pitch of some types of tokens; the default where there are none."""
+    pairs = (token.partition("_") for token in tokens)
+    pitches = [int(value) for kind, _, value in pairs if kind in kinds]
+    return (min(pitches), max(pitches)) if pitches else (int(default[0]), int(default[1]))
 
 
 def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:

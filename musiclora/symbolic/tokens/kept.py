@@ -1,0 +1,265 @@
+"""Counts of what a tokenizer keeps of songs, and of what it loses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from symusic import Score
+
+_DRUMS = -1  # program of drum tracks
+_DEFAULT_QPM = 120.0  # of MIDI files without a tempo, and of decoded tokens without one
+
+
+@dataclass(frozen=True)
+class Holds:
+    """Facts of music that a tokenizer's tokens can hold.
+
+    Attributes:
+        pitches: lowest and highest MIDI pitch.
+        drum_pitches: lowest and highest MIDI pitch of drums.
+        programs: MIDI programs, -1 for drums; empty where all notes are one piano's.
+        velocities: number of loudness levels; 0: notes have no loudness.
+        tempos, metres, pedals, bends: True where there are tokens for them.
+        longest: longest duration in quarters, or in beats of the metre; 0: no limit.
+        beats_by_metre: True where durations are counted in beats of the metre (eighths in 6/8).
+    """
+
+    pitches: tuple[int, int]
+    drum_pitches: tuple[int, int]
+    programs: frozenset[int] = frozenset()
+    velocities: int = 0
+    tempos: bool = False
+    metres: bool = False
+    pedals: bool = False
+    bends: bool = False
+    longest: float = 0.0
+    beats_by_metre: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Count of what tokens keep of one song, or of several, by addition.
+
+    `notes` is the sum of `kept` and of the notes left out: `drums`, `foreign`, `outside`, `unisons` and `merged`.
+
+    Attributes:
+        songs: songs counted.
+        notes: notes in the songs.
+        kept: notes that the tokens decode to.
+        drums: drum notes left out.
+        foreign: notes of programs that the tokenizer does not have.
+        outside: notes outside the tokenizer's pitches.
+        unisons: notes with the onset and pitch of another of the same instrument.
+        merged: notes that have them on the tokenizer's grid only (near-unisons).
+        shortened: notes longer than the longest duration; they are kept and cut.
+        levelled: kept notes of songs with several velocities, where the tokens hold no loudness.
+        seconds: length of the songs.
+        seconds_kept: length of the decoded tokens, which play at 120 quarters a minute where they hold no tempo.
+        tempos: tempo changes inside songs that are not held.
+        metres: time signatures that are not held; without them, bars have four quarters.
+        pedals: pedal presses that are not held.
+        bends: pitch-bend events that are not held.
+        tracks, tracks_kept: tracks with notes.
+        instruments, instruments_kept: different programs of each song, with the drums as one.
+    """
+
+    songs: int = 0
+    notes: int = 0
+    kept: int = 0
+    drums: int = 0
+    foreign: int = 0
+    outside: int = 0
+    unisons: int = 0
+    merged: int = 0
+    shortened: int = 0
+    levelled: int = 0
+    seconds: float = 0.0
+    seconds_kept: float = 0.0
+    tempos: int = 0
+    metres: int = 0
+    pedals: int = 0
+    bends: int = 0
+    tracks: int = 0
+    tracks_kept: int = 0
+    instruments: int = 0
+    instruments_kept: int = 0
+
+    def as_json(self) -> dict[str, int | float]:
+        """Return all counts by name, seconds rounded to milliseconds."""
+        return {k: round(v, 3) if isinstance(v, float) else v for k, v in dataclasses.asdict(self).items()}
+
+
+class CountingTokenizer(Protocol):
+    """Tokenizer whose losses can be counted."""
+
+    @property
+    def holds(self) -> Holds:
+        """Return what the tokens can hold."""
+
+    def hold(self, score: Score) -> Score:
+        """Reduce a score to what the tokens hold of it; events for which there are no tokens may stay."""
+
+    def encode_held(self, held: Score) -> np.ndarray:
+        """Encode what `hold` returned, int32 [n]."""
+
+    def note_count(self, ids: np.ndarray) -> int:
+        """Count the notes that ids decode to."""
+
+
+def encode_and_count(tokenizer: CountingTokenizer, score: Score) -> tuple[np.ndarray, Kept]:
+    """Encode a score and count what its tokens keep and lose.
+
+    Args:
+        tokenizer: any tokenizer of the symbolic family.
+        score: in ticks; it is not changed.
+
+    Returns:
+        ids, int32 [n] without BOS and EOS, and the counts.
+    """
+    held = tokenizer.hold(score)
+    ids = tokenizer.encode_held(held)
+    return ids, _count_kept(score, held, tokenizer.note_count(ids), tokenizer.holds)
+
+
+def add_kept(counts: Iterable[Kept]) -> Kept:
+    """Add up the counts of several songs."""
+    rows = [dataclasses.astuple(one) for one in counts]
+    return Kept(*(sum(column) for column in zip(*rows, strict=True))) if rows else Kept()
+
+
+def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
+    """Compare a score with what is held of it; `kept` is the number of notes that the tokens decode to."""
+    tracks = [t for t in score.tracks if len(t.notes)]
+    notes = [_NotesOf(t.notes.numpy(), _DRUMS if t.is_drum else int(t.program)) for t in tracks]
+    lost = {"drums": 0, "foreign": 0, "outside": 0}
+    usable = []
+    for part in notes:
+        reason = _reason_to_leave_out(part, holds)
+        low, high = holds.drum_pitches if part.program == _DRUMS else holds.pitches
+        inside = (part.pitch >= low) & (part.pitch <= high)
+        if reason:
+            lost[reason] += len(part.pitch)
+        else:
+            lost["outside"] += int((~inside).sum())
+            usable.append(part.take(inside))
+    total = sum(len(part.pitch) for part in notes)
+    doubled = max(0, total - sum(lost.values()) - kept)
+    unisons = min(doubled, _count_unisons(usable, bool(holds.programs)))
+    velocities = np.unique(np.concatenate([part.velocity for part in usable])) if usable else []
+    programs = {part.program for part in notes}
+    played = [t for t in held.tracks if len(t.notes)]
+    end, end_kept = _end_quarters(score, 0.0), _end_quarters(held, holds.longest) if kept else 0.0
+    return Kept(
+        songs=1,
+        notes=total,
+        kept=kept,
+        **lost,
+        unisons=unisons,
+        merged=doubled - unisons,
+        shortened=_count_shortened(usable, score, held, holds),
+        levelled=kept if not holds.velocities and len(velocities) > 1 else 0,
+        seconds=_seconds(score, end),
+        seconds_kept=_seconds(held if holds.tempos else None, end_kept),
+        tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
+        metres=_count_lost_metres(score, held if holds.metres else None),
+        pedals=_count_events(score, "pedals") - (_count_events(held, "pedals") if holds.pedals else 0),
+        bends=_count_events(score, "pitch_bends") - (_count_events(held, "pitch_bends") if holds.bends else 0),
+        tracks=len(tracks),
+        tracks_kept=min(len(tracks), len(played)),
+        instruments=len(programs),
+        instruments_kept=len(programs & {_DRUMS if t.is_drum else int(t.program) for t in played}),
+    )
+
+
+class _NotesOf:
+    """Notes of one track, [n] each."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], program: int) -> None:
+        self.arrays, self.program = arrays, program
+        self.time, self.pitch = arrays["time"], arrays["pitch"]
+        self.duration, self.velocity = arrays["duration"], arrays["velocity"]
+
+    def take(self, mask: np.ndarray) -> _NotesOf:
+        return _NotesOf({name: array[mask] for name, array in self.arrays.items()}, self.program)
+
+
+def _reason_to_leave_out(part: _NotesOf, holds: Holds) -> str:
+    """Name the count that a track's notes fall under, empty where the tokens can hold them."""
+    if part.program == _DRUMS:
+        return "" if _DRUMS in holds.programs else "drums"
+    return "foreign" if holds.programs and part.program not in holds.programs else ""
+
+
+def _count_unisons(parts: list[_NotesOf], by_program: bool) -> int:
+    """Count the notes with the onset and pitch of an earlier one, of the same program where there are programs."""
+    if not parts:
+        return 0
+    keys = [
+        (p.time.astype(np.int64) << 16) + (p.pitch.astype(np.int64) << 8) + (p.program + 1) * by_program for p in parts
+    ]
+    every = np.concatenate(keys)  # one integer a note; pitch and program fit into 8 bits each
+    return len(every) - len(np.unique(every))
+
+
+def _count_shortened(parts: list[_NotesOf], score: Score, held: Score, holds: Holds) -> int:
+    if not holds.longest:
+        return 0
+    metres = sorted((s.time / held.ticks_per_quarter, 4 / s.denominator) for s in held.time_signatures)
+    if not (holds.beats_by_metre and metres):
+        metres = [(0.0, 1.0)]
+    starts, beats = (np.array(column) for column in zip(*metres, strict=True))
+    count = 0
+    for part in parts:
+        quarters = part.time / score.ticks_per_quarter
+        beat = beats[np.searchsorted(starts, quarters, side="right").clip(1) - 1]
+        count += int((part.duration / score.ticks_per_quarter > holds.longest * beat + 1e-9).sum())
+    return count
+
+
+def _end_quarters(score: Score, longest: float) -> float:
+    """Find the end of the last note in quarters; durations are cut to the longest, unless that is 0."""
+    ends = [0.0]
+    for track in score.tracks:
+        if len(track.notes):
+            notes = track.notes.numpy()
+            duration = notes["duration"] / score.ticks_per_quarter
+            ends.append(
+                float((notes["time"] / score.ticks_per_quarter + np.minimum(duration, longest or np.inf)).max())
+            )
+    return max(ends)
+
+
+def _seconds(score: Score | None, quarters: float) -> float:
+    """Convert quarters from the beginning to seconds by the score's tempos, or at 120 a minute without one."""
+    found = sorted((t.time / score.ticks_per_quarter, t.qpm) for t in score.tempos) if score is not None else []
+    changes = [(0.0, _DEFAULT_QPM), *((at, qpm) for at, qpm in found if at < quarters), (quarters, 0.0)]
+    return sum((after - at) * 60 / qpm for (at, qpm), (after, _) in pairwise(changes))
+
+
+def _count_lost_metres(score: Score, held: Score | None) -> int:
+    """Count the time signatures of a score after which another metre than theirs is held: 4/4 without any."""
+
+    def in_quarters(some: Score | None) -> list[tuple[float, tuple[int, int]]]:
+        found = some.time_signatures if some is not None else []
+        return [(s.time / some.ticks_per_quarter, (s.numerator, s.denominator)) for s in found]
+
+    kept = in_quarters(held)
+    lost = 0
+    for at, metre in in_quarters(score):
+        # A tokenizer delays a change to the next bar line.
+        later = [m for time, m in kept if time >= at - 1e-3]
+        before = [m for time, m in kept if time < at + 1e-3]
+        current = before[-1] if before else (4, 4)
+        lost += metre != current and metre not in later[:1]
+    return lost
+
+
+def _count_events(score: Score, name: str) -> int:
+    return sum(len(getattr(track, name)) for track in score.tracks)

@@ -1,0 +1,162 @@
+"""Merging of tracks and unisons before a score becomes tokens, on the score and on PerTok's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from miditok import MusicTokenizer as MidiTokTokenizer
+    from symusic import Score
+
+NoteArrays = dict[str, np.ndarray]  # time, duration, pitch and velocity, each [n], in ticks
+_TIME_TYPES = ("Bar", "TimeShift", "Position")
+
+
+def merge_unisons(notes: NoteArrays) -> NoteArrays:
+    """Sort notes by onset and pitch; of those with the same onset and pitch keep the longest."""
+    order = np.lexsort((-notes["duration"].astype(np.int64), notes["pitch"], notes["time"]))
+    ordered = {name: array[order] for name, array in notes.items()}
+    same = (np.diff(ordered["time"]) == 0) & (np.diff(ordered["pitch"]) == 0)
+    first = np.concatenate([np.ones(min(1, len(order)), bool), ~same])
+    return {name: np.ascontiguousarray(array[first]) for name, array in ordered.items()}
+
+
+def merge_tracks(score: Score, low: int = 21, high: int = 109) -> Score:
+    """Merge all pitched notes into one piano track, for tokenizers that write one sequence for each track.
+
+    Drum tracks and pitches outside low..high are dropped. Of notes with the same onset and pitch (unisons of two
+    voices) the longest stays. Tempos and time signatures are kept. The input is not changed.
+
+    Args:
+        score: score in ticks.
+        low: lowest MIDI pitch kept.
+        high: highest MIDI pitch kept.
+    """
+    from symusic import Note, Score, Track
+
+    arrays = [t.notes.numpy() for t in score.tracks if not t.is_drum and len(t.notes)]
+    names = ("time", "duration", "pitch", "velocity")
+    notes = {n: np.concatenate([a[n] for a in arrays]) if arrays else np.zeros(0, np.int32) for n in names}
+    inside = (notes["pitch"] >= low) & (notes["pitch"] <= high)
+    merged = Score(score.ticks_per_quarter)
+    merged.tempos = score.tempos
+    merged.time_signatures = score.time_signatures
+    track = Track(program=0, name="Piano")
+    track.notes = Note.from_numpy(**merge_unisons({n: a[inside] for n, a in notes.items()}))
+    merged.tracks.append(track)
+    return merged
+
+
+def order_notes(score: Score) -> None:
+    """Merge the unisons of each track, and order its notes by onset and pitch and the tracks by program, in place.
+
+    Scores that differ in such an order only then have the same tokens. Drums come last.
+    """
+    from symusic import Note
+
+    for track in score.tracks:
+        if len(track.notes):
+            track.notes = Note.from_numpy(**merge_unisons(track.notes.numpy()))
+    score.tracks = sorted(score.tracks, key=lambda track: (track.is_drum, track.program))
+
+
+@dataclass(frozen=True)
+class PertokLayout:
+    """Tokens of a PerTok note: [Program [MicroTiming]] Pitch [MicroTiming] [Velocity] [Duration].
+
+    Attributes:
+        before: tokens of a note before its pitch.
+        after: tokens of a note after its pitch.
+        has_shift: True where a MicroTiming follows the pitch.
+        kinds: type of each base token, str [V].
+        values: MIDI pitch, program, or ticks of each Pitch, Program, MicroTiming and Duration token, int64 [V]; else 0.
+    """
+
+    before: int
+    after: int
+    has_shift: bool
+    kinds: np.ndarray
+    values: np.ndarray
+
+
+def pertok_layout(inner: MidiTokTokenizer, tokens: Sequence[str]) -> PertokLayout | None:
+    """Describe the notes of a PerTok vocabulary; None where they are not written as such chains."""
+    config = inner.config
+    if inner.is_trained or config.use_pitch_intervals or config.program_changes:
+        return None
+    kinds = np.array([token.split("_")[0] for token in tokens])
+    shift = "MicroTiming" in kinds
+    programs = bool(config.use_programs and config.one_token_stream_for_programs)
+    values = np.zeros(len(tokens), np.int64)
+    for i, token in enumerate(tokens):
+        kind, _, value = token.partition("_")
+        if kind in ("Pitch", "PitchDrum", "Program", "MicroTiming"):
+            values[i] = int(value)
+        elif kind == "Duration":
+            beats, rest, ticks = map(int, value.split("."))
+            values[i] = beats * ticks + rest
+    after = shift + bool(config.use_velocities) + ("Duration" in kinds)
+    return PertokLayout((1 + shift) if programs else 0, after, shift, kinds, values)
+
+
+def merge_pertok_unisons(layout: PertokLayout, ids: np.ndarray) -> np.ndarray:
+    """Order the notes of each onset by pitch, and keep the longest of those with the same onset and pitch.
+
+    PerTok quantises onsets while it writes tokens, so that notes a few ticks apart become unisons only there. Decoded
+    and encoded again, the result is the same.
+
+    Args:
+        layout: see `pertok_layout`.
+        ids: base ids, int32 [n].
+
+    Returns:
+        int32 [m], m at most n.
+    """
+    kinds, values = layout.kinds[ids], layout.values[ids]
+    at = np.flatnonzero(np.isin(kinds, ("Pitch", "PitchDrum")))
+    first, last = at - layout.before, at + layout.after
+    if not len(at) or first[0] < 0 or last[-1] >= len(ids) or (first[1:] <= last[:-1]).any():
+        return ids
+    run = np.cumsum(np.concatenate([[0], first[1:] != last[:-1] + 1]))
+    onset = np.cumsum(np.isin(kinds, _TIME_TYPES))[at]
+    length = np.where(kinds[last] == "Duration", values[last], 0)
+    shift = values[at + 1] if layout.has_shift else np.zeros(len(at), np.int64)
+    program = values[first] if layout.before else np.zeros(len(at), np.int64)
+    columns = (shift, program, values[at])
+    repeated = _repeated_rows((onset, *columns), length)
+    order = np.lexsort((-length, *reversed(columns), run))
+    span = np.arange(layout.before + 1 + layout.after)
+    out = ids.copy()
+    out[first[:, None] + span] = ids[first[order][:, None] + span]
+    kept = np.ones(len(ids), bool)
+    kept[first[repeated[order]][:, None] + span] = False
+    return out[kept]
+
+
+def _repeated_rows(columns: Sequence[np.ndarray], length: np.ndarray) -> np.ndarray:
+    """Mark all but the longest of the rows with equal columns, bool [n]."""
+    order = np.lexsort((-length, *reversed(columns)))
+    same = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns])
+    repeated = np.zeros(len(length), bool)
+    repeated[order[1:]] = same
+    return repeated
+
+
+def pertok_decoding_order(tokens: Sequence[str]) -> list[int]:
+    """Return the order in which PerTok's tokens decode to the times they were encoded from, as indices [n].
+
+    PerTok writes a tempo change before the TimeShift to the note at which it happens, and its decoder would place it
+    one onset too early. Here it follows the shift. A tempo at the beginning of the piece stays.
+    """
+    order = list(range(len(tokens)))
+    begun = False
+    for i in range(len(tokens) - 1):
+        kind, following = (tokens[order[k]].partition("_")[0] for k in (i, i + 1))
+        if begun and kind == "Tempo" and following in ("TimeShift", "Position"):
+            order[i], order[i + 1] = order[i + 1], order[i]
+        begun = begun or kind in (*_TIME_TYPES, "Pitch")
+    return order

@@ -1,4 +1,4 @@
-"""Facts about this machine and about a base model, for `musiclora doctor`."""
+"""Facts about this machine, a base model and a folder of songs, for `musiclora doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from musiclora.backends.registry import BACKENDS, choose, probe
 from musiclora.errors import BackendError, DataError
 from musiclora.families import resolve, spec_of_folder
 from musiclora.models import find_model
+from musiclora.progress import OnProgress
+from musiclora.symbolic.dataset.pieces import from_reading
+from musiclora.symbolic.reading.health import health_json, health_line, health_table
+from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.render import find_soundfont
+from musiclora.symbolic.tokens.kept_lines import describe_kept
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 ModelFacts = Callable[[Path], dict[str, Any]]  # layout and size of a model folder; one for each architecture
 
@@ -58,6 +64,51 @@ def model_facts(name: str) -> dict[str, Any]:
     base = find_model(name)
     facts: ModelFacts = resolve(spec_of_folder(base.path).model_facts)
     return {"name": base.name, "path": str(base.path), "licence": base.licence, **facts(base.path)}
+
+
+def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: OnProgress) -> dict[str, Any]:
+    """Read a folder of songs and count what a model's tokens keep and lose of it.
+
+    Args:
+        data_dir: folder of music, or one file.
+        model: base model, whose tokenizer is used.
+        workers: child processes that read; None: one for each core, at most eight.
+        on_progress: called with (done, total) tunes.
+
+    Returns:
+        The health table for `--json`, and as text under `table` and `line`. `tokenizer` is its kind, and
+        `kept_by_tokens` holds the counts; both are None where the model has no tokenizer. `notes` are remarks.
+
+    Raises:
+        DataError: the folder holds no music.
+    """
+    tokenizer, notes = _find_tokenizer(model)
+    reading = read_music(
+        data_dir, workers=workers, on_progress=on_progress, tokenizer=tokenizer, keep_scores=False, need_songs=False
+    )
+    found = from_reading(reading) if tokenizer else None
+    rows = found.health if found else reading.health
+    if found and tokenizer:
+        notes = [f"{model} ({tokenizer.kind}): {line}" for line in describe_kept(found.kept, tokenizer.holds)]
+    return {
+        **health_json(rows),
+        "tokenizer": tokenizer.kind if tokenizer else None,
+        "kept_by_tokens": found.kept.as_json() if found else None,
+        "notes": notes,
+        "line": health_line(rows),
+        "table": health_table(rows),
+    }
+
+
+def _find_tokenizer(model: str) -> tuple[MusicTokenizer | None, list[str]]:
+    """Load a base's tokenizer; without one, say why the notes are counted as they are in the files."""
+    load = spec_of_folder(find_model(model).path).load_tokenizer
+    if load is None:
+        return None, [f"{model} learns recordings: the notes are counted as they are in the files"]
+    try:
+        return resolve(load)(model), []
+    except DataError as error:
+        return None, [f"{error}; the notes are counted as they are in the files"]
 
 
 def backend_line(name: str, facts: dict[str, Any]) -> str:

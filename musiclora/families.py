@@ -52,6 +52,7 @@ class FamilySpec:
         demo, demo_options, next_commands: the demo, its settings, and the commands it recommends.
         model_facts: size and layout of a model folder, for `doctor`.
         convert_model, fuse_model, compare_adapters: its part of conversion.
+        load_tokenizer: loads the tokenizer of a base by its name; None where the model reads recordings.
         is_model_source: tells whether a file or folder without this package's config.json is this architecture's.
     """
 
@@ -74,6 +75,7 @@ class FamilySpec:
     convert_model: str
     fuse_model: str
     compare_adapters: str
+    load_tokenizer: str | None
     is_model_source: str
 
 
@@ -108,6 +110,7 @@ GPT2 = FamilySpec(
     convert_model="musiclora.conversion.gpt2:convert_gpt2",
     fuse_model="musiclora.conversion.fuse_gpt2:fuse_gpt2",
     compare_adapters="musiclora.conversion.fuse_gpt2:compare_gpt2_adapters",
+    load_tokenizer="musiclora.symbolic.model:tokenizer_for",
     is_model_source="musiclora.conversion.gpt2:is_gpt2_source",
 )
 
@@ -141,6 +144,7 @@ DIFFRHYTHM = FamilySpec(
     convert_model="musiclora.conversion.diffrhythm:convert_diffrhythm",
     fuse_model="musiclora.conversion.fuse_diffrhythm:fuse_diffrhythm",
     compare_adapters="musiclora.conversion.fuse_diffrhythm:compare_diffrhythm_adapters",
+    load_tokenizer=None,
     is_model_source="musiclora.conversion.diffrhythm:is_diffrhythm_source",
 )
 

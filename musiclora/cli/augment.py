@@ -41,6 +41,8 @@ def augment(
         summary = run(input_dir, output_dir, transpose, tempo, on_progress=update, workers=num_workers)
     for text in summary.skipped:
         note(f"left out {text}")
+    for text in summary.notes:
+        note(text)
     if as_json:
         print_json({**dataclasses.asdict(summary), "health": health_json(summary.health)})
         return

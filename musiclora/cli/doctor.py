@@ -18,14 +18,14 @@ from musiclora.cli.common import json_option, print_json
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
     """Describe this machine and, with DATA_DIR, the health of a folder of music: kept, repaired, skipped, and why.
 
-    A folder may hold notes (MIDI, ABC), recordings, or both. For recordings the table shows seconds, rate, channels,
-    peak, clipped samples and problems.
+    A folder may hold notes (MIDI, ABC), recordings, or both. For notes it counts what the model's tokens keep and
+    lose. For recordings the table shows seconds, rate, channels, peak, clipped samples and problems.
     """
     from musiclora import doctor as jobs
 
     report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model or "bundled")}
     if data_dir:
-        report |= _health_tables(data_dir, num_workers)
+        report |= _health_tables(data_dir, model or "bundled", num_workers)
     if as_json:
         print_json(report)
         return
@@ -48,7 +48,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
             _print_table(report[kind], kind)
 
 
-def _health_tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
+def _health_tables(data_dir: Path, model: str, workers: int | None) -> dict[str, Any]:
     """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
     from musiclora.formats import MUSIC_SUFFIXES
@@ -56,7 +56,7 @@ def _health_tables(data_dir: Path, workers: int | None) -> dict[str, Any]:
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
     has_notes = data_dir.is_dir() and any(p.suffix.lower() in MUSIC_SUFFIXES for p in data_dir.rglob("*"))
     found = {"recordings": _recordings_table(data_dir)} if files or foreign else {}
-    return {**({"data": _songs_table(data_dir, workers)} if has_notes or not found else {}), **found}
+    return {**({"data": _songs_table(data_dir, model, workers)} if has_notes or not found else {}), **found}
 
 
 def _recordings_table(data_dir: Path) -> dict[str, Any]:
@@ -73,14 +73,12 @@ def _recordings_table(data_dir: Path) -> dict[str, Any]:
     return {**audio_health_json(rows), "line": audio_health_line(rows), "table": audio_health_table(rows)}
 
 
-def _songs_table(data_dir: Path, workers: int | None) -> dict[str, Any]:
+def _songs_table(data_dir: Path, model: str, workers: int | None) -> dict[str, Any]:
     from musiclora.cli.common import progress
-    from musiclora.symbolic.reading.health import health_json, health_line, health_table
-    from musiclora.symbolic.reading.read_folder import read_music
+    from musiclora.doctor import songs_report
 
     with progress("reading songs") as update:
-        rows = read_music(data_dir, workers=workers, on_progress=update, need_songs=False).health
-    return {**health_json(rows), "line": health_line(rows), "table": health_table(rows)}
+        return songs_report(data_dir, model, workers, update)
 
 
 def _print_table(data: dict[str, Any], kind: str) -> None:
@@ -94,3 +92,5 @@ def _print_table(data: dict[str, Any], kind: str) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]).rstrip())
     click.echo(data["line"])
+    for text in data.get("notes", ()):
+        click.echo(text)

@@ -24,9 +24,10 @@ from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
+from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.dataset.splits import split_pieces
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.task import Songs, SymbolicTask
+from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.run_folder import Run
 

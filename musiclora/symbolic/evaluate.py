@@ -10,7 +10,9 @@ from musiclora.evaluation.scores import Evaluation, song_losses, token_gain, tok
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
+from musiclora.symbolic.dataset.songs import describe_windows
 from musiclora.symbolic.model import open_model
+from musiclora.symbolic.reading.health import describe_skipped
 
 
 def evaluate_songs(
@@ -49,6 +51,8 @@ def evaluate_songs(
     if not pieces:
         raise DataError(f"{data_dir}: holds augmented copies only; score the folder they were made from")
     length = min(max_seq_len or opened.model.n_positions, opened.model.n_positions)
+    remarks = [*found.remarks, *describe_skipped(found.health)]
+    remarks += describe_windows(pieces, opened.tokenizer, length, opened.model.n_positions)
     batches = song_batches(pieces, opened.tokenizer, length)
     notes = [piece.notes for piece in pieces]
     with out.task("scoring") as update:
@@ -60,5 +64,10 @@ def evaluate_songs(
             before = song_losses(opened.model, batches, update)
         base, difference = token_score(total_loss(before), sum(notes)), token_gain(before, sums, notes)
     return Evaluation(
-        opened.backend, token_score(total_loss(sums), sum(notes)), base, difference, len(pieces), opened.notes
+        opened.backend,
+        token_score(total_loss(sums), sum(notes)),
+        base,
+        difference,
+        len(pieces),
+        (*opened.notes, *remarks),
     )

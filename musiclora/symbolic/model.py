@@ -81,7 +81,7 @@ def _choose_tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str 
     return found[0]
 
 
-def tokenizer_for(model: str, wanted: str | None) -> MusicTokenizer:
+def tokenizer_for(model: str, wanted: str | None = None) -> MusicTokenizer:
     """Load the requested tokenizer, or the one of a base given as for `--model`."""
     if wanted is not None:
         return load_tokenizer(wanted)

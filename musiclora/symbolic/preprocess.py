@@ -9,6 +9,8 @@ from typing import Any
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, write_token_cache
 from musiclora.symbolic.model import tokenizer_for
+from musiclora.symbolic.tokens.kept_lines import describe_kept
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,7 @@ class TokensResult:
 
     folder: Path
     pieces: PieceSet
+    tokenizer: MusicTokenizer
 
     def record(self) -> dict[str, Any]:
         """Build the object for `--json`."""
@@ -29,6 +32,8 @@ class TokensResult:
             "songs": p.songs,
             "notes": p.notes,
             "tokens": tokens,
+            "tokenizer": self.tokenizer.kind,
+            "kept_by_tokens": p.kept.as_json(),
             "health": health_json(p.health),
         }
 
@@ -37,11 +42,14 @@ class TokensResult:
         from musiclora.symbolic.reading.health import health_line
 
         p = self.pieces
-        return [f"{len(p.pieces)} pieces of {p.songs} songs in {self.folder}: {health_line(p.health)}"]
+        counts = f"{len(p.pieces)} pieces of {p.songs} songs in {self.folder}: {health_line(p.health)}"
+        return [counts, *describe_kept(p.kept, self.tokenizer.holds)]
 
     def notes(self) -> list[str]:
-        """List remarks for the user."""
-        return []
+        """List the skipped files and other remarks for the user."""
+        from musiclora.symbolic.reading.health import describe_skipped
+
+        return [*self.pieces.remarks, *describe_skipped(self.pieces.health)]
 
 
 def preprocess_songs(
@@ -74,4 +82,4 @@ def preprocess_songs(
     with reporter.task("tokenising") as update:
         pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)
         write_token_cache(output_dir, pieces, chosen)
-    return TokensResult(output_dir, pieces)
+    return TokensResult(output_dir, pieces, chosen)

@@ -11,9 +11,9 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.pieces import load_pieces
+from musiclora.symbolic.dataset.songs import read_songs
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.task import SymbolicTask, split_songs
+from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 from musiclora.training.config import TrainConfig
@@ -73,12 +73,10 @@ def pretrain_base(
     run = open_run(config)
     with run.locked(), scratch_folder() as scratch:
         base, tokenizer = _find_or_write_base(options, config, scratch / "fresh")
-        with out.task("reading songs") as update:
-            pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
-        songs = split_songs(pieces, config)
+        n_positions = read_checkpoint(base.path).config.n_positions
+        songs = read_songs(config, tokenizer, n_positions, out)
         songs = dataclasses.replace(songs, held_out=songs.held_out[: options.max_held_out])
         pitch_range = (options.low, options.high) if options.transpose else None
-        n_positions = read_checkpoint(base.path).config.n_positions
         task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range)
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
@@ -21,11 +17,11 @@ from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batches
-from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
-from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
+from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.reading.health import HealthRow
+from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
@@ -33,32 +29,6 @@ from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
 # A uniform guess has loss ln V; a base at this share of it has not seen these tokens before.
 _CHANCE_SHARE = 0.95
-
-
-@dataclass(frozen=True)
-class Songs:
-    """Tokenised songs, split; held-out songs have no relative among the training songs.
-
-    Attributes:
-        train, held_out: pieces.
-        health: one row a file or tune.
-        notes: remarks on the split for the user.
-    """
-
-    train: list[Piece]
-    held_out: list[Piece]
-    health: Sequence[HealthRow]
-    notes: list[str]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all names and tokens, so that a resumed run notices a change."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.held_out):
-            for piece in part:
-                digest.update(piece.name.encode() + b"\0" + np.ascontiguousarray(piece.tokens, np.int32).tobytes())
-            digest.update(b"|")
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -170,7 +140,12 @@ class SymbolicTask:
         return {}
 
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
-        return {"tokenizer": config.tokenizer or self.tokenizer.kind}
+        return {
+            "tokenizer": config.tokenizer or self.tokenizer.kind,
+            "held_out_songs": [piece.name for piece in self.songs.held_out],
+            "skipped_files": skip_reasons(self.songs.health),
+            "kept_by_tokens": self.songs.kept.as_json(),
+        }
 
     def save_model(self, path: Path, model: TokenModel) -> None:
         save_model(path, model, read_checkpoint(self.base.path).config, self.tokenizer.to_json().encode())
@@ -217,44 +192,5 @@ def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) ->
     base = find_model(config.model)
     shape = read_checkpoint(base.path).config
     tokenizer = find_tokenizer(base, shape.vocab_size, config.tokenizer)
-    with reporter.task("reading songs") as update:
-        pieces = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
-        songs = split_songs(pieces, config)
-        if config.mix_dir:
-            extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=update)
-            songs = mix_in(songs, extra.pieces, config)
+    songs = read_songs(config, tokenizer, shape.n_positions, reporter)
     return SymbolicTask(base, tokenizer, shape.n_positions, songs)
-
-
-def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
-    """Split pieces by song and near-duplicate cluster; with val_split 0 train on all songs."""
-    if config.val_split == 0:
-        return Songs(list(pieces.pieces), [], pieces.health, ["no songs are held out (--val-split 0)"])
-    found = pieces.pieces
-    parts = split_pieces(found, config.val_split, config.seed)
-    return Songs([found[i] for i in parts.train], [found[i] for i in parts.val], pieces.health, list(parts.notes))
-
-
-def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig) -> Songs:
-    """Add music of --mix-dir to the training songs, without near duplicates of held-out songs."""
-    related = {i for i, _ in near_duplicates(extra, against=songs.held_out)} if songs.held_out else set()
-    unrelated = [piece for i, piece in enumerate(extra) if i not in related]
-    notes = list(songs.notes)
-    if related:
-        notes.append(f"{len(related)} pieces of --mix-dir are left out: near duplicates of held-out songs")
-    return dataclasses.replace(
-        songs, train=mix_pieces(songs.train, unrelated, config.mix_ratio, config.seed), notes=notes
-    )
-
-
-def mix_pieces(train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int) -> list[Piece]:
-    """Add pieces of another folder, in random order, until they hold `ratio` of all training tokens."""
-    wanted = sum(len(p.tokens) for p in train) * ratio / (1 - ratio)
-    taken: list[Piece] = []
-    held = 0
-    for index in np.random.default_rng([seed, 1]).permutation(len(extra)):
-        if held >= wanted:
-            break
-        taken.append(extra[index])
-        held += len(extra[index].tokens)
-    return [*train, *taken]

@@ -16,7 +16,7 @@ MAX_NOTES = 60_000
 MAX_QUARTERS = 24_000
 MAX_GAP_QUARTERS = 32  # longest silence that is kept; longer ones are shortened by whole bars
 MAX_NOTE_QUARTERS = 64
-_QPM_RANGE = (4.0, 1000.0)
+QPM_RANGE = (4.0, 1000.0)
 _NoteArrays = dict[str, np.ndarray]
 
 
@@ -144,7 +144,7 @@ def _repair_tempos(
     from symusic import Tempo
 
     found = [(t.time, t.qpm) for t in score.tempos]
-    good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and _QPM_RANGE[0] <= q <= _QPM_RANGE[1]]
+    good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and QPM_RANGE[0] <= q <= QPM_RANGE[1]]
     if len(good) < len(found):
         repairs.append(f"{len(found) - len(good)} impossible tempo(s) dropped")
     good.sort(key=lambda item: item[0])

@@ -14,6 +14,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.outputs import check_apart
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
+from musiclora.symbolic.formats.sanitise import QPM_RANGE
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
 from musiclora.symbolic.reading.read_folder import Song, escape_name, read_music
@@ -21,8 +22,12 @@ from musiclora.symbolic.reading.read_folder import Song, escape_name, read_music
 if TYPE_CHECKING:
     from symusic import Score
 
-_MIN_QPM = 3.6  # MIDI stores at most 2^24 microseconds a quarter
+_TEMPO_NOTE = (
+    "copies at another tempo have the same tokens as their song where a model's tokens hold no tempo (bundled's do "
+    "not): train leaves such copies out, and says how many"
+)
 _MAX_STEM_CHARACTERS = 150
+_TEMPOS = "{:g}..{:g}".format(*QPM_RANGE)  # a reader drops others, and the copy would play at 120
 
 
 @dataclass
@@ -33,12 +38,14 @@ class AugmentSummary:
         songs: number of songs read.
         files: number of files written, unchanged ones included.
         skipped: `name: reason` of each copy that was not written.
+        notes: remarks for the user.
         health: health table of the input.
     """
 
     songs: int = 0
     files: int = 0
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     health: list[HealthRow] = field(default_factory=list)
 
 
@@ -84,11 +91,17 @@ def augment_folder(
     with atomic_folder(output_dir, overwrite=_is_augment_output(output_dir)) as building:
         for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
             (building / stem).parent.mkdir(parents=True, exist_ok=True)
+            fitting = [factor for factor in factors if factor == 1.0 or _tempos_fit(song.score, factor)]
+            summary.skipped += [
+                f"{song.name} at x{_format_factor(factor)}: tempos would leave {_TEMPOS} quarters a minute"
+                for factor in factors
+                if factor not in fitting
+            ]
             for shift in shifts:
                 if not _pitches_fit(song.score, shift):
                     summary.skipped.append(f"{song.name} by {shift:+d}: pitches would leave 0..127")
                     continue
-                for factor in factors:
+                for factor in fitting:
                     name = f"{stem}__t{shift}__x{_format_factor(factor)}.mid"
                     _change_copy(song.score, shift, factor).dump_midi(str(building / name))
                     origins[name] = Origin(song.group, shift, factor, shift == 0 and factor == 1.0)
@@ -96,6 +109,8 @@ def augment_folder(
                 on_progress((i + 1) * total // len(songs), total)
         write_provenance(building, origins)
     summary.files = len(origins)
+    if len(factors) > 1:
+        summary.notes.append(_TEMPO_NOTE)
     return summary
 
 
@@ -152,6 +167,10 @@ def _pitches_fit(score: Score, shift: int) -> bool:
     return all(0 <= int(p.min()) + shift and int(p.max()) + shift <= 127 for p in pitches)
 
 
+def _tempos_fit(score: Score, factor: float) -> bool:
+    return all(QPM_RANGE[0] <= tempo.qpm * factor <= QPM_RANGE[1] for tempo in score.tempos)
+
+
 def _change_copy(score: Score, shift: int, factor: float) -> Score:
     """Return a copy, transposed by semitones and with tempos scaled by a factor."""
     copy = score.copy()
@@ -163,5 +182,5 @@ def _change_copy(score: Score, shift: int, factor: float) -> Score:
             key.key = (key.key + 7 * shift + 5) % 12 - 5  # a semitone is seven steps round the circle of fifths
     if factor != 1.0:
         for tempo in copy.tempos:
-            tempo.qpm = max(tempo.qpm * factor, _MIN_QPM)
+            tempo.qpm *= factor
     return copy

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from musiclora.symbolic.tokens.kept import Kept
+from musiclora.symbolic.tokens.kept import Kept, kept_from_json
 
 Status = Literal["kept", "repaired", "skipped"]
 _LONGEST_NAME, _LONGEST_TEXT = 80, 200  # characters, in messages
@@ -59,7 +59,7 @@ def row_from_json(entry: dict[str, Any]) -> HealthRow:
     Raises:
         TypeError: it has fields that a row does not have.
     """
-    return HealthRow(**{**entry, "kept": Kept(**entry.get("kept", {}))})
+    return HealthRow(**{**entry, "kept": kept_from_json(entry.get("kept", {}))})
 
 
 def health_table(rows: Sequence[HealthRow]) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
 from musiclora.symbolic.reading.worker import Outcome, ReadTask, WorkerSettings
 from musiclora.symbolic.reading.worker_pool import run_tasks
-from musiclora.symbolic.tokens.kept import Kept
+from musiclora.symbolic.tokens.kept import kept_from_json
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, orig
             outcome.drums,
             outcome.outside,
             outcome.seconds,
-            Kept(**outcome.kept),
+            kept_from_json(outcome.kept),
         )
     )
     name = f"{job.name}#{tune}" if tune else job.name

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from symusic import Score
 
 _DRUMS = -1  # program of drum tracks
+_RETIMED_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change is another tempo
 _DEFAULT_QPM = 120.0  # of MIDI files without a tempo, and of decoded tokens without one
 
 
@@ -60,6 +61,7 @@ class Kept:
         merged: notes that have them on the tokenizer's grid only (near-unisons).
         shortened: notes longer than the longest duration; they are kept and cut.
         levelled: kept notes of songs with several velocities, where the tokens hold no loudness.
+        retimed: songs that the decoded tokens play over 5 % faster or slower.
         seconds: length of the songs.
         seconds_kept: length of the decoded tokens, which play at 120 quarters a minute where they hold no tempo.
         tempos: tempo changes inside songs that are not held.
@@ -80,6 +82,7 @@ class Kept:
     merged: int = 0
     shortened: int = 0
     levelled: int = 0
+    retimed: int = 0
     seconds: float = 0.0
     seconds_kept: float = 0.0
     tempos: int = 0
@@ -94,6 +97,20 @@ class Kept:
     def as_json(self) -> dict[str, int | float]:
         """Return all counts by name, seconds rounded to milliseconds."""
         return {k: round(v, 3) if isinstance(v, float) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def kept_from_json(record: object) -> Kept:
+    """Build counts from what `Kept.as_json` returned; counts of other versions are 0 or left out.
+
+    Raises:
+        TypeError: it is not a record of numbers.
+    """
+    if not isinstance(record, dict):
+        raise TypeError("expected a record of counts")
+    found = {f.name: record.get(f.name, f.default) for f in dataclasses.fields(Kept)}
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found.values()):
+        raise TypeError("expected numbers")
+    return Kept(**found)
 
 
 class CountingTokenizer(Protocol):
@@ -156,6 +173,7 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
     programs = {part.program for part in notes}
     played = [t for t in held.tracks if len(t.notes)]
     end, end_kept = _end_quarters(score, 0.0), _end_quarters(held, holds.longest) if kept else 0.0
+    timed = held if holds.tempos else None
     return Kept(
         songs=1,
         notes=total,
@@ -165,8 +183,9 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
         merged=doubled - unisons,
         shortened=_count_shortened(usable, score, held, holds),
         levelled=kept if not holds.velocities and len(velocities) > 1 else 0,
+        retimed=int(abs(_seconds(timed, end) - _seconds(score, end)) > _RETIMED_SHARE * _seconds(score, end)),
         seconds=_seconds(score, end),
-        seconds_kept=_seconds(held if holds.tempos else None, end_kept),
+        seconds_kept=_seconds(timed, end_kept),
         tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
         metres=_count_lost_metres(score, held if holds.metres else None),
         pedals=_count_events(score, "pedals") - (_count_events(held, "pedals") if holds.pedals else 0),

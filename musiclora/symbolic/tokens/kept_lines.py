@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from musiclora.symbolic.tokens.kept import Holds, Kept
 
-_ROUNDING_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change of the length is another tempo
-
 
 def describe_kept(kept: Kept, holds: Holds) -> list[str]:
     """Say in at most two lines what the tokens keep of the notes and what else they lose; empty without songs."""
@@ -38,12 +36,10 @@ def list_left_out(kept: Kept, holds: Holds) -> list[str]:
 
 def _list_losses(kept: Kept, holds: Holds) -> list[str]:
     """List what is lost besides notes."""
-    changed = abs(kept.seconds - kept.seconds_kept)
-    tempo = changed > (_ROUNDING_SHARE * kept.seconds if holds.tempos else 0.5)
     unit = "beats" if holds.beats_by_metre else "quarters"
     return [
         *([f"the loudness of {kept.levelled:,} notes"] if kept.levelled else []),
-        *([f"the tempo ({kept.seconds:,.0f} s of music decode to {kept.seconds_kept:,.0f} s)"] if tempo else []),
+        *([f"the tempo of {kept.retimed:,} songs ({_describe_lengths(kept)})"] if kept.retimed else []),
         *_name_counts(
             (
                 (kept.tempos, "tempo changes"),
@@ -56,6 +52,11 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
             )
         ),
     ]
+
+
+def _describe_lengths(kept: Kept) -> str:
+    digits = 0 if kept.seconds >= 100 else 1
+    return f"{kept.seconds:,.{digits}f} s of music decode to {kept.seconds_kept:,.{digits}f} s"
 
 
 def _name_counts(counts: Iterable[tuple[int, str]]) -> list[str]:

@@ -13,8 +13,10 @@ def describe_kept(kept: Kept, holds: Holds) -> list[str]:
         return []
     left_out = _join(list_left_out(kept, holds))
     share = int(100 * kept.kept / kept.notes) if kept.notes else 0
-    notes = f"the tokens keep {kept.kept:,} of {kept.notes:,} notes ({share} %)"
-    lines = [f"{notes}; left out: {left_out}" if left_out else f"the tokens keep all {kept.notes:,} notes"]
+    total = f"{kept.notes:,} note{_plural(kept.notes)}"
+    lines = [f"the tokens keep {kept.kept:,} of {total} ({share} %); left out: {left_out}"]
+    if not left_out:
+        lines = [f"the tokens keep all {total}"]
     if lost := _join(_list_losses(kept, holds)):
         lines.append(f"the tokens lose {lost}")
     return lines
@@ -25,11 +27,11 @@ def list_left_out(kept: Kept, holds: Holds) -> list[str]:
     low, high = holds.pitches
     return _name_counts(
         (
-            (kept.drums, "drum notes"),
-            (kept.foreign, "notes of instruments without a token"),
-            (kept.outside, f"notes outside {low}..{high}"),
-            (kept.unisons, "unisons"),
-            (kept.merged, "near-unisons (the same pitch and onset on its grid)"),
+            (kept.drums, "drum note{s}"),
+            (kept.foreign, "note{s} of instruments without a token"),
+            (kept.outside, f"note{{s}} outside {low}..{high}"),
+            (kept.unisons, "unison{s}"),
+            (kept.merged, "near-unison{s} (of one pitch and onset on its grid)"),
         )
     )
 
@@ -38,17 +40,24 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
     """List what is lost besides notes."""
     unit = "beats" if holds.beats_by_metre else "quarters"
     return [
-        *([f"the loudness of {kept.levelled:,} notes"] if kept.levelled else []),
-        *([f"the tempo of {kept.retimed:,} songs ({_describe_lengths(kept)})"] if kept.retimed else []),
+        *([f"the loudness of {kept.levelled:,} note{_plural(kept.levelled)}"] if kept.levelled else []),
+        *(
+            [f"the tempo of {kept.retimed:,} song{_plural(kept.retimed)} ({_describe_lengths(kept)})"]
+            if kept.retimed
+            else []
+        ),
         *_name_counts(
             (
-                (kept.tempos, "tempo changes"),
-                (kept.metres, "time signatures"),
-                (kept.pedals, "pedal presses"),
-                (kept.bends, "pitch bends"),
-                (kept.shortened, f"durations over {holds.longest:g} {unit} (cut)"),
-                (kept.tracks - kept.tracks_kept, f"of {kept.tracks:,} tracks (merged)"),
-                (kept.instruments - kept.instruments_kept, f"of {kept.instruments:,} instruments"),
+                (kept.tempos, "tempo change{s}"),
+                (kept.metres, "time signature{s}"),
+                (kept.pedals, "pedal event{s}"),
+                (kept.bends, "pitch bend{s}"),
+                (kept.shortened, f"duration{{s}} over {holds.longest:g} {unit} (cut)"),
+                (kept.tracks - kept.tracks_kept, f"of {kept.tracks:,} track{_plural(kept.tracks)} (merged)"),
+                (
+                    kept.instruments - kept.instruments_kept,
+                    f"of {kept.instruments:,} instrument{_plural(kept.instruments)}",
+                ),
             )
         ),
     ]
@@ -60,7 +69,11 @@ def _describe_lengths(kept: Kept) -> str:
 
 
 def _name_counts(counts: Iterable[tuple[int, str]]) -> list[str]:
-    return [f"{count:,} {words}" for count, words in counts if count]
+    return [f"{count:,} {words.format(s=_plural(count))}" for count, words in counts if count]
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _join(parts: list[str]) -> str:

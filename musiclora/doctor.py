@@ -107,8 +107,8 @@ def _find_tokenizer(model: str) -> tuple[MusicTokenizer | None, list[str]]:
         return None, [f"{model} learns recordings: the notes are counted as they are in the files"]
     try:
         return resolve(load)(model), []
-    except DataError as error:
-        return None, [f"{error}; the notes are counted as they are in the files"]
+    except DataError:
+        return None, [f"{model} has no usable tokenizer.json: the notes are counted as they are in the files"]
 
 
 def backend_line(name: str, facts: dict[str, Any]) -> str:

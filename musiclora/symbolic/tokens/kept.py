@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from symusic import Score
+    from symusic import Score, Track
 
 _DRUMS = -1  # program of drum tracks
 _RETIMED_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change is another tempo
@@ -153,38 +154,21 @@ def add_kept(counts: Iterable[Kept]) -> Kept:
 
 def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
     """Compare a score with what is held of it; `kept` is the number of notes that the tokens decode to."""
-    tracks = [t for t in score.tracks if len(t.notes)]
-    notes = [_NotesOf(t.notes.numpy(), _DRUMS if t.is_drum else int(t.program)) for t in tracks]
-    lost = {"drums": 0, "foreign": 0, "outside": 0}
-    usable = []
-    for part in notes:
-        reason = _reason_to_leave_out(part, holds)
-        low, high = holds.drum_pitches if part.program == _DRUMS else holds.pitches
-        inside = (part.pitch >= low) & (part.pitch <= high)
-        if reason:
-            lost[reason] += len(part.pitch)
-        else:
-            lost["outside"] += int((~inside).sum())
-            usable.append(part.take(inside))
-    total = sum(len(part.pitch) for part in notes)
-    doubled = max(0, total - sum(lost.values()) - kept)
-    unisons = min(doubled, _count_unisons(usable, bool(holds.programs)))
-    velocities = np.unique(np.concatenate([part.velocity for part in usable])) if usable else []
-    programs = {part.program for part in notes}
-    played = [t for t in held.tracks if len(t.notes)]
-    end, end_kept = _end_quarters(score, 0.0), _end_quarters(held, holds.longest) if kept else 0.0
+    tracks = [_NotesOf(t.notes.numpy(), _program_of(t)) for t in score.tracks if len(t.notes)]
+    played = [_program_of(t) for t in held.tracks if len(t.notes)]
+    counts, usable = _count_notes(tracks, kept, holds)
+    levels = {int(velocity) for part in usable for velocity in np.unique(part.velocity)}
+    programs = {part.program for part in tracks}
     timed = held if holds.tempos else None
+    end, end_kept = _end_quarters(score, 0.0), _end_quarters(held, holds.longest) if kept else 0.0
+    seconds = _seconds(score, end)
     return Kept(
         songs=1,
-        notes=total,
-        kept=kept,
-        **lost,
-        unisons=unisons,
-        merged=doubled - unisons,
+        **counts,
         shortened=_count_shortened(usable, score, held, holds),
-        levelled=kept if not holds.velocities and len(velocities) > 1 else 0,
-        retimed=int(abs(_seconds(timed, end) - _seconds(score, end)) > _RETIMED_SHARE * _seconds(score, end)),
-        seconds=_seconds(score, end),
+        levelled=kept if not holds.velocities and len(levels) > 1 else 0,
+        retimed=int(abs(_seconds(timed, end) - seconds) > _RETIMED_SHARE * seconds),
+        seconds=seconds,
         seconds_kept=_seconds(timed, end_kept),
         tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
         metres=_count_lost_metres(score, held if holds.metres else None),
@@ -193,8 +177,29 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
         tracks=len(tracks),
         tracks_kept=min(len(tracks), len(played)),
         instruments=len(programs),
-        instruments_kept=len(programs & {_DRUMS if t.is_drum else int(t.program) for t in played}),
+        instruments_kept=len(programs & set(played)),
     )
+
+
+def _program_of(track: Track) -> int:
+    return _DRUMS if track.is_drum else int(track.program)
+
+
+def _count_notes(tracks: list[_NotesOf], kept: int, holds: Holds) -> tuple[dict[str, int], list[_NotesOf]]:
+    """Count the notes kept and those left out by reason, and return the notes that the tokens could hold."""
+    counts = {"notes": sum(len(part.pitch) for part in tracks), "kept": kept, "drums": 0, "foreign": 0, "outside": 0}
+    usable = []
+    for part in tracks:
+        if reason := _reason_to_leave_out(part, holds):
+            counts[reason] += len(part.pitch)
+            continue
+        low, high = holds.drum_pitches if part.program == _DRUMS else holds.pitches
+        inside = (part.pitch >= low) & (part.pitch <= high)
+        counts["outside"] += int((~inside).sum())
+        usable.append(part.take(inside))
+    doubled = max(0, sum(len(part.pitch) for part in usable) - kept)
+    unisons = min(doubled, _count_unisons(usable, bool(holds.programs)))
+    return {**counts, "unisons": unisons, "merged": doubled - unisons}, usable
 
 
 class _NotesOf:
@@ -259,25 +264,24 @@ def _seconds(score: Score | None, quarters: float) -> float:
     """Convert quarters from the beginning to seconds by the score's tempos, or at 120 a minute without one."""
     found = sorted((t.time / score.ticks_per_quarter, t.qpm) for t in score.tempos) if score is not None else []
     changes = [(0.0, _DEFAULT_QPM), *((at, qpm) for at, qpm in found if at < quarters), (quarters, 0.0)]
-    return sum((after - at) * 60 / qpm for (at, qpm), (after, _) in pairwise(changes))
+    return float(sum((after - at) * 60 / qpm for (at, qpm), (after, _) in pairwise(changes)))
 
 
 def _count_lost_metres(score: Score, held: Score | None) -> int:
-    """Count the time signatures of a score after which another metre than theirs is held: 4/4 without any."""
-
-    def in_quarters(some: Score | None) -> list[tuple[float, tuple[int, int]]]:
-        found = some.time_signatures if some is not None else []
-        return [(s.time / some.ticks_per_quarter, (s.numerator, s.denominator)) for s in found]
-
-    kept = in_quarters(held)
+    """Count the time signatures of a score at which another metre than theirs is held; without any, that is 4/4."""
+    kept = _metres_of(held) if held is not None else []
+    times = [at for at, _ in kept]
     lost = 0
-    for at, metre in in_quarters(score):
-        # A tokenizer delays a change to the next bar line.
-        later = [m for time, m in kept if time >= at - 1e-3]
-        before = [m for time, m in kept if time < at + 1e-3]
-        current = before[-1] if before else (4, 4)
-        lost += metre != current and metre not in later[:1]
+    for at, metre in _metres_of(score):
+        index = bisect_right(times, at + 1e-3)
+        current = kept[index - 1][1] if index else (4, 4)
+        following = kept[index][1] if index < len(kept) else None  # a tokenizer delays a change to the next bar line
+        lost += metre not in (current, following)
     return lost
+
+
+def _metres_of(score: Score) -> list[tuple[float, tuple[int, int]]]:
+    return [(s.time / score.ticks_per_quarter, (s.numerator, s.denominator)) for s in score.time_signatures]
 
 
 def _count_events(score: Score, name: str) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from symusic import Score, Track
+    from symusic import Score
 
 _DRUMS = -1  # program of drum tracks
 _RETIMED_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change is another tempo
@@ -154,13 +154,13 @@ def add_kept(counts: Iterable[Kept]) -> Kept:
 
 def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
     """Compare a score with what is held of it; `kept` is the number of notes that the tokens decode to."""
-    tracks = [_NotesOf(t.notes.numpy(), _program_of(t)) for t in score.tracks if len(t.notes)]
-    played = [_program_of(t) for t in held.tracks if len(t.notes)]
+    tracks, held_tracks = _tracks_of(score), _tracks_of(held) if kept else []
+    played = {part.program for part in held_tracks}
     counts, usable = _count_notes(tracks, kept, holds)
     levels = {int(velocity) for part in usable for velocity in np.unique(part.velocity)}
     programs = {part.program for part in tracks}
     timed = held if holds.tempos else None
-    end, end_kept = _end_quarters(score, 0.0), _end_quarters(held, holds.longest) if kept else 0.0
+    end = _end_quarters(tracks, score.ticks_per_quarter, 0.0)
     seconds = _seconds(score, end)
     return Kept(
         songs=1,
@@ -169,20 +169,21 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
         levelled=kept if not holds.velocities and len(levels) > 1 else 0,
         retimed=int(abs(_seconds(timed, end) - seconds) > _RETIMED_SHARE * seconds),
         seconds=seconds,
-        seconds_kept=_seconds(timed, end_kept),
+        seconds_kept=_seconds(timed, _end_quarters(held_tracks, held.ticks_per_quarter, holds.longest)),
         tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
         metres=_count_lost_metres(score, held if holds.metres else None),
         pedals=_count_events(score, "pedals") - (_count_events(held, "pedals") if holds.pedals else 0),
         bends=_count_events(score, "pitch_bends") - (_count_events(held, "pitch_bends") if holds.bends else 0),
         tracks=len(tracks),
-        tracks_kept=min(len(tracks), len(played)),
+        tracks_kept=min(len(tracks), len(held_tracks)),
         instruments=len(programs),
-        instruments_kept=len(programs & set(played)),
+        instruments_kept=len(programs & played),
     )
 
 
-def _program_of(track: Track) -> int:
-    return _DRUMS if track.is_drum else int(track.program)
+def _tracks_of(score: Score) -> list[_NotesOf]:
+    """Return the notes of each track that has any."""
+    return [_NotesOf(t.notes.numpy(), _DRUMS if t.is_drum else int(t.program)) for t in score.tracks if len(t.notes)]
 
 
 def _count_notes(tracks: list[_NotesOf], kept: int, holds: Holds) -> tuple[dict[str, int], list[_NotesOf]]:
@@ -247,17 +248,11 @@ def _count_shortened(parts: list[_NotesOf], score: Score, held: Score, holds: Ho
     return count
 
 
-def _end_quarters(score: Score, longest: float) -> float:
+def _end_quarters(parts: list[_NotesOf], ticks: int, longest: float) -> float:
     """Find the end of the last note in quarters; durations are cut to the longest, unless that is 0."""
-    ends = [0.0]
-    for track in score.tracks:
-        if len(track.notes):
-            notes = track.notes.numpy()
-            duration = notes["duration"] / score.ticks_per_quarter
-            ends.append(
-                float((notes["time"] / score.ticks_per_quarter + np.minimum(duration, longest or np.inf)).max())
-            )
-    return max(ends)
+    limit = longest * ticks or np.inf
+    ends = [float((part.time + np.minimum(part.duration, limit)).max()) for part in parts]
+    return max(ends, default=0.0) / ticks
 
 
 def _seconds(score: Score | None, quarters: float) -> float:

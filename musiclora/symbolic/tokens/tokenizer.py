@@ -146,7 +146,8 @@ class MusicTokenizer:
         if score.note_num() == 0:
             return score
         held = self.inner.preprocess_score(score)
-        if self._layout is None:
+        # MidiTok orders the notes of a track where it removes duplicates.
+        if self._layout is None and (self._one_stream or not self.inner.config.remove_duplicated_notes):
             order_notes(held)
         return held
 

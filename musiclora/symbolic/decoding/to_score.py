@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.symbolic.tokens.merge import pertok_decoding_order
-
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
     from symusic import Score
@@ -22,8 +20,6 @@ def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
     """
     from miditok import TokSequence
 
-    if type(inner).__name__ == "PerTok":
-        tokens = [tokens[i] for i in pertok_decoding_order(tokens)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sequence = TokSequence(tokens=tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -146,17 +146,29 @@ def _repeated_rows(columns: Sequence[np.ndarray], length: np.ndarray) -> np.ndar
     return repeated
 
 
-def pertok_decoding_order(tokens: Sequence[str]) -> list[int]:
-    """Return the order in which PerTok's tokens decode to the times they were encoded from, as indices [n].
+def place_pertok_tempos(inner: MidiTokTokenizer) -> None:
+    """Make a PerTok tokenizer decode tempo changes at the times they were encoded from.
 
-    PerTok writes a tempo change before the TimeShift to the note at which it happens, and its decoder would place it
-    one onset too early. Here it follows the shift. A tempo at the beginning of the piece stays.
+    PerTok writes a tempo change before the TimeShift to the note at which it happens, and MidiTok's decoder places it
+    one onset too early, earlier still with every further round trip.
     """
-    order = list(range(len(tokens)))
+    decode = inner._tokens_to_score
+
+    def decode_tempos(tokens: Any, programs: Any = None) -> Score:
+        for sequence in tokens if isinstance(tokens, list) else [tokens]:
+            sequence.tokens = _move_tempos(sequence.tokens)
+        return decode(tokens, programs)
+
+    inner._tokens_to_score = decode_tempos
+
+
+def _move_tempos(tokens: Sequence[str]) -> list[str]:
+    """Move each tempo behind the TimeShift that follows it, but for those at the beginning of the piece."""
+    moved = list(tokens)
     begun = False
-    for i in range(len(tokens) - 1):
-        kind, following = (tokens[order[k]].partition("_")[0] for k in (i, i + 1))
+    for i in range(len(moved) - 1):
+        kind, following = (moved[k].partition("_")[0] for k in (i, i + 1))
         if begun and kind == "Tempo" and following in ("TimeShift", "Position"):
-            order[i], order[i + 1] = order[i + 1], order[i]
+            moved[i], moved[i + 1] = moved[i + 1], moved[i]
         begun = begun or kind in (*_TIME_TYPES, "Pitch")
-    return order
+    return moved

@@ -22,8 +22,8 @@ from musiclora.symbolic.tokens.merge import (
     merge_pertok_unisons,
     merge_tracks,
     order_notes,
-    pertok_decoding_order,
     pertok_layout,
+    place_pertok_tempos,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class MusicTokenizer:
         if self.kind == "PerTok":
             # MidiTok searches all durations linearly for every note, which is nearly all of PerTok's time.
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
+            place_pertok_tempos(inner)
 
     def __reduce__(self) -> tuple[Callable[[str, bool], MusicTokenizer], tuple[str, bool]]:
         return from_json, (self.to_json(), self.inferred)
@@ -185,8 +186,6 @@ class MusicTokenizer:
         plain = [int(i) for i in ids if int(i) not in self._specials]
         if not plain:
             return Score(self.inner.time_division)
-        if self.kind == "PerTok" and not self.inner.is_trained:
-            plain = [plain[i] for i in pertok_decoding_order([self.tokens[i] for i in plain])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             score = self.inner.decode(plain if self._one_stream else [plain])

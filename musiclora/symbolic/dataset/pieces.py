@@ -15,7 +15,7 @@ from musiclora.convert.errors import DataError
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
-from musiclora.symbolic.reading.health import HealthRow, row_from_json
+from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
 from musiclora.symbolic.tokens.kept import Kept, add_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -94,7 +94,7 @@ def from_reading(reading: Reading) -> PieceSet:
             continue
         key = (song.group, song.tokens.tobytes())
         if not song.is_original and key in seen:
-            lost.append(HealthRow(song.name, 0, "skipped", "to this tokenizer the same as another copy of its song"))
+            lost.append(HealthRow(song.name, 0, "skipped", SAME_AS_A_COPY))
             continue
         seen.add(key)
         pieces.append(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from musiclora.symbolic.tokens.kept import Kept, kept_from_json
 
 Status = Literal["kept", "repaired", "skipped"]
+SAME_AS_A_COPY = "to this tokenizer the same as another copy of its song"
 _LONGEST_NAME, _LONGEST_TEXT = 80, 200  # characters, in messages
 SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
@@ -100,7 +101,7 @@ def skip_reasons(rows: Sequence[HealthRow]) -> list[str]:
 
 
 def describe_skipped(rows: Sequence[HealthRow], most: int = 5) -> list[str]:
-    """Name the skipped files in a few bounded lines, one for each reason.
+    """Name the skipped files in a few bounded lines, one for each reason; copies by augment are counted only.
 
     Args:
         rows: rows of any status.
@@ -110,8 +111,10 @@ def describe_skipped(rows: Sequence[HealthRow], most: int = 5) -> list[str]:
     for row in rows:
         if row.status == "skipped":
             by_reason.setdefault(row.why, []).append(row.name)
+    copies = by_reason.pop(SAME_AS_A_COPY, [])
     named = list(by_reason.items())[:most]
-    lines = [f"skipped {list_names(names, most)}: {why[:_LONGEST_TEXT]}" for why, names in named]
+    lines = [f"{len(copies)} copies by augment are left out: {SAME_AS_A_COPY}"] if copies else []
+    lines += [f"skipped {list_names(names, most)}: {why[:_LONGEST_TEXT]}" for why, names in named]
     rest = sum(len(names) for names in by_reason.values()) - sum(len(names) for _, names in named)
     return [*lines, f"skipped {rest} more, for other reasons; doctor lists them all"] if rest else lines
 

@@ -7,7 +7,7 @@ import pytest
 from symusic import Note, Score, Tempo, Track
 
 from musiclora.symbolic.reading.augment import augment_folder
-from musiclora.symbolic.reading.health import HealthRow, describe_skipped, row_from_json
+from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, describe_skipped, row_from_json
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.kept import Kept
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
@@ -90,7 +90,11 @@ def test_skipped_files_are_named_by_reason_in_few_short_lines():
     assert lines[0].startswith("skipped longlong")
     assert "and 95 more: reason 0" in lines[0]
     assert lines[-1] == "skipped 200 more, for other reasons; doctor lists them all"
-    assert describe_skipped([HealthRow("b.mid", 2, "skipped", "broken")]) == ["skipped b.mid#2: broken"]
+    copies = [HealthRow(f"{n}__x0.90.mid", 0, "skipped", SAME_AS_A_COPY) for n in range(3)]
+    assert describe_skipped([HealthRow("b.mid", 2, "skipped", "broken"), *copies]) == [
+        "3 copies by augment are left out: to this tokenizer the same as another copy of its song",
+        "skipped b.mid#2: broken",
+    ]
 
 
 def test_rows_come_back_from_json_those_of_before_too():

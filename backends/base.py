@@ -11,6 +11,7 @@ import numpy as np
 from musiclora.backends.records import (
     AUDIO_TARGETS,
     FAMILIES,
+    ClosedKeys,
     Family,
     Grammar,
     LossSum,
@@ -26,6 +27,7 @@ __all__ = [
     "FAMILIES",
     "Arrays",
     "Backend",
+    "ClosedKeys",
     "Codec",
     "Family",
     "FlowModel",

@@ -115,16 +115,51 @@ class SamplingSpec:
 
 
 @dataclass(frozen=True)
+class ClosedKeys:
+    """Keys that the draws of a row close, for what a finite automaton cannot remember.
+
+    A token with a key may be drawn only while its key is open. A drawn token acts in this order: it opens all keys if
+    it is in `opens`, it moves the row's offset if it has one, it closes the keys first <= k < last, counted from that
+    offset. A row with `limit` closed keys has all of them closed, until a token opens them again.
+
+    Two uses: notes of which none may sound twice at one onset (each closes its own key, a new onset opens all), and
+    an ordered block of ids whose draws never fall (each closes all keys below its own; nothing opens them).
+
+    Attributes:
+        keys: int32 [V], key of each token; -1 for a token that is always open.
+        shifted: bool [V], True where the key counts from the row's offset.
+        opens: bool [V].
+        offsets: int32 [V], offset of the row from this token on; -1 keeps it.
+        first, last: int32 [V], keys that the token closes; none where they are equal.
+        limit: number of closed keys that closes all.
+        open: bool [K] or [B, K], the open keys of each row after its prompt.
+        offset: int32 [B] or an int, the offset of each row after its prompt.
+    """
+
+    keys: np.ndarray
+    shifted: np.ndarray
+    opens: np.ndarray
+    offsets: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    limit: int
+    open: np.ndarray
+    offset: np.ndarray | int = 0
+
+
+@dataclass(frozen=True)
 class Grammar:
-    """Finite automaton over tokens; a token is allowed where its transition is not negative.
+    """Finite automaton over tokens; a token is allowed where its transition is not negative and its key is open.
 
     Attributes:
         classes: int32 [V], the class of each token.
         transitions: int32 [S, C], next state by state and class; -1 forbids. Every state allows at least one class
             that some token has.
         start: int32 [B] or an int, the state of each row after its prompt.
+        closed_keys: what the automaton cannot remember, or None.
     """
 
     classes: np.ndarray
     transitions: np.ndarray
     start: np.ndarray | int = 0
+    closed_keys: ClosedKeys | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
 from musiclora.convert.errors import ConfigError, DataError, join_problems
 
 CHECK_EVERY_TOKENS = 16  # between two transfers of tokens and flags from the device
@@ -70,6 +70,58 @@ def _check_grammar(grammar: Grammar, batch: int, vocab_size: int) -> None:
     dead = np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))
     if dead.size:
         raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
+    if grammar.closed_keys is not None:
+        _check_keys(grammar.closed_keys, batch, vocab_size)
+        if stuck := _find_stuck_states(classes, transitions, grammar.closed_keys):
+            raise ConfigError(
+                f"the grammar's states {join_problems([str(s) for s in stuck])} forbid every token where keys are closed"
+            )
+
+
+def _check_keys(rule: ClosedKeys, batch: int, vocab_size: int) -> None:
+    """Compare the tables of closed keys with the vocabulary and the batch.
+
+    Raises:
+        ConfigError: a table of another size, or keys beyond the last.
+    """
+    sizes = {name: np.shape(getattr(rule, name)) for name in ("keys", "shifted", "opens", "offsets", "first", "last")}
+    if wrong := [name for name, shape in sizes.items() if shape != (vocab_size,)]:
+        raise ConfigError(f"the grammar's closed keys know other tokens than the model's {vocab_size}: {wrong}")
+    count, offset = np.shape(rule.open)[-1], np.asarray(rule.offset)
+    if np.shape(rule.open) not in ((count,), (batch, count)) or offset.shape not in ((), (batch,)) or rule.limit < 1:
+        raise ConfigError(f"the grammar's closed keys do not fit {batch} rows")
+    highest = max(offset.max(), rule.offsets.max(), 0)
+    own = np.where(rule.shifted, rule.keys + highest, rule.keys)
+    if max(own.max(), rule.last.max() + highest - 1) >= count or rule.first.min() < 0 or offset.min() < 0:
+        raise ConfigError(f"the grammar's closed keys reach beyond {count}")
+
+
+_FRESH, _NOT_FULL, _FULL = 0, 1, 2  # of a row's keys: all open, fewer than `limit` closed, all closed
+
+
+def _find_stuck_states(classes: np.ndarray, transitions: np.ndarray, rule: ClosedKeys) -> list[int]:
+    """List the states that allow tokens with keys only and may be reached while all of them are closed."""
+    states = len(transitions)
+    keyed = rule.keys >= 0
+    always = np.unique(classes[~keyed])
+    tight = ~(transitions[:, always] >= 0).any(1)
+    if not tight.any():
+        return []
+    closes = rule.first < rule.last
+    # The fullest that a token leaves the keys; -1: as it finds them. A token with a key is drawn while it is open.
+    left = np.select([closes, rule.opens, keyed], [_FULL, _FRESH, _NOT_FULL], -1)
+    fullest = np.zeros(states, int)
+    pairs = np.unique(np.stack([classes, left], 1), axis=0)
+    while True:
+        before = fullest.copy()
+        for column, level in pairs:
+            target = transitions[:, column]
+            np.maximum.at(fullest, target[target >= 0], (before if level < 0 else np.full(states, level))[target >= 0])
+        if (before == fullest).all():
+            break
+    choices = np.array([len(np.unique(rule.keys[transitions[state, classes] >= 0])) for state in np.flatnonzero(tight)])
+    stuck = (fullest[tight] == _FULL) | ((fullest[tight] == _NOT_FULL) & (choices < rule.limit))
+    return [int(state) for state in np.flatnonzero(tight)[stuck]]
 
 
 class GeneratedTokens:

@@ -1,10 +1,10 @@
-"""Token sampling in numpy: the reference for the samplers of both backends, and their uniform draws."""
+"""Token sampling in numpy: the reference for the samplers and grammars of both backends, and their uniform draws."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from musiclora.backends.base import SamplingSpec
+from musiclora.backends.base import ClosedKeys, SamplingSpec
 
 
 def uniforms(seed: int, steps: int, batch: int, first: int = 0) -> np.ndarray:
@@ -95,3 +95,35 @@ def _pick_index(mass: np.ndarray, kept: int, u: float) -> int:
     """Return the first index whose cumulative probability exceeds u; tokens of probability 0 are never drawn."""
     sums = np.cumsum(mass[:kept], dtype=np.float32)
     return min(int(np.searchsorted(sums, np.float32(u) * sums[-1], side="right")), kept - 1)
+
+
+class OpenKeys:
+    """Open keys of one row: the reference for `ClosedKeys`.
+
+    Attributes:
+        open: bool [K].
+        offset: the row's offset.
+    """
+
+    def __init__(self, rule: ClosedKeys) -> None:
+        """Begin with the keys and the offset of a rule for one row."""
+        self._rule = rule
+        self.open = np.array(rule.open, bool)
+        self.offset = int(rule.offset)
+
+    def allowed(self) -> np.ndarray:
+        """Return the tokens whose key is open, bool [V]."""
+        rule = self._rule
+        keys = np.where(rule.shifted, rule.keys + self.offset, rule.keys)
+        return np.asarray((rule.keys < 0) | self.open[keys])
+
+    def follow(self, token: int) -> None:
+        """Change the keys as a drawn token does."""
+        rule = self._rule
+        if rule.opens[token]:
+            self.open[:] = True
+        if rule.offsets[token] >= 0:
+            self.offset = int(rule.offsets[token])
+        self.open[self.offset + rule.first[token] : self.offset + rule.last[token]] = False
+        if np.count_nonzero(~self.open) >= rule.limit:
+            self.open[:] = False

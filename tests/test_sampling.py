@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musiclora.backends.base import SamplingSpec
-from musiclora.sampling import decision_margin, sample_token, uniforms
+from musiclora.backends.base import ClosedKeys, SamplingSpec
+from musiclora.sampling import OpenKeys, decision_margin, sample_token, uniforms
 
 PROBABILITIES = np.array([0.1, 0.4, 0.2, 0.3], np.float32)  # the order is 1, 3, 2, 0
 LOGITS = np.log(PROBABILITIES)
@@ -100,3 +100,35 @@ def test_sample_token_agrees_under_noise_smaller_than_the_margin():
         # noise of 1e-4 in the logits moves a probability, and a sum of them, by at most 4e-4 after renormalising
         if decision_margin(logits, float(u), spec) > 4e-4:
             assert sample_token(logits, float(u), spec) == sample_token(noisy, float(u), spec)
+
+
+# Token 0 begins an onset, 1 and 2 choose an instrument of two notes, 3 and 4 are the notes.
+BAND = ClosedKeys(
+    keys=np.array([-1, 4, 4, 0, 1]),
+    shifted=np.array([0, 0, 0, 1, 1], bool),
+    opens=np.array([1, 0, 0, 0, 0], bool),
+    offsets=np.array([-1, 0, 2, -1, -1]),
+    first=np.array([0, 0, 0, 0, 1]),
+    last=np.array([0, 0, 0, 1, 2]),
+    limit=3,
+    open=np.ones(5, bool),
+)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "allowed"),
+    [
+        ([], [0, 1, 2, 3, 4]),
+        ([3], [0, 1, 2, 4]),
+        ([3, 2], [0, 1, 2, 3, 4]),
+        ([3, 2, 3, 1], [0, 1, 2, 4]),
+        ([3, 4, 2, 3], [0]),
+        ([3, 4, 2, 3, 0], [0, 1, 2, 3, 4]),
+    ],
+    ids=str,
+)
+def test_a_note_of_an_instrument_sounds_once_until_the_keys_are_opened(drawn, allowed):
+    row = OpenKeys(BAND)
+    for token in drawn:
+        row.follow(token)
+    assert np.flatnonzero(row.allowed()).tolist() == allowed

@@ -70,7 +70,7 @@ class Decoding:
         state = {f"cache.{i}": mx.zeros(shape, dtype) for i in range(config.n_layer)}
         state |= {"offset": mx.array(0, mx.int32), "done": mx.zeros((batch,), mx.bool_), "bad": mx.array(False)}
         if self._automaton:
-            state["automaton"] = self._automaton.start
+            state |= self._automaton.start
         x = decoder.embed(prompts, None, self._weights)
         x = self._run_layers(self._weights, x, state, lambda q, k, v, cache: attention.attend_causally(q, k, v, None))
         state["offset"] = state["offset"] + length
@@ -127,12 +127,13 @@ class Decoding:
         )
         scores = scores.astype(mx.float32)
         if self._automaton:
-            scores = self._automaton.restrict(scores, state["automaton"])
+            scores = self._automaton.restrict(scores, state)
         token, done = sample(scores, u, self._spec), state["done"]
         top = scores.max(axis=-1)
         state["bad"] = state["bad"] | mx.any(mx.logical_or(mx.isnan(top), mx.isinf(top)))
         if self._automaton:
-            state["automaton"] = mx.where(done, state["automaton"], self._automaton.follow(state["automaton"], token))
+            moved = self._automaton.follow(state, token)
+            state |= moved | {"automaton": mx.where(done, state["automaton"], moved["automaton"])}
         if self._spec.eos_id is not None:
             token = mx.where(done, self._spec.pad_id, token)
             state["done"] = done | (token == self._spec.eos_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
 
 _LOW_BITS = 0xFFFFFFFF
 
@@ -66,31 +66,101 @@ def sample(scores: mx.array, u: mx.array, spec: SamplingSpec) -> mx.array:
     return mx.take_along_axis(ids, index, axis=-1)[:, 0]
 
 
+State = dict[str, mx.array]
+
+
 @dataclass(frozen=True)
 class Automaton:
-    """A grammar's tables on the device.
+    """A grammar's tables on the device; the rows' states are part of the decoding state.
 
     Attributes:
         classes: int32 [V].
         transitions: int32 [S, C], -1 forbids.
-        start: int32 [B].
+        start: state of the rows at the beginning.
+        keys: tables of the closed keys, or None.
     """
 
     classes: mx.array
     transitions: mx.array
-    start: mx.array
+    start: State
+    keys: _KeyTables | None = None
 
     @classmethod
     def load(cls, grammar: Grammar, batch: int) -> Automaton:
         start = np.broadcast_to(np.asarray(grammar.start, np.int32), (batch,))
-        tables = (grammar.classes, grammar.transitions, start)
-        return cls(*(mx.array(np.ascontiguousarray(table, np.int32)) for table in tables))
+        classes, transitions, rows = (_on_device(t) for t in (grammar.classes, grammar.transitions, start))
+        if grammar.closed_keys is None:
+            return cls(classes, transitions, {"automaton": rows})
+        keys = _KeyTables.load(grammar.closed_keys)
+        return cls(classes, transitions, {"automaton": rows, **_key_state(grammar.closed_keys, batch)}, keys)
 
-    def restrict(self, scores: mx.array, state: mx.array) -> mx.array:
-        """Set scores [B, V] to -inf where the states [B] forbid the token."""
-        allowed = mx.take(self.transitions[state] >= 0, self.classes, axis=1)
+    def restrict(self, scores: mx.array, state: State) -> mx.array:
+        """Set scores [B, V] to -inf where the states forbid the token, or its key is closed."""
+        allowed = mx.take(self.transitions[state["automaton"]] >= 0, self.classes, axis=1)
+        if self.keys is not None:
+            allowed = allowed & self.keys.allowed(state)
         return mx.where(allowed, scores, -mx.inf)
 
-    def follow(self, state: mx.array, token: mx.array) -> mx.array:
-        """Return the next states [B] after the tokens [B]."""
-        return self.transitions[state, self.classes[token]]
+    def follow(self, state: State, token: mx.array) -> State:
+        """Return the next states after the tokens [B]."""
+        found = {"automaton": self.transitions[state["automaton"], self.classes[token]]}
+        return found if self.keys is None else found | self.keys.follow(state, token)
+
+
+@dataclass(frozen=True)
+class _KeyTables:
+    """Tables of `ClosedKeys`; one more column, always open, is the key of tokens without one.
+
+    Attributes:
+        keys: int32 [V].
+        moves: int32 [V, 4]: opens, first, last, offset.
+        ids: int32 [K + 1], number of each column, -1 for the last.
+        limit: number of closed keys that closes all.
+        shifted: int32 [V], or None where all offsets are 0, so that a draw needs half of the operations.
+    """
+
+    keys: mx.array
+    moves: mx.array
+    ids: mx.array
+    limit: int
+    shifted: mx.array | None
+
+    @classmethod
+    def load(cls, rule: ClosedKeys) -> _KeyTables:
+        count = np.shape(rule.open)[-1]
+        return cls(
+            _on_device(np.where(rule.keys < 0, count, rule.keys)),
+            _on_device(np.stack([rule.opens, rule.first, rule.last, rule.offsets], 1)),
+            _on_device(np.append(np.arange(count), -1)),
+            rule.limit,
+            _on_device(rule.shifted) if rule.shifted.any() else None,
+        )
+
+    def allowed(self, state: State) -> mx.array:
+        """Return the tokens whose key is open, bool [B, V]."""
+        if self.shifted is None:
+            return mx.take(state["open_keys"], self.keys, axis=1)
+        return mx.take_along_axis(state["open_keys"], state["key_offset"][:, None] * self.shifted + self.keys, axis=1)
+
+    def follow(self, state: State, token: mx.array) -> State:
+        """Return the open keys and offsets after the tokens [B]."""
+        opens, first, last, offsets = mx.split(self.moves[token], 4, axis=1)
+        offset = state["key_offset"]
+        if self.shifted is not None:
+            offset = mx.where(offsets[:, 0] >= 0, offsets[:, 0], offset)
+            first, last = first + offset[:, None], last + offset[:, None]
+        held = ((opens > 0) | state["open_keys"]) & ((self.ids < first) | (self.ids >= last))
+        left = held.sum(axis=1, keepdims=True)  # the last column included
+        return {"open_keys": held & ((left > len(self.ids) - self.limit) | (self.ids < 0)), "key_offset": offset}
+
+
+def _key_state(rule: ClosedKeys, batch: int) -> State:
+    """Return the open keys, bool [B, K + 1], and the offsets, int32 [B], at the beginning."""
+    start = np.ones((batch, np.shape(rule.open)[-1] + 1), bool)
+    start[:, :-1] = rule.open
+    offset = np.broadcast_to(np.asarray(rule.offset, np.int32), (batch,))
+    return {"open_keys": mx.array(start), "key_offset": _on_device(offset)}
+
+
+def _on_device(table: np.ndarray) -> mx.array:
+    return mx.array(np.ascontiguousarray(table, np.int32))

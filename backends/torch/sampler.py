@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
 
 
 def _rank_tokens(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -59,12 +59,55 @@ class Automaton:
         self._transitions = torch.from_numpy(np.array(grammar.transitions, np.int64)).to(device)
         start = np.broadcast_to(np.asarray(grammar.start, np.int64), (batch,))
         self._states = torch.from_numpy(start.copy()).to(device)
+        self._keys = _OpenKeys(grammar.closed_keys, batch, device) if grammar.closed_keys else None
 
     def forbid(self, logits: Tensor) -> Tensor:
-        """Set the logits of tokens without a transition to -inf."""
+        """Set the logits of tokens without a transition, or with a closed key, to -inf."""
         row = self._transitions.index_select(0, self._states)
-        return logits.masked_fill(row.index_select(1, self._classes) < 0, float("-inf"))
+        allowed = row.index_select(1, self._classes) >= 0
+        if self._keys is not None:
+            allowed &= self._keys.allowed()
+        return logits.masked_fill(~allowed, float("-inf"))
 
     def follow(self, tokens: Tensor) -> None:
         """Advance the states by the drawn tokens; padding after the end may lack a transition, which does no harm."""
         self._states = self._transitions[self._states, self._classes[tokens]].clamp_(min=0)
+        if self._keys is not None:
+            self._keys.follow(tokens)
+
+
+class _OpenKeys:
+    """Tables of `ClosedKeys` and the open keys of each row; one more column, always open, is the key of the rest."""
+
+    def __init__(self, rule: ClosedKeys, batch: int, device: torch.device) -> None:
+        count = np.shape(rule.open)[-1]
+        keys = np.where(rule.keys < 0, count, rule.keys)
+        moves = [rule.opens, rule.first, rule.last, rule.offsets]
+        start = np.ones((batch, count + 1), bool)
+        start[:, :count] = rule.open
+        offset = np.broadcast_to(np.asarray(rule.offset, np.int64), (batch,))
+        self._tokens, self._moves, self._open, self._offset = (
+            torch.from_numpy(np.array(table)).to(device)
+            for table in (keys.astype(np.int64), np.stack(moves, 1).astype(np.int64), start, offset)
+        )
+        self._ids = torch.arange(count, device=device)
+        self._limit = rule.limit
+        # Without instruments all offsets are 0, and a draw needs half of the operations.
+        self._shifted = torch.from_numpy(np.array(rule.shifted, np.int64)).to(device) if rule.shifted.any() else None
+
+    def allowed(self) -> Tensor:
+        """Return the tokens whose key is open, bool [B, V]."""
+        if self._shifted is None:
+            return self._open.index_select(1, self._tokens)
+        return self._open.gather(1, self._offset[:, None] * self._shifted + self._tokens)
+
+    def follow(self, tokens: Tensor) -> None:
+        """Change the keys as the drawn tokens [B] do."""
+        opens, first, last, offsets = self._moves.index_select(0, tokens).split(1, 1)
+        if self._shifted is not None:
+            self._offset = torch.where(offsets[:, 0] >= 0, offsets[:, 0], self._offset)
+            first, last = first + self._offset[:, None], last + self._offset[:, None]
+        held = self._open[:, :-1]
+        held |= opens > 0
+        held &= (self._ids < first) | (self._ids >= last)
+        held &= held.sum(1, keepdim=True) > len(self._ids) - self._limit

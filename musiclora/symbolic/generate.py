@@ -117,11 +117,10 @@ def generate_songs(
         request = dataclasses.replace(request, prompt=_read_prompt(prompt))
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
-    kind = "adapted" if adapters else "base"
-    made = [("", kind, _generate_with_progress(opened, request, out, "generating"))]
+    made = [("", "adapted" if adapters else "base", _generate_with_progress(opened, request, out, bool(adapters)))]
     if compare:
         opened.model.set_adapter(False)
-        made.append((BASE_MARK, "base", _generate_with_progress(opened, request, out, "generating with the base")))
+        made.append((BASE_MARK, "base", _generate_with_progress(opened, request, out, False)))
     files = []
     for mark, kind, pieces in made:
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
@@ -143,7 +142,8 @@ def _read_prompt(path: Path) -> Score:
 
 
 def _generate_with_progress(
-    opened: OpenedModel, request: GenerationRequest, out: Reporter, title: str
+    opened: OpenedModel, request: GenerationRequest, out: Reporter, adapted: bool
 ) -> list[GeneratedPiece]:
-    with out.task(title) as update:
+    request = dataclasses.replace(request, notes_at_once=opened.notes_at_once(adapted))
+    with out.task("generating" if adapted or not opened.adapters else "generating with the base") as update:
         return generate_pieces(opened.model, opened.tokenizer, request, update)

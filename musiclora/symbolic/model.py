@@ -12,7 +12,8 @@ from musiclora.backends.base import FAMILIES, TokenModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
-from musiclora.models import BaseModel, find_model
+from musiclora.models import BaseModel, find_model, read_record
+from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
 
@@ -36,6 +37,13 @@ class OpenedModel:
     backend: str
     adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
+
+    def notes_at_once(self, adapted: bool) -> int | None:
+        """Return the most notes that began at once in the songs of the adapters, or of the base; None if unknown."""
+        records = [a.record for a in self.adapters] if adapted else [read_record(self.base.path)]
+        found = [record.get(ONSET_RECORD) for record in records]
+        counts = [count for count in found if isinstance(count, int) and count > 0]
+        return max(counts) if counts and len(counts) == len(found) else None
 
 
 def open_model(

@@ -20,6 +20,8 @@ from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batch
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
+from musiclora.symbolic.decoding.grammar import expand_ids
+from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
@@ -114,7 +116,7 @@ class SymbolicTask:
     def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.symbolic.decoding.continuation import write_midi_sample
 
-        write_midi_sample(model, self.tokenizer, folder, name, seed)
+        write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
 
     def begin_training(self, model: TokenModel, saved: Arrays | None) -> None:
         """Do nothing: the adapter is all that is trained."""
@@ -137,7 +139,12 @@ class SymbolicTask:
         return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
 
     def adapter_record(self) -> dict[str, Any]:
-        return {}
+        return {ONSET_RECORD: self._notes_at_once()}
+
+    def _notes_at_once(self) -> int:
+        """Count the most notes that begin at one onset in the training songs."""
+        rule = onset_keys(expand_ids(self.tokenizer.inner))
+        return count_notes_at_once(rule, (piece.tokens for piece in self.songs.train))
 
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         return {

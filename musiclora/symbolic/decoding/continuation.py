@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
 from musiclora.generation_result import options_below
 from musiclora.progress import OnProgress
-from musiclora.sampling import uniforms
+from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
+from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
 from musiclora.symbolic.decoding.to_score import clean_score, count_notes, decode_tokens
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -36,6 +38,7 @@ class GenerationRequest:
         count: number of pieces.
         prompt: score to continue, or None.
         prompt_bars: bars of the prompt to keep; 0 keeps all.
+        notes_at_once: most notes that begin at one onset; None is the bound of the tokenizer.
     """
 
     max_new_tokens: int = 1024
@@ -46,6 +49,7 @@ class GenerationRequest:
     count: int = 1
     prompt: Score | None = None
     prompt_bars: int = 0
+    notes_at_once: int | None = None
 
     def __post_init__(self) -> None:
         problems = options_below(self, (("max_new_tokens", 1), ("count", 1), ("seed", 0), ("prompt_bars", 0)))
@@ -86,6 +90,7 @@ class _UnfinishedPiece:
         number: number in the request, from 0.
         ids: tokens of prompt and continuation.
         state: state of the grammar.
+        onset: notes that sound at the latest onset.
         drawn: number of tokens drawn.
         ended: True where the model drew EOS.
         whole: length of the longest prefix of ids after which no note is half written.
@@ -95,6 +100,7 @@ class _UnfinishedPiece:
     number: int
     ids: list[int]
     state: int
+    onset: OpenKeys
     drawn: int = 0
     ended: bool = False
     whole: int = 0
@@ -117,6 +123,7 @@ def generate_pieces(
     """
     info = grammar_for(tokenizer)
     prompt = _encode_prompt(tokenizer, info, request, model.n_positions)
+    info = _bound_onsets(info, request.notes_at_once, prompt)
     if not prompt and info.bos_id is None:
         prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
     draw = uniforms(request.seed, request.max_new_tokens, request.count)
@@ -130,7 +137,8 @@ def generate_pieces(
 
     pieces = []
     for first in range(0, request.count, BATCH_PIECES):
-        rows = [_UnfinishedPiece(i, [], info.start) for i in range(first, min(first + BATCH_PIECES, request.count))]
+        numbers = range(first, min(first + BATCH_PIECES, request.count))
+        rows = [_UnfinishedPiece(i, [], info.start, OpenKeys(info.keys)) for i in numbers]
         for row in rows:
             _append_tokens(row, prompt, info)
             row.state = int(info.unsounded[row.state])
@@ -164,6 +172,13 @@ def _encode_prompt(
     return ids
 
 
+def _bound_onsets(info: GrammarInfo, most: int | None, prompt: Sequence[int]) -> GrammarInfo:
+    """Bound the notes that begin at once: by the request, but not below the prompt's own."""
+    rule = with_limit(info.keys, most)
+    shown = count_notes_at_once(rule, [np.array(prompt, int)])
+    return dataclasses.replace(info, keys=with_limit(rule, max(rule.limit, shown)))
+
+
 def _opens_with_bar(info: GrammarInfo) -> bool:
     """Return True where every piece must begin with a bar token."""
     return bool(info.opens_bar[info.allowed(info.start)].all())
@@ -175,6 +190,7 @@ def _append_tokens(row: _UnfinishedPiece, ids: Sequence[int], info: GrammarInfo)
         if info.opens_bar[token] or (info.whole[row.state] and not info.opens_bar.any()):
             row.starts.append(len(row.ids))
         row.state = info.step(row.state, token)
+        row.onset.follow(token)
         row.ids.append(token)
         if info.whole[row.state]:
             row.whole = len(row.ids)
@@ -203,7 +219,7 @@ def _draw_tokens(
             np.array([c for _, c in together], np.int32),
             spec,
             draw[drawn : drawn + steps, [row.number for row in batch]],
-            info.at([row.state for row in batch], model.vocab_size),
+            info.at([row.state for row in batch], model.vocab_size, [row.onset for row in batch]),
             lambda block: count_tokens(block.size),
         )
         for row, new in zip(batch, found.tolist(), strict=True):
@@ -255,9 +271,11 @@ def _decode_piece(
     return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, notes, row.ended)
 
 
-def write_midi_sample(model: TokenModel, tokenizer: MusicTokenizer, folder: Path, name: str, seed: int) -> Path | None:
+def write_midi_sample(
+    model: TokenModel, tokenizer: MusicTokenizer, folder: Path, name: str, seed: int, notes_at_once: int | None = None
+) -> Path | None:
     """Write one piece during training, as `<folder>/<name>.mid`; return None where it has no note."""
-    request = GenerationRequest(max_new_tokens=min(512, model.n_positions - 1), seed=seed)
+    request = GenerationRequest(min(512, model.n_positions - 1), seed=seed, notes_at_once=notes_at_once)
     try:
         piece = generate_pieces(model, tokenizer, request)[0]
     except DataError:

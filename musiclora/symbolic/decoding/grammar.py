@@ -7,15 +7,18 @@ graph of token types.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.backends.base import Grammar
+from musiclora.backends.base import ClosedKeys, Grammar
 from musiclora.errors import DataError
+from musiclora.sampling import OpenKeys
 from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
+from musiclora.symbolic.decoding.onset_keys import onset_keys, pad_tokens
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class GrammarInfo:
         bos_id, eos_id: None where the vocabulary has none.
         note: remark on what the automaton cannot guarantee, or an empty text.
         repair: correction of base tokens that the automaton cannot express.
+        keys: notes of an onset, of which none may sound twice.
     """
 
     classes: np.ndarray
@@ -50,17 +54,30 @@ class GrammarInfo:
     pad_id: int
     bos_id: int | None
     eos_id: int | None
+    keys: ClosedKeys
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
 
-    def at(self, states: Sequence[int] | np.ndarray, vocab_size: int) -> Grammar:
-        """Build the backends' Grammar, with one state for each row; surplus ids of the model are forbidden."""
-        classes, transitions = self.classes, self.transitions
-        if vocab_size > len(classes):
-            surplus = np.full(vocab_size - len(classes), transitions.shape[1], np.int32)
-            classes = np.append(classes, surplus)
+    def at(
+        self, states: Sequence[int] | np.ndarray, vocab_size: int, onsets: Sequence[OpenKeys] | None = None
+    ) -> Grammar:
+        """Build the backends' Grammar, with one state for each row; surplus ids of the model are forbidden.
+
+        Args:
+            states: state of each row.
+            vocab_size: ids of the model.
+            onsets: notes that already sound in each row; None stands for none.
+        """
+        classes, transitions, keys = self.classes, self.transitions, self.keys
+        surplus = vocab_size - len(classes)
+        if surplus > 0:
+            classes = np.append(classes, np.full(surplus, transitions.shape[1], np.int32))
             transitions = np.pad(transitions, ((0, 0), (0, 1)), constant_values=-1)
-        return Grammar(classes, transitions, np.asarray(states, np.int32))
+            keys = pad_tokens(keys, surplus)
+        if onsets is not None:
+            offset = np.array([onset.offset for onset in onsets], np.int32)
+            keys = dataclasses.replace(keys, open=np.stack([onset.open for onset in onsets]), offset=offset)
+        return Grammar(classes, transitions, np.asarray(states, np.int32), keys)
 
     def step(self, state: int, token: int) -> int:
         """Return the state after one token.
@@ -100,7 +117,7 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
         raise DataError(f"tokenizer {type(inner).__name__} has several vocabularies; use one with a single vocabulary")
     names = {i: token for token, i in inner.vocab.items()}
     rules = rules_for(inner, list(names.values()))
-    tokens = _expand_ids(inner, names)
+    tokens = expand_ids(inner)
     base_classes, transitions, whole, unsounded, start = _build_automaton(rules, list(names.values()))
     classes, transitions = _compose_classes(tokens, base_classes, transitions)
     ids = {token: i for i, token in names.items()}
@@ -115,13 +132,15 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
         pad_id=ids.get("PAD_None", 0),
         bos_id=ids.get("BOS_None"),
         eos_id=ids.get("EOS_None"),
+        keys=onset_keys(tokens),
         note=rules.note,
         repair=rules.repair,
     )
 
 
-def _expand_ids(tokenizer: MidiTokTokenizer, names: Mapping[int, str]) -> list[tuple[str, ...]]:
+def expand_ids(tokenizer: MidiTokTokenizer) -> list[tuple[str, ...]]:
     """List the base tokens of each id, in the order of ids; unused ids get an empty tuple."""
+    names = {i: token for token, i in tokenizer.vocab.items()}
     if not tokenizer.is_trained:
         return [(names[i],) if i in names else () for i in range(max(names) + 1)]
     learned = tokenizer._vocab_learned_bytes_to_tokens

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
-    from symusic import Score
+    from symusic import Score, Track
 
 
 def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
@@ -23,7 +23,23 @@ def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sequence = TokSequence(tokens=tokens)
-        return inner.decode(sequence if inner.one_token_stream else [sequence])
+        score = inner.decode(sequence if inner.one_token_stream else [sequence])
+    for track in score.tracks:
+        _drop_duplicates(track)
+    return score
+
+
+def _drop_duplicates(track: Track) -> None:
+    """Keep the longest of notes with one onset and pitch, which some tokenizers can write."""
+    from symusic import Note
+
+    notes = track.notes.numpy()
+    order = np.lexsort((-notes["duration"], notes["pitch"], notes["time"]))
+    onset, pitch = notes["time"][order], notes["pitch"][order]
+    again = order[1:][(np.diff(onset) == 0) & (np.diff(pitch) == 0)]
+    if len(again):
+        kept = np.delete(np.arange(len(order)), again)
+        track.notes = Note.from_numpy(**{name: array[kept] for name, array in notes.items()})
 
 
 def count_notes(inner: MidiTokTokenizer, tokens: list[str]) -> int:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tolerance import assert_same_draws
 
-from musiclora.backends.base import Grammar, OptimSpec, SamplingSpec
+from musiclora.backends.base import ClosedKeys, Grammar, OptimSpec, SamplingSpec
 from musiclora.convert.errors import MusicLoraError
-from musiclora.sampling import decision_margin, sample_token, uniforms
+from musiclora.sampling import OpenKeys, decision_margin, sample_token, uniforms
 
 PROMPT, STEPS = 4, 12
 SPECS = {
@@ -202,6 +202,45 @@ def test_grammar_start_may_be_one_number(square):
         prompts(square.config), SamplingSpec(), draws, replace(counting_grammar(square.config), start=2)
     )
     assert (found[:, 0] % 4 == 2).all()
+
+
+def closed_keys(config, name, rows=3):
+    """Rules over ids: 0 and 1 begin an onset, 2 and 3 choose an instrument, the others are notes."""
+    ids = np.arange(config.vocab_size, dtype=np.int32)
+    notes, none = ids >= 4, np.zeros(len(ids), np.int32)
+    keys = np.where(notes, ids - 4, -1)
+    first, last = np.where(notes, keys, 0), np.where(notes, keys + 1, 0)
+    count, opens = len(ids) - 4, ids < 2
+    rule = ClosedKeys(keys, none > 0, opens, none - 1, first, last, count, np.ones(count, bool))
+    if name == "order":  # draws of an ordered block never fall
+        return replace(rule, opens=none > 0, first=none, last=np.where(notes, keys, 0))
+    if name == "instruments":
+        chooses = (ids == 2) | (ids == 3)
+        offsets = np.where(chooses, count * (ids - 2), -1)
+        keys = np.where(chooses, 2 * count, keys)
+        return replace(rule, keys=keys, shifted=notes, offsets=offsets, limit=3, open=np.ones(2 * count + 1, bool))
+    if name == "prompt":
+        start = np.random.default_rng(2).random((rows, count)) < 0.5
+        return replace(rule, open=start, limit=count - 1)
+    return replace(rule, limit=2 if name == "bounded" else count)
+
+
+@pytest.mark.parametrize("name", ["once", "bounded", "order", "instruments", "prompt"])
+def test_closed_keys_equal_the_numpy_reference(toy, name):
+    model, prompt, draws = toy.adapted(), prompts(toy.config), uniforms(4, STEPS, 3)
+    rule, vocabulary = closed_keys(toy.config, name), toy.config.vocab_size
+    grammar = Grammar(np.zeros(vocabulary, np.int32), np.zeros((1, 1), np.int32), 0, rule)
+    spec = SPECS["hot"]
+    found = model.generate(prompt, spec, draws, grammar)
+    allowed = np.empty((*found.shape, vocabulary), bool)
+    for row, tokens in enumerate(found):
+        keys = OpenKeys(replace(rule, open=np.broadcast_to(rule.open, (3, rule.open.shape[-1]))[row]))
+        for step, token in enumerate(tokens):
+            allowed[row, step] = keys.allowed()
+            assert allowed[row, step, token]
+            keys.follow(token)
+    assert not allowed.all()
+    check_draws(logits_before(model, prompt, found), found, draws, spec, allowed)
 
 
 @pytest.mark.parametrize(

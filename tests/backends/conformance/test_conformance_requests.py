@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import CONFIGS, Toy
 
-from musiclora.backends.base import Grammar, SamplingSpec
+from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
 from musiclora.convert.errors import ConfigError, DataError
 
 CONFIG = CONFIGS["square"]
@@ -50,6 +50,27 @@ def test_all_problems_of_a_request_are_named_at_once(model):
 def test_a_grammar_that_does_not_fit_raises_and_says_why(model, change, said):
     with pytest.raises(ConfigError, match=said):
         generate(model, grammar=replace(OPEN, **change))
+
+
+NO_IDS = np.zeros(CONFIG.vocab_size, np.int32)
+KEYS = ClosedKeys(NO_IDS, NO_IDS > 0, NO_IDS > 0, NO_IDS - 1, NO_IDS, NO_IDS, 2, np.ones(2, bool))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"keys": NO_IDS[1:]}, r"know other tokens than the model's 16: \['keys'\]"),
+        ({"open": np.ones((3, 2), bool)}, "do not fit 2 rows"),
+        ({"limit": 0}, "do not fit 2 rows"),
+        ({"keys": NO_IDS + 2}, "reach beyond 2"),
+        ({"first": NO_IDS, "last": NO_IDS + 1}, "states 0 forbid every token where keys are closed"),
+        ({"opens": NO_IDS == 0, "last": NO_IDS + 1}, "states 0 forbid every token where keys are closed"),
+    ],
+    ids=["vocabulary", "rows", "limit", "key", "stuck", "stuck_after_opening"],
+)
+def test_closed_keys_that_do_not_fit_raise_and_say_why(model, change, said):
+    with pytest.raises(ConfigError, match=said):
+        generate(model, grammar=replace(OPEN, closed_keys=replace(KEYS, **change)))
 
 
 @pytest.mark.parametrize("grammar", [None, OPEN], ids=["free", "grammar"])

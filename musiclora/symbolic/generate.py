@@ -126,7 +126,8 @@ def generate_songs(
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
             piece.save(path)
             files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
-    return GenerationResult(opened.backend, opened.base.name, files, opened.notes)
+    remarks = dict.fromkeys(file.piece.remark for file in files if file.piece.remark)
+    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *remarks))
 
 
 def _read_prompt(path: Path) -> Score:

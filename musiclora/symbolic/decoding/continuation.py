@@ -18,7 +18,14 @@ from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
-from musiclora.symbolic.decoding.to_score import clean_score, count_notes, decode_tokens
+from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
+from musiclora.symbolic.decoding.to_score import (
+    clean_score,
+    count_notes,
+    decode_tokens,
+    drop_last_part_of_bar,
+    keep_metre_and_tempo,
+)
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -68,6 +75,7 @@ class GeneratedPiece:
         prompt_notes: number of notes from the prompt.
         notes: number of all notes.
         ended: True where the model drew EOS.
+        remark: remark on the prompt for the user, or an empty text.
     """
 
     number: int
@@ -76,6 +84,7 @@ class GeneratedPiece:
     prompt_notes: int
     notes: int
     ended: bool
+    remark: str = ""
 
     def save(self, path: Path) -> None:
         """Write the piece as a MIDI file that appears whole or not at all."""
@@ -119,10 +128,11 @@ def generate_pieces(
         on_progress: called with (tokens done, tokens at most).
 
     Raises:
-        DataError: the prompt does not fit, or a piece has no note.
+        DataError: the prompt or a piece has no note.
     """
     info = grammar_for(tokenizer)
-    prompt = _encode_prompt(tokenizer, info, request, model.n_positions)
+    given = encode_prompt(tokenizer, info, request.prompt, request.prompt_bars)
+    prompt = given.ids
     info = _bound_onsets(info, request.notes_at_once, prompt)
     if not prompt and info.bos_id is None:
         prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
@@ -142,34 +152,13 @@ def generate_pieces(
         for row in rows:
             _append_tokens(row, prompt, info)
             row.state = int(info.unsounded[row.state])
+        if len(prompt) > len(seen := _context_of(rows[0], info, model.n_positions)):
+            given = dataclasses.replace(given, remark=describe_context(info, len(prompt), seen, model.n_positions))
         _draw_tokens(model, info, rows, request, draw, count_tokens)
-        pieces += [_decode_piece(tokenizer, info, row, len(prompt), request) for row in rows]
+        pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]
     if on_progress is not None:
         on_progress(total, total)
     return pieces
-
-
-def _encode_prompt(
-    tokenizer: MusicTokenizer, info: GrammarInfo, request: GenerationRequest, n_positions: int
-) -> list[int]:
-    """Encode the prompt, up to the bar line where the continuation begins if `prompt_bars` is given."""
-    if request.prompt is None:
-        return []
-    ids = [int(i) for i in tokenizer.encode(request.prompt)]
-    if not ids:
-        raise DataError("--prompt: holds no notes that this model's tokenizer can write")
-    if request.prompt_bars:
-        lines = np.flatnonzero(info.opens_bar[ids])
-        # REMI opens the first bar with a token too, PerTok only those after it
-        needed = request.prompt_bars - (0 if info.opens_bar[ids[0]] and _opens_with_bar(info) else 1)
-        if needed < len(lines):
-            ids = ids[: lines[needed] + 1] if len(info.tokens[ids[lines[needed]]]) == 1 else ids[: lines[needed]]
-    longest = n_positions - 1 - (info.bos_id is not None)
-    if len(ids) > longest:
-        raise DataError(
-            f"--prompt: has {len(ids)} tokens, the model holds {n_positions}; take fewer bars with --prompt-bars"
-        )
-    return ids
 
 
 def _bound_onsets(info: GrammarInfo, most: int | None, prompt: Sequence[int]) -> GrammarInfo:
@@ -177,11 +166,6 @@ def _bound_onsets(info: GrammarInfo, most: int | None, prompt: Sequence[int]) ->
     rule = with_limit(info.keys, most)
     shown = count_notes_at_once(rule, [np.array(prompt, int)])
     return dataclasses.replace(info, keys=with_limit(rule, max(rule.limit, shown)))
-
-
-def _opens_with_bar(info: GrammarInfo) -> bool:
-    """Return True where every piece must begin with a bar token."""
-    return bool(info.opens_bar[info.allowed(info.start)].all())
 
 
 def _append_tokens(row: _UnfinishedPiece, ids: Sequence[int], info: GrammarInfo) -> None:
@@ -243,32 +227,35 @@ def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> l
     later = [s for s in row.starts if s >= wanted]
     within = [s for s in row.starts if len(row.ids) - s + len(bos) < n_positions]
     start = later[0] if later else within[-1] if within else wanted
-    if info.opens_bar[row.ids[start]] and not _opens_with_bar(info) and len(info.tokens[row.ids[start]]) == 1:
+    if info.opens_bar[row.ids[start]] and not info.opens_with_bar() and len(info.tokens[row.ids[start]]) == 1:
         start += 1  # where pieces begin without a bar token, so do contexts
     return [*bos, *row.ids[start:]]
 
 
 def _decode_piece(
-    tokenizer: MusicTokenizer, info: GrammarInfo, row: _UnfinishedPiece, prompt: int, request: GenerationRequest
+    tokenizer: MusicTokenizer, info: GrammarInfo, row: _UnfinishedPiece, prompt: Prompt, request: GenerationRequest
 ) -> GeneratedPiece:
     """Decode a row up to its last bar line, or to its last whole note if no new note comes before that line."""
     inner = tokenizer.inner
-    prompt_notes = count_notes(inner, info.base_tokens(row.ids[:prompt]))
+    prompt_notes = count_notes(inner, info.base_tokens(row.ids[: len(prompt.ids)]))
     tokens, cut = info.base_tokens(row.ids[: row.whole]), False
     if not row.ended:
         everything = info.base_tokens(row.ids)
         lines = [i for i, t in enumerate(everything) if t.startswith("Bar_") and t != "Bar_End"]
         if lines and count_notes(inner, everything[: lines[-1]]) > prompt_notes:
             tokens, cut = everything[: lines[-1]], True
-    notes = count_notes(inner, tokens)
-    if notes == 0:
+    score = decode_tokens(inner, tokens)
+    if prompt.score is not None:
+        keep_metre_and_tempo(score, prompt.score, tokenizer)
+        if cut and not tokenizer.metres_in_tokens:
+            drop_last_part_of_bar(score, prompt_notes)
+    if not score.note_num():
         raise DataError(
             f"not one note in {request.max_new_tokens} tokens; raise --max-new-tokens, or try another --seed "
             "or --temperature"
         )
-    score = decode_tokens(inner, tokens)
-    clean_score(score, request.prompt, cut)
-    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, notes, row.ended)
+    clean_score(score, prompt.score, cut)
+    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, prompt.remark)
 
 
 def write_midi_sample(

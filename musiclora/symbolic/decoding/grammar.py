@@ -101,6 +101,10 @@ class GrammarInfo:
         """Return the tokens that may come next, bool [V]."""
         return np.asarray(self.transitions[state, self.classes] >= 0)
 
+    def opens_with_bar(self) -> bool:
+        """Return True where every piece must begin with a bar token."""
+        return bool(self.opens_bar[self.allowed(self.start)].all())
+
     def base_tokens(self, ids: Iterable[int]) -> list[str]:
         """Expand ids to base tokens ready to decode, without special tokens and with repaired times."""
         return self.repair([token for i in ids for token in self.tokens[int(i)] if not is_special(token)])

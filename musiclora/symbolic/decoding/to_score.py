@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
@@ -64,9 +66,10 @@ def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
             note.time = max(0, note.time)  # PerTok's microtiming may place the first note before the beginning
             if cut and note.time + note.duration > line:
                 note.duration = max(1, line - note.time)
-    played = [t.program for t in prompt.tracks if len(t.notes) and not t.is_drum] if prompt is not None else []
+    played = [t for t in prompt.tracks if len(t.notes) and not t.is_drum] if prompt is not None else []
     if played and len(score.tracks) == 1 and not score.tracks[0].is_drum:
-        score.tracks[0].program = int(played[0])
+        score.tracks[0].program = int(played[0].program)
+        score.tracks[0].name = played[0].name.strip() or "musiclora"
     if prompt is not None and len(prompt.tempos):  # tokens quantise the tempo, or lack it
         first = Tempo(0, float(np.clip(prompt.tempos[0].qpm, 20, 400)))
         score.tempos = [first, *(t for t in score.tempos if t.time > 0)]
@@ -76,13 +79,38 @@ def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
 
 def _bar_line_after_last_onset(score: Score) -> int:
     """Find the first bar line after the last onset, in ticks."""
-    from miditok.utils import get_bars_ticks
+    return bar_lines(score, _last_onset(score) + 1)[-1]
 
-    last = max(int(note.time) for track in score.tracks for note in track.notes)
-    bars = [int(tick) for tick in get_bars_ticks(score)] or [0]
-    at = bisect_right(bars, last)
-    if at < len(bars):
-        return bars[at]
-    metre = score.time_signatures[-1]
-    length = int(score.ticks_per_quarter * 4 * metre.numerator // metre.denominator)
-    return bars[-1] + length * ((last - bars[-1]) // length + 1)
+
+def _last_onset(score: Score) -> int:
+    return max(int(note.time) for track in score.tracks for note in track.notes)
+
+
+def keep_metre_and_tempo(score: Score, prompt: Score, tokenizer: MusicTokenizer) -> None:
+    """Write the metres and tempos of a prompt into a score whose tokens lack them."""
+    from symusic import Tempo, TimeSignature
+
+    scale = score.ticks_per_quarter / prompt.ticks_per_quarter
+    if not tokenizer.metres_in_tokens and len(prompt.time_signatures):
+        score.time_signatures = [
+            TimeSignature(round(m.time * scale), m.numerator, m.denominator) for m in prompt.time_signatures
+        ]
+    if not tokenizer.tempos_in_tokens and len(prompt.tempos):
+        score.tempos = [Tempo(round(t.time * scale), float(np.clip(t.qpm, 20, 400))) for t in prompt.tempos]
+
+
+def drop_last_part_of_bar(score: Score, prompt_notes: int) -> None:
+    """Drop the notes of a last bar that is not complete, where a piece was cut on a bar of four quarters.
+
+    Args:
+        score: decoded score with its metres, changed in place.
+        prompt_notes: number of notes of the prompt, which are never dropped.
+    """
+    if not score.note_num():
+        return
+    bar = 4 * int(score.ticks_per_quarter)
+    line = (_last_onset(score) // bar + 1) * bar
+    last = max(tick for tick in bar_lines(score, line) if tick <= line)
+    if sum(note.time < last for track in score.tracks for note in track.notes) > prompt_notes:
+        for track in score.tracks:
+            track.notes = [note for note in track.notes if note.time < last]

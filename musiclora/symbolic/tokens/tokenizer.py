@@ -67,6 +67,8 @@ class MusicTokenizer:
         eos_id: id of the end token, or None.
         bar_ids: ids of the tokens that open a bar. PerTok writes them between bars only. PerTok, and REMI without
             time signatures, use bars of four quarters for every metre.
+        metres_in_tokens: True where tokens carry the metres.
+        tempos_in_tokens: True where tokens carry the tempos.
         tokens: text of each base id.
         pitch_range: lowest and highest MIDI pitch of the vocabulary, without those of drums.
         inferred: True where the tokenizer was chosen by the size of the vocabulary alone.
@@ -84,6 +86,9 @@ class MusicTokenizer:
         self.bar_ids = tuple(sorted(i for t, i in base.items() if t.startswith("Bar_") and t != "Bar_End"))
         self.tokens: list[str] = [t for t, _ in sorted(base.items(), key=lambda item: item[1])]
         self.pitch_range = _pitch_range(self.tokens, ("Pitch", "NoteOn"), inner.config.pitch_range)
+        # PerTok decodes bars of four quarters whatever its metres say
+        self.metres_in_tokens = bool(inner.config.use_time_signatures and self.kind != "PerTok")
+        self.tempos_in_tokens = bool(inner.config.use_tempos)
         self._specials = frozenset(int(base[t]) for t in inner.special_tokens if t in base)
         self._one_stream = bool(inner.config.use_programs and inner.config.one_token_stream_for_programs)
         if self.kind == "PerTok":

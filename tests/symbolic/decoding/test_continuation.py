@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import mido
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from require import REQUIRED
-from symusic import Note, Score, Tempo, Track
+from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.adapters import combine_adapters, parse_adapter
 from musiclora.backends import registry
@@ -28,6 +29,9 @@ from musiclora.sampling import OpenKeys, decision_margin, sample_token, uniforms
 from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces, write_midi_sample
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
+
+
+FOUND = Path(__file__).parents[2] / "golden" / "found"
 
 
 class NumpyModel:
@@ -171,9 +175,54 @@ def test_continuation_may_not_end_before_a_new_note(tokenizer):
     assert piece.notes == piece.prompt_notes + 1
 
 
-def test_prompt_that_does_not_fit_is_refused(tokenizer):
-    with pytest.raises(DataError, match="--prompt-bars"):
-        generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(prompt=tune(20)))
+def test_a_prompt_longer_than_the_context_is_continued_from_its_last_bars(tokenizer):
+    model = NumpyModel(tokenizer, 64)
+    piece = generate_pieces(model, tokenizer, GenerationRequest(40, prompt=tune(20)))[0]
+    assert piece.prompt_notes == 80
+    new = melody(piece.score)
+    for note in melody(tune(20)):
+        new.remove(note)
+    assert new[0][0] >= 79
+    assert "more than the model's 64 positions hold; the model sees the last" in piece.remark
+    assert 10 < len(model.contexts[0]) <= 33
+
+
+def metres(score):
+    return [(t.time / score.ticks_per_quarter, t.numerator, t.denominator) for t in score.time_signatures]
+
+
+@pytest.mark.parametrize("bars", [2, 3, 4])
+def test_prompt_bars_are_counted_in_the_metre_of_the_prompt(tokenizer, bars):
+    prompt = Score(FOUND / "waltz.mid")
+    request = GenerationRequest(300, seed=6, prompt=prompt, prompt_bars=bars)
+    piece = generate_pieces(NumpyModel(tokenizer, 512), tokenizer, request)[0]
+    given = [note for note in melody(prompt) if note[0] < 3 * bars]
+    assert piece.prompt_notes == len(given) == 3 * bars
+    assert piece.prompt_notes < piece.notes
+    assert metres(piece.score) == [(0, 3, 4)]
+    assert piece.score.tempos[0].qpm == pytest.approx(prompt.tempos[0].qpm, abs=0.01)
+    new = melody(piece.score)
+    for note in given:
+        new.remove(note)
+    if bars == 4:  # a bar line of the tokens too
+        assert new[0][0] >= 12
+    ends = [(n.time + n.duration) / piece.score.ticks_per_quarter for t in piece.score.tracks for n in t.notes]
+    assert max(ends) <= -(-max(onset + 1e-6 for onset, _ in melody(piece.score)) // 3) * 3  # ends on a bar of three
+
+
+def test_prompt_keeps_its_later_metres_and_tempos(tokenizer):
+    prompt = tune(8)
+    prompt.time_signatures.extend([TimeSignature(0, 4, 4), TimeSignature(8 * 480, 3, 4), TimeSignature(14 * 480, 4, 4)])
+    prompt.tempos.append(Tempo(8 * 480, 60.0))
+    request = GenerationRequest(80, seed=6, prompt=prompt, prompt_bars=4)
+    piece = generate_pieces(NumpyModel(tokenizer, 512), tokenizer, request)[0]
+    assert piece.prompt_notes == 14  # two bars of four quarters and two of three
+    assert metres(piece.score) == [(0, 4, 4), (8, 3, 4)]
+    if tokenizer.kind == "REMI":  # its tokens hold no tempo
+        assert [(t.time / piece.score.ticks_per_quarter, round(t.qpm)) for t in piece.score.tempos] == [(0, 92), (8, 60)]
+
+
+def test_prompt_without_notes_is_refused(tokenizer):
     with pytest.raises(DataError, match="no notes"):
         generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(prompt=Score(480)))
     generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(20, prompt=tune(20), prompt_bars=2))

@@ -1,0 +1,99 @@
+"""Prompt of a generation: its first bars, its tokens, and the part of it that the model sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musiclora.errors import DataError
+from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.decoding.grammar import GrammarInfo
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+
+if TYPE_CHECKING:
+    from symusic import Score
+
+# A note that is played this little before a bar line belongs to the bar after it: a 128th note.
+_EARLY_QUARTERS = 1 / 32
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Encoded prompt.
+
+    Attributes:
+        ids: tokens without BOS; up to the bar line where the continuation begins, if bars are counted.
+        score: the bars that are continued, or None without a prompt.
+        remark: remark for the user on what the model sees of it, or an empty text.
+    """
+
+    ids: list[int] = dataclasses.field(default_factory=list)
+    score: Score | None = None
+    remark: str = ""
+
+
+def describe_context(info: GrammarInfo, tokens: int, seen: list[int], n_positions: int) -> str:
+    """Say from which part of a prompt a model goes on that cannot hold all its tokens."""
+    bars = int(info.opens_bar[seen].sum())
+    part = f"{bars} bars" if bars else f"{len(seen)} tokens"
+    return (
+        f"--prompt: its {tokens} tokens are more than the model's {n_positions} positions hold; "
+        f"the model sees the last {part} of it"
+    )
+
+
+def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | None, bars: int) -> Prompt:
+    """Encode the first bars of a score, counted by its own metres; 0 takes all.
+
+    Raises:
+        DataError: the tokenizer keeps no note of it.
+    """
+    if score is None:
+        return Prompt()
+    line = None
+    if bars:
+        lines = bar_lines(score, int(score.end()))
+        if bars < len(lines) - 1:
+            line = lines[bars]
+            score = _notes_before(score, line)
+    ids = [int(i) for i in tokenizer.encode(score)]
+    if not ids:
+        raise DataError(f"--prompt: holds no notes that this model's tokenizer can write{_in_bars(bars)}")
+    if line is not None:
+        ids += _missing_bar_lines(tokenizer, info, ids, score, line)
+    return Prompt(ids, score)
+
+
+def _in_bars(bars: int) -> str:
+    return f" in its first {bars} bars (--prompt-bars)" if bars else ""
+
+
+def _notes_before(score: Score, line: int) -> Score:
+    """Return the part of a score whose notes begin before a tick, with the metres and tempos there."""
+    part = score.copy()
+    early = line - int(score.ticks_per_quarter * _EARLY_QUARTERS)
+    for track in part.tracks:
+        track.notes = [note for note in track.notes if note.time < early]
+    part.time_signatures = [m for m in part.time_signatures if m.time < line]
+    part.tempos = [t for t in part.tempos if t.time < line]
+    return part
+
+
+def _missing_bar_lines(
+    tokenizer: MusicTokenizer, info: GrammarInfo, ids: list[int], score: Score, line: int
+) -> list[int]:
+    """Return the bar tokens that lead to a bar line of the score, where one token is one bar line."""
+    single = [i for i in np.flatnonzero(info.opens_bar) if len(info.tokens[i]) == 1]
+    if len(single) != 1:
+        return []
+    if tokenizer.metres_in_tokens:
+        wanted = bar_lines(score, line).index(line)
+    else:  # tokens count bars of four quarters
+        wanted, rest = divmod(line, 4 * int(score.ticks_per_quarter))
+        if rest:
+            return []  # the line lies inside a bar of the tokens: the piece goes on after its last onset
+    begun = int(info.opens_bar[ids].sum()) - info.opens_with_bar()
+    return [int(single[0])] * (wanted - begun)

@@ -128,6 +128,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         if path.exists():
             raise ConfigError(f"{option} {name}: is a file; give the adapter's folder")
         path = fetch_from_hub(name, option, "")
+    refuse_model_folder(path, name, option)
     adapter = read_peft(path)
     if adapter.magnitudes and not dora:
         raise ConvertError(
@@ -136,6 +137,32 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         )
     spec, state = make_uniform(adapter)
     return Adapter(path, strength, spec, state, adapter.base_model or "", adapter.record, adapter.magnitudes)
+
+
+def refuse_model_folder(path: Path, name: str, option: str) -> None:
+    """Refuse a model's folder where an adapter is wanted.
+
+    Raises:
+        ConfigError: the folder holds config.json and no file of an adapter.
+    """
+    if (path / "config.json").is_file() and not any(
+        file.name.startswith(("adapter", "pytorch_lora")) for file in path.iterdir()
+    ):
+        said = f"{option} {name}".strip()
+        raise ConfigError(f"{said}: is a model's folder, not an adapter's; a model is given as --model")
+
+
+def note_empty_update(name: str, state: Arrays, magnitudes: Arrays | None = None) -> list[str]:
+    """Return a remark where an adapter changes nothing: all its matrices B are zero.
+
+    Args:
+        name: the adapter's, for the remark.
+        state: its arrays.
+        magnitudes: of a DoRA adapter, which may change the base without B.
+    """
+    if magnitudes or any(np.any(array) for key, array in state.items() if key.endswith(".lora_B.weight")):
+        return []
+    return [f"{name}: this adapter changes nothing: all its matrices B are zero, as before training"]
 
 
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:
@@ -194,7 +221,13 @@ def find_base_and_adapters(
     """
     found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
     base = base_of(model, found)
-    return base, found, [note for adapter in found for note in check_base(adapter, base, allow_mismatch)]
+    notes = [note for adapter in found for note in check_base(adapter, base, allow_mismatch)]
+    return base, found, [*notes, *empty_updates(found)]
+
+
+def empty_updates(adapters: Sequence[Adapter]) -> list[str]:
+    """List a remark for each adapter that changes nothing."""
+    return [note for a in adapters for note in note_empty_update(str(a.path), a.state, a.magnitudes)]
 
 
 def inject_adapters(model: Model, adapters: Sequence[Adapter]) -> None:

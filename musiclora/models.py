@@ -52,9 +52,23 @@ def find_model(name: str, option: str = "--model") -> BaseModel:
         if not path.is_dir():
             said = f"{option} {name}".strip()
             raise ConfigError(f"{said}: is a file; give its folder (with config.json and model.safetensors)")
+        refuse_adapter_folder(path, name, option)
         return BaseModel(name, path, _card_licence(path))
     folder = fetch_from_hub(name, option, "bundled")
     return BaseModel(name, folder, _card_licence(folder))
+
+
+def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
+    """Refuse the folder of an adapter, or of a training run, where a model is wanted.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if (path / "config.json").is_file():
+        return
+    if (path / "adapter_config.json").is_file() or (path / "adapter-best").is_dir():
+        said = f"{option} {name}".strip()
+        raise ConfigError(f"{said}: is an adapter's folder, not a model's; give it as --adapter-dir, its base as --model")
 
 
 def fetch_from_hub(name: str, option: str, instead: str) -> Path:

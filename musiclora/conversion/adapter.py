@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.adapters import Adapter, check_base, find_adapter
+from musiclora.adapters import Adapter, check_base, find_adapter, note_empty_update, refuse_model_folder
 from musiclora.audio.diffrhythm_style import carry_style
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.merged import MergedAdapters
@@ -54,6 +54,7 @@ def convert_adapter(
         raise ConfigError(f"{path}: is for the {family.family} family; it can become {known}, not {to}")
     base = find_model(model) if model else _find_local_base(adapter.base_model)
     notes = _check_against_base(path, adapter, base, family, allow_base_mismatch) if base else []
+    notes += note_empty_update(str(path), adapter.state, adapter.magnitudes)
     if to == "mlx-lm" and not adapter.is_uniform:
         rank = max(adapter.ranks.values())
         notes.append(f"ranks or scales differed between modules; now rank {rank} for all, padded with zeros")
@@ -88,6 +89,7 @@ def read_adapter(source: str) -> tuple[Path, LoraAdapter]:
         path = path / "adapter-best"
     if not path.is_dir():
         path = find_adapter(source, dora=True, option="").path
+    refuse_model_folder(path, source, "")
     return path, read_any_folder(path)
 
 

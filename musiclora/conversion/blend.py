@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine_adapters
+from musiclora.adapters import Adapter, combine_adapters, empty_updates
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.merged import find_adapters
 from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
@@ -62,8 +62,8 @@ def blend_adapters(
         written = read_peft(folder)
         difference = check_update(wanted, [(written.spec, written.state, 1.0)])
     added = style is not None and len(found) > 1
-    notes = ("the style vectors were added up, each times its adapter's strength",) if added else ()
-    return Converted(destination, "peft", difference, notes=notes), spec, error
+    notes = ["the style vectors were added up, each times its adapter's strength"] if added else []
+    return Converted(destination, "peft", difference, notes=(*notes, *empty_updates(found))), spec, error
 
 
 def _check_same_base(adapters: Sequence[Adapter]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from musiclora.adapters import base_of, check_base
+from musiclora.adapters import base_of, check_base, empty_updates
 from musiclora.conversion.merged import MergedAdapters, find_adapters
 from musiclora.conversion.protocols import FuseModel, ModelFusion
 from musiclora.conversion.verify import Converted, check_destination
@@ -44,6 +44,7 @@ def fuse_adapters(
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
+    notes += empty_updates(found)
     read = {"--model": base.path, **{f"--adapter-dir {a.path.name}": a.path for a in found}}
     check_destination(destination, read, "--output-dir")
     fuse: FuseModel = resolve(spec.fuse_model)

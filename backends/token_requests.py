@@ -73,9 +73,8 @@ def _check_grammar(grammar: Grammar, batch: int, vocab_size: int) -> None:
     if grammar.closed_keys is not None:
         _check_keys(grammar.closed_keys, batch, vocab_size)
         if stuck := _find_stuck_states(classes, transitions, grammar.closed_keys):
-            raise ConfigError(
-                f"the grammar's states {join_problems([str(s) for s in stuck])} forbid every token where keys are closed"
-            )
+            names = join_problems([str(s) for s in stuck])
+            raise ConfigError(f"the grammar's states {names} forbid every token where keys are closed")
 
 
 def _check_keys(rule: ClosedKeys, batch: int, vocab_size: int) -> None:

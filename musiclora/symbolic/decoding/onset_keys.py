@@ -21,8 +21,9 @@ ONSET_RECORD = "notes_at_once"  # key of musiclora.json
 def onset_keys(tokens: Sequence[tuple[str, ...]]) -> ClosedKeys:
     """Build the closed keys of a vocabulary: a pitch of one instrument sounds once at an onset.
 
-    Key p of instrument i is 128 i + p. Tokens that lead to a note, such as programs, share the last key, which is closed
-    only where an onset is full. An id of several base tokens (byte pairs) is checked for its first note and closes its last one.
+    Key p of instrument i is 128 i + p. Tokens that lead to a note, such as programs, share the last key, which is
+    closed only where an onset is full. An id of several base tokens (byte pairs) is checked for its first note and
+    closes its last one.
 
     Args:
         tokens: base tokens of each id; special tokens have no part in it.

@@ -87,7 +87,7 @@ def _missing_bar_lines(
 ) -> list[int]:
     """Return the bar tokens that lead to a bar line of the score, where one token is one bar line."""
     single = [i for i in np.flatnonzero(info.opens_bar) if len(info.tokens[i]) == 1]
-    if len(single) != 1:
+    if len(single) != 1 or tokenizer.kind == "MMM":  # MMM writes one track after the other
         return []
     if tokenizer.metres_in_tokens:
         wanted = bar_lines(score, line).index(line)

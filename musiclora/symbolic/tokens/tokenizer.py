@@ -89,8 +89,11 @@ class MusicTokenizer:
         # PerTok decodes bars of four quarters whatever its metres say
         self.metres_in_tokens = bool(inner.config.use_time_signatures and self.kind != "PerTok")
         self.tempos_in_tokens = bool(inner.config.use_tempos)
-        self._specials = frozenset(int(base[t]) for t in inner.special_tokens if t in base)
-        self._one_stream = bool(inner.config.use_programs and inner.config.one_token_stream_for_programs)
+        # MMM counts its track tokens among the special ones, but decodes by them
+        specials = [t for t in inner.special_tokens if t in base and not t.startswith("Track_")]
+        self._specials = frozenset(int(base[t]) for t in specials)
+        self._one_stream = bool(inner.one_token_stream)
+        self._after_pitch = _parts_after_pitch(inner, self.kind)
         if self.kind == "PerTok":
             # MidiTok searches all durations linearly for every note, which is nearly all of PerTok's time.
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
@@ -212,15 +215,12 @@ class MusicTokenizer:
         base = self.base_ids(ids)
         base = base[~np.isin(base, list(self._specials))]
         types = self._token_types[base]
-        config = self.inner.config
-        if not config.using_note_duration_tokens or config.use_pitch_intervals or self.kind not in ("REMI", "PerTok"):
+        if self._after_pitch is None:
             return int(self.decode(ids).note_num()) if len(base) else 0
         note = np.isin(types, _PITCH_TYPES)
-        ahead = 1
-        for needed in (["Velocity"] if config.use_velocities else []) + ["Duration"]:
+        for ahead, needed in enumerate(self._after_pitch, 1):
             after = np.concatenate([types[ahead:], np.full(min(ahead, len(types)), "")])
             note &= after == needed
-            ahead += 1
         return int(note.sum())
 
     @functools.cached_property
@@ -258,6 +258,16 @@ def _pitch_range(tokens: Sequence[str], kinds: Sequence[str], default: tuple[int
     pairs = (token.partition("_") for token in tokens)
     pitches = [int(value) for kind, _, value in pairs if kind in kinds]
     return (min(pitches), max(pitches)) if pitches else (int(default[0]), int(default[1]))
+
+
+def _parts_after_pitch(inner: MidiTokTokenizer, kind: str) -> list[str] | None:
+    """List the types of the tokens that follow the pitch of a note; None where only decoding tells the notes."""
+    config = inner.config
+    if not config.using_note_duration_tokens or config.use_pitch_intervals or kind not in ("REMI", "PerTok"):
+        return None
+    shifted = kind == "PerTok" and config.additional_params.get("use_microtiming")
+    parts = {"MicroTiming": shifted, "Velocity": config.use_velocities, "Duration": True}
+    return [part for part, present in parts.items() if present]
 
 
 def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:

@@ -106,12 +106,15 @@ class SamplingSpec:
     pad_id: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        problems = []
+        if not 0 <= self.temperature < float("inf"):
+            problems.append(f"--temperature is {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+            problems.append(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
         if self.top_k < 0:
-            raise ConfigError(f"top_k is {self.top_k}; it must be 0 (off) or more")
+            problems.append(f"--top-k is {self.top_k}; it must be 0 (off) or more")
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
-"""Suffixes of music files, and names of generated files."""
+"""Suffixes of music files, names of generated files, and the early check of a destination."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
+
+from musiclora.convert.errors import ConfigError
+from musiclora.convert.files.temporary import remove_leftovers, temporary_sibling
 
 BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the base alone
 
@@ -16,3 +21,30 @@ def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:
     suffix = output.suffix or ".mid"
     numbers = [""] if count == 1 else [f"-{i:03d}" for i in range(1, count + 1)]
     return [output.with_name(f"{output.stem}{number}{mark}{suffix}") for number in numbers]
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check before any work that a file or folder can be made at path.
+
+    What dead processes left there is removed.
+
+    Args:
+        path: destination; its parents may be missing.
+        option: option that named it, for the message.
+
+    Raises:
+        ConfigError: the nearest existing folder above it, or the folder itself, refuses a new file.
+    """
+    parent = path.absolute() if path.is_dir() else path.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    probe = temporary_sibling(parent / "musiclora")
+    remove_leftovers(probe)
+    try:
+        probe.write_bytes(b"\0" * 4096)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{option} {path}: {parent} cannot be written ({reason}); choose another {option}") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

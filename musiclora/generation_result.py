@@ -9,8 +9,11 @@ from typing import Any, Protocol, TypedDict
 
 from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError
-from musiclora.formats import BASE_MARK, output_paths
+from musiclora.formats import BASE_MARK, check_writable, output_paths
 from musiclora.progress import Reporter
+
+MOST_PIECES = 10_000  # of one command
+MOST_SEED = 2**63 - 1
 
 
 class GenerationSetup(TypedDict, total=False):
@@ -69,12 +72,13 @@ def complete_output(output: Path, suffixes: Sequence[str], aliases: Sequence[str
         aliases: other suffixes that are accepted.
 
     Raises:
-        ConfigError: another suffix, or a folder.
+        ConfigError: another suffix, a folder, or a place that cannot be written.
     """
     if not output.suffix and output.name and not output.is_dir():
         output = output.with_suffix(suffixes[0])
     if output.suffix.lower() not in (*suffixes, *aliases) or output.is_dir():
         raise ConfigError(f"--output {output}: expected a file name that ends in {' or '.join(suffixes)}")
+    check_writable(output, "--output")
     return output
 
 
@@ -101,7 +105,21 @@ def check_comparison(compare: bool, adapters: Sequence[str]) -> None:
         raise ConfigError("--compare: there is no adapter to compare the base with; give --adapter-dir")
 
 
-def options_below(request: object, minima: Iterable[tuple[str, int]]) -> list[str]:
+def options_outside(request: object, bounds: Sequence[tuple[str, float, float]]) -> list[str]:
+    """List the numeric options of a request that are not finite or lie outside their bounds.
+
+    Args:
+        request: object with one attribute for each option.
+        bounds: attribute, least and largest value of each option.
+    """
+    problems = options_below(request, ((name, least) for name, least, _ in bounds))
+    above = [(name, most) for name, _, most in bounds if most < getattr(request, name) < float("inf")]
+    return problems + [
+        f"--{name.replace('_', '-')} is {getattr(request, name)}; it must be at most {most}" for name, most in above
+    ]
+
+
+def options_below(request: object, minima: Iterable[tuple[str, float]]) -> list[str]:
     """List the numeric options of a request that are not finite or lie below their minimum.
 
     Args:

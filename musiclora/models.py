@@ -68,7 +68,9 @@ def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
         return
     if (path / "adapter_config.json").is_file() or (path / "adapter-best").is_dir():
         said = f"{option} {name}".strip()
-        raise ConfigError(f"{said}: is an adapter's folder, not a model's; give it as --adapter-dir, its base as --model")
+        raise ConfigError(
+            f"{said}: is an adapter's folder, not a model's; give it as --adapter-dir, its base as --model"
+        )
 
 
 def fetch_from_hub(name: str, option: str, instead: str) -> Path:

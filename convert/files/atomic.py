@@ -23,13 +23,13 @@ from musiclora.convert.files.temporary import (
 
 _FLUSH_BYTES = 1 << 26
 _ERROR_HINTS = {
-    errno.ENOSPC: "free some space or choose another --output-dir",
-    errno.EDQUOT: "free some space or choose another --output-dir",
-    errno.EROFS: "choose another --output-dir",
-    errno.EACCES: "check the permissions or choose another --output-dir",
-    errno.EPERM: "check the permissions or choose another --output-dir",
-    errno.ENOTDIR: "a part of the path is a file; choose another --output-dir",
-    errno.EEXIST: "a part of the path is a file; choose another --output-dir",
+    errno.ENOSPC: "free some space or choose another place",
+    errno.EDQUOT: "free some space or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EACCES: "check the permissions or choose another place",
+    errno.EPERM: "check the permissions or choose another place",
+    errno.ENOTDIR: "a part of the path is a file; choose another place",
+    errno.EEXIST: "a part of the path is a file; choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 _DEVICE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -37,7 +37,7 @@ _DEVICE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBI
 
 def write_error(path: Path, error: OSError) -> OutputError:
     """Describe in one line an output that the system refuses, with a remedy."""
-    hint = _ERROR_HINTS.get(error.errno or 0, "choose another --output-dir")
+    hint = _ERROR_HINTS.get(error.errno or 0, "choose another place")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {hint}")
 
 

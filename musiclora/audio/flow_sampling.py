@@ -14,7 +14,9 @@ from musiclora.audio.init_audio import Reference
 from musiclora.audio.windows import PASS_FRAMES
 from musiclora.backends.base import Arrays, FlowModel
 from musiclora.errors import ConfigError, DataError
-from musiclora.generation_result import options_below
+from musiclora.generation_result import MOST_PIECES, MOST_SEED, options_below, options_outside
+
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class FlowRequest:
     vae: Path | None = None
 
     def __post_init__(self) -> None:
-        problems = options_below(self, (("steps", 2), ("count", 1), ("seed", 0), ("guidance", 0)))
+        bounds = (("steps", 2, MOST_STEPS), ("count", 1, MOST_PIECES), ("seed", 0, MOST_SEED))
+        problems = [*options_outside(self, bounds), *options_below(self, [("guidance", 0)])]
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             problems.append(f"--seconds is {self.seconds}; it must be above 0")
         if self.repaint and self.init_audio is None:

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from musiclora.adapters import base_of, find_adapter, parse_adapter
 from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.diffrhythm_style import given_style
-from musiclora.audio.files.writing import AUDIO_OUTPUT_FORMATS, decode_latents, normalise_peak, write_audio
+from musiclora.audio.files.writing import (
+    AUDIO_OUTPUT_FORMATS,
+    decode_latents,
+    need_soundfile,
+    normalise_peak,
+    write_audio,
+)
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.init_audio import Reference, read_reference
-from musiclora.audio.model import OpenedFlow, open_flow
+from musiclora.audio.model import OpenedFlow, codec_folder, open_flow
 from musiclora.audio.windows import MIN_FRAMES
 from musiclora.backends.base import Codec, FlowModel
+from musiclora.convert.models.diffrhythm import read_diffrhythm
+from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError
 from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import (
@@ -105,6 +114,8 @@ def generate_recordings(
         "--vae": request.vae,
     }
     check_output_names(output, request.count, compare, inputs, overwrite=overwrite)
+    need_soundfile()
+    _check_files_and_length(request, model, adapters)
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
     style, notes = _choose_style(request, opened)
@@ -152,16 +163,41 @@ def _choose_style(request: FlowRequest, opened: OpenedFlow) -> tuple[np.ndarray 
     return None, ["no style is given: zeros are used"]
 
 
+def _check_files_and_length(request: FlowRequest, model: str | None, adapters: Sequence[str]) -> None:
+    """Refuse what would fail only after the model is loaded: missing files, and a length that it cannot make.
+
+    Raises:
+        ConfigError: one of them.
+    """
+    files = {"--negative-style": request.negative_style, "--init-audio": request.init_audio}
+    for option, file in files.items():
+        if file is not None and not file.is_file():
+            raise ConfigError(f"{option} {file}: there is no such file")
+    base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
+    codec = read_oobleck(codec_folder(base, request.vae)).config
+    _count_frames(request.seconds, read_diffrhythm(base.path).config.max_frames, codec.sample_rate / codec.hop)
+
+
+def _count_frames(seconds: float | None, longest: int, pace: float) -> int:
+    """Return the latent frames of a length, or the longest.
+
+    Raises:
+        ConfigError: the model cannot make such a length.
+    """
+    frames = longest if seconds is None else int(seconds * pace)
+    if not MIN_FRAMES <= frames <= longest:
+        raise ConfigError(
+            f"--seconds is {seconds:g}; this model makes {MIN_FRAMES / pace:.1f} to {longest / pace:.1f} s "
+            f"(at most {longest} frames)"
+        )
+    return frames
+
+
 def _choose_length(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference | None, int, list[str]]:
     """Read the reference recording and choose the number of frames; with notes."""
     codec, longest = opened.codec, opened.model.max_frames
     pace = codec.sample_rate / codec.hop
-    frames = longest if request.seconds is None else int(request.seconds * pace)
-    if not MIN_FRAMES <= frames <= longest:
-        raise ConfigError(
-            f"--seconds is {request.seconds:g}; this model makes {MIN_FRAMES / pace:.1f} to {longest / pace:.1f} s "
-            f"(at most {longest} frames)"
-        )
+    frames = _count_frames(request.seconds, longest, pace)
     if request.init_audio is None:
         return None, frames, []
     wanted = None if request.seconds is None else frames

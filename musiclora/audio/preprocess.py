@@ -15,6 +15,7 @@ from musiclora.audio.latents.encode import Encoded, Encoding, encode_recordings
 from musiclora.audio.latents.store import refuse_foreign_files
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
+from musiclora.formats import check_writable
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
@@ -87,6 +88,7 @@ def preprocess_recordings(
     Raises:
         MusicLoraError: the folders, the codec or the options do not fit. Latents encoded so far are kept.
     """
+    check_writable(output_dir, "--output-dir")
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
     refuse_foreign_files(output_dir)

@@ -30,7 +30,7 @@ from musiclora.evaluation.measure import (
     split_base_versions,
 )
 from musiclora.evaluation.spectra_plot import spectra_picture
-from musiclora.formats import BASE_MARK
+from musiclora.formats import BASE_MARK, check_writable
 from musiclora.progress import OnProgress, Reporter
 
 
@@ -137,6 +137,8 @@ def compare_folders(
     need_audio()
     if picture and picture.is_dir():
         raise ConfigError(f"--picture {picture}: a folder; give the name of a PNG file")
+    if picture:
+        check_writable(picture, "--picture")
     made, bases = split_base_versions(recording_files(generated_dir))
     files = {"generated": made, "reference": recording_files(reference_dir)}
     if baseline_dir or bases:

@@ -134,8 +134,11 @@ def _read_prompt(path: Path) -> Score:
     """Read the score to continue.
 
     Raises:
-        DataError: the file holds several tunes.
+        DataError: there is no such file, or it holds several tunes.
     """
+    if not path.is_file():
+        reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
+        raise DataError(f"--prompt {path}: {reason}")
     songs = read_music(path, workers=1).songs
     if len(songs) > 1:
         raise DataError(f"--prompt {path}: holds {len(songs)} tunes; give a file with one")

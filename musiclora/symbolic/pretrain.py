@@ -20,6 +20,7 @@ from musiclora.training.config import TrainConfig
 from musiclora.training.limits import SessionOptions
 from musiclora.training.result import TrainResult
 from musiclora.training.resume import open_run
+from musiclora.training.run_folder import check_writable
 from musiclora.training.session import Session
 
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
@@ -69,6 +70,7 @@ def pretrain_base(
         reporter: told what happens.
         restart: begin again and keep the old run as a backup.
     """
+    check_writable(Path(config.output_dir))
     out = reporter or Reporter()
     run = open_run(config)
     with run.locked(), scratch_folder() as scratch:

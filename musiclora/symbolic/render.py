@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError, DataError
+from musiclora.formats import check_writable
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -93,6 +94,7 @@ def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overw
     if suffix not in (".wav", ".png"):
         raise ConfigError(f"--output {out}: expected a name that ends in .wav (sound) or .png (piano roll)")
     check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
+    check_writable(out, "--output")
     if suffix == ".wav":
         render_audio(source, out, soundfont)
         return

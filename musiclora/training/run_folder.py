@@ -12,11 +12,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from musiclora import formats
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, new_parents_of, write_json
 from musiclora.convert.files.folder_lock import LOCK_FILE, FolderInUseError, drop_lock, take_lock
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
-from musiclora.convert.files.temporary import remove_leftovers, remove_tree, temporary_sibling
+from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConvertError, TrainingError
 
 STATE, BEST, LAST = "state", "adapter-best", "adapter-last"
@@ -227,21 +228,11 @@ def check_writable(path: Path) -> None:
     """Check early that a folder can be made and written at path.
 
     Raises:
-        TrainingError: it is a file, or the nearest existing parent refuses a new file.
+        TrainingError: it is a file.
+        ConfigError: the nearest existing parent refuses a new file.
     """
     if path.exists() and not path.is_dir():
         raise TrainingError(f"{path}: is a file; --output-dir must be a folder")
     if path.is_symlink() and not path.exists():
         raise TrainingError(f"{path}: is a link that leads nowhere; choose another --output-dir")
-    parent = path.absolute()
-    while not parent.exists():
-        parent = parent.parent
-    remove_leftovers(parent / "musiclora")
-    probe = temporary_sibling(parent / "musiclora")
-    try:
-        probe.write_bytes(b"\0" * 4096)
-    except OSError as error:
-        raise TrainingError(f"{parent}: cannot be written ({error.strerror}); choose another --output-dir") from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
+    formats.check_writable(path, "--output-dir")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 
@@ -38,16 +39,25 @@ def normalise_peak(audio: np.ndarray) -> tuple[np.ndarray, bool]:
     return (audio, True) if peak < _SILENT_PEAK else (audio / np.float32(peak), False)
 
 
+def need_soundfile() -> None:
+    """Check that recordings can be written.
+
+    Raises:
+        ConfigError: soundfile is not installed.
+    """
+    if importlib.util.find_spec("soundfile") is None:
+        raise ConfigError("writing audio needs soundfile; try: pip install 'musiclora[audio]'")
+
+
 def write_audio(path: Path, audio: np.ndarray, sample_rate: int) -> None:
     """Write float audio [channels, samples] with 16 bits, atomically.
 
     Raises:
         ConfigError: soundfile is not installed.
     """
-    try:
-        import soundfile
-    except ImportError as error:
-        raise ConfigError("writing audio needs soundfile; try: pip install 'musiclora[audio]'") from error
+    need_soundfile()
+    import soundfile
+
     whole = (np.clip(audio, -1, 1) * 32767).astype(np.int16)  # truncated, as in DiffRhythm's inference code
     buffer = io.BytesIO()
     soundfile.write(buffer, whole.T, sample_rate, format=AUDIO_OUTPUT_FORMATS[path.suffix.lower()], subtype="PCM_16")

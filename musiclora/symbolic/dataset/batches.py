@@ -60,7 +60,9 @@ class BatchPlan:
             DataError: no piece has a target.
         """
         if max_seq_len < 2 or batch_size < 1:
-            raise ConfigError(f"max_seq_len is {max_seq_len} and batch_size {batch_size}; at least 2 and 1 are needed")
+            raise ConfigError(
+                f"--max-seq-len is {max_seq_len} and --batch-size {batch_size}; at least 2 and 1 are needed"
+            )
         self.pieces = list(pieces)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self._bos, self._eos, self._pad = bos, eos, pad

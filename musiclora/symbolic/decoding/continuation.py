@@ -13,7 +13,7 @@ import numpy as np
 from musiclora.backends.base import SamplingSpec, TokenModel
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError, DataError
-from musiclora.generation_result import options_below
+from musiclora.generation_result import MOST_PIECES, MOST_SEED, options_below, options_outside
 from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from symusic import Score
 
 BATCH_PIECES = 8  # pieces generated at once
+MOST_TOKENS = 1_000_000  # of a piece: a day of music and more
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ class GenerationRequest:
     notes_at_once: int | None = None
 
     def __post_init__(self) -> None:
-        problems = options_below(self, (("max_new_tokens", 1), ("count", 1), ("seed", 0), ("prompt_bars", 0)))
+        bounds = (("max_new_tokens", 1, MOST_TOKENS), ("count", 1, MOST_PIECES), ("seed", 0, MOST_SEED))
+        problems = [*options_outside(self, bounds), *options_below(self, [("prompt_bars", 0)])]
+        try:
+            SamplingSpec(self.temperature, self.top_k, self.top_p)
+        except ConfigError as error:
+            problems.append(str(error))
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -136,7 +142,6 @@ def generate_pieces(
     info = _bound_onsets(info, request.notes_at_once, prompt)
     if not prompt and info.bos_id is None:
         prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
-    draw = uniforms(request.seed, request.max_new_tokens, request.count)
     total, done = request.count * request.max_new_tokens, 0
 
     def count_tokens(number: int) -> None:
@@ -154,6 +159,7 @@ def generate_pieces(
             row.state = int(info.unsounded[row.state])
         if len(prompt) > len(seen := _context_of(rows[0], info, model.n_positions)):
             given = dataclasses.replace(given, remark=describe_context(info, len(prompt), seen, model.n_positions))
+        draw = uniforms(request.seed, request.max_new_tokens, len(rows), first)
         _draw_tokens(model, info, rows, request, draw, count_tokens)
         pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]
     if on_progress is not None:
@@ -202,7 +208,7 @@ def _draw_tokens(
         found = model.generate(
             np.array([c for _, c in together], np.int32),
             spec,
-            draw[drawn : drawn + steps, [row.number for row in batch]],
+            draw[drawn : drawn + steps, [row.number % BATCH_PIECES for row in batch]],
             info.at([row.state for row in batch], model.vocab_size, [row.onset for row in batch]),
             lambda block: count_tokens(block.size),
         )

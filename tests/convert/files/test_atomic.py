@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line_that_names_the_folder_and_a_way_out(tmp_path: P
     with pytest.raises(OutputError) as error, atomic_folder(tmp_path / "out"):
         raise full
     assert str(error.value) == (
-        f"cannot write {tmp_path / 'out'}: No space left on device; free some space or choose another --output-dir"
+        f"cannot write {tmp_path / 'out'}: No space left on device; free some space or choose another place"
     )
     assert names(tmp_path) == []
 

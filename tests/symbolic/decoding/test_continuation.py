@@ -30,7 +30,6 @@ from musiclora.symbolic.decoding.continuation import GenerationRequest, generate
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
-
 FOUND = Path(__file__).parents[2] / "golden" / "found"
 
 
@@ -219,7 +218,10 @@ def test_prompt_keeps_its_later_metres_and_tempos(tokenizer):
     assert piece.prompt_notes == 14  # two bars of four quarters and two of three
     assert metres(piece.score) == [(0, 4, 4), (8, 3, 4)]
     if tokenizer.kind == "REMI":  # its tokens hold no tempo
-        assert [(t.time / piece.score.ticks_per_quarter, round(t.qpm)) for t in piece.score.tempos] == [(0, 92), (8, 60)]
+        assert [(t.time / piece.score.ticks_per_quarter, round(t.qpm)) for t in piece.score.tempos] == [
+            (0, 92),
+            (8, 60),
+        ]
 
 
 def test_prompt_without_notes_is_refused(tokenizer):
@@ -461,7 +463,7 @@ def test_generate_with_strength_zero_is_the_base(folder, tmp_path):
         (["--output", "x.wav"], "ends in .mid"),
         (["--output", "x.mid", "--compare"], "--adapter-dir"),
         (["--output", "x.mid", "--prompt-bars", "2"], "no --prompt"),
-        (["--output", "x.mid", "--top-p", "0"], "top_p is 0"),
+        (["--output", "x.mid", "--top-p", "0"], "--top-p is 0.0"),
         (["--output", "x.mid", "--seed", "-1"], "--seed is -1"),
         (["--output", "x.mid", "--prompt", "missing.mid"], "missing.mid"),
     ],

@@ -1,0 +1,89 @@
+"""What cannot be written or made is refused before a model is loaded, in every command that names an output."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from refusal import refused
+
+from musiclora.cli import main
+
+
+@pytest.fixture(autouse=True)
+def no_backend(monkeypatch):
+    """Fail where a backend is asked for: all refusals come before."""
+
+    def loaded(name):
+        raise AssertionError("a model was loaded")
+
+    for module in ("musiclora.symbolic.model", "musiclora.audio.model", "musiclora.audio.preprocess"):
+        monkeypatch.setattr(f"{module}.get_backend", loaded)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-new-tokens", "10000000"], "--max-new-tokens is 10000000; it must be at most 1000000"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0; it must be at least 1"),
+        (["--count", "1000000"], "--count is 1000000; it must be at most 10000"),
+        (["--top-p", "0"], "--top-p is 0.0; it must be above 0 and at most 1"),
+        (["--top-p", "nan"], "--top-p is nan"),
+        (["--top-k", "-1"], "--top-k is -1"),
+        (["--temperature", "-1", "--top-k", "-1"], "--temperature is -1.0; it must be 0 (greedy) or more; --top-k is"),
+        (["--temperature", "inf"], "--temperature is inf"),
+        (["--prompt", "none.mid"], "--prompt none.mid: there is no such file"),
+        (["--prompt", "."], "--prompt .: is a folder; give one MIDI or ABC file"),
+    ],
+    ids=str,
+)
+def test_generate_names_the_option(tiny_base, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    refused(run("generate", "--model", tiny_base, "--output", "x.mid", *options), said)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seconds", "9999"], "--seconds is 9999; this model makes"),
+        (["--seconds", "0.01"], "--seconds is 0.01; this model makes"),
+        (["--steps", "100000000"], "--steps is 100000000; it must be at most"),
+        (["--init-audio", "none.wav"], "--init-audio none.wav: there is no such file"),
+        (["--negative-style", "none.wav"], "--negative-style none.wav: there is no such file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_generate_of_recordings_names_the_option(tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    refused(run("generate", "--model", "bundled-audio", "--output", "x.wav", *options), said)
+
+
+@pytest.mark.parametrize("name", ["x.mid", "x.wav", "x.unknown"])
+def test_an_output_inside_a_file_or_of_another_kind_is_refused(tiny_base, tunes, tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    output = tmp_path / "file" / name
+    model = "bundled-audio" if name.endswith("wav") else tiny_base
+    words = ("expected a file name that ends in",) if "unknown" in name else ("cannot be written", "another --output")
+    refused(run("generate", "--model", model, "--output", output), f"--output {output}", *words)
+    if name == "x.wav":
+        refused(run("render", next(tunes.glob("*.abc")), "--output", output), f"--output {output}", *words)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--model", "bundled"),
+        ("pretrain",),
+        ("preprocess", "--model", "bundled"),
+        ("preprocess", "--model", "bundled-audio"),
+    ],
+    ids=" ".join,
+)
+def test_an_output_folder_inside_a_file_is_refused(tunes, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    folder = tmp_path / "file" / "out"
+    refused(run(*command, "--data-dir", tunes, "--output-dir", folder), f"--output-dir {folder}", "cannot be written")

@@ -255,7 +255,7 @@ def test_the_lock_is_held_from_before_the_songs_are_read_until_the_end(config, t
         except TrainingError:
             held.append(True)
 
-    for place in ("musiclora.symbolic.task.load_pieces", "musiclora.training.session.make_plan"):
+    for place in ("musiclora.symbolic.dataset.songs.load_pieces", "musiclora.training.session.make_plan"):
         module, name = place.rsplit(".", 1)
         work = getattr(importlib.import_module(module), name)
         monkeypatch.setattr(place, lambda *a, _work=work, **k: (look(), _work(*a, **k))[1])

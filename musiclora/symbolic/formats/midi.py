@@ -1,4 +1,4 @@
-"""Tolerant MIDI reader: unwraps containers, repairs headers and chunk lengths, reads by symusic, then by mido."""
+"""Tolerant MIDI reader: unwraps containers, repairs headers and chunk lengths, then reads the tracks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.formats.midi_events import read_all_events, score_of_events
 
 if TYPE_CHECKING:
     from symusic import Score
 
 MAX_MIDI_BYTES = 16 * 2**20
-MAX_MIDO_BYTES = 2**20  # mido takes 14 s for 300,000 notes
+MAX_TRACKS = 2000
+UNCOUNTED_BYTES = 2**19  # a smaller file cannot hold too many events
 _DEFAULT_QPM = 120.0
 
 
@@ -142,6 +142,8 @@ def _read_tracks(data: bytes, at: int, repairs: list[str]) -> list[bytes]:
             repairs.append("a track's length did not fit")
         if kind == b"MTrk":
             tracks.append(data[at + 8 : end])
+            if len(tracks) > MAX_TRACKS:
+                raise DataError(f"more than {MAX_TRACKS} tracks")
         at = end
     return tracks
 
@@ -163,8 +165,7 @@ def parse_midi(data: bytes) -> list[Parsed]:
 
 
 def _parse_tracks(layout: _FileLayout, tracks: list[bytes], repairs: list[str]) -> Parsed:
-    data = layout.bytes(tracks)
-    score, more = _read_score(data)
+    score, more = _read_score(layout, tracks)
     if layout.smpte:
         from symusic import Tempo
 
@@ -173,68 +174,35 @@ def _parse_tracks(layout: _FileLayout, tracks: list[bytes], repairs: list[str]) 
     return Parsed(score, tuple(dict.fromkeys([*repairs, *more])))
 
 
-def _read_score(data: bytes) -> tuple[Score, list[str]]:
-    """Try each reader in turn and return the first score with notes, else one without.
+def _read_score(layout: _FileLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
+    """Read a score by symusic, and event by event where it fails or finds no note.
 
     Raises:
-        DataError: every reader fails; the text is the first reader's.
+        DataError: too many events, or none that can be read.
     """
     from symusic import Score
 
-    attempts: tuple[tuple[Callable[[], Score], list[str]], ...] = (
-        (lambda: Score.from_midi(data), []),
-        (lambda: Score.from_midi(data, sanitize_data=True), ["bytes over 127 cut to 7 bits"]),
-        (lambda: _read_by_mido(data), ["read by mido, hanging notes closed"]),
-    )
-    empty, problems = None, []
-    for attempt, repairs in attempts:
-        try:
-            score = attempt()
-        except Exception as error:  # the parsers raise nearly anything; this runs in a child process only
-            problems.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
-            continue
-        if score.note_num():
-            return score, repairs
-        empty = empty or score
-    if empty is None:
-        raise DataError(f"unreadable: {problems[0][:160]}")
-    return empty, []
+    data = layout.bytes(tracks)
+    if len(data) > UNCOUNTED_BYTES:
+        read_all_events(tracks)  # counts them; the parser would take the memory first
+    for sanitize, repairs in ((False, []), (True, ["bytes over 127 cut to 7 bits"])):
+        with suppress(Exception):  # the parser raises nearly anything; this runs in a child process only
+            score = Score.from_midi(data, sanitize_data=sanitize)
+            if score.note_num():
+                return score, repairs
+    return _read_whole_events(layout, tracks)
 
 
-def _read_by_mido(data: bytes) -> Score:
-    """Read a score by mido, which is slower but accepts data bytes out of range and notes without an end."""
-    import mido
-    from symusic import Note, Score, Tempo, TimeSignature, Track
-
-    if len(data) > MAX_MIDO_BYTES:
-        raise DataError("too large for the second reader")
-    file = mido.MidiFile(file=io.BytesIO(data), clip=True)
-    score = Score(file.ticks_per_beat)
-    for source in file.tracks:
-        now = 0
-        rows: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}
-        open_notes: dict[tuple[int, int], tuple[int, int]] = {}
-        for message in source:
-            now += message.time
-            if message.type in ("note_on", "note_off"):
-                key = (message.channel, message.note)
-                if key in open_notes:
-                    start, velocity = open_notes.pop(key)
-                    rows[message.channel == 9].append((start, now - start, message.note, velocity))
-                if message.type == "note_on" and message.velocity:
-                    open_notes[key] = (now, message.velocity)
-            elif message.type == "set_tempo" and message.tempo:
-                score.tempos.append(Tempo(now, 6e7 / message.tempo))
-            elif message.type == "time_signature":
-                score.time_signatures.append(TimeSignature(now, message.numerator, message.denominator))
-        for (channel, pitch), (start, velocity) in open_notes.items():
-            rows[channel == 9].append((start, max(now - start, score.ticks_per_quarter), pitch, velocity))
-        for is_drum, found in rows.items():
-            if found:
-                time, duration, pitch, velocity = np.array(found, np.int64).clip(0, 2**31 - 1).astype(np.int32).T.copy()
-                track = Track(program=0, is_drum=is_drum)
-                track.notes = Note.from_numpy(
-                    time=time, duration=duration, pitch=pitch.astype(np.int8), velocity=velocity.astype(np.int8)
-                )
-                score.tracks.append(track)
-    return score
+def _read_whole_events(layout: _FileLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
+    """Read each track up to its end or its first damaged event, and close hanging notes."""
+    events = read_all_events(tracks)
+    problems = list(dict.fromkeys(e.problem for e in events if e.problem))
+    if problems and not any(len(e.rows) for e in events):
+        raise DataError(f"no event can be read: {problems[0]}")
+    score = score_of_events(events, layout.division)
+    repairs = [text for e in events for text in e.repairs]
+    if problems:
+        repairs.append(f"damaged ({problems[0]}): the {score.note_num()} whole notes before it are used")
+    else:
+        repairs.append("hanging notes closed")
+    return score, repairs

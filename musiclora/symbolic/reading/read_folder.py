@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musiclora.children.pool import run_tasks
 from musiclora.convert.errors import DataError, join_problems
 from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES
 from musiclora.progress import OnProgress
 from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
-from musiclora.symbolic.reading.worker import Outcome, ReadTask, WorkerSettings
-from musiclora.symbolic.reading.worker_pool import run_tasks
+from musiclora.symbolic.reading.worker import SONG_WORKER, TUNE_SPLITTER, Outcome, ReadTask, read_outcomes
 from musiclora.symbolic.tokens.kept import kept_from_json
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -137,13 +138,14 @@ def read_music(
     """
     files = music_files(source)
     root = source if source.is_dir() else source.parent
-    jobs = [job for file in files for job in _list_tunes(file, escape_name(file.relative_to(root).as_posix()))]
-    todo = [(i, job.task) for i, job in enumerate(jobs) if job.task is not None]
-    settings = WorkerSettings(tokenizer.to_json() if tokenizer else None, keep_scores)
-    tasks = [task for _, task in todo]
     count = workers or min(8, os.cpu_count() or 1)
+    jobs = _list_jobs(files, root, count, timeout)
+    todo = [(i, dataclasses.asdict(job.task)) for i, job in enumerate(jobs) if job.task is not None]
+    settings = {"tokenizer": tokenizer.to_json() if tokenizer else None, "keep_scores": keep_scores}
+    tasks = [task for _, task in todo]
     on_done = (lambda n: on_progress(n, len(tasks))) if on_progress else None
-    outcomes = dict(zip((i for i, _ in todo), run_tasks(tasks, settings, count, timeout, on_done), strict=True))
+    answers = run_tasks(tasks, SONG_WORKER, settings, count, timeout, on_done)
+    outcomes = {i: read_outcomes(answer) for (i, _), answer in zip(todo, answers, strict=True)}
     reading = Reading([], [])
     origins = _OriginFinder(root)
     for i, job in enumerate(jobs):
@@ -177,26 +179,53 @@ class _OriginFinder:
         return None
 
 
-def _list_tunes(file: Path, name: str) -> list[_TuneJob]:
-    """List the tunes of a file, or one job with the reason why it cannot be read."""
+def _list_jobs(files: Sequence[Path], root: Path, workers: int, timeout: float) -> list[_TuneJob]:
+    """List the tunes of all files in their order; child processes split ABC files into tunes."""
+    names = [escape_name(file.relative_to(root).as_posix()) for file in files]
+    problems = [_find_problem(file) for file in files]
+    abc_files = [file for file, problem in zip(files, problems, strict=True) if not problem and _is_abc(file)]
+    answers = run_tasks([str(f.absolute()) for f in abc_files], TUNE_SPLITTER, None, workers, timeout)
+    tunes = dict(zip(abc_files, answers, strict=True))
+    jobs: list[_TuneJob] = []
+    for file, name, problem in zip(files, names, problems, strict=True):
+        if problem:
+            jobs.append(_TuneJob(file, name, 0, None, problem))
+        elif file in tunes:
+            jobs += _list_tunes(file, name, tunes[file])
+        else:
+            jobs.append(_TuneJob(file, name, 0, ReadTask(path=str(file.absolute()))))
+    return jobs
+
+
+def _is_abc(file: Path) -> bool:
+    return file.suffix.lower() in ABC_SUFFIXES
+
+
+def _find_problem(file: Path) -> str:
+    """Return the reason why a file must not be opened, or an empty string."""
     if not file.exists():
-        return [_TuneJob(file, name, 0, None, "a link that leads nowhere")]
+        return "a link that leads nowhere"
     if not file.is_file():  # opening a pipe would wait for ever
-        return [_TuneJob(file, name, 0, None, "not a regular file")]
-    is_abc = file.suffix.lower() in ABC_SUFFIXES
-    limit = abc.MAX_ABC_BYTES if is_abc else midi.MAX_MIDI_BYTES
+        return "not a regular file"
+    limit = abc.MAX_ABC_BYTES if _is_abc(file) else midi.MAX_MIDI_BYTES
     try:
         size = file.stat().st_size
-        if size > limit:
-            return [_TuneJob(file, name, 0, None, f"{size >> 20} MB; at most {limit >> 20} MB are read")]
-        if not is_abc:
-            return [_TuneJob(file, name, 0, ReadTask(path=str(file.absolute())))]
-        tunes = abc.split_tunes(abc.decode_text(file.read_bytes()))
     except OSError as error:
-        return [_TuneJob(file, name, 0, None, f"cannot be read: {error.strerror}")]
-    if not tunes:
-        return [_TuneJob(file, name, 0, None, "no tune: neither an X: nor a K: line")]
-    return [_TuneJob(file, name, i if len(tunes) > 1 else 0, ReadTask(tune=t)) for i, t in enumerate(tunes, 1)]
+        return f"cannot be read: {error.strerror}"
+    return f"{size >> 20} MB; at most {limit >> 20} MB are read" if size > limit else ""
+
+
+def _list_tunes(file: Path, name: str, answer: object) -> list[_TuneJob]:
+    """List the tunes of an ABC file from the splitter's answer, or one job with the reason why it has none."""
+    found = answer if isinstance(answer, dict) else {}
+    tunes, shared = found.get("tunes"), found.get("shared")
+    if not isinstance(tunes, list) or not tunes:
+        return [_TuneJob(file, name, 0, None, answer if isinstance(answer, str) else "crashed the reader")]
+    numbers = range(1, len(tunes) + 1) if len(tunes) > 1 else [0]
+    return [
+        _TuneJob(file, name, n, ReadTask(tune=str(tune), shared=str(shared)))
+        for n, tune in zip(numbers, tunes, strict=True)
+    ]
 
 
 def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, origins: _OriginFinder) -> None:

@@ -1,13 +1,12 @@
-"""Child process that parses unknown files: receives tasks on stdin, answers on stdout, and prints nothing."""
+"""Handlers of the child processes that parse music files, and their messages; see `children.serve`."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,29 +17,18 @@ if TYPE_CHECKING:
 
     from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
-MAX_MEMORY_BYTES = 6 * 2**30
+SONG_WORKER = f"{__name__}:song_worker"
+TUNE_SPLITTER = f"{__name__}:tune_splitter"
 MAX_TOKENS = 500_000
 
 
 @dataclass(frozen=True)
 class ReadTask:
-    """MIDI file by path, or one ABC tune as text."""
+    """MIDI file by path, or one ABC tune as text with its file's shared header lines."""
 
     path: str = ""
     tune: str = ""
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Settings that a worker receives before its first task.
-
-    Attributes:
-        tokenizer: content of tokenizer.json, or None for no tokens.
-        keep_scores: send scores back.
-    """
-
-    tokenizer: str | None
-    keep_scores: bool
+    shared: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,47 @@ class Outcome:
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
     score: Score | None = None
+
+    def message(self) -> dict[str, Any]:
+        """Convert to a message for the parent process."""
+        from musiclora.symbolic.formats.score_arrays import pack_score
+
+        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**record, "score": None if self.score is None else pack_score(self.score)}
+
+
+def read_outcomes(answer: object) -> list[Outcome]:
+    """Build outcomes from a worker's answer, or from the reason why there is none; a wrong type is a crash."""
+    if isinstance(answer, str):
+        return [Outcome(error=answer)]
+    try:
+        if isinstance(answer, list) and answer:
+            return [_read_outcome(record) for record in answer]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return [Outcome(error="crashed the reader")]
+
+
+def _read_outcome(record: dict[str, Any]) -> Outcome:
+    from musiclora.symbolic.formats.score_arrays import unpack_score
+
+    score, tokens = record["score"], record["tokens"]
+    return Outcome(
+        **{name: str(record[name]) for name in ("error",)},
+        **{name: tuple(map(str, record[name])) for name in ("repairs", "remarks")},
+        **{name: int(record[name]) for name in ("tracks", "notes", "drums", "outside", "decoded_notes")},
+        seconds=float(record["seconds"]),
+        kept=dict(record["kept"]),
+        pitches=_read_column(record["pitches"]),
+        tokens=None if tokens is None else _read_column(tokens),
+        score=None if score is None else unpack_score(score),
+    )
+
+
+def _read_column(value: object) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind != "i":
+        raise TypeError("expected an array of whole numbers")
+    return value
 
 
 def skyline_melody(score: Score) -> np.ndarray:
@@ -130,7 +159,7 @@ def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: 
             with Path(task.path).open("rb") as file:
                 parsed = parse_midi(file.read(MAX_MIDI_BYTES + 1))
         else:
-            parsed = [Parsed(parse_tune(task.tune), ())]
+            parsed = [Parsed(*parse_tune(task.tune, task.shared))]
     except Exception as error:  # third-party parsers raise nearly anything; this is the child that contains them
         return [Outcome(error=_describe_failure(error))]
     outcomes = []
@@ -150,54 +179,31 @@ def _describe_failure(error: Exception) -> str:
     return f"unreadable: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def send(stream: BinaryIO, item: object) -> None:
-    """Write one object, pickled and prefixed by its length."""
-    data = pickle.dumps(item, protocol=5)
-    stream.write(len(data).to_bytes(8, "big") + data)
-    stream.flush()
+def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
+    """Build the handler that reads songs.
 
-
-def receive(stream: BinaryIO) -> Any:
-    """Read one object that `send` wrote.
-
-    Raises:
-        EOFError: the other process has ended.
+    Args:
+        settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back.
     """
-    head = stream.read(8)
-    data = stream.read(int.from_bytes(head, "big")) if len(head) == 8 else b""
-    if len(head) < 8 or len(data) < int.from_bytes(head, "big"):
-        raise EOFError("the stream has ended")
-    return pickle.loads(data)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    if sys.platform == "linux":
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY_BYTES:
-            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, hard))
-
-
-def serve_tasks() -> None:
-    """Receive WorkerSettings, then answer tasks until stdin ends."""
-    # symusic's ABC reader and the program it runs print on descriptors 1 and 2: answers need one of their own.
-    answers = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    tasks = os.fdopen(os.dup(0), "rb")
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    settings: WorkerSettings = receive(tasks)
-    _limit_memory()
     from musiclora.symbolic.tokens.tokenizer import from_json
 
-    tokenizer = from_json(settings.tokenizer) if settings.tokenizer else None
-    send(answers, "ready")
-    while True:
+    tokenizer = from_json(settings["tokenizer"]) if settings["tokenizer"] else None
+
+    def read_song(task: dict[str, str]) -> object:
+        outcomes = examine_file(ReadTask(**task), tokenizer, bool(settings["keep_scores"]))
+        return [outcome.message() for outcome in outcomes]
+
+    return read_song
+
+
+def tune_splitter(settings: object) -> Callable[[str], object]:
+    """Build the handler that splits an ABC file into its tunes, without parsing their music."""
+    from musiclora.symbolic.formats.abc import read_tunes
+
+    def split_file(path: str) -> object:
         try:
-            task: ReadTask = receive(tasks)
-        except EOFError:
-            return
-        send(answers, examine_file(task, tokenizer, settings.keep_scores))
+            return dataclasses.asdict(read_tunes(Path(path)))
+        except (DataError, OSError) as error:
+            return _describe_failure(error)
+
+    return split_file

@@ -1,8 +1,17 @@
 """ABC notation: bars on bar lines, simultaneous chords, and no accompaniment."""
 
+import resource
+import sys
+from pathlib import Path
+
 import pytest
 
+from musiclora.convert.errors import DataError
+from musiclora.symbolic.formats.abc import MAX_HEADER_CHARACTERS, split_tunes
+from musiclora.symbolic.formats.abc_text import drop_prose
 from musiclora.symbolic.reading.read_folder import read_music
+
+FOUND = Path(__file__).parents[2] / "golden" / "found"
 
 HEAD = "X:1\nT:t\nM:{metre}\nL:1/8\nK:C\n"
 
@@ -48,3 +57,93 @@ def test_durations_are_exact_and_notes_of_a_chord_sound_together(read):
 
 def test_guitar_chords_add_no_track(read):
     assert [len(track.notes) for track in read("4/4", '"C"c4"G7"d4|"F"e4"C"f4|').tracks] == [4]
+
+
+def test_dynamics_leave_the_pickup_on_its_beat():
+    (song,) = read_music(FOUND / "dyn.abc", workers=1).songs
+    notes = song.score.tracks[0].notes
+
+    assert [note.time for note in notes][:4] == [1440, 1680, 1920, 2880]
+    assert [note.velocity for note in notes][2:7:2] == [105, 60, 120]  # f, p and ff stay
+
+
+@pytest.mark.parametrize("mark", ["!p!", "+ff+", "!crescendo(!", "!accent!", "!>!"])
+def test_every_mark_of_loudness_leaves_the_pickup_on_its_beat(read, mark):
+    (track,) = read("4/4", f"GA|{mark}c4 {mark}c4|{mark}d4 {mark}d4|{mark}e4 e4|{mark}c6|").tracks
+
+    assert [note.time for note in track.notes][:3] == [1440, 1680, 1920]
+
+
+def test_prose_among_the_music_is_left_out_and_said():
+    reading = read_music(FOUND / "prose_inside.abc", workers=1)
+
+    assert [note.pitch for note in reading.songs[0].score.tracks[0].notes] == [
+        *(60, 62, 64, 65, 67, 69, 71, 72),
+        *(72, 71, 69, 67, 65, 64, 62, 60),
+    ]
+    assert (reading.health[0].status, reading.health[0].why) == (
+        "repaired",
+        "1 line(s) of text among the music left out",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Second part", "Bridge:", "played slowly, with feeling", "%%begintext\nCabbage bed\n%%endtext"],
+)
+def test_lines_of_text_are_prose(line):
+    assert drop_prose(f"X:1\nK:C\nCDEF|\n{line}\nGABc|\n")[0] == "X:1\nK:C\nCDEF|\nGABc|\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "w:hel-lo my friend",
+        "%%MIDI program 40",
+        "P:Second part",
+        '"Slowly and softly"CDEF|',
+        "RA2 RB2 Tc2 uBvc|",
+        "!fermata!c4 !trill!d4|",
+        "hC2 hD2|",
+        "[I:setbarnb 10]CDEF|",
+        "z4|Z4|x4 y|]",
+    ],
+)
+def test_lines_of_music_are_not_prose(line):
+    tune = f"X:1\nU:h=fermata\nK:C\n{line}\n"
+    assert drop_prose(tune) == (tune, 0)
+
+
+def test_a_tune_without_a_key_is_skipped_with_the_reason(tmp_path):
+    reading = read_music(FOUND / "nok.abc", workers=1, need_songs=False)
+
+    assert [row.why for row in reading.health] == ["no K: line, which gives the key and begins the music"]
+
+
+def test_a_tune_without_music_names_no_temporary_file(tmp_path):
+    (tmp_path / "a.abc").write_text("X:1\nT:t\nM:4/4\nK:\n")
+    (row,) = read_music(tmp_path, workers=1, need_songs=False).health
+
+    assert row.status == "skipped"
+    assert "symusic" not in row.why
+    assert "/" not in row.why
+
+
+def test_header_lines_hold_for_every_tune_and_are_kept_once():
+    file = split_tunes("%%MIDI program 40\nM:3/4\n\n" + "X:1\nK:C\nC|\n" * 500)
+
+    assert file.shared == "%%MIDI program 40\nM:3/4\n"
+    assert len(file.tunes) == 500
+    assert file.tunes[0] == "X:1\nK:C\nC|\n"
+
+
+def test_a_header_of_megabytes_is_refused_in_the_child(tmp_path):
+    (tmp_path / "a.abc").write_text("%%comment\n" * 400_000 + "X:1\nK:C\nC|\n" * 1000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (row,) = read_music(tmp_path, workers=1, need_songs=False).health
+
+    assert str(MAX_HEADER_CHARACTERS) in row.why
+    if sys.platform == "linux":
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB; the file has 4 MB
+    with pytest.raises(DataError, match="at most 100000 are read"):
+        split_tunes("X:1\n" * 100_001)

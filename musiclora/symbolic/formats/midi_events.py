@@ -1,0 +1,213 @@
+"""Events of MIDI tracks, read one by one: a damaged track is used up to the damage."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musiclora.convert.errors import DataError
+
+if TYPE_CHECKING:
+    from symusic import Score, Track
+
+MAX_EVENTS = 500_000  # of one file; a symphony has about 200,000
+MAX_TICKS = 2**31 - 1
+NOTE_OFF, NOTE_ON, CONTROL, PROGRAM, BEND = 0x80, 0x90, 0xB0, 0xC0, 0xE0
+TEMPO, METRE = 0x151, 0x158  # meta events, told from channel messages by bit 8
+DRUM_CHANNEL = 9
+
+
+@dataclass(frozen=True)
+class TrackEvents:
+    """Events of one track.
+
+    Attributes:
+        rows: int64 [n, 4]: tick, status, and two data values. Channel messages have their status byte. TEMPO has
+            microseconds a quarter, METRE numerator and denominator.
+        end: tick of the last event.
+        problem: reason why the rest of the track was not read, or empty.
+        repairs: repairs of single events.
+    """
+
+    rows: np.ndarray
+    end: int
+    problem: str = ""
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass
+class _Reader:
+    """State of `read_events`: bytes, position, tick and running status."""
+
+    data: bytes
+    at: int = 0
+    now: int = 0
+    running: int = 0
+    masked: bool = False
+    rows: array[int] = field(default_factory=lambda: array("q"))
+
+    def read_number(self) -> int:
+        """Read a quantity of seven bits a byte; more than the standard's four bytes may be padding."""
+        value = 0
+        for _ in range(8):
+            byte = self.data[self.at]
+            self.at += 1
+            value = value << 7 | byte & 0x7F
+            if byte < 0x80:
+                return value
+        raise ValueError("a number of more than eight bytes")
+
+    def read_event(self) -> bool:
+        """Read one event; return False at the end of the track.
+
+        Raises:
+            IndexError: the track ends inside the event.
+            ValueError: the bytes are no event.
+        """
+        self.now += self.read_number()
+        if self.now > MAX_TICKS:
+            raise ValueError("times past 2^31 ticks")
+        status = self.data[self.at]
+        if status >= 0x80:
+            self.at += 1
+        else:
+            status = self.running
+        if status < 0x80:
+            raise ValueError("data without a status byte")
+        if status < 0xF0:
+            self._read_channel_message(status)
+            return True
+        return self._read_system_message(status)
+
+    def _read_channel_message(self, status: int) -> None:
+        self.running = status
+        first, second = self.data[self.at], 0
+        self.at += 1
+        if status & 0xF0 not in (0xC0, 0xD0):
+            second = self.data[self.at]
+            self.at += 1
+        self.masked = self.masked or (first | second) > 0x7F
+        self.rows.extend((self.now, status, first & 0x7F, second & 0x7F))
+
+    def _read_system_message(self, status: int) -> bool:
+        kind = -1
+        if status == 0xFF:
+            kind = self.data[self.at]
+            self.at += 1
+        elif status not in (0xF0, 0xF7):
+            self.at += {0xF1: 1, 0xF2: 2, 0xF3: 1}.get(status, 0)
+            return True
+        length = self.read_number()
+        body = self.data[self.at : self.at + length]
+        if len(body) < length:
+            raise IndexError
+        self.at += length
+        if kind == 0x51 and length == 3:
+            self.rows.extend((self.now, TEMPO, int.from_bytes(body, "big"), 0))
+        elif kind == 0x58 and length >= 2:
+            self.rows.extend((self.now, METRE, body[0], 1 << min(body[1], 16)))
+        return kind != 0x2F
+
+
+def read_events(data: bytes, most: int = MAX_EVENTS) -> TrackEvents:
+    """Read the events of a track up to its end, or up to the first that is cut off or damaged.
+
+    Args:
+        data: content of an MTrk chunk.
+        most: number of events that are read.
+
+    Raises:
+        DataError: there are more events.
+    """
+    reader, problem, count = _Reader(data), "", 0
+    try:
+        while reader.at < len(data):
+            kept, now = len(reader.rows), reader.now
+            if (count := count + 1) > most:
+                raise DataError(f"more than {MAX_EVENTS} events; no song has so many")
+            if not reader.read_event():
+                break
+    except IndexError:
+        problem = "cut off"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        del reader.rows[kept:]
+        reader.now = now
+    rows = np.frombuffer(reader.rows, np.int64).reshape(-1, 4) if len(reader.rows) else np.zeros((0, 4), np.int64)
+    repairs = ("bytes over 127 cut to 7 bits",) if reader.masked else ()
+    return TrackEvents(rows, reader.now, problem, repairs)
+
+
+def read_all_events(tracks: Sequence[bytes]) -> list[TrackEvents]:
+    """Read the events of all tracks of a file.
+
+    Raises:
+        DataError: there are more than MAX_EVENTS.
+    """
+    found: list[TrackEvents] = []
+    left = MAX_EVENTS
+    for data in tracks:
+        found.append(read_events(data, left))
+        left -= len(found[-1].rows)
+    return found
+
+
+def pair_notes(events: TrackEvents, shortest: int) -> np.ndarray:
+    """Pair the notes' begins and ends, int64 [n, 5]: channel, tick, duration, pitch, velocity.
+
+    A note that begins while the same one sounds ends it. One without an end lasts to the end of the track, and at least
+    `shortest` ticks; in a damaged track it is left out, since its length is unknown.
+    """
+    notes: list[tuple[int, int, int, int, int]] = []
+    sounding: dict[tuple[int, int], tuple[int, int]] = {}
+    for tick, status, pitch, velocity in events.rows.tolist():
+        if status & 0xF0 not in (NOTE_OFF, NOTE_ON) or status > 0xFF:
+            continue
+        key = (status & 0xF, pitch)
+        if key in sounding:
+            start, loudness = sounding.pop(key)
+            notes.append((key[0], start, tick - start, pitch, loudness))
+        if status & 0xF0 == NOTE_ON and velocity:
+            sounding[key] = (tick, velocity)
+    for (channel, pitch), (start, loudness) in () if events.problem else sounding.items():
+        notes.append((channel, start, max(events.end - start, shortest), pitch, loudness))
+    return np.array(notes, np.int64).reshape(-1, 5)
+
+
+def score_of_events(tracks: Sequence[TrackEvents], division: int) -> Score:
+    """Build a score in ticks: one track for each channel of each track, with the program of its first note."""
+    from symusic import Score, Tempo, TimeSignature
+
+    score = Score(division)
+    for events in tracks:
+        for tick, status, first, second in events.rows[events.rows[:, 1] > 0xFF].tolist():
+            if status == TEMPO and first:
+                score.tempos.append(Tempo(tick, 6e7 / first))
+            elif status == METRE:
+                score.time_signatures.append(TimeSignature(tick, first, second))
+        notes = pair_notes(events, division)
+        for channel in np.unique(notes[:, 0]).tolist():
+            score.tracks.append(_build_track(events, notes[notes[:, 0] == channel], channel))
+    return score
+
+
+def _build_track(events: TrackEvents, notes: np.ndarray, channel: int) -> Track:
+    from symusic import ControlChange, Note, PitchBend, Track
+
+    rows = events.rows
+    programs = rows[(rows[:, 1] == PROGRAM | channel) & (rows[:, 0] <= notes[:, 1].min())]
+    track = Track(program=int(programs[-1, 2]) if len(programs) else 0, is_drum=channel == DRUM_CHANNEL)
+    time, duration, pitch, velocity = notes[np.argsort(notes[:, 1], kind="stable"), 1:].astype(np.int32).T.copy()
+    track.notes = Note.from_numpy(
+        time=time, duration=duration, pitch=pitch.astype(np.int8), velocity=velocity.astype(np.int8)
+    )
+    for tick, _, number, value in rows[rows[:, 1] == CONTROL | channel].tolist():
+        track.controls.append(ControlChange(tick, number, value))
+    for tick, _, low, high in rows[rows[:, 1] == BEND | channel].tolist():
+        track.pitch_bends.append(PitchBend(tick, (high << 7 | low) - 8192))
+    return track

@@ -11,9 +11,32 @@ from musiclora.convert.files.temporary import remove_leftovers, temporary_siblin
 
 BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the base alone
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ABC_SUFFIXES = (".abc",)
 MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES
+# Scores in formats that are not read; such files are named, with what to do.
+FOREIGN_SCORES = {
+    ".musicxml": "MusicXML",
+    ".mxl": "compressed MusicXML",
+    ".mscz": "a MuseScore file",
+    ".mscx": "a MuseScore file",
+    ".mei": "MEI",
+    ".krn": "Humdrum",
+    ".ly": "LilyPond",
+    ".sib": "a Sibelius file",
+    ".musx": "a Finale file",
+    ".gp": "Guitar Pro",
+    ".gp3": "Guitar Pro",
+    ".gp4": "Guitar Pro",
+    ".gp5": "Guitar Pro",
+    ".gpx": "Guitar Pro",
+}
+
+
+def foreign_score(path: Path) -> str:
+    """Return the reason why a score of another format is not read, with what to do; empty for other files."""
+    kind = FOREIGN_SCORES.get(path.suffix.lower())
+    return f"{kind}, which is not read: export it as MIDI (MuseScore and most editors can)" if kind else ""
 
 
 def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:

@@ -51,10 +51,12 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
 def _health_tables(data_dir: Path, model: str, workers: int | None) -> dict[str, Any]:
     """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
-    from musiclora.formats import MUSIC_SUFFIXES
+    from musiclora.formats import MUSIC_SUFFIXES, foreign_score
 
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
-    has_notes = data_dir.is_dir() and any(p.suffix.lower() in MUSIC_SUFFIXES for p in data_dir.rglob("*"))
+    has_notes = data_dir.is_dir() and any(
+        p.suffix.lower() in MUSIC_SUFFIXES or foreign_score(p) for p in data_dir.rglob("*")
+    )
     found = {"recordings": _recordings_table(data_dir)} if files or foreign else {}
     return {**({"data": _songs_table(data_dir, model, workers)} if has_notes or not found else {}), **found}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from musiclora.cli.common import note, overwrite_option
+from musiclora.cli.common import json_option, note, overwrite_option, print_json
 
 
 @click.command()
@@ -20,9 +20,18 @@ from musiclora.cli.common import note, overwrite_option
     help=".sf2 file.  [default: $MUSICLORA_SOUNDFONT, or the first one installed]",
 )
 @overwrite_option
-def render(file: Path, output: Path, soundfont: Path | None, overwrite: bool) -> None:
-    """Render FILE (MIDI, or the first tune of an ABC file) as sound or as a piano roll."""
+@json_option
+def render(file: Path, output: Path, soundfont: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Render FILE (MIDI, or the first tune of an ABC file) as sound or as a piano roll.
+
+    Every track keeps its own program, volume, pan and bends. The sound ends after 15 minutes, and a note after 30 s.
+    """
     from musiclora.symbolic.render import render_file
 
-    render_file(file, output, soundfont, overwrite=overwrite)
-    note(f"wrote {output}")
+    result = render_file(file, output, soundfont, overwrite=overwrite)
+    for remark in result.remarks:
+        note(f"{file}: {remark}")
+    if as_json:
+        print_json(result.record())
+    else:
+        click.echo(result.line())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ from musiclora.reporting.figure import figure_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from symusic import Score
+    from symusic import Score, Track
 
 # Track colours, distinct for most kinds of colour blindness (after Okabe and Ito) and dark enough on white.
 _TRACK_COLOURS = ("#2563a8", "#c2571a", "#15803d", "#a1388f", "#8a6d00", "#0e7490", "#b42336", "#57534e")
 _BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
+_DRUM_COLOUR = "#1c1917"
+_DRUM_ROW, _LANE_GAP = 1.4, 1.0  # height of a drum's row and the gap above the rows, in semitones
 _MOST_LINES = 8
 _LAST_QUARTER = 4096.0  # notes that begin later are not drawn
 
@@ -34,6 +36,7 @@ class Roll:
         pitch, velocity, track: int64 [N]; tracks are numbered from 0.
         names: name of each track.
         bars: float64 [M], times of the bar lines.
+        hits: float64 [D, 3], time, General MIDI drum and velocity of drums beside other tracks.
     """
 
     start: np.ndarray
@@ -43,24 +46,40 @@ class Roll:
     track: np.ndarray
     names: tuple[str, ...]
     bars: np.ndarray
+    hits: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def end(self) -> float:
-        return float((self.start + self.duration).max(initial=0.0))
+        """Return the end of the last note, or the time of a later drum."""
+        return float(max((self.start + self.duration).max(initial=0.0), self.hits[:, 0].max(initial=0.0)))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Axes that several rolls share: lowest and highest pitch, and the end in quarter notes."""
+    """Axes that several rolls share.
+
+    Attributes:
+        low, high: lowest and highest pitch.
+        end: in quarter notes.
+        drums: General MIDI drums in their order from the bottom, each a row of the lane under the notes.
+    """
 
     low: int
     high: int
     end: float
+    drums: tuple[int, ...] = ()
+
+    @property
+    def bottom(self) -> float:
+        """Return the lower edge of the axes, in semitones."""
+        return self.low - 0.5 - (_LANE_GAP + len(self.drums) * _DRUM_ROW if self.drums else 0.0)
 
 
 def roll_of(score: Score) -> Roll:
-    """Collect the notes of a symusic Score in ticks, without very late ones, and without drums if others play."""
-    tracks = [t for t in score.tracks if len(t.notes) and not t.is_drum] or [t for t in score.tracks if len(t.notes)]
+    """Collect the notes of a symusic Score in ticks, without very late ones; drums alone are notes as any others."""
+    tracks = [t for t in score.tracks if len(t.notes) and not t.is_drum]
+    drums = [t for t in score.tracks if len(t.notes) and t.is_drum] if tracks else []
+    tracks = tracks or [t for t in score.tracks if len(t.notes)]
     arrays = [t.notes.numpy() for t in tracks]
     quarter = max(1, score.ticks_per_quarter)
 
@@ -73,9 +92,17 @@ def roll_of(score: Score) -> Roll:
     number = np.repeat(np.arange(len(arrays)), [len(a["time"]) for a in arrays])
     names = tuple(t.name.strip() or f"track {i + 1}" for i, t in enumerate(tracks))
     pitch, velocity = joined("pitch"), joined("velocity")
-    end = float((start + duration)[drawn].max(initial=0.0))
+    hits = _drum_hits(drums, quarter)
+    end = float(max((start + duration)[drawn].max(initial=0.0), hits[:, 0].max(initial=0.0)))
     lines = _bar_lines(score, quarter, end)
-    return Roll(start[drawn], duration[drawn], pitch[drawn], velocity[drawn], number[drawn], names, lines)
+    return Roll(start[drawn], duration[drawn], pitch[drawn], velocity[drawn], number[drawn], names, lines, hits)
+
+
+def _drum_hits(drums: Sequence[Track], quarter: int) -> np.ndarray:
+    columns = [t.notes.numpy() for t in drums]
+    rows = [np.stack([a["time"] / quarter, a["pitch"], a["velocity"]], 1) for a in columns]
+    hits = np.concatenate([np.zeros((0, 3)), *rows])
+    return hits[(hits[:, 0] >= 0) & (hits[:, 0] < _LAST_QUARTER)]
 
 
 def _bar_lines(score: Score, quarter: int, end: float) -> np.ndarray:
@@ -104,7 +131,10 @@ def shared_limits(rolls: Sequence[Roll]) -> Limits:
         raise DataError("there are no notes to draw")
     low, high = int(pitches.min()) - 2, int(pitches.max()) + 2
     missing = max(0, 18 - (high - low))
-    return Limits(max(0, low - missing // 2), min(127, high + missing - missing // 2), max(r.end for r in rolls))
+    drums = np.unique(np.concatenate([r.hits[:, 1] for r in rolls])).astype(int).tolist()
+    return Limits(
+        max(0, low - missing // 2), min(127, high + missing - missing // 2), max(r.end for r in rolls), tuple(drums)
+    )
 
 
 def pianoroll_figure(
@@ -128,7 +158,7 @@ def pianoroll_figure(
     lines = max(1, int(np.ceil((limits.end - 1e-6) / span)))
     if lines == 1:
         span = max(8.0, *(_last_bar_line(roll) for _, roll in rolls))
-    height = min(4.0, max(1.3, 0.055 * (limits.high - limits.low + 1))) + 0.35
+    height = min(4.0, max(1.3, 0.055 * (limits.high + 0.5 - limits.bottom))) + 0.35
     width = max(min(width, 6.0), width * min(1.0, span / line_quarters))
     figure = Figure(figsize=(width, 0.45 * len(rolls) + 0.45 + height * lines * len(rolls)), layout="constrained")
     parts = figure.subfigures(len(rolls), 1, squeeze=False)[:, 0]
@@ -156,6 +186,7 @@ def _draw_line(axis: Axes, roll: Roll, limits: Limits, left: float, span: float)
     step = max(1, round(len(bars) / 16))
     axis.set_xticks(bars[::step], [str(n) for n in numbers[::step]], fontsize=8, color="#57534e")
     _draw_notes(axis, roll, np.flatnonzero((roll.start < stop) & (roll.start + roll.duration > left)))
+    _draw_drums(axis, roll.hits[(roll.hits[:, 0] >= left) & (roll.hits[:, 0] < stop)], limits)
 
 
 def _last_bar_line(roll: Roll) -> float:
@@ -183,6 +214,17 @@ def _draw_notes(axis: Axes, roll: Roll, chosen: np.ndarray) -> None:
     axis.add_collection(PatchCollection(heads, facecolors=dark, edgecolors="none", zorder=4))
 
 
+def _draw_drums(axis: Axes, hits: np.ndarray, limits: Limits) -> None:
+    """Draw drums as strokes in the lane under the notes, a row for each drum, paler where softer."""
+    from matplotlib.colors import to_rgba
+
+    if not len(hits):
+        return
+    rows = limits.bottom + (np.searchsorted(limits.drums, hits[:, 1]) + 0.1) * _DRUM_ROW
+    colours = [to_rgba(_DRUM_COLOUR, 0.4 + 0.6 * min(1.0, velocity / 110)) for velocity in hits[:, 2]]
+    axis.vlines(hits[:, 0] + 0.03, rows, rows + 0.8 * _DRUM_ROW, colors=colours, linewidth=2.2, zorder=4)
+
+
 def _draw_grid(axis: Axes, limits: Limits, left: float, stop: float) -> None:
     """Draw darker rows for black keys and a line under every C."""
     black = [p for p in range(limits.low, limits.high + 1) if p % 12 in _BLACK_KEYS]
@@ -193,11 +235,14 @@ def _draw_grid(axis: Axes, limits: Limits, left: float, stop: float) -> None:
 
 def _draw_keyboard(axis: Axes, limits: Limits, named: bool) -> None:
     """Write the names of C and G at the left, without a frame."""
-    marked = [p for p in range(limits.low, limits.high + 1) if p % 12 in (0, 7)] if named else []
-    names = [f"C{p // 12 - 1}" if p % 12 == 0 else "G" for p in marked]
+    marked: list[float] = [p for p in range(limits.low, limits.high + 1) if p % 12 in (0, 7)] if named else []
+    names = [f"C{p // 12 - 1:.0f}" if p % 12 == 0 else "G" for p in marked]
+    if limits.drums and named:
+        marked = [limits.bottom + len(limits.drums) * _DRUM_ROW / 2, *marked]
+        names = ["drums", *names]
     axis.set_yticks(marked, names, fontsize=8, color="#57534e")
     axis.set_xticks([])
-    axis.set_ylim(limits.low - 0.5, limits.high + 0.5)
+    axis.set_ylim(limits.bottom, limits.high + 0.5)
     axis.tick_params(length=0)
     for side in axis.spines.values():
         side.set_visible(False)
@@ -218,7 +263,7 @@ def _draw_legend(part: SubFigure, axis: Axes, roll: Roll) -> None:
     )
 
 
-def render_pianoroll(score: Score, png: Path, title: str) -> None:
+def render_pianoroll(score: Score, png: Path, title: str) -> list[str]:
     """Draw one score to a PNG file, which appears whole or not at all.
 
     Args:
@@ -226,7 +271,13 @@ def render_pianoroll(score: Score, png: Path, title: str) -> None:
         png: where to write.
         title: heading, such as the file's name.
 
+    Returns:
+        remarks on notes that are not drawn.
+
     Raises:
         DataError: the score has no notes.
     """
-    atomic_write(png, figure_png(pianoroll_figure([(title.replace("$", r"\$"), roll_of(score))])))
+    roll = roll_of(score)
+    atomic_write(png, figure_png(pianoroll_figure([(title.replace("$", r"\$"), roll)])))
+    missing = sum(len(track.notes) for track in score.tracks) - len(roll.start) - len(roll.hits)
+    return [f"{missing} notes after quarter {_LAST_QUARTER:.0f} are not drawn"] if missing else []

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from musiclora.children.process import Child, ChildLost
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError, DataError
 from musiclora.formats import check_writable
+from musiclora.symbolic.reading.read_folder import check_readable
 
 if TYPE_CHECKING:
     from symusic import Score
 
 MAX_SOUND_SECONDS = 15 * 60.0
 TIME_LIMIT_SECONDS = 180.0
+RENDER_WORKER = "musiclora.symbolic.render_worker:render_worker"
 SOUNDFONT_VARIABLE = "MUSICLORA_SOUNDFONT"
 _FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -45,14 +48,19 @@ def find_soundfont(option: Path | None = None) -> Path:
     Raises:
         DataError: the named file does not exist, or none is found; the text names what to install.
     """
+    return _locate_soundfont(option)[0]
+
+
+def _locate_soundfont(option: Path | None) -> tuple[Path, str]:
+    """Find a soundfont, and the name of the option or variable that gave it, with a space, for messages."""
     for where, name in (("--soundfont", option), (SOUNDFONT_VARIABLE, os.environ.get(SOUNDFONT_VARIABLE))):
         if name:
             path = Path(name).expanduser()
             if not path.is_file():
                 raise DataError(f"{where} {name}: there is no such file; give a .sf2 soundfont")
-            return path
+            return path, f"{where} "
     for path in _installed_soundfonts():
-        return path
+        return path, "soundfont "
     raise DataError(
         f"no soundfont found: {_INSTALL} brings one, or name a .sf2 file with --soundfont or {SOUNDFONT_VARIABLE}"
     )
@@ -83,7 +91,41 @@ def find_engine() -> str:
     raise DataError(f"nothing here can play MIDI: {_INSTALL}, or install the program fluidsynth")
 
 
-def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overwrite: bool = False) -> None:
+@dataclass(frozen=True)
+class Rendering:
+    """Result of `render_file`.
+
+    Attributes:
+        output: the file written.
+        kind: `sound` or `picture`.
+        remarks: repairs of the song, and what of it is not in the output.
+        seconds: length of the sound; None for a picture.
+        parts: channels of tracks that are played; None for a picture.
+        engine: synthesiser; None for a picture.
+        soundfont: its file; None for a picture.
+    """
+
+    output: Path
+    kind: Literal["sound", "picture"]
+    remarks: tuple[str, ...]
+    seconds: float | None = None
+    parts: int | None = None
+    engine: str | None = None
+    soundfont: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the values for --json."""
+        return {**dataclasses.asdict(self), "remarks": list(self.remarks)}
+
+    def line(self) -> str:
+        """Describe the result in a line."""
+        if self.kind == "picture":
+            return f"wrote {self.output}"
+        font = self.soundfont.name if self.soundfont else ""
+        return f"wrote {self.output}: {self.seconds:.1f} s, {self.parts} part(s), by {self.engine} with {font}"
+
+
+def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overwrite: bool = False) -> Rendering:
     """Render a MIDI or ABC file to sound or to a piano roll, by the suffix of out.
 
     Raises:
@@ -96,17 +138,20 @@ def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overw
     check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
     check_writable(out, "--output")
     if suffix == ".wav":
-        render_audio(source, out, soundfont)
-        return
+        return render_audio(source, out, soundfont)
     from musiclora.reporting.piano_roll import render_pianoroll
 
-    render_pianoroll(read_score(source), out, source.name)
+    score, remarks = _read_song(source, TIME_LIMIT_SECONDS)
+    return Rendering(out, "picture", (*remarks, *render_pianoroll(score, out, source.name)))
 
 
-def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT_SECONDS) -> None:
+def render_audio(
+    midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT_SECONDS
+) -> Rendering:
     """Render a MIDI file to a WAV file, 44.1 kHz, stereo, 16 bit, peak at -1 dB.
 
-    Silences over three seconds are shortened, and the sound ends after 15 minutes.
+    Each track keeps its own program, volume, pan and bends, whatever channel others use. The sound ends after 15
+    minutes, a note after 30 s, and at most 240 parts are played.
 
     Args:
         midi: MIDI or ABC file.
@@ -115,15 +160,16 @@ def render_audio(midi: Path, out: Path, soundfont: Path | None = None, time_limi
         time_limit: seconds after which the synthesiser is stopped.
 
     Raises:
-        DataError: no synthesiser or soundfont is found, or the file cannot be played.
+        DataError: no synthesiser or usable soundfont is found, or the file cannot be played or makes no sound.
     """
-    engine, font = find_engine(), find_soundfont(soundfont)
-    settings: dict[str, str | float] = {
-        "soundfont": str(font.resolve()),
-        "engine": engine,
-        "max_seconds": MAX_SOUND_SECONDS,
-    }
-    atomic_write(out, _run_child(midi, settings, "wav", time_limit))
+    engine, (font, origin) = find_engine(), _locate_soundfont(soundfont)
+    task = {"engine": engine, "soundfont": str(font.resolve()), "max_seconds": MAX_SOUND_SECONDS}
+    answer = _ask_child(midi, task, f"{origin}{font}", time_limit)
+    with _well_formed(midi):
+        wav, seconds, parts = answer["wav"].tobytes(), float(answer["seconds"]), int(answer["parts"])
+        remarks = tuple(map(str, answer["remarks"]))
+    atomic_write(out, wav)
+    return Rendering(out, "sound", remarks, seconds, parts, engine, font)
 
 
 def read_score(source: Path, time_limit: float = TIME_LIMIT_SECONDS) -> Score:
@@ -135,33 +181,47 @@ def read_score(source: Path, time_limit: float = TIME_LIMIT_SECONDS) -> Score:
     Raises:
         DataError: the file cannot be read, or holds no notes.
     """
-    from symusic import Score
-
-    return Score.from_midi(_run_child(source, {}, "midi", time_limit))
+    return _read_song(source, time_limit)[0]
 
 
-def _run_child(source: Path, settings: Mapping[str, object], wanted: str, time_limit: float) -> bytes:
-    """Run one job of `render_worker` on a file and return its output: a `wav` file, or a repaired `midi` file.
+def _read_song(source: Path, time_limit: float) -> tuple[Score, tuple[str, ...]]:
+    from musiclora.symbolic.formats.score_arrays import unpack_score
+
+    answer = _ask_child(source, {}, "", time_limit)
+    with _well_formed(source):
+        return unpack_score(answer["score"]), tuple(map(str, answer["remarks"]))
+
+
+@contextmanager
+def _well_formed(source: Path) -> Iterator[None]:
+    """Turn an answer of another form, which a hostile file may cause, into an error of the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{source}: crashed the process that reads it") from error
+
+
+def _ask_child(source: Path, task: dict[str, Any], soundfont: str, time_limit: float) -> dict[str, Any]:
+    """Run one task of `render_worker` on a file.
 
     Raises:
-        DataError: the file is missing, or the child process fails or exceeds the time limit.
+        DataError: the file is missing or of another kind, or the child process fails or exceeds the time limit.
     """
-    if not source.is_file():
-        raise DataError(f"{source}: there is no such file")
+    check_readable(source)
     with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
-        target, job = Path(folder) / "out", Path(folder) / "job.json"
-        job.write_text(json.dumps({**settings, "source": str(source.resolve()), wanted: str(target)}), encoding="utf-8")
-        # -P keeps the working folder off the import path, where it could shadow the package
-        command = [sys.executable, "-P", "-m", "musiclora.symbolic.render_worker", str(job)]
+        child = Child(RENDER_WORKER, None, folder)
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(f"{source}: stopped after {time_limit:.0f} s; the file may be damaged") from error
-        if done.returncode == 0:
-            return target.read_bytes()
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    crashed = f"{'the synthesiser' if wanted == 'wav' else 'the reader'} crashed ({done.returncode})"
-    reason = lines[-1][:200] if lines and done.returncode > 0 else crashed
-    raise DataError(f"{source}: cannot be {'played' if wanted == 'wav' else 'read'}: {reason}")
+            answer = child.ask({**task, "source": str(source.resolve())}, time_limit)
+        except ChildLost as error:
+            late = f"stopped after {time_limit:.0f} s; the file may be damaged"
+            crashed = f"{'the synthesiser' if task else 'the reader'} crashed"
+            raise DataError(f"{source}: {late if error.late else crashed}") from error
+        finally:
+            child.kill()
+    if not isinstance(answer, dict):
+        raise DataError(f"{source}: crashed the process that reads it")
+    if answer.get("soundfont"):
+        raise DataError(f"{soundfont}: {answer.get('error')}; give another with --soundfont")
+    if "error" in answer:
+        raise DataError(f"{source}: cannot be {'played' if task else 'read'}: {answer['error']}")
+    return answer

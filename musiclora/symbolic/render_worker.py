@@ -1,100 +1,51 @@
-"""Child process that parses music files and synthesises sound: `python -m musiclora.symbolic.render_worker JOB.json`.
+"""Handlers of the child process that synthesises sound, or reads one song to draw; see `children.serve`.
 
-Third-party parsers and synthesisers may crash or hang on unusual input. Here they end only their own process.
+Third-party parsers and synthesisers may crash or hang on unusual input. There they end only their own process.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musiclora.convert.errors import DataError
+from musiclora.formats import ABC_SUFFIXES
+from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, parse_midi, read_layout
+from musiclora.symbolic.formats.midi_events import TrackEvents, read_all_events
+from musiclora.symbolic.formats.sanitise import sanitise_score
+from musiclora.symbolic.formats.score_arrays import pack_score
+from musiclora.symbolic.render_parts import Arrangement, Part, arrange_parts, pass_midi, scale_volume, split_passes
 from musiclora.wav import read_wav, write_wav
 
 if TYPE_CHECKING:
-    from symusic import Score, Track
+    from symusic import Score
 
 RENDER_RATE_HZ = 44100
-LONGEST_GAP_SECONDS = 3.0  # longest silence that is kept
-FADE_SECONDS = 2.0  # time for the last notes to fade
-LONGEST_NOTE_SECONDS = 30.0
 RENDER_PEAK = 0.89  # -1 dB of full scale
-_TICKS_PER_SECOND = 960  # 480 a quarter at 120 quarters a minute
-_KEPT_CONTROLS = (7, 10, 11, 64)  # volume, pan, expression, sustain pedal
-_EXIT_FAILED = 3
+_SILENT_PEAK = 1e-6
+_CLIPPED_PEAK = 32766 / 32768  # of 16 bits
+_MOST_HALVINGS = 3  # of volumes, 36 dB
 
 
-def sanitise_midi(score: Score, max_seconds: float) -> bytes:
-    """Build MIDI bytes for a synthesiser: drop invalid values, shorten long silences, cap the length.
-
-    Args:
-        score: score with times in seconds.
-        max_seconds: length of the result.
-
-    Raises:
-        ValueError: no note is left.
-    """
-    from symusic import ControlChange, Note, Score, Tempo, Track
-
-    notes = [(t, n) for t in score.tracks for n in t.notes if np.isfinite(n.time + n.duration) and n.velocity > 0]
-    if not notes:
-        raise ValueError("it has no notes")
-    starts = np.array([max(0.0, n.time) for _, n in notes])
-    ends = starts + np.clip([n.duration for _, n in notes], 0.02, LONGEST_NOTE_SECONDS)
-    knots, moved = _close_gaps(starts, ends)
-    clean = Score(480)
-    clean.tempos.append(Tempo(0, 120.0))
-    tracks: dict[tuple[int, bool], Track] = {}
-
-    def ticks(seconds: float) -> int:
-        return round(float(np.interp(seconds, knots, moved)) * _TICKS_PER_SECOND)
-
-    def key_of(track: Track) -> tuple[int, bool]:
-        return 0 if track.is_drum else int(track.program) % 128, bool(track.is_drum)
-
-    def track_of(track: Track) -> Track:
-        program, is_drum = key_of(track)
-        return tracks.setdefault((program, is_drum), Track(program=program, is_drum=is_drum))
-
-    for (track, note), start, end in zip(notes, starts, ends, strict=True):
-        first = ticks(start)
-        if first < max_seconds * _TICKS_PER_SECOND and 0 <= note.pitch <= 127:
-            length = max(10, min(ticks(end), round(max_seconds * _TICKS_PER_SECOND)) - first)
-            track_of(track).notes.append(Note(first, length, int(note.pitch), min(127, int(note.velocity))))
-    for track in score.tracks:
-        key = key_of(track)
-        for control in track.controls if key in tracks else ():
-            if control.number in _KEPT_CONTROLS and 0 <= control.value <= 127 and np.isfinite(control.time):
-                tick = min(ticks(max(0.0, control.time)), round(max_seconds * _TICKS_PER_SECOND))
-                tracks[key].controls.append(ControlChange(tick, control.number, control.value))
-    if not tracks:
-        raise ValueError("it has no notes in its first minutes")
-    clean.tracks = list(tracks.values())
-    # the synthesiser stops at the last event: a silent one leaves time to fade
-    clean.tracks[0].controls.append(ControlChange(clean.end() + round(FADE_SECONDS * _TICKS_PER_SECOND), 64, 0))
-    return bytes(clean.dumps_midi())
+class _SoundfontError(DataError):
+    """The soundfont cannot be played, whatever the song is."""
 
 
-def _close_gaps(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Map times piecewise linearly, so that no silence exceeds LONGEST_GAP_SECONDS: old and new knots."""
-    order = np.argsort(starts)
-    sounding = np.maximum.accumulate(ends[order])
-    silence_from = np.append(0.0, sounding)
-    silence_to = np.append(starts[order], sounding[-1])
-    excess = np.maximum(0.0, silence_to - silence_from - LONGEST_GAP_SECONDS)
-    knots, moved, lost = [0.0], [0.0], 0.0
-    for i in np.flatnonzero(excess):
-        knots += [silence_from[i] + LONGEST_GAP_SECONDS, silence_to[i]]
-        moved += [silence_from[i] + LONGEST_GAP_SECONDS - lost, silence_to[i] - lost - excess[i]]
-        lost += excess[i]
-    last = float(sounding[-1]) + FADE_SECONDS
-    return np.array([*knots, last]), np.array([*moved, last - lost])
+@dataclass(frozen=True)
+class _SongEvents:
+    """Events of a song, and remarks on how they were read."""
+
+    tracks: list[TrackEvents]
+    division: int
+    use_tempos: bool
+    remarks: list[str]
 
 
 def resample_sinc(audio: np.ndarray, rate: int, wanted: int = RENDER_RATE_HZ, taps: int = 48) -> np.ndarray:
@@ -134,71 +85,158 @@ def _play_by_midirenderer(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int
 
 def _play_by_fluidsynth(soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "in.mid", Path(folder) / "out.wav"
+        source, target = Path(folder) / "in.mid", Path(folder) / "out.raw"
         source.write_bytes(midi)
-        options = [
-            "-n",
-            "-i",
-            "-q",
-            "-g",
-            "0.5",
-            "-r",
-            str(RENDER_RATE_HZ),
-            "-O",
-            "s16",
-            "-T",
-            "wav",
-            "-F",
-            str(target),
-        ]
+        options = ["-n", "-i", "-q", "-g", "0.5", "-r", str(RENDER_RATE_HZ), "-O", "float", "-T", "raw"]
+        # in place of a font that it cannot load it would take its default one, and say nothing
+        options += ["-o", "synth.default-soundfont=", "-F", str(target)]
         command = ["fluidsynth", *options, str(soundfont), str(source)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        return read_wav(target)
+        return np.fromfile(target, "<f4").reshape(-1, 2), RENDER_RATE_HZ
+
+
+_ENGINES: dict[str, Callable[[Path, bytes], tuple[np.ndarray, int]]] = {
+    "midirenderer": _play_by_midirenderer,
+    "fluidsynth": _play_by_fluidsynth,
+}
 
 
 def scale_to_peak(audio: np.ndarray) -> np.ndarray:
     """Scale to a peak of RENDER_PEAK; silence stays silence."""
     peak = float(np.abs(audio).max(initial=0.0))
-    return audio * np.float32(RENDER_PEAK / peak) if peak > 1e-6 else audio
+    return audio * np.float32(RENDER_PEAK / peak) if peak > _SILENT_PEAK else audio
 
 
-def _parse_file(path: Path) -> Score:
-    """Parse the first score of a MIDI or ABC file, by the readers that training uses.
+def play_song(arranged: Arrangement, engine: str, soundfont: Path) -> np.ndarray:
+    """Play all parts, as many at a time as a synthesiser has channels, and mix the passes, float32 [N, 2].
 
     Raises:
-        ValueError: the file holds no tune.
+        DataError: the soundfont is damaged, or the song makes no sound.
     """
-    from musiclora.symbolic.formats.abc import decode_text, parse_tune, split_tunes
-    from musiclora.symbolic.formats.midi import parse_midi
+    mixed = np.zeros((0, 2), np.float32)
+    for parts in split_passes(arranged.parts):
+        audio = _play_unclipped(engine, soundfont, parts, arranged.end)
+        if len(audio) > len(mixed):
+            audio, mixed = mixed, audio
+        mixed[: len(audio)] += audio
+    if np.abs(mixed).max(initial=0.0) < _SILENT_PEAK:
+        check_soundfont(engine, soundfont)
+        raise DataError("it makes no sound: its notes are too soft, or the soundfont lacks its instruments")
+    return scale_to_peak(mixed)
 
-    data = path.read_bytes()
-    if path.suffix.lower() != ".abc":
-        return parse_midi(data)[0].score
-    tunes = split_tunes(decode_text(data))
-    if not tunes:
-        raise ValueError("it holds no tune")
-    return parse_tune(tunes[0])
 
-
-def _run_job(job: dict[str, Any]) -> None:
-    """Write a repaired MIDI file, or sound, as the job says."""
-    score = _parse_file(Path(job["source"]))
-    if "midi" in job:
-        from musiclora.symbolic.formats.sanitise import sanitise_score
-
-        Path(job["midi"]).write_bytes(sanitise_score(score).score.dumps_midi())
-        return
-    midi = sanitise_midi(score.to("second"), job["max_seconds"])
-    engine = {"midirenderer": _play_by_midirenderer, "fluidsynth": _play_by_fluidsynth}[job["engine"]]
-    audio, rate = engine(Path(job["soundfont"]), midi)
+def _play_unclipped(engine: str, soundfont: Path, parts: Sequence[Part], end: int) -> np.ndarray:
+    """Play one pass, again with lower volumes as long as 16 bits clip it; the level is that of full volumes."""
+    for halvings in range(_MOST_HALVINGS + 1):
+        audio, rate = _play(engine, soundfont, pass_midi([scale_volume(p, 0.5**halvings) for p in parts], end))
+        if engine == "fluidsynth" or np.abs(audio).max(initial=0.0) < _CLIPPED_PEAK:  # it gives floating point
+            break
     if audio.shape[1] == 1:
         audio = np.repeat(audio, 2, axis=1)
-    write_wav(Path(job["wav"]), scale_to_peak(resample_sinc(audio, rate)), RENDER_RATE_HZ)
+    # a synthesiser's gain is the square of the volume
+    return np.array(resample_sinc(audio, rate) * np.float32(4.0**halvings), np.float32)
 
 
-if __name__ == "__main__":
+def _play(engine: str, soundfont: Path, midi: bytes) -> tuple[np.ndarray, int]:
     try:
-        _run_job(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    except Exception as error:  # third-party parsers raise nearly anything; the parent shows one line
-        sys.stderr.write(f"{str(error) or type(error).__name__}\n")
-        sys.exit(_EXIT_FAILED)
+        return _ENGINES[engine](soundfont, midi)
+    except Exception:  # the synthesisers raise nearly anything
+        check_soundfont(engine, soundfont)
+        raise
+
+
+def check_soundfont(engine: str, soundfont: Path) -> None:
+    """Play one note on each of three programs, to tell a bad soundfont from a bad song.
+
+    Raises:
+        DataError: nothing is to be heard.
+    """
+    notes = [(0x90, 60), (0x91, 60), (0x92, 60)]
+    events = b"\x00\xc1\x28\x00\xc2\x49" + b"".join(bytes((0, status, pitch, 127)) for status, pitch in notes)
+    ends = b"".join(bytes((0x87, 0x40, status, pitch, 0)) for status, pitch in notes)
+    body = events + ends + b"\x00\xff\x2f\x00"
+    midi = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk" + len(body).to_bytes(4, "big") + body
+    try:
+        audio, _ = _ENGINES[engine](soundfont, midi)
+        reason = "" if np.abs(audio).max(initial=0.0) > _SILENT_PEAK else "it makes no sound"
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] if engine == "midirenderer" else "it cannot be loaded"
+    if reason:
+        raise _SoundfontError(f"not a usable .sf2 soundfont ({reason})")
+
+
+def _parse_abc(path: Path) -> tuple[Score, list[str]]:
+    from musiclora.symbolic.formats.abc import parse_tune, read_tunes
+
+    file = read_tunes(path)
+    score, repairs = parse_tune(file.tunes[0], file.shared)
+    return score, [*_first_of(len(file.tunes), "tunes"), *repairs]
+
+
+def _first_of(count: int, what: str) -> list[str]:
+    return [f"the first of its {count} {what} is taken"] if count > 1 else []
+
+
+def _read_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_MIDI_BYTES + 1)
+
+
+def _read_events(path: Path) -> _SongEvents:
+    """Read the events of the first song of a MIDI or ABC file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() in ABC_SUFFIXES:
+        score, remarks = _parse_abc(path)
+        layout = read_layout(bytes(score.dumps_midi()))
+    else:
+        layout = read_layout(_read_bytes(path))
+        remarks = _first_of(len(layout.tracks), "patterns") if layout.form == 2 else []
+    tracks = read_all_events(layout.tracks[:1] if layout.form == 2 else layout.tracks)
+    problems = dict.fromkeys(f"a track is damaged ({e.problem}) and played up to there" for e in tracks if e.problem)
+    return _SongEvents(tracks, layout.division, not layout.smpte, [*remarks, *problems])
+
+
+def _render_sound(task: dict[str, Any]) -> dict[str, Any]:
+    song = _read_events(Path(task["source"]))
+    arranged = arrange_parts(song.tracks, song.division, float(task["max_seconds"]), song.use_tempos)
+    audio = play_song(arranged, task["engine"], Path(task["soundfont"]))
+    buffer = io.BytesIO()
+    write_wav(buffer, audio, RENDER_RATE_HZ)
+    return {
+        "wav": np.frombuffer(buffer.getvalue(), np.uint8),
+        "seconds": len(audio) / RENDER_RATE_HZ,
+        "parts": len(arranged.parts),
+        "remarks": [*song.remarks, *arranged.remarks],
+    }
+
+
+def _read_song(task: dict[str, Any]) -> dict[str, Any]:
+    """Read and repair the first song, by the readers that training uses."""
+    path = Path(task["source"])
+    if path.suffix.lower() in ABC_SUFFIXES:
+        score, remarks = _parse_abc(path)
+    else:
+        parsed = parse_midi(_read_bytes(path))
+        score, remarks = parsed[0].score, [*_first_of(len(parsed), "patterns"), *parsed[0].repairs]
+    clean = sanitise_score(score)
+    return {"score": pack_score(clean.score), "remarks": [*remarks, *clean.repairs]}
+
+
+def render_worker(settings: object) -> Callable[[dict[str, Any]], object]:
+    """Build the handler of tasks: `source`, and for sound `engine`, `soundfont` and `max_seconds`."""
+
+    def answer(task: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return _render_sound(task) if "engine" in task else _read_song(task)
+        except Exception as error:  # third-party parsers raise nearly anything; the parent shows one line
+            text = " ".join(str(error).split())[:200] or type(error).__name__
+            known = isinstance(error, DataError)
+            return {
+                "error": text if known else f"unreadable: {type(error).__name__}",
+                "soundfont": isinstance(error, _SoundfontError),
+            }
+
+    return answer

@@ -82,7 +82,7 @@ def _check_size(data: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class _FileLayout:
+class MidiLayout:
     """Header values and raw tracks of a file.
 
     Attributes:
@@ -90,7 +90,7 @@ class _FileLayout:
         division: ticks in a quarter.
         tracks: content of each MTrk chunk.
         smpte: True where the header counts in SMPTE time.
-        repairs: repairs of header and chunks.
+        repairs: repairs of container, header and chunks.
     """
 
     form: int
@@ -105,11 +105,16 @@ class _FileLayout:
         return head + b"".join(struct.pack(">4sI", b"MTrk", len(t)) + t for t in tracks)
 
 
-def _read_layout(data: bytes) -> _FileLayout:
+def read_layout(data: bytes) -> MidiLayout:
+    """Unwrap a file and read its header and the extents of its tracks.
+
+    Raises:
+        DataError: it is no MIDI file, too large, or has no track or no time division.
+    """
+    data, repairs = unwrap_midi(_check_size(data))
     if len(data) < 14:
         raise DataError(f"the header is cut off after {len(data)} bytes")
     length, form, declared, division = struct.unpack(">IHHH", data[4:14])
-    repairs = []
     if length != 6:
         repairs.append(f"header length {length} instead of 6")
     body = 8 + length if 6 <= length <= 1024 else 14
@@ -127,7 +132,7 @@ def _read_layout(data: bytes) -> _FileLayout:
         repairs.append(f"SMPTE time of {ticks} ticks a second read as 120 quarters a minute")
     if not 0 < division < 0x8000:
         raise DataError("the time division is 0, so its times mean nothing")
-    return _FileLayout(form, division, tracks, smpte, repairs)
+    return MidiLayout(form, division, tracks, smpte, repairs)
 
 
 def _read_tracks(data: bytes, at: int, repairs: list[str]) -> list[bytes]:
@@ -154,17 +159,15 @@ def parse_midi(data: bytes) -> list[Parsed]:
     Raises:
         DataError: neither reader can parse it; the text gives the reason.
     """
-    _check_size(data)
-    data, wrapped = unwrap_midi(data)
-    layout = _read_layout(data)
-    repairs = wrapped + layout.repairs
+    layout = read_layout(data)
+    repairs = layout.repairs
     if layout.form == 2 and len(layout.tracks) > 1:
         repairs.append(f"format 2: {len(layout.tracks)} patterns read as tunes of their own")
         return [_parse_tracks(layout, [t], repairs) for t in layout.tracks]
     return [_parse_tracks(layout, layout.tracks, repairs)]
 
 
-def _parse_tracks(layout: _FileLayout, tracks: list[bytes], repairs: list[str]) -> Parsed:
+def _parse_tracks(layout: MidiLayout, tracks: list[bytes], repairs: list[str]) -> Parsed:
     score, more = _read_score(layout, tracks)
     if layout.smpte:
         from symusic import Tempo
@@ -174,7 +177,7 @@ def _parse_tracks(layout: _FileLayout, tracks: list[bytes], repairs: list[str]) 
     return Parsed(score, tuple(dict.fromkeys([*repairs, *more])))
 
 
-def _read_score(layout: _FileLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
+def _read_score(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
     """Read a score by symusic, and event by event where it fails or finds no note.
 
     Raises:
@@ -193,7 +196,7 @@ def _read_score(layout: _FileLayout, tracks: list[bytes]) -> tuple[Score, list[s
     return _read_whole_events(layout, tracks)
 
 
-def _read_whole_events(layout: _FileLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
+def _read_whole_events(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:
     """Read each track up to its end or its first damaged event, and close hanging notes."""
     events = read_all_events(tracks)
     problems = list(dict.fromkeys(e.problem for e in events if e.problem))

@@ -13,7 +13,7 @@ import numpy as np
 
 from musiclora.children.pool import run_tasks
 from musiclora.convert.errors import DataError, join_problems
-from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES
+from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES, foreign_score
 from musiclora.progress import OnProgress
 from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
@@ -88,22 +88,37 @@ def music_files(source: Path) -> list[Path]:
     """List the music files of a folder and its subfolders in a stable order, or the one file given.
 
     Hidden files and folders are skipped, and links to folders are not followed. Every file with a known suffix is
-    listed, readable or not.
+    listed, readable or not; so is a score in a format that is not read, for the health table to name it.
 
     Raises:
         DataError: the path does not exist, or holds no file with a known suffix.
     """
-    known = ", ".join(MUSIC_SUFFIXES)
     if source.is_dir():
-        found = [p for p in _visible_files(source) if p.suffix.lower() in MUSIC_SUFFIXES]
-        if not found:
-            raise DataError(f"{escape_name(str(source))}: no music in this folder; put {known} files there")
-        return sorted(found, key=lambda p: p.relative_to(source).parts)
-    if not os.path.lexists(source):
-        raise DataError(f"{escape_name(str(source))}: no such file or folder; give a folder with {known} files")
-    if source.suffix.lower() not in MUSIC_SUFFIXES:
-        raise DataError(f"{escape_name(str(source))}: not a music file by its ending; expected {known}")
+        known = [p for p in _visible_files(source) if p.suffix.lower() in MUSIC_SUFFIXES or foreign_score(p)]
+        if not known:
+            raise DataError(
+                f"{escape_name(str(source))}: no music in this folder; put {', '.join(MUSIC_SUFFIXES)} files there"
+            )
+        return sorted(known, key=lambda p: p.relative_to(source).parts)
+    check_readable(source)
     return [source]
+
+
+def check_readable(source: Path) -> None:
+    """Check that a file exists and that its ending is one of music.
+
+    Raises:
+        DataError: it does not, or its format is not read; the text says what to do.
+    """
+    known, name = ", ".join(MUSIC_SUFFIXES), escape_name(str(source))
+    if not os.path.lexists(source):
+        raise DataError(f"{name}: no such file or folder; give a folder with {known} files, or one of them")
+    if source.is_dir():
+        raise DataError(f"{name}: is a folder; give one {known} file")
+    if reason := foreign_score(source):
+        raise DataError(f"{name}: is {reason}")
+    if source.suffix.lower() not in MUSIC_SUFFIXES:
+        raise DataError(f"{name}: not a music file by its ending; expected {known}")
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
@@ -207,6 +222,8 @@ def _find_problem(file: Path) -> str:
         return "a link that leads nowhere"
     if not file.is_file():  # opening a pipe would wait for ever
         return "not a regular file"
+    if reason := foreign_score(file):
+        return reason
     limit = abc.MAX_ABC_BYTES if _is_abc(file) else midi.MAX_MIDI_BYTES
     try:
         size = file.stat().st_size

@@ -1,0 +1,63 @@
+"""Scores in formats that are not read are named, with what to do; a MIDI file in a RIFF wrapper is read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from musiclora.cli import main
+from musiclora.symbolic.reading.read_folder import read_music
+
+TESTS = Path(__file__).parents[2]
+SCORE = TESTS / "golden" / "found" / "score.musicxml"
+GOOD = TESTS / "data" / "nasty_midi" / "00_good_reference.mid"
+WORDS = "which is not read: export it as MIDI (MuseScore and most editors can)"
+
+
+def test_scores_in_formats_that_are_not_read_are_named_beside_songs(tmp_path):
+    shutil.copy(GOOD, tmp_path / "good.mid")
+    shutil.copy(SCORE, tmp_path)
+    (tmp_path / "b.MXL").write_bytes(b"PK")
+    rows = {r.file: (r.status, r.why) for r in read_music(tmp_path, workers=1).health}
+
+    assert rows == {
+        "score.musicxml": ("skipped", f"MusicXML, {WORDS}"),
+        "b.MXL": ("skipped", f"compressed MusicXML, {WORDS}"),
+        "good.mid": ("kept", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["doctor", "IN"], 0),
+        (["doctor", "IN/score.musicxml"], 2),
+        (["augment", "--input-dir", "IN", "--output-dir", "OUT"], 2),
+        (["preprocess", "--data-dir", "IN", "--output-dir", "OUT", "--model", "bundled"], 2),
+    ],
+    ids=["doctor", "one file", "augment", "preprocess"],
+)
+def test_commands_name_a_folder_of_foreign_scores(tmp_path, arguments, code):
+    (tmp_path / "in").mkdir()
+    shutil.copy(SCORE, tmp_path / "in")
+    places = {"IN": str(tmp_path / "in"), "OUT": str(tmp_path / "out")}
+    result = CliRunner().invoke(
+        main,
+        [text.replace("IN", places["IN"]) if text.startswith("IN") else places.get(text, text) for text in arguments],
+    )
+
+    assert result.exit_code == code
+    assert f"MusicXML, {WORDS}" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_riff_midi_file_is_read(tmp_path):
+    data = GOOD.read_bytes()
+    size = len(data)
+    riff = b"RIFF" + (size + 12).to_bytes(4, "little") + b"RMIDdata" + size.to_bytes(4, "little")
+    (tmp_path / "a.rmi").write_bytes(riff + data)
+
+    assert [(r.status, r.notes) for r in read_music(tmp_path, workers=1).health] == [("repaired", 16)]

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
 from musiclora.formats import BASE_MARK
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
 from musiclora.progress import OnProgress
+
+_BLOCK_SAMPLES = 1 << 15  # read at one time
 
 
 def need_audio() -> None:
@@ -99,7 +102,7 @@ def recording_files(folder: Path) -> list[Path]:
 
 
 def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Read at most 300 s of a recording.
+    """Read at most 300 s of a recording; a damaged one is used up to the break, as by every other command.
 
     Returns:
         Samples float32 [channels, N], the rate in Hz, and True where the recording is longer.
@@ -107,12 +110,17 @@ def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
     Raises:
         DataError: not a recording that libsndfile can read.
     """
-    import soundfile
-
+    blocks: list[np.ndarray] = []
     try:
-        with soundfile.SoundFile(path) as file:
-            most = int(LONGEST_SECONDS * file.samplerate)
-            audio = file.read(most, dtype="float32", always_2d=True).T
-            return audio, file.samplerate, file.frames > most
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as sound ({error})") from None
+        with DecodedFile(path) as file:
+            most, rate = int(LONGEST_SECONDS * file.rate), file.rate
+            longer = file.frames > most
+            while most and len(block := file.read(min(most, _BLOCK_SAMPLES))):
+                blocks.append(block)
+                most -= len(block)
+    except DecodeError as error:
+        if not blocks:
+            raise DataError(f"{path}: cannot be read as sound ({error})") from None
+        longer = False
+    audio = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
+    return np.ascontiguousarray(audio.T), rate, longer

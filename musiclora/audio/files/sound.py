@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.errors import ConfigError, DataError
 
 RECORDING_SUFFIXES = {
@@ -53,7 +52,6 @@ _CONTAINERS = {
 }
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_BYTES = 0x7FFF0000  # larger sizes mean «not known yet» in files written to a pipe
-_stderr_lock = threading.Lock()
 
 
 def audio_libraries() -> tuple[Any, Any]:
@@ -105,7 +103,7 @@ def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 class Sound:
-    """Open recording.
+    """Open recording, which a child process decodes.
 
     Attributes:
         path: the file.
@@ -124,22 +122,21 @@ class Sound:
             ConfigError: soundfile is not installed.
             DataError: it cannot be read as a recording.
         """
-        self._soundfile, _ = audio_libraries()
+        audio_libraries()
         self.path, self.read, self.cut_off = path, 0, ""
         try:
             if not path.stat().st_size:
                 raise DataError(f"{path}: is an empty file")
-            with _silence_decoder():
-                self._file = self._soundfile.SoundFile(path)
-        except (self._soundfile.SoundFileError, OSError, TypeError) as error:
-            raise DataError(f"{path}: cannot be read as a recording ({_error_reason(error, path)})") from error
-        self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
-        self.container, self.kind = str(self._file.format), str(self._file.subtype)
-        self.claimed = max(0, int(self._file.frames))
+            self._file = DecodedFile(path)
+        except (DecodeError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise DataError(f"{path}: cannot be read as a recording ({reason})") from error
+        self.rate, self.channels, self.claimed = self._file.rate, self._file.channels, self._file.frames
+        self.container, self.kind = self._file.container, self._file.kind
         if not _RATES_HZ[0] <= self.rate <= _RATES_HZ[1] or self.claimed > 1 << 40:
             self._file.close()
             raise DataError(f"{path}: its header says {self.rate} Hz and {self.claimed} samples; it is damaged")
-        for said, there in _SHORT_CHUNK.findall(str(self._file.extra_info)):
+        for said, there in _SHORT_CHUNK.findall(self._file.details):
             if int(there) < int(said) < _UNKNOWN_BYTES:
                 share = f"{100 * int(there) / int(said):.0f} %"
                 self.cut_off = f"is cut off: {share} of what its header promises is there, and is used"
@@ -168,9 +165,8 @@ class Sound:
         """
         while True:
             try:
-                with _silence_decoder(self.container == "MP3"):
-                    block = self._file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
-            except (self._soundfile.SoundFileError, OSError):
+                block = self._file.read(BLOCK_SAMPLES)
+            except DecodeError:
                 self.cut_off = f"is damaged after {self.read / self.rate:.1f} s; what comes before is used"
                 return
             if not len(block):
@@ -233,27 +229,3 @@ def read_recording(path: Path, rate: int, channels: int = 2) -> np.ndarray:
     if not parts:
         raise DataError(f"{path}: holds no sound")
     return np.ascontiguousarray(np.concatenate(parts).T, np.float32)
-
-
-@contextmanager
-def _silence_decoder(needed: bool = True) -> Iterator[None]:
-    """Redirect stderr while the MP3 decoder runs, which prints there and has no option against it."""
-    if not needed:
-        yield
-        return
-    with _stderr_lock:
-        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nothing)
-
-
-def _error_reason(error: Exception, path: Path) -> str:
-    if isinstance(error, TypeError) or ("not a regular file" in str(error) and path.is_file()):
-        return "format not recognised"
-    text = (str(getattr(error, "error_string", "")) or str(getattr(error, "strerror", "") or error)).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -43,11 +43,8 @@ def test_scores_in_formats_that_are_not_read_are_named_beside_songs(tmp_path):
 def test_commands_name_a_folder_of_foreign_scores(tmp_path, arguments, code):
     (tmp_path / "in").mkdir()
     shutil.copy(SCORE, tmp_path / "in")
-    places = {"IN": str(tmp_path / "in"), "OUT": str(tmp_path / "out")}
-    result = CliRunner().invoke(
-        main,
-        [text.replace("IN", places["IN"]) if text.startswith("IN") else places.get(text, text) for text in arguments],
-    )
+    given = [text.replace("IN", str(tmp_path / "in")).replace("OUT", str(tmp_path / "out")) for text in arguments]
+    result = CliRunner().invoke(main, given)
 
     assert result.exit_code == code
     assert f"MusicXML, {WORDS}" in result.output

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Songs are transposed in training where their tokens allow it; an audio model's noise and times are drawn anew.
+_TWO_LEVELS = (
+    "Training is measured with dropout and on altered songs (other keys, or new noise), held-out songs as they are:\n"
+    "each curve's own course counts, not the distance between the two."
+)
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 
 
@@ -30,6 +35,7 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -
         A matplotlib Figure.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     train = _metric_series(rows, "loss")
     held_out = _metric_series(rows, "val_loss")
@@ -44,11 +50,14 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -
             axis.axhline(
                 held_out[0, 1], color=_BASE_COLOUR, linestyle="--", linewidth=1.2, label="held-out songs, base alone"
             )
-        _mark_best(axis, held_out)
+        _mark_best(axis, held_out, np.concatenate([train, held_out])[:, 1])
     if len(train) or len(held_out):
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     else:
         axis.text(0.5, 0.5, "no step was recorded", ha="center", va="center", transform=axis.transAxes)
+    if len(train) and len(held_out):
+        figure.supxlabel(_TWO_LEVELS, fontsize=8, color=_BASE_COLOUR)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.set_xlabel("optimiser step", color=_BASE_COLOUR)
     axis.set_ylabel(f"loss, {loss}", color=_BASE_COLOUR)
     axis.grid(axis="y", color="#e7e5e4", linewidth=0.8)
@@ -60,8 +69,11 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -
     return figure
 
 
-def _mark_best(axis: Axes, held_out: np.ndarray) -> None:
+def _mark_best(axis: Axes, held_out: np.ndarray, losses: np.ndarray) -> None:
+    """Mark the best evaluation, and leave room under the curves for its label."""
     step, loss = held_out[held_out[:, 1].argmin()]
+    room = max(float(losses.max() - losses.min()), 0.02 * abs(float(loss)), 1e-6)
+    axis.set_ylim(losses.min() - 0.16 * room, losses.max() + 0.05 * room)
     axis.plot([step], [loss], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_HELD_OUT_COLOUR)
     late = step > 0.8 * held_out[-1, 0]
     axis.annotate(

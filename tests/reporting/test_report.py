@@ -210,6 +210,19 @@ def test_loss_figure_has_the_curves_the_base_and_the_best_step():
     assert lines["training, smoothed"].get_ydata() == pytest.approx(raw[:, 1])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 20, 70, 300])
+def test_loss_figure_labels_whole_steps_and_keeps_the_best_one_inside(steps):
+    rows = [{"step": 0, "val_loss": 2.2}, {"step": steps, "val_loss": 1.9}]
+    rows += [{"step": step, "loss": 2.5 - 0.5 * step / steps} for step in range(1, steps + 1)]
+    figure = loss_figure(rows)
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    assert len(axis.get_xticks()) > 1
+    assert all(tick == int(tick) for tick in axis.get_xticks())
+    assert axis.texts[0].get_window_extent().y0 > axis.get_window_extent().y0
+    assert "other keys" in figure.get_supxlabel()
+
+
 @pytest.mark.parametrize(
     "rows", [[], [{"step": 1, "loss": float("nan")}], [{"step": 3, "loss": 1.0}], METRICS[:1]], ids=len
 )

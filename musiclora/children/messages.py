@@ -38,7 +38,7 @@ def send(stream: BinaryIO, value: object) -> None:
     head = f"[{body}, {shapes}]".encode("ascii")
     stream.write(len(head).to_bytes(8, "big") + head)
     for array in arrays:
-        stream.write(memoryview(array).cast("B") if array.size else b"")
+        stream.write(array.reshape(-1).view(np.uint8).data if array.size else b"")
     stream.flush()
 
 

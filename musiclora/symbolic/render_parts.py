@@ -88,7 +88,8 @@ def arrange_parts(tracks: Sequence[TrackEvents], division: int, max_seconds: flo
     def to_ticks(times: np.ndarray) -> np.ndarray:
         at = np.searchsorted(knots, times, side="right") - 1
         passed = seconds[0][at] + (times - knots[at]) * seconds[1][at]
-        return np.round(np.minimum(passed, 1e7) * TICKS_PER_SECOND).astype(np.int64)
+        ticks: np.ndarray = np.round(np.minimum(passed, 1e7) * TICKS_PER_SECOND).astype(np.int64)
+        return ticks
 
     last = round(max_seconds * TICKS_PER_SECOND)
     found = [_timed(part, to_ticks) for part in _list_parts(tracks, division)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import DataError
-from musiclora.symbolic.formats.abc_text import drop_prose, mute_dynamics
+from musiclora.symbolic.formats.abc_text import drop_prose, find_endless_length, mute_dynamics
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -99,6 +99,8 @@ def parse_tune(tune: str, shared: str = "") -> tuple[Score, tuple[str, ...]]:
         raise DataError(f"a tune of {len(tune)} characters; at most {MAX_TUNE_CHARACTERS} are read")
     if not re.search(r"(?m)^K:", tune):
         raise DataError("no K: line, which gives the key and begins the music")
+    if number := find_endless_length(tune):
+        raise DataError(f"a note of {number} unit lengths, which is no music")
     music, dropped = drop_prose(tune)
     head, _, rest = music.partition("\n")
     whole = f"{head}\n{shared}{rest}"

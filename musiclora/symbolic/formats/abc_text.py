@@ -8,8 +8,9 @@ _FIELD = re.compile(r"[A-Za-z+]:|%")  # a field, its continuation, a comment or 
 _TEXT_BLOCK = re.compile(r"(?ms)^%%begintext\b.*?^%%endtext\b[^\n]*\n?")
 # Parts of a music line that may hold any letters: chord names, decorations, inline fields, comments.
 _FREE_PARTS = re.compile(r'"[^"]*"|![^!\n]*!|\+[a-z().<>]+\+|\[[A-Za-z]:[^\]]*\]|%.*')
+_LONG_NUMBER = re.compile(r"\d{6,}")
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_LEADING_MARKS = re.compile(r"^[H-W]+")  # letters that old files put before a note without defining them
+_MARK = re.compile(r"[H-Wh-w](?=[A-Ga-gxz])")  # old files put such letters before a note without defining them
 # Letters that mean something in music: notes, rests, spacers, and the decorations defined by the standard.
 _MUSIC_LETTERS = frozenset("ABCDEFGabcdefgzxZXyHLMOPSTuv")
 _DYNAMICS = re.compile(
@@ -22,6 +23,14 @@ _DYNAMICS = re.compile(
 def mute_dynamics(tune: str) -> str:
     """Remove loudness marks and directives, so that the velocities show the place in the bar alone."""
     return _DYNAMICS.sub("", tune)
+
+
+def find_endless_length(tune: str) -> str:
+    """Return the first number of more digits than a note's length has, with which abc2midi would not end."""
+    for line in tune.splitlines():
+        if not _FIELD.match(line) and (found := _LONG_NUMBER.search(_FREE_PARTS.sub(" ", line))):
+            return found[0][:20]
+    return ""
 
 
 def drop_prose(tune: str) -> tuple[str, int]:
@@ -47,7 +56,7 @@ def _is_prose(line: str, known: frozenset[str]) -> bool:
         return False
     bare = _FREE_PARTS.sub(" ", line)
     words = _WORD.findall(bare)
-    foreign = [word for word in words if not known.issuperset(_LEADING_MARKS.sub("", word))]
+    foreign = [word for word in words if len(word) > 2 and not known.issuperset(_MARK.sub("", word))]
     if 2 * len(foreign) <= len(words):
         return False
     # a single word, such as the name of a part, is prose where no music is beside it

@@ -63,4 +63,4 @@ def _build_events(name: str, columns: dict[str, np.ndarray]) -> Any:
     }[name]
     if len({len(column) for column in columns.values()}) > 1:
         raise ValueError(f"columns of different lengths in {name}")
-    return kind.from_numpy(**columns)  # type: ignore[attr-defined]
+    return kind.from_numpy(**columns)

@@ -74,9 +74,14 @@ def _read_outcome(record: dict[str, Any]) -> Outcome:
 
     score, tokens = record["score"], record["tokens"]
     return Outcome(
-        **{name: str(record[name]) for name in ("error",)},
-        **{name: tuple(map(str, record[name])) for name in ("repairs", "remarks")},
-        **{name: int(record[name]) for name in ("tracks", "notes", "drums", "outside", "decoded_notes")},
+        error=str(record["error"]),
+        repairs=tuple(map(str, record["repairs"])),
+        remarks=tuple(map(str, record["remarks"])),
+        tracks=int(record["tracks"]),
+        notes=int(record["notes"]),
+        drums=int(record["drums"]),
+        outside=int(record["outside"]),
+        decoded_notes=int(record["decoded_notes"]),
         seconds=float(record["seconds"]),
         kept=dict(record["kept"]),
         pitches=_read_column(record["pitches"]),

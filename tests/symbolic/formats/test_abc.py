@@ -105,6 +105,10 @@ def test_lines_of_text_are_prose(line):
         "RA2 RB2 Tc2 uBvc|",
         "!fermata!c4 !trill!d4|",
         "hC2 hD2|",
+        '|| "f"kD2 kC2 {C}kB,2 kC2 | (C/D/)z (C/B,/)z',
+        'vk[c4E4]uk[d4G4]|k"0"[c2e2]k[c2E2] z2udve|',
+        ".akA2.A .A.B.c.A | .EkA2.A .A.c.e.c  | .dkB2.B .B.c.B.A | GABc defg |",
+        "(uiBc)",
         "[I:setbarnb 10]CDEF|",
         "z4|Z4|x4 y|]",
     ],
@@ -147,3 +151,9 @@ def test_a_header_of_megabytes_is_refused_in_the_child(tmp_path):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB; the file has 4 MB
     with pytest.raises(DataError, match="at most 100000 are read"):
         split_tunes("X:1\n" * 100_001)
+
+
+def test_a_note_without_end_is_refused_before_it_is_parsed(read):
+    with pytest.raises(DataError, match="a note of 31000000 unit lengths"):
+        read("4/4", "CDE(fd31000000 a3f)|")
+    assert len(read("4/4", 'CDEF"20200101"GABc|% 20200101').tracks[0].notes) == 8

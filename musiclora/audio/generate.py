@@ -14,7 +14,9 @@ from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.diffrhythm_style import given_style
 from musiclora.audio.files.writing import (
     AUDIO_OUTPUT_FORMATS,
+    SILENT_PEAK,
     decode_latents,
+    measure_peak,
     need_soundfile,
     normalise_peak,
     write_audio,
@@ -134,19 +136,27 @@ def generate_recordings(
             given = DiffRhythmConditions(wanted, negative)
             pieces = sample_latents(opened.model, request, frames, given, reference, update)
         made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
-    files = _write_pieces(opened.codec, made, out)
+    files = _write_pieces(opened.codec, made, reference, out)
     if any(file.silent for file in files):
         notes.append("silence came out: it is written as it is, without normalising")
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
 
 
-def _write_pieces(codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], out: Reporter) -> list[AudioFile]:
-    """Decode and write pieces, each (file, kind, latents)."""
+def _write_pieces(
+    codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], reference: Reference | None, out: Reporter
+) -> list[AudioFile]:
+    """Decode and write pieces, each (file, kind, latents), with the reference's own samples where they are kept."""
     files, rate = [], codec.sample_rate
     with out.task("decoding") as update:
         for number, (path, kind, latents) in enumerate(made, 1):
-            audio, silent = normalise_peak(decode_latents(codec, latents))
-            write_audio(path, audio, rate)
+            audio = decode_latents(codec, latents)
+            if reference is None:
+                audio, silent = normalise_peak(audio)
+            else:
+                measure_peak(audio)
+                audio = reference.restore_sound(audio)
+                silent = measure_peak(audio) < SILENT_PEAK
+            write_audio(path, audio, rate, same_samples=reference is not None)
             files.append(AudioFile(path, kind, audio.shape[1] / rate, silent))
             update(number, len(made))
     return files

@@ -1,8 +1,10 @@
-"""Recording to continue or to repaint: its latents as the known frames of a new piece."""
+"""Recording to continue or to repaint: its latents as known frames, its samples where nothing is generated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
 
 _REFERENCE_PEAK = 0.5012  # -6 dB of full scale, as in DiffRhythm's inference code
+_FADE_SAMPLES = 1024  # of a cross-fade, 23 ms at 44.1 kHz; at most half a latent frame
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,72 @@ class Reference:
     Attributes:
         known: float32 [T, C], zeros where the recording has no frames.
         mask: bool [T], True where the frame is generated.
+        sound: the recording, float32 [channels, N] at the codec's rate and its own level; None where it is not kept.
+        gain: factor by which the recording was scaled before it was encoded.
     """
 
     known: np.ndarray
     mask: np.ndarray
+    sound: np.ndarray | None = None
+    gain: float = 1.0
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Repeat both for equal rows: [B, T, C] and [B, T]."""
         return np.tile(self.known, (count, 1, 1)), np.tile(self.mask, (count, 1))
+
+    def restore_sound(self, decoded: np.ndarray) -> np.ndarray:
+        """Put the recording's own samples where nothing is generated, cross-faded at the seams.
+
+        The cross-fade lies inside the generated span where the recording goes on there, so that every kept frame has
+        the recording's samples. A continuation is faded in over the recording's last milliseconds. Where what is
+        generated would pass full scale, it alone is turned down.
+
+        Args:
+            decoded: the whole piece as the codec decodes it, float32 [channels, T * hop].
+
+        Returns:
+            float32 [channels, T * hop], at the recording's level; a copy of `decoded` without a recording.
+        """
+        made = decoded / np.float32(self.gain)
+        if self.sound is None:
+            return made
+        share = _kept_share(self.mask, decoded.shape[1], self.sound.shape[1])
+        peak = float(np.abs(made[:, share < 1]).max(initial=0.0))
+        made = made / np.float32(max(1.0, peak))
+        kept = np.zeros_like(made)
+        length = min(made.shape[1], self.sound.shape[1])
+        kept[:, :length] = self.sound[:, :length]
+        mixed = share * kept + (1 - share) * made
+        whole: np.ndarray = np.where(share == 1, kept, mixed).astype(np.float32)
+        return whole
+
+
+def _kept_share(mask: np.ndarray, samples: int, recorded: int) -> np.ndarray:
+    """Compute the recording's share of each sample, float32 [samples]: 1 where it is kept, 0 where it is replaced.
+
+    Args:
+        mask: bool [T], True where the frame is generated.
+        samples: length of the piece, T latent frames.
+        recorded: length of the recording in samples.
+    """
+    hop = samples // len(mask)
+    kept = ~np.repeat(mask, hop) & (np.arange(samples) < recorded)
+    share, width = kept.astype(np.float32), min(_FADE_SAMPLES, hop // 2)
+    fall = (0.5 + 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / max(1, width))).astype(np.float32)
+    for start, end in _true_runs(kept):
+        if start:
+            share[start - width : start] = fall[::-1]
+        if end < samples:
+            # Nothing of the recording is left to fade out after its end.
+            at = end if end + width <= recorded else end - width
+            share[at : at + width] = fall
+    return share
+
+
+def _true_runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def reference_of(
@@ -80,6 +141,8 @@ def _span_frames(start: float, end: float, pace: float, frames: int) -> tuple[in
     Raises:
         ConfigError: it is empty or lies outside.
     """
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ConfigError(f"--repaint {start:g} {end:g}: both must be seconds; -1 is the beginning or the end")
     first = 0 if start == -1 else int(start * pace)
     last = frames if end == -1 else int(end * pace)
     if not 0 <= first < last or first >= frames:
@@ -93,15 +156,17 @@ def _span_frames(start: float, end: float, pace: float, frames: int) -> tuple[in
 def read_reference(
     path: Path, repaint: Sequence[tuple[float, float]], codec: Codec, frames: int | None, longest: int, seed: int
 ) -> tuple[Reference, list[str]]:
-    """Read a recording, scale its peak to -6 dB, encode it and draw from the posterior.
+    """Read a recording, encode it at a peak of -6 dB and draw from the posterior.
 
     Raises:
         MusicLoraError: the file cannot be read, or does not fit; see `reference_of`.
     """
-    audio = read_recording(path, codec.sample_rate, codec.audio_channels)
-    peak = float(np.abs(audio).max(initial=0.0))
-    audio = audio * np.float32(_REFERENCE_PEAK / peak) if peak else audio
-    mean, scale = (part[0] for part in codec.encode(audio[None]))
+    sound = read_recording(path, codec.sample_rate, codec.audio_channels)
+    peak = float(np.abs(sound).max(initial=0.0))
+    sound = sound / np.float32(max(1.0, peak))  # a file of 16 bits cannot go beyond full scale
+    gain = _REFERENCE_PEAK / min(1.0, peak) if peak else 1.0
+    mean, scale = (part[0] for part in codec.encode(sound[None] * np.float32(gain)))
     # The key is the seed's alone, so that a recording has the same latents in every use.
     latents = draw_posterior(mean, scale, np.random.default_rng([seed, 1, 1]))
-    return reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)
+    reference, notes = reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)
+    return dataclasses.replace(reference, sound=sound, gain=gain), notes

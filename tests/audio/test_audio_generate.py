@@ -150,8 +150,14 @@ def test_a_recording_is_repainted_and_its_rest_kept(base, backend_name, tmp_path
         make(base, backend_name, tmp_path / f"{seed}.wav", seed=seed, **options).files[0] for seed in (1, 2)
     )
     assert first.seconds == pytest.approx(1.5, abs=1 / toy_audio.PACE)
-    a, b = (soundfile.read(f.path)[0] for f in (first, second))
+    a, b = (soundfile.read(f.path, dtype="int16")[0] for f in (first, second))
     assert not np.array_equal(a, b)
+    original = soundfile.read(source, dtype="int16")[0]
+    start, end = (int(at * toy_audio.PACE) * 2048 for at in (0.5, 0.9))
+    for piece in (a, b):
+        assert np.array_equal(piece[:start], original[:start])
+        assert np.array_equal(piece[end:], original[end : len(piece)])
+        assert not np.array_equal(piece[start:end], original[start:end])
 
 
 def test_a_recording_is_continued(base, backend_name, tmp_path):
@@ -159,6 +165,9 @@ def test_a_recording_is_continued(base, backend_name, tmp_path):
     source = tmp_path / "in" / "tone-0.wav"
     (file,) = make(base, backend_name, tmp_path / "on.wav", init_audio=source, seconds=1.6).files
     assert file.seconds == pytest.approx(1.6, abs=1 / toy_audio.PACE)
+    found, original = (soundfile.read(path, dtype="int16")[0] for path in (file.path, source))
+    kept = len(original) // 2048 * 2048 - 1024
+    assert np.array_equal(found[:kept], original[:kept])
     with pytest.raises(ConfigError, match="nothing to continue"):
         make(base, backend_name, tmp_path / "no.wav", init_audio=source, seconds=0.8)
     assert not (tmp_path / "no.wav").exists()

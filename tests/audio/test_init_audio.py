@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musiclora.audio.init_audio import reference_of
+from musiclora.audio.init_audio import Reference, reference_of
 from musiclora.errors import ConfigError
 
 PACE, LONGEST = 10.0, 100
@@ -63,8 +63,10 @@ def test_a_recording_longer_than_wanted_is_cut_and_that_is_said():
         (30, [(7, 8)], None, "--repaint 7 8"),
         (30, [(1, 1.05)], None, "--repaint 1 1.05"),
         (30, [(-3, 2)], None, "--repaint -3 2"),
+        (30, [(float("nan"), 2)], None, "--repaint nan 2: both must be seconds"),
+        (30, [(1, float("inf"))], None, "--repaint 1 inf: both must be seconds"),
     ],
-    ids=["too long", "as long", "everything", "backwards", "outside", "empty", "negative"],
+    ids=["too long", "as long", "everything", "backwards", "outside", "empty", "negative", "nan", "infinite"],
 )
 def test_spans_that_make_no_sense_are_refused(frames, spans, wanted, words):
     with pytest.raises(ConfigError, match=words):
@@ -75,3 +77,47 @@ def test_rows_repeat_the_same_reference():
     known, mask = of(30, [(1, 2)])[0].rows(3)
     assert (known.shape, mask.shape) == ((3, 30, 3), (3, 30))
     assert np.array_equal(known[0], known[2])
+
+
+HOP = 64
+
+
+def sound_of(samples):
+    """Stereo steps of a 16-bit file."""
+    return (np.random.default_rng(0).integers(-9000, 9000, (2, samples)) / 32768).astype(np.float32)
+
+
+def restored(mask, recorded, gain=0.5, made=0.25):
+    """Piece whose decoded sound is constant: `made` at the recording's level."""
+    mask = np.array(mask, bool)
+    reference = Reference(np.zeros((len(mask), 3), np.float32), mask, sound_of(recorded), gain)
+    return reference.restore_sound(np.full((2, len(mask) * HOP), made * gain, np.float32))
+
+
+def test_kept_frames_are_the_recordings_own_samples_and_the_seams_lie_in_what_is_made():
+    mask = np.zeros(12, bool)
+    mask[4:8] = True
+    found, sound = restored(mask, 12 * HOP), sound_of(12 * HOP)
+    kept = ~np.repeat(mask, HOP)
+    assert np.array_equal(found[:, kept], sound[:, kept])
+    inside = slice(4 * HOP + HOP // 2, 8 * HOP - HOP // 2)
+    np.testing.assert_allclose(found[:, inside], 0.25, atol=1e-6)
+    for seam in (slice(4 * HOP, 4 * HOP + HOP // 2), slice(8 * HOP - HOP // 2, 8 * HOP)):
+        low, high = np.minimum(sound[:, seam], 0.25), np.maximum(sound[:, seam], 0.25)
+        assert ((low - 1e-6 <= found[:, seam]) & (found[:, seam] <= high + 1e-6)).all()
+
+
+@pytest.mark.parametrize("recorded", [4 * HOP, 4 * HOP - 10, 4 * HOP + 5], ids=["whole frames", "padded", "a rest"])
+def test_a_continuation_fades_in_over_the_recordings_last_samples(recorded):
+    mask = np.arange(10) >= 4
+    found, sound = restored(mask, recorded), sound_of(recorded)
+    end = min(recorded, 4 * HOP)
+    assert np.array_equal(found[:, : end - HOP // 2], sound[:, : end - HOP // 2])
+    np.testing.assert_allclose(found[:, end:], 0.25, atol=1e-6)
+
+
+def test_what_is_made_is_turned_down_where_it_would_pass_full_scale_and_the_rest_is_not():
+    mask = np.array([False, False, True, True])
+    found = restored(mask, 4 * HOP, made=3.0)
+    np.testing.assert_allclose(found[:, 2 * HOP + HOP // 2 :], 1.0, atol=1e-6)
+    assert np.array_equal(found[:, : 2 * HOP], sound_of(4 * HOP)[:, : 2 * HOP])

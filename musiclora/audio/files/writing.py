@@ -14,7 +14,7 @@ from musiclora.errors import ConfigError, DataError
 
 AUDIO_OUTPUT_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 CHUNK_FRAMES, OVERLAP_FRAMES = 128, 32  # the decoder's receptive field is less than half the overlap
-_SILENT_PEAK = 1e-6  # the smallest step of 20 bits
+SILENT_PEAK = 1e-6  # the smallest step of 20 bits
 
 
 def decode_latents(codec: Codec, latents: np.ndarray) -> np.ndarray:
@@ -33,10 +33,20 @@ def normalise_peak(audio: np.ndarray) -> tuple[np.ndarray, bool]:
     Raises:
         DataError: values that are not finite.
     """
+    peak = measure_peak(audio)
+    return (audio, True) if peak < SILENT_PEAK else (audio / np.float32(peak), False)
+
+
+def measure_peak(audio: np.ndarray) -> float:
+    """Compute the largest absolute value.
+
+    Raises:
+        DataError: values that are not finite.
+    """
     peak = float(np.abs(audio).max(initial=0.0))
     if not np.isfinite(peak):
         raise DataError("the codec made values that are not finite; look for damaged weights with another --vae")
-    return (audio, True) if peak < _SILENT_PEAK else (audio / np.float32(peak), False)
+    return peak
 
 
 def need_soundfile() -> None:
@@ -49,8 +59,14 @@ def need_soundfile() -> None:
         raise ConfigError("writing audio needs soundfile; try: pip install 'musiclora[audio]'")
 
 
-def write_audio(path: Path, audio: np.ndarray, sample_rate: int) -> None:
+def write_audio(path: Path, audio: np.ndarray, sample_rate: int, *, same_samples: bool = False) -> None:
     """Write float audio [channels, samples] with 16 bits, atomically.
+
+    Args:
+        path: ends in .wav or .flac.
+        audio: full scale is 1.
+        sample_rate: in Hz.
+        same_samples: round to the steps of a file of 16 bits, so that samples read from one are written unchanged.
 
     Raises:
         ConfigError: soundfile is not installed.
@@ -58,7 +74,10 @@ def write_audio(path: Path, audio: np.ndarray, sample_rate: int) -> None:
     need_soundfile()
     import soundfile
 
-    whole = (np.clip(audio, -1, 1) * 32767).astype(np.int16)  # truncated, as in DiffRhythm's inference code
+    if same_samples:
+        whole = np.clip(np.rint(audio * 32768), -32768, 32767).astype(np.int16)
+    else:
+        whole = (np.clip(audio, -1, 1) * 32767).astype(np.int16)  # truncated, as in DiffRhythm's inference code
     buffer = io.BytesIO()
     soundfile.write(buffer, whole.T, sample_rate, format=AUDIO_OUTPUT_FORMATS[path.suffix.lower()], subtype="PCM_16")
     atomic_write(path, buffer.getvalue())

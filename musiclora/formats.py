@@ -1,4 +1,4 @@
-"""Suffixes of music files, names of generated files, and the early check of a destination."""
+"""Suffixes of music and sound files, names of generated files, and the early check of a destination."""
 
 from __future__ import annotations
 
@@ -37,6 +37,50 @@ def foreign_score(path: Path) -> str:
     """Return the reason why a score of another format is not read, with what to do; empty for other files."""
     kind = FOREIGN_SCORES.get(path.suffix.lower())
     return f"{kind}, which is not read: export it as MIDI (MuseScore and most editors can)" if kind else ""
+
+# Endings of recordings that every command reads; docs/audio.md lists the formats.
+RECORDING_SUFFIXES = {
+    ".aif",
+    ".aifc",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".flac",
+    ".mp2",
+    ".mp3",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".rf64",
+    ".w64",
+    ".wav",
+    ".wave",
+}
+# Endings of sound and film that libsndfile does not read; such files are reported.
+FOREIGN_SUFFIXES = {
+    ".3gp",
+    ".aac",
+    ".ac3",
+    ".alac",
+    ".amr",
+    ".ape",
+    ".avi",
+    ".dff",
+    ".dsf",
+    ".m4a",
+    ".m4b",
+    ".mka",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpc",
+    ".tta",
+    ".webm",
+    ".wma",
+    ".wmv",
+    ".wv",
+}
+FOREIGN_ADVICE = "is in a format that is not read; convert it to WAV or FLAC (such as ffmpeg -i FILE new.wav)"
 
 
 def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.errors import ConfigError
 
+GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 # The last two are how the original of the audio family comes.
@@ -113,6 +114,11 @@ def _card_licence(folder: Path) -> str:
         return "unknown"
     found = re.search(r"^licen[cs]e:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return found[1] if found else "unknown"
+
+
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of a model folder's record that a converted or fused copy keeps."""
+    return {key: value for key, value in read_record(folder).items() if key == GUIDANCE}
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from musiclora.generation_result import MOST_PIECES, MOST_SEED, options_below, o
 
 MOST_STEPS = 100_000
 
+DEFAULT_GUIDANCE = 4.0  # DiffRhythm's
+
 
 @dataclass(frozen=True)
 class FlowRequest:
@@ -26,7 +28,8 @@ class FlowRequest:
     Attributes:
         seconds: length; None is the reference's length for repainting, else the model's longest.
         steps: ODE grid points (steps - 1 Euler updates).
-        guidance: classifier-free guidance strength, the usual scale minus one; 0 computes one pass.
+        guidance: classifier-free guidance strength, the usual scale minus one; 0 computes one pass; None is what the
+            model's record states, else DEFAULT_GUIDANCE.
         seed: piece i of one seed is the same for every count.
         count: number of pieces.
         style: `adapter`, a file, or words for the text encoder; None is the adapter's style where it has one.
@@ -38,7 +41,7 @@ class FlowRequest:
 
     seconds: float | None = None
     steps: int = 32
-    guidance: float = 4.0
+    guidance: float | None = None
     seed: int = 42
     count: int = 1
     style: str | None = None
@@ -49,13 +52,19 @@ class FlowRequest:
 
     def __post_init__(self) -> None:
         bounds = (("steps", 2, MOST_STEPS), ("count", 1, MOST_PIECES), ("seed", 0, MOST_SEED))
-        problems = [*options_outside(self, bounds), *options_below(self, [("guidance", 0)])]
+        given = [] if self.guidance is None else [("guidance", 0)]
+        problems = [*options_outside(self, bounds), *options_below(self, given)]
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             problems.append(f"--seconds is {self.seconds}; it must be above 0")
         if self.repaint and self.init_audio is None:
             problems.append("--repaint: there is no recording to repaint; give --init-audio")
         if problems:
             raise ConfigError("; ".join(problems))
+
+    @property
+    def strength(self) -> float:
+        """Guidance strength, DEFAULT_GUIDANCE where none is given."""
+        return DEFAULT_GUIDANCE if self.guidance is None else self.guidance
 
 
 class PieceConditions(Protocol):
@@ -90,7 +99,7 @@ def sample_latents(
         DataError: the latents are not finite.
     """
     latents: list[np.ndarray] = []
-    guidance = 0.0 if conditions.are_null(reference) else request.guidance
+    guidance = 0.0 if conditions.are_null(reference) else request.strength
     counted = _CountedField(model, on_progress, request.count * (request.steps - 1))
     pass_rows = max(1, PASS_FRAMES // frames)
     for first in range(0, request.count, pass_rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from musiclora.audio.files.writing import (
 )
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.init_audio import Reference, read_reference
-from musiclora.audio.model import OpenedFlow, codec_folder, open_flow
+from musiclora.audio.model import OpenedFlow, codec_folder, open_flow, own_guidance
 from musiclora.audio.windows import MIN_FRAMES
 from musiclora.backends.base import Codec, FlowModel
 from musiclora.convert.models.diffrhythm import read_diffrhythm
@@ -120,9 +121,11 @@ def generate_recordings(
     _check_files_and_length(request, model, adapters)
     out = reporter or Reporter()
     opened = open_flow(model, adapters, backend, vae=request.vae, allow_base_mismatch=allow_base_mismatch)
+    if request.guidance is None:
+        request = dataclasses.replace(request, guidance=own_guidance(opened.base.path))
     style, notes = _choose_style(request, opened)
     negative = None if request.negative_style is None else given_style(str(request.negative_style), opened.backend)
-    if negative is None and request.guidance >= _LEAST_GUIDANCE:
+    if negative is None and request.strength >= _LEAST_GUIDANCE:
         notes.append("no negative style is given: zeros are used")
     reference, frames, more = _choose_length(request, opened)
     conditions = [("", "adapted" if opened.adapters else "base", style)]

@@ -17,7 +17,7 @@ from musiclora.convert.files.fingerprint import fingerprint_tensors
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
-from musiclora.models import BaseModel
+from musiclora.models import GUIDANCE, BaseModel, read_record
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ def codec_folder(base: BaseModel, vae: str | Path | None) -> Path:
     if not path.is_dir():
         raise ConfigError(f"{base.name}: has no codec beside it (vae/); give --vae")
     return path
+
+
+def own_guidance(folder: Path) -> float | None:
+    """Read the guidance strength that a model folder's record states as its default; None where it states none."""
+    value = read_record(folder).get(GUIDANCE)
+    return float(value) if isinstance(value, int | float) and 0 <= value < float("inf") else None
 
 
 def codec_fingerprint(path: Path) -> str:

@@ -7,7 +7,7 @@ import importlib
 import click
 
 from musiclora import __version__
-from musiclora.cli.common import RootGroup
+from musiclora.cli.common import RootGroup, refuse_non_finite
 
 COMMANDS = {
     "demo": "demo",
@@ -37,7 +37,7 @@ class _Commands(RootGroup):
             return None
         module = importlib.import_module(f"musiclora.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, COMMANDS[cmd_name])
-        return command
+        return refuse_non_finite(command)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

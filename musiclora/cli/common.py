@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -18,6 +19,29 @@ from musiclora.interrupts import Terminated, terminations_raise
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 BACKEND_CHOICES = click.Choice(["auto", "mlx", "torch"])
+
+
+class FiniteFloat(click.types.FloatParamType):
+    """Number on the command line that is neither NaN nor infinite; the lazy group gives it to every command."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return found
+
+
+def refuse_non_finite(command: click.Command) -> click.Command:
+    """Give every number of a command and of its subcommands the type FiniteFloat."""
+    for param in command.params:
+        if type(param.type) is click.types.FloatParamType:
+            param.type = FiniteFloat()
+        elif isinstance(param.type, click.Tuple):
+            inner = param.type.types
+            param.type.types = [FiniteFloat() if type(t) is click.types.FloatParamType else t for t in inner]
+    for child in command.commands.values() if isinstance(command, click.Group) else ():
+        refuse_non_finite(child)
+    return command
 
 
 class ManyOption(click.Option):

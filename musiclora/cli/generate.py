@@ -37,7 +37,9 @@ _SYMBOLIC = (
 _AUDIO = (
     click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),
     click.option("--steps", type=int, help="Audio: ODE grid points (N - 1 Euler steps).  [default: 32]"),
-    click.option("--guidance", type=float, help="Audio: classifier-free guidance strength.  [default: 4.0]"),
+    click.option(
+        "--guidance", type=float, help="Audio: classifier-free guidance strength.  [default: the model's own, else 4.0]"
+    ),
     click.option("--style", help="Audio: style: a file, words, or adapter.  [default: the adapter's where it has one]"),
     click.option(
         "--negative-style",

@@ -17,6 +17,7 @@ from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.models.diffrhythm import DiffRhythmCheckpoint, is_diffrhythm, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
 from musiclora.errors import ConfigError
+from musiclora.models import kept_settings
 from musiclora.progress import Reporter, track_tensors
 
 # A copy of this size with unchanged values does not record its source's fingerprint. That is the copy's own, so every
@@ -84,6 +85,7 @@ def _convert_transformer(conversion: ModelConversion, reporter: Reporter) -> Con
         with track_tensors(reporter, "checking", shapes) as watch:
             verifier.compare(watch(read_diffrhythm(folder).tensors(checked=False)), conversion.destination)
         record = record_with_source(conversion.source, verifier.source_fingerprint()) | {"family": "audio"}
+        record |= kept_settings(conversion.source)
         own = verifier.own_fingerprint()
         write_json(folder / RECORD, record | ({"fingerprint": own} if own else {}))
         notes = [*checkpoint.notes, *verifier.notes(), *describe_dropped(checkpoint.dropped)]

@@ -24,6 +24,7 @@ from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
+from musiclora.models import kept_settings
 from musiclora.progress import Reporter, track_tensors
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _copy_companions(fusion: ModelFusion, folder: Path) -> list[str]:
     for name, data in companion_files(base.path).items():
         (folder / name).write_bytes(data)
     strengths = {adapter.path.name: adapter.strength for adapter in fusion.adapters}
-    write_json(folder / RECORD, {"family": "audio", "base_model": base.name, "fused": strengths})
+    record = {"family": "audio", "base_model": base.name, "fused": strengths, **kept_settings(base.path)}
+    write_json(folder / RECORD, record)
     if (base.path / "vae").is_dir():
         shutil.copytree(base.path / "vae", folder / "vae")
     else:

@@ -15,7 +15,7 @@ from musiclora.backends.registry import choose
 from musiclora.demo.audio_report import write_audio_report
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed
-from musiclora.demo.demo_run import train_demo
+from musiclora.demo.demo_run import check_demo_folder, train_demo
 from musiclora.demo.renders import REED, clip_recordings, read_songs, render_instruments
 from musiclora.evaluation.audio_distances import compare_recordings, distance_reductions
 from musiclora.evaluation.audio_features import Recordings
@@ -73,6 +73,7 @@ def audio_demo(
     """
     started = time.monotonic()
     o, out = options or AudioDemoOptions(), reporter or Reporter()
+    check_demo_folder(folder)
     need_audio()
     name = choose(backend)
     find_model("bundled-audio")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from musiclora.convert.errors import OutputError
 from musiclora.convert.files.json_file import read_json
-from musiclora.errors import MusicLoraError
+from musiclora.errors import MusicLoraError, join_problems
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 from musiclora.training.limits import ASKED_STEPS, SessionOptions
@@ -19,6 +20,8 @@ from musiclora.training.session import ModelT, Session
 from musiclora.training.task import TrainingTask
 
 EVALUATIONS = 8  # of the held-out music in a demo's training
+# Names that the demos write into their folder.
+_DEMO_NAMES = ("cut", "held-out", "held-out-whole", "latents", "music", "recordings", "report.html", "run")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,26 @@ class DemoResult:
             "seconds": self.seconds,
             "steps": self.training.progress.step,
         }
+
+
+def _is_demo_name(name: str) -> bool:
+    """Return True for what a demo writes: its parts, hidden files, and runs that were set aside."""
+    return name in _DEMO_NAMES or name.startswith((".", "run."))
+
+
+def check_demo_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything else than what a demo wrote.
+
+    Raises:
+        OutputError: it is a file, or such a folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"--output-dir {folder}: is a file; give a folder")
+    foreign = sorted(p.name for p in folder.iterdir() if not _is_demo_name(p.name)) if folder.is_dir() else []
+    if foreign:
+        raise OutputError(
+            f"--output-dir {folder}: is not empty and holds no demo ({join_problems(foreign, 3)}); choose a new folder"
+        )
 
 
 def train_demo(

@@ -15,7 +15,7 @@ from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, write_tunes
-from musiclora.demo.demo_run import train_demo
+from musiclora.demo.demo_run import check_demo_folder, train_demo
 from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.demo.symbolic_samples import make_samples
@@ -84,6 +84,7 @@ def symbolic_demo(
     """
     started = time.monotonic()
     o, out = options or SymbolicDemoOptions(), reporter or Reporter()
+    check_demo_folder(folder)
     name = choose(backend)
     base = find_model("bundled")
     shape = read_checkpoint(base.path).config

@@ -135,8 +135,8 @@ def compare_folders(
     """
     out = reporter or Reporter()
     need_audio()
-    if picture and picture.is_dir():
-        raise ConfigError(f"--picture {picture}: a folder; give the name of a PNG file")
+    if picture and (picture.is_dir() or picture.suffix.lower() != ".png"):
+        raise ConfigError(f"--picture {picture}: a PNG file is written; give a file name that ends in .png")
     if picture:
         check_writable(picture, "--picture")
     made, bases = split_base_versions(recording_files(generated_dir))

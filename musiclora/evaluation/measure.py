@@ -11,7 +11,7 @@ import numpy as np
 from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
-from musiclora.formats import BASE_MARK
+from musiclora.formats import BASE_MARK, FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
 from musiclora.progress import OnProgress
 
@@ -83,17 +83,20 @@ def prefix_path(path: Path, error: DataError) -> str:
 def recording_files(folder: Path) -> list[Path]:
     """List the recordings of a folder and its subfolders by their endings, in a stable order, without hidden ones.
 
+    Sound in formats that are not read is listed too, so that it is named.
+
     Raises:
         DataError: no such folder, or no recordings in it.
     """
-    import soundfile
-
-    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
     if not folder.is_dir():
         raise DataError(f"{folder}: {'a file; give the folder it is in' if folder.exists() else 'no such folder'}")
-    every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    if found := [p for p in every if p.suffix.lower() in endings]:
-        return found
+    every = sorted(p for p in folder.rglob("*") if not p.is_dir() and not p.name.startswith("."))
+    found = [p for p in every if p.suffix.lower() in RECORDING_SUFFIXES]
+    foreign = [p for p in every if p.suffix.lower() in FOREIGN_SUFFIXES]
+    if found:
+        return sorted([*found, *foreign])
+    if foreign:
+        raise DataError(f"{folder}: no recordings in this folder; {foreign[0].name} {FOREIGN_ADVICE}")
     if any(p.suffix.lower() in SYMBOLIC_SUFFIXES for p in every):
         raise DataError(
             f"{folder}: holds notes and no recordings; these distances compare sound (see: musiclora render)"
@@ -110,6 +113,10 @@ def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
     Raises:
         DataError: not a recording that libsndfile can read.
     """
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        raise DataError(f"{path}: {FOREIGN_ADVICE}")
+    if not path.is_file():
+        raise DataError(f"{path}: {'is not a regular file' if path.exists() else 'is a link that leads nowhere'}")
     blocks: list[np.ndarray] = []
     try:
         with DecodedFile(path) as file:

@@ -12,11 +12,16 @@ from dataclasses import replace
 import click
 import pytest
 from click.testing import CliRunner
+from refusal import refused
 
 from musiclora import interrupts
 from musiclora.cli import COMMANDS, main
+<<<<<<< HEAD
 from musiclora.cli.common import ManyCommand, ManyOption, RootGroup, print_json
 from musiclora.convert.files.atomic import atomic_folder
+=======
+from musiclora.cli.common import FiniteFloat, ManyCommand, ManyOption, RootGroup, print_json
+>>>>>>> bc803be (Name what is not read; refuse numbers that are not finite)
 from musiclora.errors import DataError
 
 
@@ -60,6 +65,7 @@ def test_an_error_becomes_one_line_and_an_exit_code(raising, error, code, text):
     assert "Traceback" in debug.stderr
 
 
+<<<<<<< HEAD
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_termination_signal_cleans_up_like_ctrl_c_and_has_its_own_code(name, code, tmp_path):
@@ -117,6 +123,38 @@ def test_a_terminal_that_hangs_up_ends_a_command_with_its_own_code(tmp_path):
     os.close(terminal)
     assert child.wait(30) == 129
     assert list(tmp_path.iterdir()) == []
+=======
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["generate", "--output", "x.wav", "--repaint", "{}", "2"], "--repaint"),
+        (["generate", "--output", "x.wav", "--repaint", "1", "{}"], "--repaint"),
+        (["generate", "--output", "x.wav", "--temperature={}"], "--temperature"),
+        (["cut", "--input-dir", "a", "--output-dir", "b", "--fade={}"], "--fade"),
+        (["train", "--data-dir", "a", "--output-dir", "b", "--lr={}"], "--lr"),
+        (["augment", "--input-dir", "a", "--output-dir", "b", "--tempo={}"], "--tempo"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_that_are_not_finite_are_refused_by_option(arguments, option, number):
+    result = run(*(text.format(number) for text in arguments))
+    refused(result, option, "finite")
+
+
+def test_no_number_of_any_command_may_be_infinite():
+    kinds = [
+        kind
+        for name in COMMANDS
+        for command in (main.get_command(None, name),)
+        for each in (command, *getattr(command, "commands", {}).values())
+        for param in each.params
+        for kind in (param.type.types if isinstance(param.type, click.Tuple) else [param.type])
+    ]
+    numbers = [kind for kind in kinds if isinstance(kind, click.types.FloatParamType)]
+    assert len(numbers) > 15
+    assert all(isinstance(kind, FiniteFloat) for kind in numbers)
+>>>>>>> bc803be (Name what is not read; refuse numbers that are not finite)
 
 
 @pytest.mark.parametrize("arguments", [["train", "--no-such"], ["nothing"], ["generate"]], ids=str)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from refusal import refused
 from require import EVERYTHING
 from session_helpers import RememberingReporter
 
@@ -91,3 +92,13 @@ def test_without_the_songs_the_audio_demo_names_the_extra(tmp_path, monkeypatch,
     assert result.exit_code == 2
     assert "demo" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("family", ["symbolic", "audio"])
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path, any_backend, family):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("all of it")
+    result = CliRunner().invoke(main, ["demo", "--family", family, "--output-dir", str(mine), "--backend", any_backend])
+    refused(result, "--output-dir", "thesis.txt", "choose a new folder")
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from refusal import refused
 from require import require
 
+from musiclora.audio.files.health import measure_health
 from musiclora.cli import main
 from musiclora.errors import DataError
 from musiclora.evaluation.compare_folders import compare_folders
-from musiclora.evaluation.measure import are_same_pieces
+from musiclora.evaluation.measure import are_same_pieces, read_excerpt
 
 require("librosa")
 soundfile = require("soundfile")
@@ -128,6 +129,36 @@ def test_what_cannot_be_measured_is_left_out_and_named(folders, tmp_path):
     for name in ("01.wav", "02.wav", "broken.wav", "empty.flac", "nan.wav"):
         assert sum(f"{mixed / name}: " in line for line in found.notes) == 1
     assert np.isfinite([found.distances.afd.value, found.distances.spectral.value]).all()
+
+
+def test_a_damaged_recording_is_used_up_to_the_break_as_every_command_does(folders, tmp_path):
+    made = fill(tmp_path / "made", [plucked(0, 6.0)], ".flac")
+    data = bytearray((made / "00.flac").read_bytes())
+    data[len(data) * 3 // 4 : len(data) * 3 // 4 + 200] = bytes(200)
+    (made / "00.flac").write_bytes(data)
+    audio, rate, longer = read_excerpt(made / "00.flac")
+    health = measure_health(made / "00.flac")
+    assert health.problem == ""
+    assert audio.shape[1] / rate == pytest.approx(health.seconds)
+    assert 1 < health.seconds < 6
+    assert not longer
+    assert compare_folders(made, folders["reference"]).distances.generated == 1
+
+
+def test_sound_that_is_not_read_and_links_that_lead_nowhere_are_named(folders, tmp_path):
+    made = fill(tmp_path / "made", [plucked(0)])
+    (made / "film.mkv").write_bytes(b"x")
+    (made / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    notes = compare_folders(made, folders["reference"]).notes
+    assert any("film.mkv" in line and "convert it to WAV or FLAC" in line for line in notes)
+    assert any("gone.wav" in line and "leads nowhere" in line for line in notes)
+
+
+@pytest.mark.parametrize("name", ["spectra.jpg", "spectra.safetensors", "spectra"])
+def test_a_picture_of_another_ending_is_refused(folders, tmp_path, name):
+    pair = ("--generated-dir", folders["noise"], "--reference-dir", folders["reference"])
+    refused(evaluate(*pair, "--picture", tmp_path / name), "--picture", ".png")
+    assert not (tmp_path / name).exists()
 
 
 def test_folders_that_cannot_be_compared_are_refused(folders, tunes, tmp_path):

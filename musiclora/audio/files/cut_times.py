@@ -122,4 +122,8 @@ def seconds_of(text: str) -> float:
     if not found:
         raise ValueError(f"{text!r} is no time; write seconds (83.5), mm:ss or h:mm:ss")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    if (found[2] and seconds >= 60) or (found[1] and minutes >= 60):
+        raise ValueError(
+            f"{text!r} has 60 or more seconds or minutes after a colon; write plain seconds, or carry them"
+        )
     return 3600 * hours + 60 * minutes + seconds

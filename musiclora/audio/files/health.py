@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.sound import FOREIGN_SUFFIXES, Sound, audio_files
+from musiclora.audio.files.sound import Sound, audio_files
 from musiclora.errors import DataError
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
 SILENT_PEAK = 1e-4  # of full scale, -80 dB; microphones are louder
 CLIPPED_SHARE = 1e-4  # share of clipped samples that is reported
 _FLAT_SAMPLES = 3  # equal samples at full scale that count as clipped
+_FINE_KINDS = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_JUMP_OF_PEAK, _JUMP_STEPS = 1e-3, 4  # least difference before a flat top: share of the peak, steps of 16 bits
 _LOW_RATE_HZ = 32000  # below it audible frequencies are missing
 
 
@@ -65,8 +67,6 @@ def measure_health(path: Path, name: str | None = None) -> AudioHealth:
         ConfigError: soundfile is not installed.
     """
     name = name or path.name
-    if path.suffix.lower() in FOREIGN_SUFFIXES:
-        return AudioHealth(name, "is in a format that is not read; convert it to WAV or FLAC")
     try:
         with Sound(path) as sound:
             return _measure_sound(sound, name)
@@ -75,11 +75,12 @@ def measure_health(path: Path, name: str | None = None) -> AudioHealth:
 
 
 def _measure_sound(sound: Sound, name: str) -> AudioHealth:
-    peak, flat, problem = 0.0, 0, ""
+    peak, flat, problem, tops = 0.0, 0, "", FlatTops(sound.kind)
     try:
         for block in sound.blocks():
             peak = max(peak, float(np.abs(block).max()))
             flat += clipped_samples(block)
+            tops.add(block)
     except DataError as error:
         problem = str(error).removeprefix(f"{sound.path}: ")
     seconds = sound.read / sound.rate
@@ -87,7 +88,7 @@ def _measure_sound(sound: Sound, name: str) -> AudioHealth:
         problem = f"holds no sound{' (' + sound.cut_off + ')' if sound.cut_off else ''}"
     elif peak < SILENT_PEAK and not problem:
         problem = f"is silent (peak {to_decibels(peak):.0f} dB)"
-    share = flat / max(1, sound.read * sound.channels)
+    share = max(flat, tops.count) / max(1, sound.read * sound.channels)
     return AudioHealth(
         name,
         problem,
@@ -111,7 +112,8 @@ def _list_notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
     if sound.rate < _LOW_RATE_HZ:
         found.append(f"is sampled at {sound.rate} Hz: nothing above {sound.rate // 2} Hz is in it")
     if clipped >= CLIPPED_SHARE:
-        found.append(f"is clipped: {clipped:.2%} of its samples are at or beyond full scale")
+        where = "at or beyond full scale" if peak > 0.999 else "flat tops at its peak"
+        found.append(f"is clipped: {clipped:.2%} of its samples are {where}")
     return tuple(text for text in found if text)
 
 
@@ -128,6 +130,47 @@ def clipped_samples(block: np.ndarray) -> int:
     for shift in range(_FLAT_SAMPLES):
         flat[shift : shift + len(run)] |= run
     return int((flat | beyond).sum())
+
+
+class FlatTops:
+    """Count of samples on flat tops at a recording's own peak, as clipping leaves them when the level changes later.
+
+    Attributes:
+        count: samples in runs of equal values at the peak of their channel.
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Begin with nothing; coarse encodings are not counted, since their steps are flat everywhere."""
+        self.count, self._counts, self._peaks = 0, np.zeros(0, int), np.zeros(0)
+        self._fine = kind in _FINE_KINDS
+
+    def add(self, block: np.ndarray) -> None:
+        """Count a block [n, channels]."""
+        if not self._fine or len(block) < _FLAT_SAMPLES + 1:
+            return
+        if not len(self._peaks):
+            self._counts, self._peaks = np.zeros(block.shape[1], int), np.zeros(block.shape[1])
+        for channel in range(block.shape[1]):
+            size = np.abs(block[:, channel])
+            peak = float(size.max())
+            if peak > self._peaks[channel]:
+                self._peaks[channel], self._counts[channel] = peak, 0
+            if peak and peak == self._peaks[channel]:
+                self._counts[channel] += _flat_samples(block[:, channel], size == peak)
+        self.count = int(self._counts.sum())
+
+
+def _flat_samples(samples: np.ndarray, at_peak: np.ndarray) -> int:
+    """Count samples of runs of at least three equal ones at the peak that begin with a jump.
+
+    A loud low tone stays at its crest for some samples as well, but comes to it by single steps.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], at_peak, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    jumps = np.abs(samples[starts] - samples[np.maximum(starts - 1, 0)])
+    chosen = (ends - starts >= _FLAT_SAMPLES) & (starts > 0)
+    chosen &= jumps > np.maximum(_JUMP_OF_PEAK * np.abs(samples[starts]), _JUMP_STEPS / 32768)
+    return int((ends - starts)[chosen].sum())
 
 
 def to_decibels(value: float) -> float:

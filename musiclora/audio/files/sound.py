@@ -14,26 +14,8 @@ import numpy as np
 
 from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.errors import ConfigError, DataError
+from musiclora.formats import FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES
 
-RECORDING_SUFFIXES = {
-    ".aif",
-    ".aifc",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".flac",
-    ".mp2",
-    ".mp3",
-    ".oga",
-    ".ogg",
-    ".opus",
-    ".rf64",
-    ".w64",
-    ".wav",
-    ".wave",
-}
-# Endings of sound that libsndfile does not read; such files are reported.
-FOREIGN_SUFFIXES = {".aac", ".ac3", ".alac", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".webm", ".wma", ".wv"}
 BLOCK_SAMPLES = 1 << 15  # read at one time
 _LONGEST_SECONDS = 1800.0  # of a recording read whole; longer ones are streamed or cut
 _LOUDEST = 64.0  # times full scale; a float file beyond it is mislabelled or damaged
@@ -97,9 +79,19 @@ def recordings_of(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     files, foreign = audio_files(folder)
     if not files:
-        more = f"; {foreign[0].name} is in a format that is not read: convert it to WAV or FLAC" if foreign else ""
+        more = f"; {foreign[0].name} {FOREIGN_ADVICE}" if foreign else ""
         raise DataError(f"{folder}: holds no recordings (endings {', '.join(sorted(RECORDING_SUFFIXES))}){more}")
     return files, foreign
+
+
+def file_problem(path: Path) -> str:
+    """Say why a path cannot be a recording, without opening it; empty where it can."""
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        return FOREIGN_ADVICE
+    if path.is_symlink() and not path.exists():
+        return "is a link that leads nowhere"
+    # Opening a pipe would wait for ever.
+    return "is not a regular file" if path.exists() and not path.is_file() else ""
 
 
 class Sound:
@@ -124,6 +116,8 @@ class Sound:
         """
         audio_libraries()
         self.path, self.read, self.cut_off = path, 0, ""
+        if problem := file_problem(path):
+            raise DataError(f"{path}: {problem}")
         try:
             if not path.stat().st_size:
                 raise DataError(f"{path}: is an empty file")

@@ -16,7 +16,7 @@ import numpy as np
 from musiclora.audio.files.cutting import read_manifest
 from musiclora.audio.files.disk import check_free_space
 from musiclora.audio.files.health import AudioHealth, group_notes, measure_health
-from musiclora.audio.files.sound import file_checksum, recordings_of
+from musiclora.audio.files.sound import file_checksum, file_problem, recordings_of
 from musiclora.audio.latents.blocks import stream_blocks
 from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.audio.latents.store import (
@@ -196,7 +196,7 @@ def _survey_files(folder: Path, known: dict[str, dict[str, Any]], out: Reporter)
     with out.task("reading recordings") as update:
         for number, path in enumerate([*paths, *foreign], 1):
             name = path.relative_to(folder).as_posix()
-            checksum = "" if path in foreign else file_checksum(path)
+            checksum = "" if file_problem(path) else _readable_checksum(path)
             health = None if checksum in known else measure_health(path, name)
             if health and health.problem:
                 result.left_out.append(f"{path}: {health.problem}")
@@ -206,6 +206,14 @@ def _survey_files(folder: Path, known: dict[str, dict[str, Any]], out: Reporter)
     if not files:
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     return files, result
+
+
+def _readable_checksum(path: Path) -> str:
+    """Compute a file's checksum; empty where it cannot be read, which its health then says."""
+    try:
+        return file_checksum(path)
+    except OSError:
+        return ""
 
 
 def _check_disk(cache: Path, files: list[_SourceFile], codec: Codec) -> None:

@@ -82,6 +82,12 @@ def test_times_are_seconds_or_minutes_or_hours(text, seconds):
     assert seconds_of(text) == seconds
 
 
+@pytest.mark.parametrize("text", ["0:75", "0:60", "1:00:60", "1:60:00"])
+def test_sixty_or_more_after_a_colon_is_no_time(text):
+    with pytest.raises(ValueError, match="60 or more"):
+        seconds_of(text)
+
+
 def test_lines_of_a_times_file_that_do_not_fit_are_all_named(tmp_path):
     path = tmp_path / "times.txt"
     path.write_text("# recording, start, end\na, 0:01, 0:03, intro\nb, 0, 1\na.wav, 5, 4\na, x, 4\na, 1\na, 0, 99\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from musiclora.audio.files.health import (
     group_notes,
     measure_health,
 )
-from musiclora.audio.files.sound import Sound, audio_files, read_recording
+from musiclora.audio.files.sound import Sound, audio_files, read_recording, recordings_of
 from musiclora.cli import main
 from musiclora.errors import DataError
 
@@ -138,8 +139,9 @@ def test_sound_that_cannot_be_used_is_told(tmp_path, audio, rate, subtype, words
         (tone(1, 8000), 8000, None, "nothing above 4000 Hz"),
         (np.clip(3 * tone(1), -1, 1), RATE, None, "clipped"),
         (3 * tone(1), RATE, "FLOAT", "beyond full scale"),
+        (0.9 * np.clip(3 * tone(1), -1, 1), RATE, None, "flat tops at its peak"),
     ],
-    ids=["mono", "six channels", "8 kHz", "clipped", "float beyond full scale"],
+    ids=["mono", "six channels", "8 kHz", "clipped", "float beyond full scale", "clipped, then turned down"],
 )
 def test_what_is_usable_with_a_remark_says_so(tmp_path, audio, rate, subtype, words):
     found = measure_health(write(tmp_path / "a.wav", audio, rate, subtype))
@@ -155,6 +157,31 @@ def test_clipping_is_flat_tops_and_not_a_full_scale_peak():
     assert clipped_samples(hard) == pytest.approx((np.abs(hard) == 1).sum(), rel=0.01)
     assert clipped_samples(np.array([[0.2], [1], [1], [1], [0.3]], np.float32)) == 3
     assert clipped_samples(np.array([[0.2], [1], [1], [-1], [0.3], [1.5]], np.float32)) == 1
+
+
+@pytest.mark.parametrize("level", [0.95, 0.3, 0.02])
+def test_the_crest_of_a_low_tone_is_no_clipping(tmp_path, level):
+    low = level * np.sin(np.arange(RATE) * 2 * np.pi * 20 / RATE)
+    assert measure_health(write(tmp_path / "a.wav", np.stack([low, low], 1))).notes == ()
+
+
+@pytest.mark.parametrize("ending", ["m4a", "mkv", "MP4", "wma"])
+def test_formats_that_are_not_read_are_named_with_what_to_do(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"x" * 100)
+    assert "convert it to WAV or FLAC" in measure_health(path).problem
+    with pytest.raises(DataError, match=r"a\.\w+ is in a format that is not read; convert it"):
+        recordings_of(tmp_path)
+    with pytest.raises(DataError, match="convert it to WAV or FLAC"):
+        read_recording(path, RATE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_and_a_link_that_leads_nowhere_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert measure_health(tmp_path / "pipe.wav").problem == "is not a regular file"
+    assert measure_health(tmp_path / "gone.wav").problem == "is a link that leads nowhere"
 
 
 def test_files_of_a_folder_are_found_in_order_and_hidden_ones_are_not(tmp_path):

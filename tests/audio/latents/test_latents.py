@@ -81,9 +81,11 @@ def broken(path, kind):
         write(path, np.full((9000, 2), np.nan), subtype="FLOAT")
     elif kind == "one frame short":
         write(path, np.zeros((2000, 2)))
+    elif kind == "dangling link":
+        path.symlink_to(path.with_name("nowhere.wav"))
 
 
-KINDS = ["mislabelled", "empty file", "no samples", "not finite", "one frame short"]
+KINDS = ["mislabelled", "empty file", "no samples", "not finite", "one frame short", "dangling link"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 
 from musiclora.audio.files.cutting import CutOptions, cut_folder
+from musiclora.audio.files.sound import file_checksum
 from musiclora.audio.flow_sampling import FlowRequest
 from musiclora.audio.generate import generate_recordings
 from musiclora.audio.preprocess import preprocess_recordings
 from musiclora.audio.task import load_audio_task
 from musiclora.backends.registry import choose
+from musiclora.convert.errors import OutputError
+from musiclora.convert.files.atomic import write_json
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.demo.audio_report import write_audio_report
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
-from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed
-from musiclora.demo.demo_run import check_demo_folder, train_demo
-from musiclora.demo.renders import REED, clip_recordings, read_songs, render_instruments
+from musiclora.demo.corpora import ESSEN_TERMS, corpus_folder, han_folk_songs, order_by_seed
+from musiclora.demo.demo_run import DATA_RECORD, check_demo_folder, train_demo
+from musiclora.demo.renders import PLUCKED, clip_recordings, demo_soundfont, read_songs, render_instruments
 from musiclora.evaluation.audio_distances import compare_recordings, distance_reductions
 from musiclora.evaluation.audio_features import Recordings
 from musiclora.evaluation.measure import measure_recordings, need_audio, recording_files, split_base_versions
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
+from musiclora.training.run_folder import check_writable
 
 RENDERED_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel, rendered here"
 READ_TUNES = 70  # fewer are rendered
+_DATA_FOLDERS = ("recordings", "held-out", "held-out-whole", "cut", "latents")
 SEGMENT_SECONDS = 10.0  # length of the pieces that the recordings are cut into
 
 
@@ -38,7 +45,36 @@ def audio_next_commands(result: AudioDemoResult) -> list[str]:
     ]
 
 
-def render_data(folder: Path, o: AudioDemoOptions, out: Reporter) -> list[Path]:
+def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> bool:
+    """Remove renders and latents that an earlier demo made in another way, and note how these are made.
+
+    Returns:
+        True where there were such files.
+
+    Raises:
+        OutputError: there is such a folder without a note by the demo, or the folder cannot be written.
+    """
+    settings = {
+        "soundfont": soundfont.name,
+        "sha256": file_checksum(soundfont),
+        "instruments": PLUCKED,
+        **{key: getattr(o, key) for key in ("seed", "takes", "train_seconds", "held_seconds", "loudness")},
+    }
+    record, made = folder / DATA_RECORD, [folder / name for name in _DATA_FOLDERS if (folder / name).exists()]
+    earlier = read_optional_json(record) if record.is_file() else {}
+    if earlier == settings:
+        return False
+    if made and not settings.keys() & earlier.keys():
+        raise OutputError(f"--output-dir {folder}: holds {made[0].name} of unknown making; choose a new folder")
+    for path in made:
+        shutil.rmtree(path)
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, settings)
+    return bool(made)
+
+
+def render_data(folder: Path, o: AudioDemoOptions, out: Reporter, soundfont: Path | None = None) -> list[Path]:
     """Render Han melodies into `<folder>/recordings`, and other ones, cut, into `<folder>/held-out`.
 
     Returns:
@@ -48,11 +84,15 @@ def render_data(folder: Path, o: AudioDemoOptions, out: Reporter) -> list[Path]:
         DataError: music21 is missing, or nothing here can play MIDI.
     """
     songs = read_songs(order_by_seed(han_folk_songs(), o.seed)[:READ_TUNES], out)
-    several = {f"{name}-{i}": program for i in range(1, o.takes + 1) for name, program in REED.items()}
-    made = render_instruments(songs, several, folder / "recordings", o.train_seconds, out, "rendering to train on")
+    font = soundfont or demo_soundfont()
+    several = {f"{name}-{i}": program for i in range(1, o.takes + 1) for name, program in PLUCKED.items()}
+    made = render_instruments(
+        songs, several, folder / "recordings", o.train_seconds, out, "rendering to train on", font
+    )
     used = {tune for recording in made for tune in recording.tunes}
     rest = [song for song in songs if song.name not in used]
-    held = render_instruments(rest, REED, folder / "held-out-whole", o.held_seconds, out, "rendering held-out tunes")
+    whole = folder / "held-out-whole"
+    held = render_instruments(rest, PLUCKED, whole, o.held_seconds, out, "rendering held-out tunes", font)
     return clip_recordings(held, folder / "held-out")
 
 
@@ -77,10 +117,14 @@ def audio_demo(
     need_audio()
     name = choose(backend)
     find_model("bundled-audio")
+    corpus_folder()  # before anything is written
     out.say(f"songs: {RENDERED_SONGS}")
     out.say(f"terms: {ESSEN_TERMS}")
-    held_out = render_data(folder, o, out)
-    training = train_on_recordings(folder, name, o, out)
+    soundfont = demo_soundfont()
+    out.say(f"soundfont: {soundfont}")
+    anew = clear_other_data(folder, soundfont, o)
+    held_out = render_data(folder, o, out, soundfont)
+    training = train_on_recordings(folder, name, o, out, anew=anew)
     request = FlowRequest(seed=o.seed, count=o.pieces, steps=o.grid, guidance=o.guidance)
     adapter = str(training.run_dir / "adapter-best")
     generate_recordings(
@@ -106,17 +150,20 @@ def audio_demo(
         nearer=distance_reductions(base, adapted, reference, o.seed, matched=True),
         pairs=list(zip(bases, made, strict=True)),
         held_out=held_out,
+        soundfont=soundfont,
         seconds=time.monotonic() - started,
     )
     write_audio_report(result, o, audio_next_commands(result), [f"Songs: {RENDERED_SONGS}. Terms: {ESSEN_TERMS}."])
     return result
 
 
-def train_on_recordings(folder: Path, backend: str, o: AudioDemoOptions, out: Reporter) -> TrainResult:
-    """Cut and encode the recordings, and train the adapter in `<folder>/run`."""
+def train_on_recordings(
+    folder: Path, backend: str, o: AudioDemoOptions, out: Reporter, *, anew: bool = False
+) -> TrainResult:
+    """Cut and encode the recordings, and train the adapter in `<folder>/run`, from the beginning with `anew`."""
     pieces = folder / "cut"
     if not pieces.exists():
-        options = CutOptions(seconds=SEGMENT_SECONDS, leftover="merge")
+        options = CutOptions(seconds=SEGMENT_SECONDS, leftover="merge", loudness=o.loudness)
         cut_folder(folder / "recordings", pieces, options, reporter=out)
     preprocess_recordings(pieces, folder / "latents", "bundled-audio", out, backend=backend)
     config = dataclasses.replace(
@@ -124,4 +171,4 @@ def train_on_recordings(folder: Path, backend: str, o: AudioDemoOptions, out: Re
         val_split=0.2,
         grad_checkpointing=False,
     )
-    return train_demo(config, load_audio_task(config, out, backend), o, out)
+    return train_demo(config, load_audio_task(config, out, backend), o, out, anew=anew)

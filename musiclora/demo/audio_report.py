@@ -51,7 +51,7 @@ def write_audio_report(
         section("Notes", paragraphs([_DISCLAIMER, *notes])),
     ]
     subtitle = f"The bundled audio model adapted to rendered Han melodies, on {result.training.backend}"
-    write_page(result.report, "A reed on a model of other instruments", subtitle, parts)
+    write_page(result.report, "A steel-string guitar on a model of other instruments", subtitle, parts)
 
 
 def mel_picture(paths: Sequence[tuple[str, Path]]) -> bytes:
@@ -82,16 +82,12 @@ def mel_picture(paths: Sequence[tuple[str, Path]]) -> bytes:
 
 def _verdict_words(result: AudioDemoResult) -> tuple[str, str, str]:
     """Return style, headline and explanation of what the adapter achieved."""
-    shares = [share.value for share in result.nearer]
     words = (
         f"Audio Feature Distance {result.base.afd.value:.3g} by the base, {result.adapted.afd.value:.3g} adapted; "
         f"Spectral Distance {result.base.spectral.value:.0f} and {result.adapted.spectral.value:.0f} dB²."
     )
-    if min(shares) > 0:
-        return "gained", "The adapted music is nearer to the recordings by both distances", words
-    if max(shares) > 0:
-        return "flat", "Nearer by one distance, not by the other", words
-    return "lost", "Not nearer than the base", words
+    style, headline = result.verdict()
+    return style, headline[0].upper() + headline[1:], words
 
 
 def _distance_section(result: AudioDemoResult) -> str:
@@ -149,6 +145,8 @@ def _settings_of(result: AudioDemoResult, options: AudioDemoOptions) -> Mapping[
         "learning rate": options.lr,
         "clips by each model": options.pieces,
         "points of time": options.grid,
-        "guidance": options.guidance,
+        "guidance": "the model's own" if options.guidance is None else options.guidance,
+        "level of the pieces": f"{options.loudness:g} dB of full scale, root mean square",
+        "soundfont": result.soundfont.name,
         "seed": options.seed,
     }

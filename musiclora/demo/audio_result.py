@@ -9,6 +9,8 @@ from typing import Any
 from musiclora.demo.demo_run import DemoOptions, DemoResult
 from musiclora.evaluation.audio_distances import Distances, Spread
 
+AFD, SPECTRAL = "Audio Feature Distance", "Spectral Distance"
+
 
 @dataclass(frozen=True)
 class AudioDemoOptions(DemoOptions):
@@ -17,19 +19,21 @@ class AudioDemoOptions(DemoOptions):
     Attributes:
         takes, train_seconds: number of recordings to train on, and the least length of each.
         held_seconds: least length of the recording to compare with.
+        loudness: root mean square of the pieces that are encoded, in dB of full scale, at which the codec is best.
         grid: points of the time axis in generation.
-        guidance: strength of the style.
+        guidance: strength of the style; None is the model's own.
     """
 
     steps: int = 150
     rows: int = 6
     lr: float = 1e-3
-    pieces: int = 16
+    pieces: int = 32
     takes: int = 15
     train_seconds: float = 20.0
     held_seconds: float = 180.0
+    loudness: float = -20.0
     grid: int = 24
-    guidance: float = 2.0
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class DistanceRow:
         nearer: share of the base's distance that the adapter removes.
         real: distance between halves of the recordings.
         form: number format.
+        short: name for a sentence.
     """
 
     name: str
@@ -50,6 +55,12 @@ class DistanceRow:
     nearer: Spread
     real: Spread
     form: str
+    short: str
+
+    def describe_change(self) -> str:
+        """Format `Spectral Distance 16 % nearer`."""
+        share = self.nearer.value
+        return f"{self.short} {abs(share):.0%} {'nearer' if share > 0 else 'farther'}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class AudioDemoResult(DemoResult):
         nearer: share by which the adapted music is nearer, for both distances.
         pairs: files by base and adapted model from the same noise.
         held_out: the renders compared with.
+        soundfont: file that everything was rendered with.
     """
 
     base: Distances
@@ -68,29 +80,45 @@ class AudioDemoResult(DemoResult):
     nearer: tuple[Spread, Spread]
     pairs: list[tuple[Path, Path]]
     held_out: list[Path]
+    soundfont: Path
 
     def distance_rows(self) -> list[DistanceRow]:
         """Return both distances as rows of a table."""
         base, adapted, (by_feature, by_spectrum) = self.base, self.adapted, self.nearer
         return [
-            DistanceRow("Audio Feature Distance", base.afd, adapted.afd, by_feature, base.real_afd, ".3g"),
+            DistanceRow(AFD, base.afd, adapted.afd, by_feature, base.real_afd, ".3g", AFD),
             DistanceRow(
-                "Spectral Distance, dB²", base.spectral, adapted.spectral, by_spectrum, base.real_spectral, ".1f"
+                f"{SPECTRAL}, dB²", base.spectral, adapted.spectral, by_spectrum, base.real_spectral, ".1f", SPECTRAL
             ),
         ]
+
+    def verdict(self) -> tuple[str, str]:
+        """Return a style of the report (gained, flat, lost), and the achievement as a sentence."""
+        rows = self.distance_rows()
+        changes = " and ".join(row.describe_change() for row in rows)
+        shares = [row.nearer for row in rows]
+        if min(share.value for share in shares) > 0:
+            unsure = [row.short for row in rows if row.nearer.low <= 0]
+            doubt = f" (over other clips it may be none: {' and '.join(unsure)})" if unsure else ""
+            return ("flat" if unsure else "gained"), f"the adapted music is nearer to the recordings: {changes}{doubt}"
+        if max(share.value for share in shares) > 0:
+            return "flat", f"the adapted music is nearer to the recordings by one distance only: {changes}"
+        return "lost", f"the adapter did NOT bring the music nearer to the recordings: {changes}"
 
     def lines(self) -> list[str]:
         """Describe the result in lines."""
         return [
+            self.verdict()[1],
             *self.training.lines(),
             f"{self.base.generated} clips each, against {self.base.reference} clips of tunes that nothing was trained "
             "or chosen by; smaller is nearer:",
             *(
                 f"{r.name}: {r.base.value:{r.form}} by the base, {r.adapted.value:{r.form}} adapted "
-                f"({r.nearer.value:.0%} nearer, 95 % over clips {r.nearer.low:.0%} to {r.nearer.high:.0%}); "
+                f"(95 % of the share nearer, over clips: {r.nearer.low:.0%} to {r.nearer.high:.0%}); "
                 f"real against real {r.real.value:{r.form}}"
                 for r in self.distance_rows()
             ),
+            f"rendered with {self.soundfont.name} ({self.soundfont})",
             self.last_line(),
         ]
 
@@ -99,6 +127,8 @@ class AudioDemoResult(DemoResult):
         reductions = [asdict(spread) for spread in self.nearer]
         return self.record_with(
             {
+                "soundfont": self.soundfont,
+                "verdict": self.verdict()[1],
                 "base": asdict(self.base),
                 "adapted": asdict(self.adapted),
                 "afd_reduction": reductions[0],

@@ -20,8 +20,19 @@ from musiclora.training.session import ModelT, Session
 from musiclora.training.task import TrainingTask
 
 EVALUATIONS = 8  # of the held-out music in a demo's training
+DATA_RECORD = "demo-data.json"  # how the audio demo's renders were made
 # Names that the demos write into their folder.
-_DEMO_NAMES = ("cut", "held-out", "held-out-whole", "latents", "music", "recordings", "report.html", "run")
+_DEMO_NAMES = (
+    "cut",
+    DATA_RECORD,
+    "held-out",
+    "held-out-whole",
+    "latents",
+    "music",
+    "recordings",
+    "report.html",
+    "run",
+)
 
 
 @dataclass(frozen=True)
@@ -126,13 +137,13 @@ def check_demo_folder(folder: Path) -> None:
 
 
 def train_demo(
-    config: TrainConfig, task: TrainingTask[ModelT], options: DemoOptions, reporter: Reporter
+    config: TrainConfig, task: TrainingTask[ModelT], options: DemoOptions, reporter: Reporter, *, anew: bool = False
 ) -> TrainResult:
-    """Train a demo's adapter within its time; resume an unfinished run, set another one aside."""
+    """Train a demo's adapter within its time; resume an unfinished run, set another one (always with `anew`) aside."""
     run = Run(Path(config.output_dir))
     with run.locked():
         run.recover()
-        kept = unfinished_steps(run, config)
+        kept = None if anew else unfinished_steps(run, config)
         if kept is not None:  # as many as fitted the time when it was begun, so that the schedule stays
             config = dataclasses.replace(config, max_steps=kept)
         limits = SessionOptions(longest_seconds=0.0 if kept else options.seconds, evaluations=EVALUATIONS)

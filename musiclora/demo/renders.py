@@ -13,7 +13,7 @@ from musiclora.demo.corpora import CorpusTune, write_tunes
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import Song, read_music
-from musiclora.symbolic.render import render_audio
+from musiclora.symbolic.render import find_soundfont, render_audio
 from musiclora.wav import read_wav, write_wav
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ PAUSE_SECONDS = 0.5  # between two tunes
 CLIP_SECONDS = 128 * 2048 / 44100  # longest piece of the bundled model: 128 frames of 2048 samples
 
 # Programs of General MIDI, counted from 0. The base was trained on the first list, its codec on the second too. The
-# demo adapts it to the third, new to both: a shehnai, in place of its Chinese relative, the suona.
+# demo adapts it to the third, new to both: a steel-string guitar, in place of its Chinese relatives, the plucked lutes.
+# It was chosen since the base's music is far from it, and the codec can play it, with every soundfont tried: no adapter
+# comes nearer to a sound than the codec does.
 WESTERN = {
     "piano": 0,
     "organ": 19,
@@ -38,7 +40,7 @@ WESTERN = {
     "flute": 73,
 }
 EASTERN = {"dulcimer": 15, "sitar": 104, "shamisen": 106, "koto": 107, "shakuhachi": 77}
-REED = {"shehnai": 111}
+PLUCKED = {"steel-guitar": 25}
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,23 @@ def portions(songs: Sequence[Song], seconds: float) -> Iterator[list[Song]]:
             run = []
 
 
+def demo_soundfont() -> Path:
+    """Find the demo's soundfont: $MUSICLORA_SOUNDFONT, else that of the extra `audio`, else one of the system.
+
+    Raises:
+        DataError: there is none.
+    """
+    return find_soundfont(packaged_first=True)
+
+
 def render_instruments(
-    songs: Sequence[Song], instruments: dict[str, int], folder: Path, seconds: float, reporter: Reporter, title: str
+    songs: Sequence[Song],
+    instruments: dict[str, int],
+    folder: Path,
+    seconds: float,
+    reporter: Reporter,
+    title: str,
+    soundfont: Path | None = None,
 ) -> list[Render]:
     """Render one recording an instrument, each of other songs, at 44.1 kHz in stereo; keep files that exist.
 
@@ -99,6 +116,7 @@ def render_instruments(
         seconds: least length of each recording.
         reporter: told what happens.
         title: of the task that is reported.
+        soundfont: .sf2 file; None is `demo_soundfont`.
 
     Raises:
         DataError: too few songs, or nothing here can play MIDI.
@@ -116,7 +134,7 @@ def render_instruments(
             update(done, len(instruments))
             path = folder / f"{name}.wav"
             if not path.is_file():
-                _render_medley(run, program, path)
+                _render_medley(run, program, path, soundfont or demo_soundfont())
             made.append(Render(path, name, tuple(song.name for song in run)))
         update(len(instruments), len(instruments))
     return made
@@ -139,8 +157,8 @@ def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float =
     return made
 
 
-def _render_medley(songs: Sequence[Song], program: int, path: Path) -> None:
+def _render_medley(songs: Sequence[Song], program: int, path: Path, soundfont: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         midi = Path(scratch) / "medley.mid"
         medley(songs, program).dump_midi(midi)
-        render_audio(midi, path)
+        render_audio(midi, path, soundfont)

@@ -42,16 +42,20 @@ _PREFERRED = ("default.sf2", "default-GM.sf2", "FluidR3_GM.sf2", "GeneralUser-GS
 _INSTALL = "pip install 'musiclora[audio]'"
 
 
-def find_soundfont(option: Path | None = None) -> Path:
+def find_soundfont(option: Path | None = None, *, packaged_first: bool = False) -> Path:
     """Find a soundfont: the option, $MUSICLORA_SOUNDFONT, system folders, or the pretty_midi wheel.
+
+    Args:
+        option: .sf2 file; None searches.
+        packaged_first: prefer the wheel's soundfont to those of the system, so that every machine has the same sound.
 
     Raises:
         DataError: the named file does not exist, or none is found; the text names what to install.
     """
-    return _locate_soundfont(option)[0]
+    return _locate_soundfont(option, packaged_first)[0]
 
 
-def _locate_soundfont(option: Path | None) -> tuple[Path, str]:
+def _locate_soundfont(option: Path | None, packaged_first: bool = False) -> tuple[Path, str]:
     """Find a soundfont, and the name of the option or variable that gave it, with a space, for messages."""
     for where, name in (("--soundfont", option), (SOUNDFONT_VARIABLE, os.environ.get(SOUNDFONT_VARIABLE))):
         if name:
@@ -59,19 +63,24 @@ def _locate_soundfont(option: Path | None) -> tuple[Path, str]:
             if not path.is_file():
                 raise DataError(f"{where} {name}: there is no such file; give a .sf2 soundfont")
             return path, f"{where} "
-    for path in _installed_soundfonts():
-        return path, "soundfont "
+    places = [_system_soundfonts, _packaged_soundfonts]
+    for find in reversed(places) if packaged_first else places:
+        for path in find():
+            return path, "soundfont "
     raise DataError(
         f"no soundfont found: {_INSTALL} brings one, or name a .sf2 file with --soundfont or {SOUNDFONT_VARIABLE}"
     )
 
 
-def _installed_soundfonts() -> Iterator[Path]:
+def _system_soundfonts() -> Iterator[Path]:
     for folder in (Path(name).expanduser() for name in _FOLDERS):
         if folder.is_dir():
             found = sorted(folder.glob("*.sf2"))
             yield from (p for name in _PREFERRED for p in found if p.name == name)
             yield from found
+
+
+def _packaged_soundfonts() -> Iterator[Path]:
     # find_spec does not import the package
     spec = importlib.util.find_spec("pretty_midi")
     for place in (spec.submodule_search_locations or ()) if spec else ():

@@ -13,11 +13,23 @@ from session_helpers import RememberingReporter
 
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
-from musiclora.demo.audio import audio_demo
-from musiclora.demo.audio_result import AudioDemoOptions
-from musiclora.demo.renders import REED, clip_recordings, medley, portions, read_songs, render_instruments
+from musiclora.convert.errors import OutputError
+from musiclora.demo.audio import audio_demo, clear_other_data
+from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
+from musiclora.demo.renders import (
+    PLUCKED,
+    clip_recordings,
+    demo_soundfont,
+    medley,
+    portions,
+    read_songs,
+    render_instruments,
+)
 from musiclora.errors import DataError
+from musiclora.evaluation.audio_distances import Distances, Spread
 from musiclora.progress import Reporter
+from musiclora.training.result import TrainResult
+from musiclora.training.run_folder import RunProgress
 from musiclora.wav import read_wav
 
 needs_songs = pytest.mark.skipif(
@@ -51,6 +63,11 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert any("non-commercial" in line for line in out.said)
     assert json.dumps({**result.record(), "folder": str(folder)})
     assert "Audio Feature Distance" in "\n".join(result.lines())
+    font = demo_soundfont()
+    assert result.record()["soundfont"] == font
+    assert any(font.name in line for line in out.said)
+    assert any(font.name in line for line in result.lines())
+    assert font.name in page
 
 
 @needs_songs
@@ -61,14 +78,14 @@ def test_tunes_to_train_on_and_tunes_to_compare_with_are_different_ones(tmp_path
     runs = list(portions(songs, 30.0))
     names = [song.name for run in runs for song in run]
     assert len(names) == len(set(names))
-    made = render_instruments(songs, REED, tmp_path / "r", 8.0, Reporter(), "rendering")
+    made = render_instruments(songs, PLUCKED, tmp_path / "r", 8.0, Reporter(), "rendering")
     audio, rate = read_wav(made[0].path)
     assert rate == 44100
     assert len(audio) / rate >= 8
     clips = clip_recordings(made, tmp_path / "c", 2.0)
     assert {len(read_wav(path)[0]) for path in clips} == {88200}
     with pytest.raises(DataError, match="songs make"):
-        render_instruments(songs[:1], REED, tmp_path / "x", 1000.0, Reporter(), "rendering")
+        render_instruments(songs[:1], PLUCKED, tmp_path / "x", 1000.0, Reporter(), "rendering")
 
 
 @needs_songs
@@ -102,3 +119,64 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path, 
     result = CliRunner().invoke(main, ["demo", "--family", family, "--output-dir", str(mine), "--backend", any_backend])
     refused(result, "--output-dir", "thesis.txt", "choose a new folder")
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+
+
+def spread(value, low=None, high=None):
+    return Spread(value, value - 0.1 if low is None else low, value + 0.1 if high is None else high)
+
+
+def result_with(tmp_path, by_feature, by_spectrum):
+    distances = Distances(spread(0.03), spread(110.0), spread(0.001), spread(80.0), 32, 30, ())
+    nearer = (by_feature, by_spectrum)
+    training = TrainResult(tmp_path / "run", "torch", None, None, None, {}, RunProgress())
+    return AudioDemoResult(tmp_path, training, 1.0, distances, distances, nearer, [], [], tmp_path / "x.sf2")
+
+
+@pytest.mark.parametrize(
+    ("shares", "style", "first"),
+    [
+        ((spread(0.43), spread(0.16)), "gained", "the adapted music is nearer to the recordings: "),
+        ((spread(0.43), spread(0.02)), "flat", "Spectral Distance 2% nearer (over other clips it may be none: Spec"),
+        ((spread(0.05), spread(-0.03)), "flat", "one distance only: Audio Feature Distance 5% nearer and Spectral "),
+        ((spread(-0.27), spread(-0.11)), "lost", "did NOT bring the music nearer to the recordings: Audio Feature "),
+    ],
+    ids=["both", "within chance", "one", "none"],
+)
+def test_the_first_line_says_in_words_what_was_achieved(tmp_path, shares, style, first):
+    result = result_with(tmp_path, *shares)
+    assert result.verdict()[0] == style
+    assert first in result.lines()[0]
+    for share in shares:
+        assert f"{abs(share.value):.0%} {'nearer' if share.value > 0 else 'farther'}" in result.lines()[0]
+    assert "-" not in result.lines()[0]
+    assert result.record()["verdict"] == result.lines()[0]
+
+
+def test_renders_of_another_making_are_made_again_and_foreign_ones_are_refused(tmp_path):
+    font, other = tmp_path / "a.sf2", tmp_path / "b.sf2"
+    font.write_bytes(b"a")
+    other.write_bytes(b"b")
+    demo = tmp_path / "demo"
+    assert not clear_other_data(demo, font, SHORT)
+    (demo / "recordings").mkdir()
+    assert not clear_other_data(demo, font, SHORT)
+    assert (demo / "recordings").is_dir()
+    assert clear_other_data(demo, other, SHORT)
+    assert not (demo / "recordings").exists()
+    (tmp_path / "mine" / "recordings").mkdir(parents=True)
+    with pytest.raises(OutputError, match="holds recordings of unknown making"):
+        clear_other_data(tmp_path / "mine", font, SHORT)
+    assert (tmp_path / "mine" / "recordings").is_dir()
+
+
+def test_the_demo_takes_the_packaged_soundfont_before_those_of_the_system(tmp_path, monkeypatch):
+    from musiclora.symbolic import render
+
+    (tmp_path / "FluidR3_GM.sf2").touch()
+    monkeypatch.delenv(render.SOUNDFONT_VARIABLE, raising=False)
+    monkeypatch.setattr(render, "_FOLDERS", (str(tmp_path),))
+    packaged = list(render._packaged_soundfonts())
+    assert demo_soundfont() == (packaged or [tmp_path / "FluidR3_GM.sf2"])[0]
+    assert render.find_soundfont() == tmp_path / "FluidR3_GM.sf2"
+    monkeypatch.setenv(render.SOUNDFONT_VARIABLE, str(tmp_path / "FluidR3_GM.sf2"))
+    assert demo_soundfont() == tmp_path / "FluidR3_GM.sf2"

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from musiclora.cli import main
+from musiclora.formats import RECORDING_SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -115,3 +116,9 @@ def test_nothing_names_a_package_registry():
     ]
     hosts = re.compile(r"py(pi|thonhosted)\.org|deb\.debian\.org|npmjs\.org", re.IGNORECASE)
     assert not [page.name for page in pages if hosts.search(page.read_text(encoding="utf-8"))]
+
+
+def test_the_formats_in_the_documents_are_those_that_are_read():
+    page = (ROOT / "docs" / "audio.md").read_text(encoding="utf-8")
+    listed = page.split("These endings are read", 1)[1].split("libsndfile", 1)[0]
+    assert set(re.findall(r"`(\.\w+)`", listed)) == RECORDING_SUFFIXES

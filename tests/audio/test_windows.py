@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import zlib
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -167,3 +171,27 @@ def test_scored_windows_spread_over_a_recording_and_its_times_over_their_distrib
         logits = [np.log(w.time / (1 - w.time)) for w in windows if w.start == start]
         # one in each quarter of a standard normal, whose quartiles are -0.674, 0 and 0.674
         assert np.searchsorted([-0.6745, 0, 0.6745], logits).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("frames", [7, 20, 50, 205], ids=["short", "one window", "three windows", "four windows"])
+def test_held_out_windows_follow_the_published_definition(frames):
+    """Computed as docs/audio.md states it, with nothing of ours."""
+    r = recording(frames, seed=5)
+    key = zlib.crc32(r.checksum.encode())
+    length = min(LENGTH, frames)
+    count = min(4, math.ceil(frames / LENGTH))
+    expected = []
+    for place in range(count):
+        start = round(place * (frames - length) / (count - 1)) if count > 1 else 0
+        u = np.random.default_rng([20250301, key, place]).random()
+        for k in range(4):
+            time = 1 / (1 + math.exp(-NormalDist().inv_cdf((k + 0.02 + 0.96 * u) / 4)))
+            noise = np.random.default_rng([20250301, key, place, k]).standard_normal((length, 3), np.float32)
+            expected.append((start, time, noise))
+    (batch,) = fixed_batches([r], DiffRhythmForm(LENGTH, 40, False), 99)
+    assert batch["latents"][:, 0, 0].tolist() == [5000 + start for start, _, _ in expected]
+    np.testing.assert_allclose(batch["time"], [time for _, time, _ in expected], rtol=1e-6)
+    np.testing.assert_array_equal(batch["noise"], np.stack([noise for _, _, noise in expected]))
+    np.testing.assert_allclose(batch["start_time"], [start / frames for start, _, _ in expected], rtol=1e-6)
+    assert batch["valid"].all()
+    assert not {"cond", *DROP_RATES} & batch.keys()

@@ -52,6 +52,8 @@ def convert_adapter(
     if to not in family.adapter_formats:
         known = ", ".join(family.adapter_formats)
         raise ConfigError(f"{path}: is for the {family.family} family; it can become {known}, not {to}")
+    if to in SINGLE_FILES and destination.suffix.lower() != ".safetensors":
+        raise ConfigError(f"{destination}: --to {to} writes one file; give a name that ends in .safetensors")
     base = find_model(model) if model else _find_local_base(adapter.base_model)
     notes = _check_against_base(path, adapter, base, family, allow_base_mismatch) if base else []
     notes += note_empty_update(str(path), adapter.state, adapter.magnitudes)

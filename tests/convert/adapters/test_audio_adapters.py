@@ -239,6 +239,10 @@ def test_formats_of_the_other_family_are_refused_and_nothing_is_written(tmp_path
     write_peft(tmp_path / "g", LoraSpec(2, 1.0, 0.0, ("c_attn",)), gpt2, base_model="")
     with pytest.raises(ConfigError, match="it can become peft, mlx-lm, not kohya"):
         convert_adapter(str(tmp_path / "g"), tmp_path / "out", "kohya")
+    for name in ("out", "out.jpg"):
+        with pytest.raises(ConfigError, match=rf"{name}: --to kohya writes one file; .* ends in \.safetensors"):
+            convert_adapter(str(tmp_path / "a"), tmp_path / name, "kohya")
+        assert not (tmp_path / name).exists()
     with pytest.raises(ConvertError, match="not linear layers of DiffRhythm"):
         write_diffusers(tmp_path / "out", LoraAdapter.from_spec(LoraSpec(2, 1.0, 0.0, ("c_attn",)), gpt2))
     assert not (tmp_path / "out").exists()

@@ -32,8 +32,8 @@ from musiclora.cli.common import backend_option, json_option, print_json
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
     """Adapt a bundled base to music of another tradition, offline, in three minutes.
 
-    The symbolic demo learns twenty Chinese folk songs, the audio demo such songs played on a double reed. Writes the
-    adapter, music of base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
+    The symbolic demo learns twenty Chinese folk songs, the audio demo such songs played on a steel-string guitar.
+    Writes the adapter, music of base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.console import console
     from musiclora.jobs import demo as run

@@ -12,7 +12,8 @@ import numpy as np
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
-from musiclora.convert.adapters.peft_config import lora_config, module_scale, refuse_others
+from musiclora.convert.adapters.peft_config import lora_config, module_scale
+from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.fingerprint import RECORD

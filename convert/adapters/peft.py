@@ -11,7 +11,8 @@ import numpy as np
 
 from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
-from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale, refuse_others
+from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale
+from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.fingerprint import RECORD
@@ -34,6 +35,7 @@ def write_peft(
     readme: str = "",
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
+    own_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a folder that vanilla `PeftModel.from_pretrained` loads, whole or not at all.
 
@@ -50,6 +52,7 @@ def write_peft(
         readme: content of README.md; not written where it is empty.
         extra_files: more files by plain name.
         overwrite: replace an existing folder; the old one stays until the new one is complete.
+        own_config: the adapter_config.json that the adapter was read from; see `lora_config`.
 
     Raises:
         ConvertError: arrays that are missing, surplus, mis-shaped or non-finite.
@@ -60,7 +63,7 @@ def write_peft(
     modules = list(adapter.ranks)
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {join_problems(unused)}")
-    config = lora_config(spec, rank_scales, dora=bool(magnitudes))
+    config = lora_config(spec, rank_scales, dora=bool(magnitudes), own=own_config)
     config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PEFT_PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
     for module, vector in adapter.magnitudes.items():
@@ -122,12 +125,13 @@ def _read_spec(config: Mapping[str, Any], modules: list[str], where: str) -> Lor
     targets = config.get("target_modules")
     by_name = isinstance(targets, list) and targets and all(isinstance(target, str) for target in targets)
     # A regular expression, or a list cut down by other keys: full paths say exactly which modules are meant.
-    if not by_name or any(config.get(key) for key in ("layers_to_transform", "exclude_modules", "layers_pattern")):
+    cuts = (config.get(key) for key in ("layers_to_transform", "exclude_modules", "layers_pattern"))
+    if not by_name or any(cut not in (None, "", []) for cut in cuts):  # layer 0 is one, too
         targets = modules
     try:
-        rank, alpha, dropout = config["r"], config.get("lora_alpha", 8), config.get("lora_dropout", 0.0)
+        rank, alpha, dropout = config.get("r", 8), config.get("lora_alpha", 8), config.get("lora_dropout", 0.0)
         return LoraSpec(rank, float(alpha), float(dropout), tuple(targets or ()), bool(config.get("use_rslora")))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConvertError(f"{where}: adapter_config.json lacks a usable r, lora_alpha or lora_dropout") from error
 
 

@@ -1,4 +1,4 @@
-"""The adapter_config.json of PEFT: keys that are written, read and refused."""
+"""The adapter_config.json of PEFT: ranks and scales by module, written and read."""
 
 from __future__ import annotations
 
@@ -11,36 +11,24 @@ from musiclora.convert.adapters.lora import LoraSpec, RankScales, alpha_for
 from musiclora.convert.errors import ConvertError, join_problems
 
 PEFT_PREFIX = "base_model.model."
+_DEFAULT_PATTERNS = {"r": 8, "lora_alpha": 8, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
 
-# Keys that change the adapter's result or add tensors, with the name of the feature.
-_REFUSED_KEYS = {
-    "use_dora": "DoRA",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "lora_bias": "a bias on B",
-    "modules_to_save": "modules_to_save",
-    "trainable_token_indices": "trainable tokens",
-    "target_parameters": "target_parameters",
-    "layer_replication": "layer replication",
-    "alora_invocation_tokens": "activated LoRA",
-    "arrow_config": "Arrow",
-    "megatron_config": "Megatron",
-}
 # A repeated group, or many repeats: such a pattern from an untrusted file can hang the process.
 _SLOW_PATTERN = re.compile(r"\)[*+{?]|([*+{].*){5}")
 
-# Initialisations that also change the base's weights; the adapter is wrong without the changed base.
-_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
-
-def lora_config(spec: LoraSpec, rank_scales: RankScales | None = None, *, dora: bool = False) -> dict[str, Any]:
+def lora_config(
+    spec: LoraSpec, rank_scales: RankScales | None = None, *, dora: bool = False, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Build the keys of adapter_config.json that describe a LoRA, plain or weight-decomposed.
 
     Args:
         spec: settings of the adapter.
         rank_scales: rank and scale of every module, where they differ; the commonest become r and lora_alpha.
         dora: the adapter has magnitude vectors.
+        own: the adapter_config.json that the adapter was read from; its patterns are kept where all versions of PEFT
+            read rank_scales from them.
     """
     config = {
         "peft_type": "LORA",
@@ -57,10 +45,18 @@ def lora_config(spec: LoraSpec, rank_scales: RankScales | None = None, *, dora: 
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    return config | _rank_patterns(rank_scales) if rank_scales else config
+    if not rank_scales:
+        return config
+    kept = _DEFAULT_PATTERNS | {key: own[key] for key in _DEFAULT_PATTERNS if key in own} if own else None
+    return config | (kept if kept and _all_versions_read(kept, rank_scales) else _rank_patterns(rank_scales))
 
 
 def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
+    """Write patterns whose keys are full paths.
+
+    PEFT up to 0.14 looks a path up as it stands where no key matches the end of it; a key with `^` or `\\.` it never
+    finds.
+    """
     ranks = {module: rank for module, (rank, _) in rank_scales.items()}
     alphas = {m: _shorten_number(alpha_for(scale, rank)) for m, (rank, scale) in rank_scales.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -68,40 +64,33 @@ def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
         "r": rank,
         "lora_alpha": alpha,
         "use_rslora": False,  # the scales of both kinds are in alpha
-        "rank_pattern": {_exact_pattern(module): value for module, value in ranks.items() if value != rank},
-        "alpha_pattern": {_exact_pattern(module): value for module, value in alphas.items() if value != alpha},
+        "rank_pattern": {module: value for module, value in ranks.items() if value != rank},
+        "alpha_pattern": {module: value for module, value in alphas.items() if value != alpha},
     }
 
 
-def _exact_pattern(module: str) -> str:
-    """Write a pattern that matches this module alone: PEFT also matches at the end of a longer path."""
-    return "^" + re.escape(module)
+def _all_versions_read(config: Mapping[str, Any], rank_scales: RankScales) -> bool:
+    """Tell whether PEFT's rule of today and that of versions up to 0.14 both read these ranks and scales."""
+    return all(
+        module_scale(config, module, "") == wanted == _module_scale_of_0_14(config, module)
+        for module, wanted in rank_scales.items()
+    )
+
+
+def _module_scale_of_0_14(config: Mapping[str, Any], module: str) -> tuple[int, float]:
+    """Compute rank and multiplier of one module by the rule of PEFT up to 0.14.
+
+    One key serves both patterns: the first that matches a dotted suffix of the path, else the path itself.
+    """
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    key = next((key for key in (*ranks, *alphas) if re.match(rf".*\.{key}$", module)), module)
+    rank = ranks.get(key, config.get("r", 8))
+    alpha = alphas.get(key, config.get("lora_alpha", 8))
+    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _shorten_number(alpha: float) -> float:
     return int(alpha) if float(alpha).is_integer() else alpha
-
-
-def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) -> None:
-    """Refuse other methods than LoRA (and, with dora, DoRA), by their names.
-
-    Raises:
-        ConvertError: another adapter type, or options that change its maths or add tensors.
-    """
-    if "fine_tune_type" in config or "lora_parameters" in config:
-        raise ConvertError(f"{where}: an mlx-lm adapter; turn it into a PEFT folder with `musiclora convert adapter`")
-    if config.get("peft_type") != "LORA":
-        raise ConvertError(
-            f"{where}: adapter type {str(config.get('peft_type'))[:40]!r} is not supported, only LORA is"
-        )
-    problems = [name for key, name in _REFUSED_KEYS.items() if config.get(key) and not (dora and key == "use_dora")]
-    if config.get("bias", "none") != "none":
-        problems.append(f"bias {config['bias']!r}")
-    initial = config.get("init_lora_weights")
-    if isinstance(initial, str) and initial.lower().startswith(_BASE_CHANGING):
-        problems.append(f"init_lora_weights {initial!r} (it changes the base's weights too)")
-    if problems:
-        raise ConvertError(f"{where}: not supported in a LoRA adapter: {join_problems(problems)}")
 
 
 def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:
@@ -115,11 +104,11 @@ def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[in
     Raises:
         ConvertError: a pattern that is no regular expression, or a rank or alpha that is no number.
     """
-    rank = _pattern_value(config, "rank_pattern", module, config.get("r"), where)
+    rank = _pattern_value(config, "rank_pattern", module, config.get("r", 8), where)
     alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8), where)
     usable = type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA  # NaN is not
     if type(rank) is not int or not 0 < rank < 2**20 or not usable:
-        found = f"rank {str(rank)[:20]} and alpha {str(alpha)[:20]} of {module}"
+        found = f"rank {repr(rank)[:20]} and alpha {repr(alpha)[:20]} of {module}"
         raise ConvertError(f"{where}: adapter_config.json: {found} are not usable")
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 

@@ -60,6 +60,10 @@ def convert_adapter(
     if to == "mlx-lm" and not adapter.is_uniform:
         rank = max(adapter.ranks.values())
         notes.append(f"ranks or scales differed between modules; now rank {rank} for all, padded with zeros")
+    if to == "peft" and not adapter.is_uniform:
+        notes.append(
+            "ranks or scales differ between modules (rank_pattern, alpha_pattern): PEFT 0.13 or later reads them"
+        )
     check_destination(destination, {"SOURCE": path, "--model": base.path if base else None})
     atomic_output = atomic_file if to in SINGLE_FILES else atomic_folder
     with atomic_output(destination) as output:
@@ -132,6 +136,7 @@ def _write_adapter(path: Path, adapter: LoraAdapter, output: Path, to: str, fami
         fan_in_fan_out=family.fan_in_fan_out,
         readme=files.pop("README.md", b"").decode("utf-8", "replace"),
         extra_files=files,
+        own_config=adapter.config,
     )
 
 

@@ -9,9 +9,22 @@ MusicLoraError
 └── TrainingError  a run that cannot go on (non-finite loss, a lock, a full disk)
 """
 
+from __future__ import annotations
+
+import json
+
+LONGEST_MESSAGE = 3000  # characters
+LONGEST_WORD = 400  # paths are shorter, damaged names are not
+
 
 class MusicLoraError(Exception):
-    """Base of all errors with a text for the user; the command line prints it and exits with code 2."""
+    """Base of all errors with a text for the user; the command line prints it and exits with code 2.
+
+    The text may quote file contents. It is made printable and short here, so that no message has to think of it.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class ConfigError(MusicLoraError):
@@ -41,4 +54,35 @@ class TrainingError(MusicLoraError):
 def join_problems(problems: list[str], shown: int = 5) -> str:
     """Join problems into one line: the first few by name, then a count of the rest."""
     more = len(problems) - shown
-    return "; ".join(problems[:shown]) + (f"; and {more} more" if more > 0 else "")
+    listed = "; ".join(_cut_middle(problem, LONGEST_WORD) for problem in problems[:shown])
+    return listed + (f"; and {more} more" if more > 0 else "")
+
+
+def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    r"""Make outside text safe for a terminal: control characters escaped, words and the whole cut in the middle.
+
+    Line breaks and tabs stay; a lone surrogate becomes `\udc80`.
+    """
+    words = text.split(" ")
+    if len(text) > LONGEST_WORD and any(len(word) > LONGEST_WORD for word in words):
+        text = " ".join(_cut_middle(word, LONGEST_WORD) for word in words)
+    text = _cut_middle(text, longest)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def show_value(value: object, longest: int = 60) -> str:
+    """Format a value of a JSON or TOML file for a message, as it stands there: text in quotes, null, true."""
+    if isinstance(value, dict | list) and len(value) > 20:
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)} entries"
+    text = json.dumps(value[: 2 * longest] if isinstance(value, str) else value, ensure_ascii=False, default=str)
+    return printable(_cut_middle(text, longest))
+
+
+def _cut_middle(text: str, longest: int) -> str:
+    """Shorten a text to its beginning and its end, with the number of characters left out."""
+    if len(text) <= longest:
+        return text
+    head, tail = longest * 2 // 3, longest // 6
+    return f"{text[:head]}...({len(text) - head - tail} more)...{text[-tail:]}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.errors import ConfigError
@@ -119,12 +117,3 @@ def _card_licence(folder: Path) -> str:
 def kept_settings(folder: Path) -> dict[str, Any]:
     """Return the settings of a model folder's record that a converted or fused copy keeps."""
     return {key: value for key, value in read_record(folder).items() if key == GUIDANCE}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read musiclora.json of a folder; empty for a missing or damaged file."""
-    try:
-        content = json.loads((folder / "musiclora.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.files.json_file import OBJECT, Kind, parse_json
 from musiclora.convert.files.safetensors_file import Arrays, non_finite
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 
@@ -41,18 +41,13 @@ def check_diffrhythm_adapter(adapter: LoraAdapter, where: str) -> None:
     adapter.check_arrays(where)
 
 
-def header_object(metadata: Mapping[str, str], key: str, where: str) -> dict[str, Any]:
+def header_object(metadata: Mapping[str, str], key: str, where: str, kind: Kind = OBJECT) -> dict[str, Any]:
     """Read a JSON object that a safetensors header keeps as text; empty where the key is missing.
 
     Raises:
-        ConvertError: the text is no JSON object.
+        ConvertError: the text is no such object.
     """
-    try:
-        value = json.loads(metadata.get(key, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(f"{where}: its {key} is no JSON") from error
-    if not isinstance(value, dict):
-        raise ConvertError(f"{where}: its {key} is no JSON object")
+    value: dict[str, Any] = parse_json(metadata.get(key, "{}"), f"{where}: its {key}", kind)
     return value
 
 

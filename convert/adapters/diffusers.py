@@ -16,8 +16,7 @@ from musiclora.convert.adapters.peft_config import lora_config, module_scale
 from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.fingerprint import RECORD
-from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import iter_safetensors, safetensors_header, write_safetensors
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -63,7 +62,7 @@ def read_diffusers(path: Path) -> LoraAdapter:
         {module: module_scale(config, module, str(file))[1] if config else 1.0 for module in modules},
         str(file),
         base_model=str(config.get("base_model_name_or_path") or ""),
-        record=read_optional_json(path / RECORD) if path.is_dir() else {},
+        record=read_record(path) if path.is_dir() else {},
         magnitudes=magnitudes,
     )
 

@@ -20,6 +20,7 @@ from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_file
+from musiclora.convert.files.fingerprint import RECORD_KIND
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 
 _PREFIX = "lora_unet_"
@@ -107,7 +108,7 @@ def read_kohya(path: Path) -> LoraAdapter:
         scales,
         str(path),
         base_model=metadata.get(_BASE_KEY, ""),
-        record=header_object(metadata, _RECORD_KEY, str(path)),
+        record=header_object(metadata, _RECORD_KEY, str(path), RECORD_KIND),
         magnitudes=magnitudes,
     )
 

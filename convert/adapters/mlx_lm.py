@@ -15,12 +15,23 @@ from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, sta
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
-from musiclora.convert.files.fingerprint import RECORD
-from musiclora.convert.files.json_file import read_json, read_optional_json
+from musiclora.convert.files.fingerprint import RECORD, read_record
+from musiclora.convert.files.json_file import INTEGER, NULL, NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.safetensors_file import non_finite, read_safetensors, write_safetensors
 
 _ARRAY_NAME = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
 _BLOCK_MODULE = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
+_CONFIG_KIND = object_with(
+    {
+        "fine_tune_type": TEXT,
+        "model": TEXT | NULL,
+        "num_layers": INTEGER,
+        "lora_parameters": object_with(
+            {"rank": INTEGER, "scale": NUMBER, "dropout": NUMBER, "keys": list_of(TEXT) | NULL}, ("rank", "scale")
+        ),
+    },
+    ("lora_parameters",),
+)
 _EMBEDDINGS = ("model.wte.", "model.wpe.")
 
 
@@ -72,7 +83,7 @@ def read_mlx_lm(folder: Path) -> LoraAdapter:
             non-finite, all at once.
     """
     folder = Path(folder)
-    config = read_json(folder / "adapter_config.json")
+    config = read_json(folder / "adapter_config.json", _CONFIG_KIND)
     rank, scale, dropout = _read_parameters(config, folder)
     state, magnitudes, problems = _read_arrays(folder)
     modules = state_modules(state)
@@ -82,7 +93,7 @@ def read_mlx_lm(folder: Path) -> LoraAdapter:
         raise ConvertError(f"{folder}: {join_problems(problems)}")
     spec = LoraSpec(rank, alpha_for(scale, rank), dropout, _choose_targets(config, modules))
     ranks, scales = dict.fromkeys(modules, rank), dict.fromkeys(modules, spec.scale)
-    record = read_optional_json(folder / RECORD)
+    record = read_record(folder)
     adapter = LoraAdapter(spec, state, str(config.get("model") or ""), record, config, ranks, scales, magnitudes)
     adapter.check_arrays(str(folder))
     return adapter

@@ -12,11 +12,10 @@ import numpy as np
 from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
 from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale
-from musiclora.convert.adapters.peft_keys import refuse_others
+from musiclora.convert.adapters.peft_keys import read_config, refuse_others
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
-from musiclora.convert.files.fingerprint import RECORD
-from musiclora.convert.files.json_file import read_json, read_optional_json
+from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import Arrays, iter_safetensors, write_safetensors
 from musiclora.convert.files.torch_file import TorchFile
 
@@ -90,7 +89,7 @@ def read_peft(folder: Path) -> LoraAdapter:
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise ConvertError(f"{folder}: no adapter_config.json here, so this is no PEFT adapter folder")
-    config = read_json(folder / "adapter_config.json")
+    config = read_config(folder / "adapter_config.json")
     refuse_others(config, str(folder), dora=True)
     state, magnitudes = _read_arrays(folder)
     modules = state_modules(state)
@@ -101,7 +100,7 @@ def read_peft(folder: Path) -> LoraAdapter:
     ranks = {module: rank for module, (rank, _) in resolved.items()}
     scales = {module: scale for module, (_, scale) in resolved.items()}
     base_model = str(config.get("base_model_name_or_path") or "")
-    record = read_optional_json(folder / RECORD)
+    record = read_record(folder)
     adapter = LoraAdapter(spec, state, base_model, record, config, ranks, scales, magnitudes)
     adapter.check_arrays(str(folder))
     _check_targets(spec, modules, str(folder))

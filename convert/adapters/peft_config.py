@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from musiclora.convert.adapters.lora import LoraSpec, RankScales, alpha_for
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.adapters.path_patterns import PatternError, matches_path
+from musiclora.convert.errors import ConvertError, show_value
 
 PEFT_PREFIX = "base_model.model."
 _DEFAULT_PATTERNS = {"r": 8, "lora_alpha": 8, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
-
-# A repeated group, or many repeats: such a pattern from an untrusted file can hang the process.
-_SLOW_PATTERN = re.compile(r"\)[*+{?]|([*+{].*){5}")
 
 
 def lora_config(
@@ -52,9 +49,9 @@ def lora_config(
 
 
 def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
-    """Write patterns whose keys are full paths.
+    r"""Write patterns whose keys are full paths.
 
-    PEFT up to 0.14 looks a path up as it stands where no key matches the end of it; a key with `^` or `\\.` it never
+    PEFT up to 0.14 looks a path up as it stands where no key matches the end of it; a key with `^` or `\.` it never
     finds.
     """
     ranks = {module: rank for module, (rank, _) in rank_scales.items()}
@@ -71,7 +68,10 @@ def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
 
 def _all_versions_read(config: Mapping[str, Any], rank_scales: RankScales) -> bool:
     """Tell whether PEFT's rule of today and that of versions up to 0.14 both read these ranks and scales."""
-    return all(
+    keys = (*(config["rank_pattern"] or {}), *(config["alpha_pattern"] or {}))
+    return not any(
+        "|" in key for key in keys
+    ) and all(  # an alternative of the old rule ends where the new one's does not
         module_scale(config, module, "") == wanted == _module_scale_of_0_14(config, module)
         for module, wanted in rank_scales.items()
     )
@@ -83,7 +83,8 @@ def _module_scale_of_0_14(config: Mapping[str, Any], module: str) -> tuple[int, 
     One key serves both patterns: the first that matches a dotted suffix of the path, else the path itself.
     """
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
-    key = next((key for key in (*ranks, *alphas) if re.match(rf".*\.{key}$", module)), module)
+    rest = module.partition(".")[2]
+    key = next((key for key in (*ranks, *alphas) if "^" not in key and matches_path(key, rest)), module)
     rank = ranks.get(key, config.get("r", 8))
     alpha = alphas.get(key, config.get("lora_alpha", 8))
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
@@ -108,19 +109,14 @@ def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[in
     alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8), where)
     usable = type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA  # NaN is not
     if type(rank) is not int or not 0 < rank < 2**20 or not usable:
-        found = f"rank {repr(rank)[:20]} and alpha {repr(alpha)[:20]} of {module}"
+        found = f"rank {show_value(rank)} and alpha {show_value(alpha)} of {module}"
         raise ConvertError(f"{where}: adapter_config.json: {found} are not usable")
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: object, where: str) -> Any:
     """Look up the first pattern that matches, by PEFT's rule; the default where none does."""
-    patterns = config.get(key) or {}
-    if any(len(str(pattern)) > 200 or _SLOW_PATTERN.search(str(pattern)) for pattern in patterns):
-        raise ConvertError(
-            f"{where}: adapter_config.json: {key} has a regular expression that could take for ever to match"
-        )
     try:
-        return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
-    except (re.error, AttributeError, TypeError) as error:
-        raise ConvertError(f"{where}: adapter_config.json: {key} is not usable: {error}") from error
+        return next((v for pattern, v in (config.get(key) or {}).items() if matches_path(pattern, module)), default)
+    except PatternError as error:
+        raise ConvertError(f"{where}: adapter_config.json: {key} has an unusable pattern: {error}") from error

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConvertError, join_problems, show_value
+from musiclora.convert.files.json_file import (
+    BOOLEAN,
+    INTEGER,
+    NULL,
+    NUMBER,
+    TEXT,
+    list_of,
+    map_of,
+    object_with,
+    read_json,
+)
 
 # Keys that describe the training, the base or PEFT itself; the update is the same whatever their values.
 _WITHOUT_EFFECT = frozenset(
@@ -48,57 +60,40 @@ _REFUSED = {
 # the adapter is wrong without the changed base.
 _KNOWN_INITIALISATIONS = frozenset({"eva", "gaussian", "mica", "orthogonal"})
 
-
-def _is_flag(value: object) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _is_integer(value: object) -> bool:
-    return type(value) is int
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
-
-
-def _is_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_names(value: object) -> bool:
-    return _is_text(value) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
-
-
-def _is_layers(value: object) -> bool:
-    return value is None or _is_integer(value) or (isinstance(value, list) and all(map(_is_integer, value)))
-
-
-def _is_initialisation(value: object) -> bool:
-    return _is_flag(value) or isinstance(value, str)
-
-
-def _is_pattern(value: object) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-_TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "r": (_is_integer, "a whole number"),
-    "lora_alpha": (_is_number, "a number"),
-    "lora_dropout": (_is_number, "a number"),
-    "use_rslora": (_is_flag, "true or false"),
-    "use_dora": (_is_flag, "true or false"),
-    "fan_in_fan_out": (_is_flag, "true or false"),
-    "inference_mode": (_is_flag, "true or false"),
-    "bias": (_is_text, "a text"),
-    "base_model_name_or_path": (_is_text, "a text"),
-    "init_lora_weights": (_is_initialisation, "true, false or a text"),
-    "target_modules": (_is_names, "a text or a list of texts"),
-    "exclude_modules": (_is_names, "a text or a list of texts"),
-    "layers_pattern": (_is_names, "a text or a list of texts"),
-    "layers_to_transform": (_is_layers, "a whole number or a list of them"),
-    "rank_pattern": (_is_pattern, "an object"),
-    "alpha_pattern": (_is_pattern, "an object"),
+_NAMES = TEXT | list_of(TEXT) | NULL
+_LAYERS = INTEGER | list_of(INTEGER) | NULL
+# Types of the keys that are read here.
+_TYPES = {
+    "peft_type": TEXT | NULL,
+    "task_type": TEXT | NULL,
+    "base_model_name_or_path": TEXT | NULL,
+    "revision": TEXT | NULL,
+    "r": INTEGER,
+    "lora_alpha": NUMBER,
+    "lora_dropout": NUMBER,
+    "bias": TEXT | NULL,
+    "target_modules": _NAMES,
+    "exclude_modules": _NAMES,
+    "layers_pattern": _NAMES,
+    "layers_to_transform": _LAYERS,
+    "modules_to_save": list_of(TEXT) | NULL,
+    "rank_pattern": map_of(INTEGER) | NULL,
+    "alpha_pattern": map_of(NUMBER) | NULL,
+    "init_lora_weights": BOOLEAN | TEXT | NULL,
+    **dict.fromkeys(
+        ("use_rslora", "use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "inference_mode"), BOOLEAN | NULL
+    ),
 }
+CONFIG_KIND = object_with(_TYPES)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read an adapter_config.json whose known keys hold values of their types.
+
+    Raises:
+        ConvertError: unreadable, or values of other types, all named.
+    """
+    return read_json(path, CONFIG_KIND)
 
 
 def known_keys() -> frozenset[str]:
@@ -121,19 +116,13 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
     if "fine_tune_type" in config or "lora_parameters" in config:
         raise ConvertError(f"{where}: an mlx-lm adapter; turn it into a PEFT folder with `musiclora convert adapter`")
     if config.get("peft_type") != "LORA":
-        raise ConvertError(f"{where}: adapter type {_shorten(config.get('peft_type'))} is not supported, only LORA is")
-    if problems := _wrong_types(config):
+        raise ConvertError(
+            f"{where}: adapter type {show_value(config.get('peft_type'))} is not supported, only LORA is"
+        )
+    if problems := CONFIG_KIND.problems(config, ""):  # a header's settings were not read by their types
         raise ConvertError(f"{where}: adapter_config.json: {join_problems(problems)}")
     if problems := _other_methods(config, dora):
         raise ConvertError(f"{where}: not supported in a LoRA adapter: {join_problems(problems)}")
-
-
-def _wrong_types(config: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} is {_shorten(config[key])}, which is not usable; expected {words}"
-        for key, (is_right, words) in _TYPES.items()
-        if key in config and not is_right(config[key])
-    ]
 
 
 def _other_methods(config: Mapping[str, Any], dora: bool) -> list[str]:
@@ -142,21 +131,15 @@ def _other_methods(config: Mapping[str, Any], dora: bool) -> list[str]:
         name for key, name in _REFUSED.items() if _has_value(config.get(key)) and not (dora and key == "use_dora")
     ]
     if config.get("bias", "none") != "none":
-        problems.append(f"bias {_shorten(config['bias'])}")
+        problems.append(f"bias {show_value(config['bias'])}")
     initial = config.get("init_lora_weights")
     if isinstance(initial, str) and initial.lower() not in _KNOWN_INITIALISATIONS:
-        problems.append(f"init_lora_weights {_shorten(initial)} (it changes the base's weights too, or is unknown)")
+        problems.append(f"init_lora_weights {show_value(initial)} (it changes the base's weights too, or is unknown)")
     unknown = [key for key, value in config.items() if key not in known_keys() and _has_value(value)]
-    problems += [f"{_shorten(key)}: {_shorten(config[key])}, an option that is not known here" for key in unknown]
+    problems += [f"{show_value(key)}: {show_value(config[key])}, an option that is not known here" for key in unknown]
     return problems
 
 
 def _has_value(value: object) -> bool:
     """Tell whether an option is set to more than an empty default (null, false, 0, or nothing in it)."""
     return bool(value)
-
-
-def _shorten(value: object) -> str:
-    """Quote a value from a file, cut to 40 characters."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

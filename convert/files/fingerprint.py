@@ -18,7 +18,7 @@ import numpy as np
 
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.json_file import read_json, read_optional_json
+from musiclora.convert.files.json_file import NULL, TEXT, map_of, object_with, read_json, read_optional_json
 from musiclora.convert.files.safetensors_file import Tensors
 
 Watch = Callable[[Tensors], Tensors]
@@ -34,6 +34,18 @@ class Checkpoint(Protocol):
 
 
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
+_FINGERPRINTS = map_of(TEXT | NULL) | NULL
+RECORD_KIND = object_with(
+    {
+        "family": TEXT | NULL,
+        "base_model": TEXT | NULL,
+        "backend": TEXT | NULL,
+        "style": TEXT | NULL,
+        "fingerprints": _FINGERPRINTS,
+        "fingerprint": _FINGERPRINTS,
+        "source_fingerprint": _FINGERPRINTS,
+    }
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
 _BLOCK = 1 << 18  # values hashed at a time
 _THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
@@ -123,10 +135,19 @@ def fingerprint_folder(
     """
     folder = Path(folder)
     result = _hash_or_recall(folder, open_checkpoint, watch)
-    record = read_optional_json(folder / RECORD)
+    record = read_record(folder)
     if source := recorded_source(record, result["weights"]):
         result["source_weights"] = source["weights"]
     return result
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the musiclora.json of a folder; empty where there is none.
+
+    Raises:
+        ConvertError: unreadable, or a known key with a value of another type.
+    """
+    return read_optional_json(folder / RECORD, RECORD_KIND)
 
 
 def recorded_source(record: Mapping[str, Any], weights: str | None) -> dict[str, Any] | None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.lora_math import Part, update_difference
-from musiclora.convert.files.fingerprint import RECORD, recorded_source
-from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.fingerprint import read_record, recorded_source
 from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import ConfigError, ConvertError
 
@@ -118,7 +117,7 @@ def record_with_source(folder: Path, fingerprint: Mapping[str, str] | None) -> d
         folder: folder of the source.
         fingerprint: fingerprint of the source; None where the copy has the same.
     """
-    record = read_optional_json(folder / RECORD)
+    record = read_record(folder)
     first = recorded_source(record, fingerprint["weights"] if fingerprint else None)
     if not first and fingerprint:
         first = {key: value for key, value in fingerprint.items() if not key.startswith("source_")}

@@ -130,7 +130,7 @@ def folder(tmp_path: Path) -> Path:
         ({"lora_parameters": {"rank": 4, "alpha": 8}}, "scale"),
         ({"lora_parameters": {"rank": 5, "scale": 1.0}}, "expected"),
         ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": ["attn.c_attn"]}}, "not among the keys"),
-        ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": 7}}, "keys is no list"),
+        ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": 7}}, "keys is 7, expected a list"),
     ],
     ids=str,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,28 @@ from typing import Any
 import numpy as np
 
 from musiclora.backends.base import Model
+from musiclora.bundled import BUNDLED_MODELS
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.lora_adapter import make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint
-from musiclora.models import BaseModel, fetch_from_hub, find_model
+from musiclora.models import BaseModel, fetch_from_hub, find_model, is_hub_id
+
+_RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
 
 
-def parse_adapter(text: str) -> tuple[str, float]:
+def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]:
     """Split `PATH:STRENGTH`; without a strength it is 1.
 
     The strength is the text after the last colon if that is a number and the whole text is no existing path.
+
+    Args:
+        text: value of the option.
+        option: what the user gave it as, for messages; "" for an argument.
 
     Raises:
         ConfigError: a strength that is not finite, or nothing before it.
@@ -37,7 +46,8 @@ def parse_adapter(text: str) -> tuple[str, float]:
     except ValueError:
         return text, 1.0
     if not path or not np.isfinite(strength):
-        raise ConfigError(f"--adapter-dir {text}: expected PATH or PATH:STRENGTH with a finite strength such as 0.5")
+        said = f"{option} {text}".strip()
+        raise ConfigError(f"{said}: expected PATH or PATH:STRENGTH with a finite strength such as 0.5")
     return path, strength
 
 
@@ -126,7 +136,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         path = path / "adapter-best"  # a run folder was given: its best adapter is meant
     if not path.is_dir():
         if path.exists():
-            raise ConfigError(f"{option} {name}: is a file; give the adapter's folder")
+            raise ConfigError(f"{f'{option} {name}'.strip()}: is a file; give the adapter's folder")
         path = fetch_from_hub(name, option, "")
     refuse_model_folder(path, name, option)
     adapter = read_peft(path)
@@ -186,25 +196,80 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
         return [same] if matches_by_source(recorded, actual) else []
     text = f"{adapter.path}: trained on another base than {base.name}: {', '.join(differing)} differ"
     if not allow_mismatch:
-        wanted = f"give --model {adapter.base_model}" if adapter.base_model else "give the right --model"
+        kind, name = recorded_base(adapter.base_model, adapter.record)
+        wanted = f"give --model {name}" if kind != "local" else f"give {_describe_base(adapter)} as --model"
         raise ConvertError(f"{text}; {wanted}, or --allow-base-mismatch to use it all the same")
     return [text]
+
+
+def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge which base an adapter names.
+
+    Records of earlier versions hold the base as it was typed; a folder must not pass for a Hub id then.
+
+    Args:
+        name: `base_model_name_or_path` of adapter_config.json, "" for none.
+        record: content of musiclora.json, empty for adapters of other tools.
+
+    Returns:
+        `bundled`, `hub` or `local`, and the name; a local base may have none.
+    """
+    if name in BUNDLED_MODELS:
+        return "bundled", name
+    ours = "fingerprints" in record or "musiclora" in record
+    # Earlier versions wrote a local folder's own name into their record, and a Hub id unchanged.
+    sure = record.get("base_kind") == "hub" or (record.get("base_model") == name and "blend" not in record)
+    if is_hub_id(name) and (sure if ours else not Path(name).is_dir()):
+        return "hub", name
+    return "local", name
+
+
+def _describe_base(adapter: Adapter) -> str:
+    weights = (adapter.record.get("fingerprints") or {}).get("weights")
+    return f"the base with the fingerprint {weights[:8]}" if weights else "the base that it was trained on"
+
+
+def public_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the kind and the name of a recorded base as others may read it: a local folder has no name."""
+    kind, name = recorded_base(name, record)
+    return kind, "" if kind == "local" else name
+
+
+def locate_base(path: Path, name: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Find the kind of an adapter's base and the value of --model that names it; None where nothing leads to it.
+
+    Args:
+        path: folder of the adapter; the run folder around it keeps the path of a local base.
+        name: `base_model_name_or_path` of adapter_config.json, "" for none.
+        record: content of musiclora.json.
+    """
+    kind, name = recorded_base(name, record)
+    if kind != "local":
+        return kind, name
+    with contextlib.suppress(ConvertError):
+        name = name or str(read_optional_json(path.parent / _RUN_METADATA).get("base_model") or "")
+    folder = Path(name).expanduser()
+    return (kind, str(folder.absolute())) if name and folder.is_dir() else None
 
 
 def base_of(model: str | None, adapters: Sequence[Adapter]) -> BaseModel:
     """Find the base model: the given one, else the one that the adapters record.
 
     Raises:
-        ConfigError: neither is given, or the adapters name different ones.
+        ConfigError: neither is given, the adapters name different ones, or it cannot be found.
     """
     if model:
         return find_model(model)
-    names = sorted({a.base_model for a in adapters if a.base_model})
-    if not names:
+    targets = sorted({t for a in adapters if (t := locate_base(a.path, a.base_model, a.record))})
+    if not targets:
+        lost = [f"{a.path.name} needs {_describe_base(a)}" for a in adapters if a.base_model or a.record]
+        if lost:
+            raise ConfigError(f"{join_problems(lost)}, a folder that is not found from here; give it as --model")
         raise ConfigError("no base model is known; give --model, or an --adapter-dir that records one")
-    if len(names) > 1:
-        raise ConfigError(f"the adapters were trained on different bases ({', '.join(names)}); give --model")
-    return find_model(names[0])
+    if len(targets) > 1:
+        names = ", ".join(name for _, name in targets)
+        raise ConfigError(f"the adapters were trained on different bases ({names}); give --model")
+    return find_model(targets[0][1], "the adapter's base", "give a copy of it as --model")
 
 
 def find_base_and_adapters(

@@ -14,7 +14,7 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, ConvertError, join_problems
 
 __all__ = [
     "FAMILIES",
@@ -44,6 +44,7 @@ class FamilySpec:
         options: parameters of commands that this family alone has.
         adapter_formats: formats of `convert adapter` that can hold its adapters.
         adapter_task_type: `task_type` of adapter_config.json.
+        pipeline_tag, card_tag: the Hub's task and this package's tag on cards.
         fan_in_fan_out: whether the adapted layers keep weights as [in, out], as GPT-2's Conv1D does.
         owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
         read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
@@ -61,6 +62,8 @@ class FamilySpec:
     options: tuple[str, ...]
     adapter_formats: tuple[str, ...]
     adapter_task_type: str | None
+    pipeline_tag: str
+    card_tag: str
     fan_in_fan_out: bool
     owns_modules: str
     read_checkpoint: str
@@ -96,6 +99,8 @@ GPT2 = FamilySpec(
     ),
     adapter_formats=("peft", "mlx-lm"),
     adapter_task_type="CAUSAL_LM",
+    pipeline_tag="text-generation",  # the Hub has none for symbolic music; this is the one of the architecture
+    card_tag="midi",
     fan_in_fan_out=True,
     owns_modules="musiclora.convert.models.gpt2:owns_gpt2_modules",
     read_checkpoint="musiclora.convert.models.gpt2:read_checkpoint",
@@ -130,6 +135,8 @@ DIFFRHYTHM = FamilySpec(
     ),
     adapter_formats=("peft", "diffusers", "kohya"),
     adapter_task_type=None,
+    pipeline_tag="text-to-audio",
+    card_tag="audio",
     fan_in_fan_out=False,
     owns_modules="musiclora.convert.adapters.diffrhythm_modules:owns_diffrhythm_modules",
     read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
@@ -176,10 +183,25 @@ def spec_of_family(family: str) -> FamilySpec:
     return next(spec for spec in SPECS if spec.family == family)
 
 
-def spec_of_modules(modules: Iterable[str]) -> FamilySpec:
-    """Find the record of an adapter by the paths of its modules; the first record where none fits."""
+def spec_of_modules(modules: Iterable[str], where: str) -> FamilySpec:
+    """Find the record of an adapter by the paths of its modules.
+
+    Args:
+        modules: the paths.
+        where: the adapter, for messages.
+
+    Raises:
+        ConvertError: no architecture has all of these modules.
+    """
     paths = list(modules)
-    return next((spec for spec in reversed(SPECS) if resolve(spec.owns_modules)(paths)), SPECS[0])
+    owner = next((spec for spec in SPECS if resolve(spec.owns_modules)(paths)), None)
+    if owner is None:
+        known = ", ".join(f"{spec.architecture} ({spec.family})" for spec in SPECS)
+        raise ConvertError(
+            f"{where}: an adapter of an architecture that is not known here; it adapts "
+            f"{join_problems(paths, 2)}. Known are {known}"
+        )
+    return owner
 
 
 def family_of(folder: Path) -> str:

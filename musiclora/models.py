@@ -21,22 +21,35 @@ class BaseModel:
     """Base model on disk.
 
     Attributes:
-        name: what to record in an adapter: `bundled`, a Hub id, or a folder's name.
+        name: as it was given: `bundled`, a Hub id, or a folder.
         path: its folder.
         licence: as its card states it, `unknown` where it does not.
+        kind: `bundled`, `hub` or `local`.
     """
 
     name: str
     path: Path
     licence: str
+    kind: str = "local"
+
+    @property
+    def public_name(self) -> str:
+        """Return the name that an adapter records; empty for a local folder, whose path is nobody else's business."""
+        return "" if self.kind == "local" else self.name
 
 
-def find_model(name: str, option: str = "--model") -> BaseModel:
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name has the form of a Hub id, `owner/name`, and is no weight file's."""
+    return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix not in _WEIGHTS
+
+
+def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
     """Find a base model by the value of --model.
 
     Args:
         name: bundled, a Hub id or a folder.
         option: what the user gave it as, for messages; "" for an argument.
+        hint: what to do where the Hub cannot be reached, for messages; by default the bundled model is named.
 
     Raises:
         ConfigError: no such folder, or the Hub cannot be reached; with what to do.
@@ -45,16 +58,16 @@ def find_model(name: str, option: str = "--model") -> BaseModel:
         path = BUNDLED_MODELS[name]
         if not (path / "config.json").is_file():
             raise ConfigError(f"the bundled model is missing from this installation ({path}); reinstall musiclora")
-        return BaseModel(name, path, "Apache-2.0")
+        return BaseModel(name, path, "Apache-2.0", "bundled")
     path = Path(name).expanduser()
     if path.exists():
         if not path.is_dir():
             said = f"{option} {name}".strip()
             raise ConfigError(f"{said}: is a file; give its folder (with config.json and model.safetensors)")
         refuse_adapter_folder(path, name, option)
-        return BaseModel(name, path, _card_licence(path))
-    folder = fetch_from_hub(name, option, "bundled")
-    return BaseModel(name, folder, _card_licence(folder))
+        return BaseModel(name, path, card_licence(path))
+    folder = fetch_from_hub(name, option, hint or f"offline, use {option} bundled")
+    return BaseModel(name, folder, card_licence(folder), "hub")
 
 
 def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
@@ -72,19 +85,19 @@ def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
         )
 
 
-def fetch_from_hub(name: str, option: str, instead: str) -> Path:
+def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     """Download a repository of the Hugging Face Hub, or find it in the local cache.
 
     Args:
         name: Hub id, `owner/name`.
         option: the option that gave it, for messages.
-        instead: value of that option that works offline; empty for none.
+        hint: what to do where the Hub cannot be reached; empty for nothing.
 
     Raises:
         ConfigError: no Hub id, or the Hub cannot be reached.
     """
     said = f"{option} {name}".strip()
-    if not _HUB_ID.fullmatch(name) or Path(name).suffix in _WEIGHTS:
+    if not is_hub_id(name):
         raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -94,7 +107,7 @@ def fetch_from_hub(name: str, option: str, instead: str) -> Path:
         OfflineModeIsEnabled,
     )
 
-    hint = f"; offline, use {f'{option} {instead}'.strip()}" if instead else ""
+    hint = f"; {hint}" if hint else ""
     try:
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
     except HFValidationError as error:
@@ -106,7 +119,8 @@ def fetch_from_hub(name: str, option: str, instead: str) -> Path:
         raise ConfigError(f"{said}: cannot be fetched from the Hub ({reason}){hint}") from error
 
 
-def _card_licence(folder: Path) -> str:
+def card_licence(folder: Path) -> str:
+    """Read the licence that a folder's card states; `unknown` without one."""
     card = folder / "README.md"
     if not card.is_file():
         return "unknown"

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from musiclora.bundled import BUNDLED_MODELS
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import FAMILIES, SPECS, family_of, refuse_foreign, resolve, spec_of_folder, spec_of_modules
 
 REFERENCES = [
@@ -45,11 +45,18 @@ def test_a_folder_that_says_nothing_counts_as_the_first_record(tmp_path, content
     [
         ("transformer.h.0.attn.c_attn", "gpt2"),
         ("transformer_blocks.0.self_attn.q_proj", "diffrhythm"),
-        ("something.else", "gpt2"),
     ],
 )
 def test_modules_of_an_adapter_find_their_record(module, architecture):
-    assert spec_of_modules([module]).architecture == architecture
+    assert spec_of_modules([module], "a").architecture == architecture
+
+
+@pytest.mark.parametrize(
+    "module", ["model.layers.0.self_attn.q_proj", "transformer.h.0.attn.q_proj", "h.0.attn.c_attn"]
+)
+def test_an_adapter_of_another_architecture_belongs_to_no_record(module):
+    with pytest.raises(ConvertError, match=f"architecture that is not known here; it adapts {module}"):
+        spec_of_modules([module], "a")
 
 
 def test_options_of_another_family_are_refused_by_name_all_at_once():

@@ -42,7 +42,7 @@ def write_peft(
         folder: destination.
         spec: settings of the adapter.
         state: arrays by state key; stored as float32.
-        base_model: the base it belongs to (a Hub id or a name, never a private path).
+        base_model: the base it belongs to (a Hub id or a name, never a private path); empty for none.
         rank_scales: rank and scale of every module, where they differ from those of spec.
         magnitudes: of a DoRA adapter, one vector [out] a module.
         task_type: CAUSAL_LM for GPT-2, None for a model without a task type in PEFT.
@@ -63,7 +63,7 @@ def write_peft(
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {join_problems(unused)}")
     config = lora_config(spec, rank_scales, dora=bool(magnitudes), own=own_config)
-    config |= {"base_model_name_or_path": base_model, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
+    config |= {"base_model_name_or_path": base_model or None, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PEFT_PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
     for module, vector in adapter.magnitudes.items():
         arrays[f"{PEFT_PREFIX}{module}.{MAGNITUDE}"] = np.asarray(vector, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _BLOCK_PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_LINEAR_MODULE = re.compile(
+    r"transformer\.h\.(?:0|[1-9]\d*)\.(?:attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)", re.ASCII
+)
 _OUTER_NAMES = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 _MASK_REASON = "a causal mask, not a weight"
 _TIED_REASON = "the tied output head, equal to wte"
@@ -128,8 +132,7 @@ class Gpt2Checkpoint:
 
 def owns_gpt2_modules(modules: Iterable[str]) -> bool:
     """Tell whether an adapter is for GPT-2, by the paths of the modules it adapts."""
-    parts = tuple(f".{part}" for part in _BLOCK_PARTS)
-    return all(module.startswith("transformer.h.") and module.endswith(parts) for module in modules)
+    return all(_LINEAR_MODULE.fullmatch(module) for module in modules)
 
 
 def read_checkpoint(folder: Path) -> Gpt2Checkpoint:

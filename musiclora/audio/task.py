@@ -31,7 +31,6 @@ from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
 _STYLE = "style"  # name among the trained arrays of the state folder
 FORM = AdapterForm(
-    "audio",
     "recordings",
     "new.wav",
     ", with `musiclora.backends.torch.diffrhythm.DiT.from_folder` as the base",

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.adapters import Adapter, check_base, find_adapter, note_empty_update, refuse_model_folder
+from musiclora.adapters import (
+    Adapter,
+    check_base,
+    find_adapter,
+    locate_base,
+    note_empty_update,
+    public_base,
+    refuse_model_folder,
+)
 from musiclora.audio.diffrhythm_style import carry_style
+from musiclora.conversion.cards import CARD, converted_card
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.protocols import CompareAdapters, ReadCheckpoint
@@ -48,13 +57,13 @@ def convert_adapter(
         ConvertError: it does not fit, or the written adapter computes something else; nothing is written then.
     """
     path, adapter = read_adapter(source)
-    family = spec_of_modules(adapter.ranks)
+    family = spec_of_modules(adapter.ranks, str(path))
     if to not in family.adapter_formats:
         known = ", ".join(family.adapter_formats)
         raise ConfigError(f"{path}: is for the {family.family} family; it can become {known}, not {to}")
     if to in SINGLE_FILES and destination.suffix.lower() != ".safetensors":
         raise ConfigError(f"{destination}: --to {to} writes one file; give a name that ends in .safetensors")
-    base = find_model(model) if model else _find_local_base(adapter.base_model)
+    base = find_model(model) if model else _find_local_base(path, adapter)
     notes = _check_against_base(path, adapter, base, family, allow_base_mismatch) if base else []
     notes += note_empty_update(str(path), adapter.state, adapter.magnitudes)
     if to == "mlx-lm" and not adapter.is_uniform:
@@ -64,10 +73,15 @@ def convert_adapter(
         notes.append(
             "ranks or scales differ between modules (rank_pattern, alpha_pattern): PEFT 0.13 or later reads them"
         )
+    adapter = _without_private_names(adapter)
     check_destination(destination, {"SOURCE": path, "--model": base.path if base else None})
     atomic_output = atomic_file if to in SINGLE_FILES else atomic_folder
     with atomic_output(destination) as output:
         _write_adapter(path, adapter, output, to, family)
+        if output.is_dir():
+            licence = base.licence if base else "unknown"
+            card = converted_card(path, family, adapter.record, base=adapter.base_model, licence=licence, kind=to)
+            (output / CARD).write_text(card, encoding="utf-8")
         notes += carry_style(path, output)
         written = READERS[to](output)
         result = Converted(destination, to, check_update(_update_parts(adapter), _update_parts(written)))
@@ -99,12 +113,18 @@ def read_adapter(source: str) -> tuple[Path, LoraAdapter]:
     return path, read_any_folder(path)
 
 
-def _find_local_base(name: str) -> BaseModel | None:
+def _find_local_base(path: Path, adapter: LoraAdapter) -> BaseModel | None:
     """Find the recorded base if that needs no network."""
-    try:
-        return find_model(name) if name == "bundled" or (name and Path(name).expanduser().is_dir()) else None
-    except ConfigError:
-        return None
+    located = locate_base(path, adapter.base_model, adapter.record)
+    return find_model(located[1]) if located and located[0] != "hub" else None
+
+
+def _without_private_names(adapter: LoraAdapter) -> LoraAdapter:
+    """Drop the path of a local base, which is nobody else's business, from an adapter that is to be written."""
+    if public_base(adapter.base_model, adapter.record)[0] != "local":
+        return adapter
+    private = {"base_model": ""} if "base_model" in adapter.record else {}
+    return dataclasses.replace(adapter, base_model="", record=adapter.record | private)
 
 
 def _check_against_base(
@@ -124,6 +144,7 @@ def _write_adapter(path: Path, adapter: LoraAdapter, output: Path, to: str, fami
         WRITERS[to](output, adapter)
         return
     files = companion_files(path) if path.is_dir() else {}
+    files.pop(CARD, None)
     write_peft(
         output,
         adapter.spec,
@@ -134,7 +155,6 @@ def _write_adapter(path: Path, adapter: LoraAdapter, output: Path, to: str, fami
         record=adapter.record,
         task_type=family.adapter_task_type,
         fan_in_fan_out=family.fan_in_fan_out,
-        readme=files.pop("README.md", b"").decode("utf-8", "replace"),
         extra_files=files,
         own_config=adapter.config,
     )

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.adapters import Adapter, combine_adapters, empty_updates
+from musiclora.adapters import Adapter, combine_adapters, public_base
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
-from musiclora.conversion.merged import find_adapters
-from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
+from musiclora.conversion.cards import adapter_card, shared_licence
+from musiclora.conversion.merged import find_adapters, shared_tokenizer
+from musiclora.conversion.verify import Converted, check_destination, check_update
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft
@@ -34,7 +36,7 @@ def blend_adapters(
     """
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank is {rank}; it must be at least 1")
-    family, found = find_adapters(adapters)
+    family, found = find_adapters(adapters, option="")
     parts: list[Part] = [(a.spec, a.state, a.strength) for a in found]
     spec, state = combine_adapters(parts)
     _check_same_base(found)
@@ -42,18 +44,28 @@ def blend_adapters(
     if rank is not None and rank < spec.rank:
         spec, state, error = compress_to_rank(spec, state, rank)
         wanted = [(spec, state, 1.0)]
-    record = {key: value for key, value in found[0].record.items() if key in _KEPT_KEYS}
-    record |= {"base_model": found[0].base_model, "blend": {"strengths": [a.strength for a in found], "error": error}}
+    tokenizer = shared_tokenizer(found)
+    bases = [public_base(a.base_model, a.record) for a in found]
+    kind, base = next((known for known in bases if known[1]), ("local", ""))
+    first = next((a.record for a in found if a.record.get("fingerprints")), found[0].record)
+    record = {key: value for key, value in first.items() if key in _KEPT_KEYS}
+    record |= {
+        "base_model": base,
+        "base_kind": kind,
+        "blend": {"strengths": [a.strength for a in found], "error": error},
+    }
     style = blended_style(found)
+    licence = shared_licence([a.path for a in found])
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})
     with atomic_folder(destination) as folder:
         write_peft(
             folder,
             spec,
             state,
-            base_model=found[0].base_model,
+            base_model=base,
             record=record,
-            extra_files={name: data for name, data in companion_files(found[0].path).items() if name != "README.md"},
+            readme=adapter_card(family, f"Blended from {len(found)} adapters", record, base=base, licence=licence),
+            extra_files=tokenizer,
             task_type=family.adapter_task_type,
             fan_in_fan_out=family.fan_in_fan_out,
         )
@@ -67,11 +79,11 @@ def blend_adapters(
 
 
 def _check_same_base(adapters: Sequence[Adapter]) -> None:
-    """Refuse adapters that name different bases, or record different fingerprints of them."""
+    """Refuse adapters whose recorded fingerprints of the base differ, or, where one has none, the bases' names."""
+    recorded = [fingerprints for a in adapters if (fingerprints := a.record.get("fingerprints"))]
     names = sorted({adapter.base_model for adapter in adapters if adapter.base_model})
-    if len(names) > 1:
+    if len(names) > 1 and len(recorded) < len(adapters):
         raise ConvertError(f"the adapters were trained on different bases: {', '.join(names)}")
-    recorded = [a.record["fingerprints"] for a in adapters if isinstance(a.record.get("fingerprints"), dict)]
     for other in recorded[1:]:
         if differing := compare_fingerprints(recorded[0], other):
             raise ConvertError(f"the adapters were trained on different bases: {', '.join(differing)} differ")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
+from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
     UNCOMPARED,
@@ -20,11 +21,10 @@ from musiclora.conversion.compare import (
 from musiclora.conversion.merged import MergedAdapters, Rounding
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
 from musiclora.conversion.verify import Converted, companion_files
-from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.fingerprint import RECORD
+from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
-from musiclora.models import kept_settings
+from musiclora.families import DIFFRHYTHM
 from musiclora.progress import Reporter, track_tensors
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def _copy_companions(fusion: ModelFusion, folder: Path) -> list[str]:
     base, notes = fusion.base, []
     for name, data in companion_files(base.path).items():
         (folder / name).write_bytes(data)
-    strengths = {adapter.path.name: adapter.strength for adapter in fusion.adapters}
-    record = {"family": "audio", "base_model": base.name, "fused": strengths, **kept_settings(base.path)}
-    write_json(folder / RECORD, record)
+    write_fused_record(fusion, folder, DIFFRHYTHM)
     if (base.path / "vae").is_dir():
         shutil.copytree(base.path / "vae", folder / "vae")
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from musiclora.adapters import Adapter
+from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
     UNCOMPARED,
@@ -17,26 +18,18 @@ from musiclora.conversion.compare import (
     compare_fused,
     compare_merged,
 )
-from musiclora.conversion.merged import MergedAdapters, Rounding
+from musiclora.conversion.merged import MergedAdapters, Rounding, shared_tokenizer
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
-from musiclora.conversion.verify import Converted, companion_files
+from musiclora.conversion.verify import TOKENIZER_PARTS, Converted, companion_files, tokenizer_fingerprint
 from musiclora.convert.files.atomic import atomic_folder
-from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file
 from musiclora.convert.models.gpt2 import read_checkpoint, write_checkpoint
-from musiclora.errors import ConvertError
+from musiclora.families import GPT2
 from musiclora.progress import Reporter, track_tensors
 
 if TYPE_CHECKING:
     from musiclora.backends.base import Backend, TokenModel
 
 _BATCH_ROWS, _BATCH_TOKENS = 2, 64
-_TOKENIZER_FILES = (
-    *TOKENIZER_FILES,
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "vocab.json",
-)
 
 
 def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
@@ -58,6 +51,7 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
             write_checkpoint(
                 folder, checkpoint.config, rounding.after(fused), fusion.to, dtype=dtype, extra_files=files
             )
+        write_fused_record(fusion, folder, GPT2)
         found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "logits", _run_logits)
         if dtype == "float32":
             found.refuse_above(FUSED_TOLERANCE, destination)
@@ -99,19 +93,13 @@ def _choose_files(
         ConvertError: the adapters were trained with different tokenizers.
     """
     files = companion_files(base)
-    own = [{n: data for n, data in companion_files(a.path).items() if n in _TOKENIZER_FILES} for a in adapters]
-    own = [found for found in own if _tokenizer_fingerprint(found)]
-    if len({_tokenizer_fingerprint(found) for found in own}) > 1 and not allow_base_mismatch:
-        raise ConvertError("the adapters were trained with different tokenizers; --allow-base-mismatch takes the first")
-    if not own or _tokenizer_fingerprint(own[0]) == _tokenizer_fingerprint(files):
+    own = shared_tokenizer(
+        adapters, allow_mismatch=allow_base_mismatch, remedy="; --allow-base-mismatch takes the first"
+    )
+    if not own or tokenizer_fingerprint(own) == tokenizer_fingerprint(files):
         return files, []
-    rest = {name: data for name, data in files.items() if name not in _TOKENIZER_FILES}
-    return rest | own[0], ["took the tokenizer of the adapter; the base's is another, or missing"]
-
-
-def _tokenizer_fingerprint(files: Mapping[str, bytes]) -> str:
-    """Hash the tokenizer among files; "" without one."""
-    return next((fingerprint_file(files[name]) for name in TOKENIZER_FILES if name in files), "")
+    rest = {name: data for name, data in files.items() if name not in TOKENIZER_PARTS}
+    return rest | own, ["took the tokenizer of the adapter; the base's is another, or missing"]
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
-from musiclora.conversion.verify import largest_change
+from musiclora.conversion.verify import TOKENIZER_PARTS, companion_files, largest_change, tokenizer_fingerprint
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Tensors, cast_tensor, dtype_named
@@ -18,22 +18,45 @@ from musiclora.errors import ConvertError
 from musiclora.families import FamilySpec, spec_of_modules
 
 
-def find_adapters(texts: Sequence[str], *, dora: bool = False) -> tuple[FamilySpec, list[Adapter]]:
+def find_adapters(
+    texts: Sequence[str], *, dora: bool = False, option: str = "--adapter-dir"
+) -> tuple[FamilySpec, list[Adapter]]:
     """Read adapters given as PATH or PATH:STRENGTH, and find the record of their architecture.
 
     Args:
         texts: at least one adapter.
         dora: accept DoRA adapters.
+        option: what the user gave them as, for messages; "" for arguments.
 
     Raises:
-        ConvertError: adapters of different architectures.
+        ConvertError: adapters of different architectures, or of one that is not known here.
     """
-    found = [find_adapter(*parse_adapter(text), dora=dora) for text in texts]
-    specs = list(dict.fromkeys(spec_of_modules(state_modules(adapter.state)) for adapter in found))
+    found = [find_adapter(*parse_adapter(text, option), dora=dora, option=option) for text in texts]
+    specs = list(dict.fromkeys(spec_of_modules(state_modules(a.state), str(a.path)) for a in found))
     if len(specs) > 1:
         names = ", ".join(f"{spec.family} ({spec.architecture})" for spec in specs)
         raise ConvertError(f"these adapters are for different families: {names}")
     return specs[0], found
+
+
+def shared_tokenizer(
+    adapters: Sequence[Adapter], *, allow_mismatch: bool = False, remedy: str = ""
+) -> dict[str, bytes]:
+    """Read the tokenizer files that adapters were trained with; empty where none has one.
+
+    Args:
+        adapters: the adapters.
+        allow_mismatch: take the first tokenizer where they differ.
+        remedy: what to do then, for the message.
+
+    Raises:
+        ConvertError: the tokenizers differ.
+    """
+    own = [{n: data for n, data in companion_files(a.path).items() if n in TOKENIZER_PARTS} for a in adapters]
+    own = [files for files in own if tokenizer_fingerprint(files)]
+    if len({tokenizer_fingerprint(files) for files in own}) > 1 and not allow_mismatch:
+        raise ConvertError(f"the adapters were trained with different tokenizers{remedy}")
+    return own[0] if own else {}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.lora_math import Part, update_difference
-from musiclora.convert.files.fingerprint import read_record, recorded_source
+from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file, read_record, recorded_source
 from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import ConfigError, ConvertError
 
@@ -25,6 +25,13 @@ _COMPANIONS = (
     "special_tokens_map.json",
     "tokenizer.conf",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+TOKENIZER_PARTS = (
+    *TOKENIZER_FILES,
+    "merges.txt",
+    "special_tokens_map.json",
     "tokenizer_config.json",
     "vocab.json",
 )
@@ -90,6 +97,11 @@ def companion_files(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= _MAX_COMPANION_BYTES
     }
+
+
+def tokenizer_fingerprint(files: Mapping[str, bytes]) -> str:
+    """Hash the tokenizer among files by name; "" without one."""
+    return next((fingerprint_file(files[name]) for name in TOKENIZER_FILES if name in files), "")
 
 
 def check_destination(destination: Path, inputs: Mapping[str, Path | None], option: str = "DESTINATION") -> None:

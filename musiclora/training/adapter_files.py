@@ -14,14 +14,11 @@ from musiclora.backends.base import Arrays, Model
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
+from musiclora.families import spec_of_family
 from musiclora.models import BaseModel
+from musiclora.reporting.model_card import card_header, describe_base
 
-_CARD = """---
-base_model: {base}
-library_name: peft
-tags: [music, lora, {form.tag}]
----
-
+_CARD = """{header}
 # A LoRA adapter for {base}
 
 Trained with musiclora {version} on {songs} {form.pieces}. The base model's licence: {licence}. Whoever shares this
@@ -29,7 +26,7 @@ adapter answers for the rights in the music it was trained on.
 
 {scores}
 
-    musiclora generate --adapter-dir THIS_FOLDER --model {base} --output {form.output}
+    musiclora generate --adapter-dir THIS_FOLDER --model {model} --output {form.output}
 
 It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads it as well{form.how}.
 """
@@ -40,12 +37,11 @@ class AdapterForm:
     """Card texts and PEFT settings of a family's adapter folders.
 
     Attributes:
-        tag, pieces, output, how: texts of the card: its tag, the kind of training data, the name of a file to
-            generate, and how PEFT's base is loaded.
+        pieces, output, how: texts of the card: the kind of training data, the name of a file to generate, and how
+            PEFT's base is loaded.
         task_type, fan_in_fan_out: PEFT's settings.
     """
 
-    tag: str = "midi"
     pieces: str = "pieces of music"
     output: str = "new.mid"
     how: str = ""
@@ -77,19 +73,14 @@ class Provenance:
     form: AdapterForm = AdapterForm()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def base_name(self) -> str:
-        """Return the base's name without its path, which others may read."""
-        path = Path(self.base.name).expanduser()
-        return path.resolve().name if path.is_dir() else self.base.name
-
     def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Return the content of musiclora.json."""
         return {
             "format": 1,
             "musiclora": __version__,
             "family": self.family,
-            "base_model": self.base_name,
+            "base_model": self.base.public_name,
+            "base_kind": self.base.kind,
             "backend": self.backend,
             "fingerprints": dict(self.fingerprints),
             "songs": self.songs,
@@ -102,11 +93,20 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
     """Write the model's adapter as a PEFT folder; it replaces an older one as a whole."""
     form = origin.form
     scores = "\n".join(f"* {name}: {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+    base, family = origin.base, spec_of_family(origin.family)
     card = _CARD.format(
-        base=origin.base_name,
+        header=card_header(
+            pipeline_tag=family.pipeline_tag,
+            tags=("music", "lora", family.card_tag),
+            base=base.name if base.kind == "hub" else "",
+            licence=base.licence,
+            library="peft",
+        ),
+        base=describe_base(base.public_name, origin.fingerprints.get("weights", "")),
+        model=base.public_name or "BASE_FOLDER",
         version=__version__,
         songs=origin.songs,
-        licence=origin.base.licence,
+        licence=base.licence,
         scores=scores,
         form=form,
     )
@@ -114,7 +114,7 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
         path,
         spec,
         model.read_adapter(),
-        base_model=origin.base.name,
+        base_model=base.public_name,
         record=origin.record(metrics),
         readme=card,
         task_type=form.task_type,

@@ -73,9 +73,13 @@ def test_a_run_leaves_every_promised_file(config, tmp_path):
     assert {"epoch", "loss", "tokens_per_second"} <= set(steps[0])
     record = json.loads((run / "adapter-best" / "musiclora.json").read_text())
     assert record["fingerprints"]
-    assert record["base_model"] == "tiny"
-    assert str(tmp_path) not in json.dumps(record)
-    assert str(Path(config().model).parent) not in (run / "adapter-best" / "README.md").read_text()
+    assert (record["base_kind"], record["base_model"]) == ("local", "")
+    assert json.loads((run / "adapter-best" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    texts = [path.read_text() for path in (run / "adapter-best").iterdir() if path.suffix in (".json", ".md")]
+    assert not [text for text in texts if str(tmp_path) in text or "tiny" in text]
+    card = (run / "adapter-best" / "README.md").read_text()
+    assert "license: other\npipeline_tag: text-generation\n" in card
+    assert "base_model:" not in card
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from musiclora.adapters import base_of, check_base, find_adapter
+from musiclora.adapters import base_of, check_base, find_adapter, recorded_base
 from musiclora.backends import lora_init
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
@@ -27,6 +27,13 @@ def adapter(tiny_base, tmp_path):
     record = {"fingerprints": checkpoint_fingerprint(tiny_base)}
     write_peft(tmp_path / "a", SPEC, state, base_model=str(tiny_base), record=record)
     return tmp_path / "a"
+
+
+def rename_base(folder, name, **record):
+    """Change the base that an adapter names, and entries of its record."""
+    for file, changes in (("adapter_config.json", {"base_model_name_or_path": name}), ("musiclora.json", record)):
+        content = json.loads((folder / file).read_text()) | changes
+        (folder / file).write_text(json.dumps(content))
 
 
 def test_the_recorded_base_is_taken_where_none_is_given(adapter, tiny_base):
@@ -84,8 +91,7 @@ def test_a_licence_is_read_from_the_models_card(tiny_base, tmp_path):
 
 def test_adapters_of_different_bases_need_a_model_named(adapter, tmp_path):
     shutil.copytree(adapter, tmp_path / "c")
-    config = json.loads((tmp_path / "c" / "adapter_config.json").read_text())
-    (tmp_path / "c" / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "other/base"}))
+    rename_base(tmp_path / "c", "other/base", base_kind="hub")
     with pytest.raises(ConfigError, match="different bases"):
         base_of(None, [find_adapter(str(adapter)), find_adapter(str(tmp_path / "c"))])
 
@@ -148,3 +154,62 @@ def test_the_tokenizer_that_an_adapter_was_trained_with_wins_over_the_bases(adap
     assert open_model(None, [str(adapter)], any_backend).tokenizer.kind == "REMI"
     (adapter / "tokenizer.json").write_text(other.to_json())
     assert open_model(None, [str(adapter)], any_backend).tokenizer.kind == "TSD"
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "expected"),
+    [
+        ("bundled-audio", {}, ("bundled", "bundled-audio")),
+        ("owner/name", {}, ("hub", "owner/name")),
+        ("owner/name", {"musiclora": "0.3", "base_kind": "hub"}, ("hub", "owner/name")),
+        ("", {"musiclora": "0.3", "base_kind": "local"}, ("local", "")),
+        # Earlier versions: the configuration has what was typed, the record the folder's own name or the Hub id.
+        ("owner/name", {"musiclora": "0.2", "base_model": "owner/name"}, ("hub", "owner/name")),
+        ("models/diffrhythm", {"musiclora": "0.2", "base_model": "diffrhythm"}, ("local", "models/diffrhythm")),
+        ("models/x", {"musiclora": "0.2", "base_model": "models/x", "blend": {}}, ("local", "models/x")),
+        ("/home/me/base", {}, ("local", "/home/me/base")),
+    ],
+    ids=["bundled", "another tool's", "hub", "local", "older hub", "older local", "older blend", "path"],
+)
+def test_a_recorded_local_base_is_never_taken_for_a_hub_id(name, record, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recorded_base(name, record) == expected
+
+
+def test_a_folder_that_another_tool_recorded_is_no_hub_id_where_it_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert recorded_base("owner/name", {}) == ("local", "owner/name")
+
+
+def test_a_local_base_that_is_not_here_is_asked_for_by_its_fingerprint(adapter, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("musiclora.models.fetch_from_hub", lambda *arguments: pytest.fail("asked of the Hub"))
+    weights = checkpoint_fingerprint(tiny_base)["weights"][:8]
+    rename_base(adapter, "models/tiny", base_model="tiny")
+    with pytest.raises(ConfigError, match=f"needs the base with the fingerprint {weights}.*give it as --model"):
+        base_of(None, [find_adapter(str(adapter))])
+
+
+def test_the_run_folder_around_an_adapter_leads_to_its_local_base(adapter, tiny_base, tmp_path):
+    run = tmp_path / "run"
+    shutil.move(adapter, run / "adapter-best")
+    rename_base(run / "adapter-best", None, base_kind="local", base_model="")
+    (run / "training_meta.json").write_text(json.dumps({"base_model": str(tiny_base)}))
+    assert base_of(None, [find_adapter(str(run))]).path == tiny_base
+
+
+def test_a_hub_base_that_an_adapter_records_is_not_told_as_an_option(adapter, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rename_base(adapter, "owner/name", base_kind="hub")
+    with pytest.raises(ConfigError) as error:
+        base_of(None, [find_adapter(str(adapter))])
+    assert str(error.value).startswith("the adapter's base owner/name: not in the local cache")
+    assert str(error.value).endswith("; give a copy of it as --model")
+
+
+@pytest.mark.parametrize("value", [5, "x", ["a"], {"weights": 3}], ids=str)
+def test_fingerprints_of_a_wrong_type_are_named(adapter, value):
+    rename_base(adapter, None, fingerprints=value)
+    with pytest.raises(ConvertError, match=r"musiclora\.json: fingerprints.* is .*, expected"):
+        find_adapter(str(adapter))

@@ -1,0 +1,136 @@
+"""Converted, blended and fused adapters: what they say of their base, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musiclora.bundled import BUNDLED_MODELS
+from musiclora.conversion.adapter import convert_adapter
+from musiclora.conversion.blend import blend_adapters
+from musiclora.conversion.fuse import fuse_adapters
+from musiclora.convert.adapters.lora import LoraSpec, state_shapes
+from musiclora.convert.adapters.peft import read_peft, write_peft
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.errors import ConvertError
+from musiclora.families import checkpoint_fingerprint
+
+CONFIG = Gpt2Config(vocab_size=40, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=48)
+SPEC = LoraSpec(2, 4.0, 0.0, ("c_attn",))
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder with a base and two adapters, as an earlier version wrote them, the working directory."""
+    monkeypatch.setenv("MUSICLORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "my" / "secret", CONFIG, fresh_tensors(CONFIG, 0), "hf")
+    for name in ("a", "b"):
+        write_adapter(tmp_path / name, "my/secret", base_model="secret")
+    return tmp_path
+
+
+def write_adapter(folder: Path, base: str, spec: LoraSpec = SPEC, **record: object) -> None:
+    rng = np.random.default_rng(0)
+    shapes = state_shapes(spec, CONFIG.linear_shapes())
+    state = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    facts = {"musiclora": "0.2", "fingerprints": checkpoint_fingerprint(Path("my/secret")), **record}
+    write_peft(folder, spec, state, base_model=base, record=facts)
+
+
+def texts_of(folder: Path) -> str:
+    return "\n".join(p.read_text() for p in folder.iterdir() if p.suffix in (".json", ".md"))
+
+
+@pytest.mark.usefixtures("no_backend")
+@pytest.mark.parametrize("made", ["peft", "mlx-lm", "blend", "fuse"])
+def test_no_output_names_a_local_base_and_every_card_has_licence_and_task(made: str) -> None:
+    if made == "blend":
+        blend_adapters(["a", "b:0.5"], Path("out"))
+    elif made == "fuse":
+        fuse_adapters(["a", "b:0.5"], Path("out"))
+    else:
+        convert_adapter("a", Path("out"), made)
+    text = texts_of(Path("out"))
+    assert "secret" not in text
+    assert "\nlicense: other\npipeline_tag: text-generation\n" in (Path("out") / "README.md").read_text()
+    assert "base_model: " not in (Path("out") / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("no_backend")
+@pytest.mark.parametrize("made", ["peft", "blend"])
+def test_a_hub_base_and_its_licence_stay_in_what_is_made_of_an_adapter(made: str) -> None:
+    write_adapter(Path("h"), "owner/name", base_model="owner/name", base_kind="hub", metrics={"held_out_loss": 1.5})
+    (Path("h") / "README.md").write_text("---\nlicense: mit\n---\n")
+    if made == "blend":
+        blend_adapters(["h", "h:2"], Path("out"))
+    else:
+        convert_adapter("h", Path("out"), made)
+        assert "* held_out_loss: 1.5000" in (Path("out") / "README.md").read_text()
+    assert read_peft(Path("out")).base_model == "owner/name"
+    assert read_peft(Path("out")).record["base_kind"] == "hub"
+    header = "---\nbase_model: owner/name\nlibrary_name: peft\nlicense: mit\npipeline_tag: text-generation\n"
+    assert (Path("out") / "README.md").read_text().startswith(header)
+
+
+@pytest.mark.usefixtures("no_backend")
+def test_a_fused_model_records_every_strength_and_keeps_the_text_of_the_bases_card() -> None:
+    (Path("my/secret") / "README.md").write_text("---\nlicense: mit\n---\nMade of songs.\n")
+    shutil.copytree("a", "other/a")
+    fuse_adapters(["a:2", "other/a:3"], Path("out"))
+    assert json.loads((Path("out") / "musiclora.json").read_text())["fused"] == [2.0, 3.0]
+    card = (Path("out") / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    assert card.endswith("Made of songs.\n")
+
+
+def test_blending_adapters_with_different_tokenizers_is_refused() -> None:
+    for name, kind in (("a", "REMI"), ("b", "TSD")):
+        (Path(name) / "tokenizer.json").write_text(json.dumps({"tokenization": kind}))
+    with pytest.raises(ConvertError, match="the adapters were trained with different tokenizers"):
+        blend_adapters(["a", "b"], Path("out"))
+    assert not Path("out").exists()
+
+
+def test_a_blend_has_the_tokenizer_of_the_one_adapter_that_has_it() -> None:
+    (Path("b") / "tokenizer.json").write_text(json.dumps({"tokenization": "TSD"}))
+    blend_adapters(["a", "b"], Path("out"))
+    assert (Path("out") / "tokenizer.json").read_bytes() == (Path("b") / "tokenizer.json").read_bytes()
+
+
+def test_adapters_of_another_architecture_are_not_blended() -> None:
+    state = {f"model.layers.0.self_attn.q_proj.lora_{part}.weight": np.ones((2, 2), np.float32) for part in "AB"}
+    write_peft(Path("x"), LoraSpec(2, 1.0, 0.0, ("q_proj",)), state, base_model="")
+    with pytest.raises(
+        ConvertError, match="x: an adapter of an architecture that is not known here; it adapts model.layers.0"
+    ):
+        blend_adapters(["x", "x"], Path("out"))
+    assert not Path("out").exists()
+
+
+def test_blend_names_its_arguments_and_no_option() -> None:
+    Path("file").write_text("")
+    for text in ("a:nan", "file", "none/at/all"):
+        with pytest.raises(Exception, match=f"^{text}: ") as error:
+            blend_adapters([text], Path("out"))
+        assert "--adapter-dir" not in str(error.value)
+
+
+def test_adapters_of_one_base_that_was_typed_in_two_ways_are_blended() -> None:
+    write_adapter(Path("c"), "./my/secret", base_model="secret")
+    assert blend_adapters(["a", "c"], Path("out"))[1].rank == 4
+
+
+@pytest.mark.usefixtures("any_backend")
+def test_the_outputs_of_an_adapter_of_the_bundled_audio_base_are_compared() -> None:
+    from musiclora.convert.models.diffrhythm import read_diffrhythm
+
+    shapes = read_diffrhythm(BUNDLED_MODELS["bundled-audio"]).config.linear_shapes()
+    spec = LoraSpec(1, 1.0, 0.0, ("proj_out",))
+    state = {name: np.ones(shape, np.float32) for name, shape in state_shapes(spec, shapes).items()}
+    write_peft(Path("v"), spec, state, base_model="bundled-audio", task_type=None, fan_in_fan_out=False)
+    assert convert_adapter("v", Path("out.safetensors"), "kohya").velocity_difference == 0

@@ -21,6 +21,8 @@ from musiclora.convert.files.safetensors_file import non_finite, read_safetensor
 
 _ARRAY_NAME = re.compile(r"model\.(?P<module>h\.(?:0|[1-9]\d*)\..+)\.(?P<part>lora_a|lora_b|m)", re.ASCII)
 _BLOCK_MODULE = re.compile(r"transformer\.h\.(?P<layer>\d+)\.(?P<name>.+)", re.ASCII)
+_BLOCK_LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+_FULL_KEY = re.compile(rf"model\.h\.(?P<layer>\d+)\.(?:{'|'.join(map(re.escape, _BLOCK_LAYERS))})", re.ASCII)
 _CONFIG_KIND = object_with(
     {
         "fine_tune_type": TEXT,
@@ -144,26 +146,39 @@ def _read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
 
 
 def _compare_keys(config: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
-    """List modules that are configured without arrays, which mlx-lm would leave at random values, and the reverse."""
+    """List what mlx-lm would refuse or would leave at random values.
+
+    mlx-lm adapts the modules that `keys` names relative to a block in the last num_layers blocks (in all of them where
+    that is not above 0), and those that it names by full path. A key that names nothing is ignored.
+    """
+    full, relative = _sort_keys(config)
+    blocks = _modules_by_layer(modules)
+    present = {_full_key(layer, name) for layer, names in blocks.items() for name in names}
+    wanted = {key for key in full if (match := _FULL_KEY.fullmatch(key)) and int(match["layer"]) <= max(blocks)}
+    by_name = {(layer, name) for layer, names in blocks.items() for name in names if _full_key(layer, name) not in full}
+    problems = [f"{_full_key(*pair)} is not among the keys" for pair in sorted(by_name) if pair[1] not in relative]
+    by_name = {pair for pair in by_name if pair[1] in relative}
+    if by_name:
+        lowest, end = min(by_name)[0], max(by_name)[0] + 1
+        count = config.get("num_layers", end - lowest)
+        first = max(end - count, 0) if count > 0 else 0
+        if lowest < first:
+            problems.append(f"num_layers is {count}, but there are arrays for the blocks {lowest} to {end - 1}")
+        wanted |= {_full_key(layer, name) for layer in range(first, end) for _, name in by_name}
+    return problems + [f"{key} has no arrays" for key in sorted(wanted - present)]
+
+
+def _sort_keys(config: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Sort lora_parameters.keys into full paths and names relative to a block; without keys all layers are meant."""
     keys = config["lora_parameters"].get("keys")
     if keys is None:
-        return []
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        return ["lora_parameters.keys is no list of names"]
-    blocks = [match for module in modules if (match := _BLOCK_MODULE.fullmatch(module))]
-    layers = {match["layer"] for match in blocks}
-    full = {"model." + module.removeprefix("transformer.") for module in modules}
-    relative = {match["name"] for match in blocks}
-    missing = [key for key in keys if key.startswith("model.") and key not in full]
-    for key in keys:
-        if not key.startswith("model."):
-            missing += [f"model.h.{layer}.{key}" for layer in sorted(layers) if f"model.h.{layer}.{key}" not in full]
-    surplus = [name for name in sorted(full) if name not in keys and not _matching_suffixes(name, relative) & set(keys)]
-    return [f"{name} has no arrays" for name in missing] + [f"{name} is not among the keys" for name in surplus]
+        return set(), set(_BLOCK_LAYERS)
+    full = {key for key in keys if key.startswith("model.")}
+    return full, set(keys) - full
 
 
-def _matching_suffixes(name: str, relative: set[str]) -> set[str]:
-    return {part for part in relative if name.endswith("." + part)}
+def _full_key(layer: int, name: str) -> str:
+    return f"model.h.{layer}.{name}"
 
 
 def _modules_by_layer(modules: Sequence[str]) -> dict[int, set[str]]:
@@ -175,9 +190,9 @@ def _modules_by_layer(modules: Sequence[str]) -> dict[int, set[str]]:
 
 
 def _choose_keys(spec: LoraSpec, modules: Sequence[str]) -> tuple[list[str], int]:
-    """Choose mlx-lm's keys and num_layers; keys are relative to a block where all blocks are alike, else full paths."""
+    """Choose mlx-lm's keys and num_layers; keys are relative to a block where all blocks are meant, else full paths."""
     layers = _modules_by_layer(modules)
-    if _are_alike(layers) and not any(_BLOCK_MODULE.fullmatch(target) for target in spec.targets):
+    if _are_alike(layers) and all(any(name == t or name.endswith("." + t) for name in layers[0]) for t in spec.targets):
         return sorted(layers[0]), len(layers)
     return sorted("model." + module.removeprefix("transformer.") for module in modules), max(layers) + 1
 
@@ -188,8 +203,8 @@ def _choose_targets(config: Mapping[str, Any], modules: Sequence[str]) -> tuple[
     mlx-lm adapts the last num_layers blocks, so keys relative to a block and arrays for the first one mean all of them.
     """
     layers = _modules_by_layer(modules)
-    keys = config["lora_parameters"].get("keys") or ()
-    if _are_alike(layers) and not any(key.startswith("model.") for key in keys):
+    full, _ = _sort_keys(config)
+    if _are_alike(layers) and not any(_full_key(layer, n) in full for layer, names in layers.items() for n in names):
         return tuple(sorted(layers[0]))
     return tuple(modules)
 

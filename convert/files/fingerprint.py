@@ -18,7 +18,16 @@ import numpy as np
 
 from musiclora.convert.errors import MusicLoraError
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.json_file import NULL, TEXT, map_of, object_with, read_json, read_optional_json
+from musiclora.convert.files.json_file import (
+    NULL,
+    OBJECT,
+    TEXT,
+    map_of,
+    object_with,
+    parse_json,
+    read_json,
+    read_optional_json,
+)
 from musiclora.convert.files.safetensors_file import Tensors
 
 Watch = Callable[[Tensors], Tensors]
@@ -141,6 +150,21 @@ def fingerprint_folder(
     return result
 
 
+def is_miditok(content: bytes) -> bool:
+    """Tell whether a tokenizer file is MidiTok's; transformers' files of the same name hold something else."""
+    with contextlib.suppress(MusicLoraError):
+        return "tokenization" in parse_json(content, "", OBJECT)
+    return False
+
+
+def find_tokenizer_file(folder: Path) -> Path | None:
+    """Find a model folder's tokenizer: tokenizer.json, or tokenizer.conf where that is not MidiTok's or missing."""
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if len(found) < 2:
+        return found[0] if found else None
+    return next((path for path in found if is_miditok(path.read_bytes())), found[0])
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """Read the musiclora.json of a folder; empty where there is none.
 
@@ -176,7 +200,7 @@ def _hash_or_recall(folder: Path, open_checkpoint: Callable[[Path], Checkpoint],
             if set(values) == {"weights", "config", "tokenizer"} and all(isinstance(v, str) for v in values.values()):
                 return values
     checkpoint = open_checkpoint(folder)
-    tokenizer = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
+    tokenizer = find_tokenizer_file(folder)
     result = {
         "weights": fingerprint_tensors(watch(checkpoint.tensors()) if watch else checkpoint.tensors()),
         "config": fingerprint_config(checkpoint.config),

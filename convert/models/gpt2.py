@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
+from musiclora.convert.files.fingerprint import TOKENIZER_FILES, is_miditok
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import FLOATS, Arrays, Shape, Tensors, dtype_named, write_safetensors
 from musiclora.convert.files.weight_files import WeightFiles, weight_files
@@ -214,8 +215,16 @@ def write_checkpoint(
             layout=plain,
         )
         write_json(temporary / "config.json", described)
-        for name, content in (extra_files or {}).items():
+        for name, content in _rename_tokenizer(extra_files or {}, layout).items():
             atomic_write(temporary / Path(name).name, content)
+
+
+def _rename_tokenizer(files: Mapping[str, bytes], layout: str) -> dict[str, bytes]:
+    """Name MidiTok's tokenizer tokenizer.conf in an MLX folder, since mlx-lm cannot load it as a tokenizer.json."""
+    old, new = TOKENIZER_FILES if layout == "mlx" else TOKENIZER_FILES[::-1]
+    if old in files and new not in files and is_miditok(files[old]):
+        return {new if name == old else name: content for name, content in files.items()}
+    return dict(files)
 
 
 def rows_of(name: str, array: np.ndarray, layout: str) -> np.ndarray:

@@ -105,9 +105,7 @@ def test_a_blend_has_the_tokenizer_of_the_one_adapter_that_has_it() -> None:
 def test_adapters_of_another_architecture_are_not_blended() -> None:
     state = {f"model.layers.0.self_attn.q_proj.lora_{part}.weight": np.ones((2, 2), np.float32) for part in "AB"}
     write_peft(Path("x"), LoraSpec(2, 1.0, 0.0, ("q_proj",)), state, base_model="")
-    with pytest.raises(
-        ConvertError, match="x: an adapter of an architecture that is not known here; it adapts model.layers.0"
-    ):
+    with pytest.raises(ConvertError, match=r"x: an adapter .* not known here; it adapts model\.layers\.0"):
         blend_adapters(["x", "x"], Path("out"))
     assert not Path("out").exists()
 

@@ -294,7 +294,7 @@ def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> Mu
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: not a tokenizer saved by MidiTok (no 'tokenization' in it)") from error
     names = {n for n in getattr(miditok.tokenizations, "__all__", ()) if n != "MusicTokenizer"}
-    if kind not in names:
+    if not isinstance(kind, str) or kind not in names:
         raise DataError(f"{where}: unknown tokenization {kind!r}; known: {', '.join(sorted(names))}")
     kept = {k: params[k] for k in _FILE_KEYS if k in params}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

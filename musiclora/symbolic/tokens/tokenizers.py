@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from musiclora.convert.errors import DataError
+from musiclora.convert.files.fingerprint import find_tokenizer_file
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer, from_json, load_miditok
 
 PUBLIC_VOCAB = 292  # tokens of the public midi-gpt2 base
@@ -73,7 +74,7 @@ def load_tokenizer(source: str | Path) -> MusicTokenizer:
     if source in ("public", "own"):
         return public_tokenizer() if source == "public" else own_tokenizer()
     path = Path(source)
-    file = path / TOKENIZER_FILE if path.is_dir() else path
+    file = (find_tokenizer_file(path) or path / TOKENIZER_FILE) if path.is_dir() else path
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -94,7 +95,7 @@ def infer_tokenizer(model_folder: Path, vocab_size: int) -> MusicTokenizer:
     Raises:
         DataError: no tokenizer is found, or it has more tokens than the model.
     """
-    if (model_folder / TOKENIZER_FILE).is_file():
+    if find_tokenizer_file(model_folder):
         found = load_tokenizer(model_folder)
     elif vocab_size == PUBLIC_VOCAB:
         found = public_tokenizer()

@@ -22,6 +22,8 @@ SPECS = {
     "square target at full rank": LoraSpec(12, 3.0, 0.0, ("attn.c_proj",)),
     "one block only": LoraSpec(3, 5.0, 0.0, ("transformer.h.1.mlp.c_proj", "transformer.h.1.attn.c_proj")),
     "the first blocks only": LoraSpec(2, 5.0, 0.0, ("transformer.h.0.mlp.c_fc", "transformer.h.1.mlp.c_fc")),
+    "a path suffix of the first block": LoraSpec(2, 5.0, 0.0, ("h.0.attn.c_attn",)),
+    "a number as the end of a path": LoraSpec(2, 5.0, 0.0, ("0.attn.c_attn", "1.attn.c_attn")),
     "rslora": LoraSpec(5, 7.0, 0.0, ("mlp.c_proj",), rslora=True),
 }
 by_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -130,6 +132,7 @@ def folder(tmp_path: Path) -> Path:
         ({"lora_parameters": {"rank": 4, "alpha": 8}}, "scale"),
         ({"lora_parameters": {"rank": 5, "scale": 1.0}}, "expected"),
         ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": ["attn.c_attn"]}}, "not among the keys"),
+        ({"num_layers": 2}, "num_layers is 2, but there are arrays for the blocks 0 to 2"),
         ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": 7}}, "keys is 7, expected a list"),
     ],
     ids=str,
@@ -161,3 +164,71 @@ def test_lora_on_an_embedding_is_refused_with_its_reason(folder: Path) -> None:
     write_safetensors(path, arrays)
     with pytest.raises(ConvertError, match="tied output head"):
         read_mlx_lm(folder)
+
+
+Blocks = dict[int, tuple[str, ...]]
+
+
+def keyed(folder: Path, blocks: Blocks, keys: list[str] | None, layers: int) -> dict[str, np.ndarray]:
+    """Write a folder as mlx-lm does, with arrays for some modules of some blocks."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for block, names in blocks.items():
+        for name in names:
+            out, inputs = CONFIG.linear_shapes()[f"transformer.h.{block}.{name}"]
+            arrays[f"model.h.{block}.{name}.lora_a"] = rng.standard_normal((inputs, 2)).astype(np.float32)
+            arrays[f"model.h.{block}.{name}.lora_b"] = rng.standard_normal((2, out)).astype(np.float32)
+    folder.mkdir()
+    write_safetensors(folder / "adapters.safetensors", arrays)
+    parameters = {"rank": 2, "scale": 3.0, "dropout": 0.0, "keys": keys}
+    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return arrays
+
+
+ATTENTION, MLP = "attn.c_attn", "mlp.c_fc"
+EVERY = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+KEYED = {
+    "relative and full": ({1: (ATTENTION, MLP), 2: (ATTENTION,)}, [ATTENTION, "model.h.1.mlp.c_fc"], 2),
+    "a name that GPT-2 lacks": ({1: (ATTENTION,), 2: (ATTENTION,)}, [ATTENTION, "attn.q_proj"], 2),
+    "a key without arrays": ({2: (ATTENTION,)}, [ATTENTION, MLP], 1),
+    "a block that is not there": ({0: (ATTENTION,)}, ["model.h.0.attn.c_attn", "model.h.99.attn.c_attn"], 1),
+    "all blocks": ({k: (ATTENTION,) for k in range(3)}, [ATTENTION], -1),
+    "more blocks than there are": ({k: (ATTENTION,) for k in range(3)}, [ATTENTION], 16),
+    "no keys": ({2: EVERY}, None, 1),
+}
+
+
+@pytest.mark.parametrize(("blocks", "keys", "layers"), KEYED.values(), ids=KEYED.keys())
+def test_keys_mean_what_they_mean_to_mlx_lm(
+    blocks: Blocks, keys: list[str] | None, layers: int, tmp_path: Path
+) -> None:
+    arrays = keyed(tmp_path / "a", blocks, keys, layers)
+    utils = require("mlx_lm.utils")
+    from mlx_lm.tuner.utils import load_adapters
+
+    write_checkpoint(tmp_path / "base", CONFIG, tensors(), "mlx")
+    load_adapters(utils.load_model(tmp_path / "base", strict=True)[0], str(tmp_path / "a"))
+    adapter = read_mlx_lm(tmp_path / "a")
+    assert set(adapter.ranks) == {f"transformer.h.{block}.{n}" for block, names in blocks.items() for n in names}
+    assert set(state_shapes(adapter.spec, CONFIG.linear_shapes())) == set(adapter.state)
+    for name in ("h.2.attn.c_attn", "h.0.attn.c_attn"):
+        if f"model.{name}.lora_a" in arrays:
+            assert np.array_equal(adapter.state[f"transformer.{name}.lora_A.weight"].T, arrays[f"model.{name}.lora_a"])
+
+
+def test_a_full_path_without_arrays_between_blocks_that_have_some_is_an_error(tmp_path: Path) -> None:
+    keys = [f"model.h.{k}.attn.c_attn" for k in range(3)]
+    keyed(tmp_path / "a", {0: (ATTENTION,), 2: (ATTENTION,)}, keys, 3)
+    with pytest.raises(ConvertError, match=r"model\.h\.1\.attn\.c_attn has no arrays"):
+        read_mlx_lm(tmp_path / "a")
+
+
+def test_mlx_lms_own_load_opens_a_folder_with_miditoks_tokenizer_and_an_adapter(tmp_path: Path) -> None:
+    load = require("mlx_lm.utils").load
+    tokenizer = b'{"tokenization": "REMI", "config": {}}'
+    write_checkpoint(tmp_path / "base", CONFIG, tensors(), "mlx", extra_files={"tokenizer.json": tokenizer})
+    spec = SPECS["one block only"]
+    write_mlx_lm(tmp_path / "a", LoraAdapter.from_spec(spec, random_state(spec), ""))
+    model, _ = load(str(tmp_path / "base"), adapter_path=str(tmp_path / "a"))
+    assert len([name for name, _ in model.named_modules() if name.endswith("c_proj.linear")]) == 2

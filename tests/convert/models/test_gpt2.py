@@ -9,6 +9,7 @@ import tolerance
 from require import require
 
 from musiclora.convert.errors import ConvertError
+from musiclora.convert.files.fingerprint import find_tokenizer_file
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 
@@ -210,3 +211,22 @@ def test_a_config_that_is_no_json_object_is_a_clear_error(content: bytes, hf_fil
     (hf_file.parent / "config.json").write_bytes(content)
     with pytest.raises(ConvertError, match="JSON"):
         read_checkpoint(hf_file.parent)
+
+
+def test_miditoks_tokenizer_has_a_name_in_an_mlx_folder_that_mlx_lm_leaves_alone(tmp_path: Path) -> None:
+    tokenizer, other = b'{"tokenization": "REMI", "config": {}}', b'{"version": "1.0", "added_tokens": []}'
+    tensors = random_tensors(CONFIGS["narrow mlp"])
+    for layout, content, name in (
+        ("mlx", tokenizer, "tokenizer.conf"),
+        ("mlx", other, "tokenizer.json"),
+        ("hf", tokenizer, "tokenizer.json"),
+    ):
+        for given in ("tokenizer.json", "tokenizer.conf"):
+            folder = tmp_path / f"{layout}{name}{given}"
+            write_checkpoint(folder, CONFIGS["narrow mlp"], tensors, layout, extra_files={given: content})
+            expected = given if content is other else name
+            assert {path.name for path in folder.glob("tokenizer*")} == {expected}
+            assert find_tokenizer_file(folder) == folder / expected
+    (folder / "tokenizer.conf").write_bytes(tokenizer)
+    (folder / "tokenizer.json").write_bytes(other)
+    assert find_tokenizer_file(folder) == folder / "tokenizer.conf"

@@ -154,10 +154,11 @@ def test_a_trained_tokenizer_counts_and_decodes_its_merged_tokens(tmp_path):
         ("{", "not a tokenizer saved by MidiTok"),
         ('{"version": "1.0", "model": {"type": "BPE"}}', "not a tokenizer saved by MidiTok"),
         ('{"tokenization": "os", "config": {}}', "unknown tokenization 'os'"),
+        ('{"tokenization": ["a"], "config": {}}', r"unknown tokenization \['a'\]"),
         ('{"tokenization": "PerTok", "config": {"beat_res": 3}}', "cannot build this PerTok"),
         (json.dumps(miditok.CPWord().to_dict()), "several ids a step"),
     ],
-    ids=["no json", "text tokenizer", "unknown", "damaged", "several ids"],
+    ids=["no json", "text tokenizer", "unknown", "a list", "damaged", "several ids"],
 )
 def test_what_is_no_usable_tokenizer_is_refused(text, message, tmp_path):
     (tmp_path / "tokenizer.json").write_text(text)

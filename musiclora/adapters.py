@@ -14,13 +14,13 @@ import numpy as np
 from musiclora.backends.base import Model
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
-from musiclora.convert.adapters.lora_adapter import make_uniform
+from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import checkpoint_fingerprint
+from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder
 from musiclora.models import BaseModel, fetch_from_hub, find_model, is_hub_id
 
 _RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
@@ -113,6 +113,7 @@ class Adapter:
         base_model: the base it names.
         record: musiclora.json, empty for adapters of other tools.
         magnitudes: of a DoRA adapter, one vector a module; else empty.
+        embeddings: whole tensors that PEFT saved with it, by name; `check_base` compares them with the base's.
     """
 
     path: Path
@@ -122,6 +123,7 @@ class Adapter:
     base_model: str
     record: dict[str, Any]
     magnitudes: dict[str, Any] = field(default_factory=dict)
+    embeddings: dict[str, Any] = field(default_factory=dict)
 
 
 def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option: str = "--adapter-dir") -> Adapter:
@@ -146,7 +148,8 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
             f"`musiclora fuse --adapter-dir {name} --output-dir NEW` and give that as --model"
         )
     spec, state = make_uniform(adapter)
-    return Adapter(path, strength, spec, state, adapter.base_model or "", adapter.record, adapter.magnitudes)
+    base, record = adapter.base_model, adapter.record
+    return Adapter(path, strength, spec, state, base, record, adapter.magnitudes, adapter.embeddings)
 
 
 def refuse_model_folder(path: Path, name: str, option: str) -> None:
@@ -182,24 +185,39 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
         Notes for the user: parts that differ but were allowed to, or that nothing was recorded.
 
     Raises:
-        ConvertError: the recorded fingerprint differs and allow_mismatch is off.
+        ConvertError: the recorded fingerprint differs and allow_mismatch is off, or saved embeddings differ.
     """
+    notes = _check_embeddings(adapter, base)
     recorded = adapter.record.get("fingerprints")
     if not recorded:
-        return [
-            f"{adapter.path.name}: no fingerprint of its base is recorded; cannot tell whether {base.name} is right"
-        ]
+        unknown = f"no fingerprint of its base is recorded; cannot tell whether {base.name} is right"
+        return [*notes, f"{adapter.path.name}: {unknown}"]
     actual = checkpoint_fingerprint(base.path)
     differing = compare_fingerprints(recorded, actual)
     if not differing:
         same = f"{adapter.path.name}: {base.name} is a conversion of the base that it was trained on, or the reverse"
-        return [same] if matches_by_source(recorded, actual) else []
+        return [*notes, same] if matches_by_source(recorded, actual) else notes
     text = f"{adapter.path}: trained on another base than {base.name}: {', '.join(differing)} differ"
     if not allow_mismatch:
         kind, name = recorded_base(adapter.base_model, adapter.record)
         wanted = f"give --model {name}" if kind != "local" else f"give {_describe_base(adapter)} as --model"
         raise ConvertError(f"{text}; {wanted}, or --allow-base-mismatch to use it all the same")
-    return [text]
+    return [*notes, text]
+
+
+def _check_embeddings(adapter: Adapter, base: BaseModel) -> list[str]:
+    """Compare embeddings that PEFT saved with an adapter with the base's; the head is tied to the embedding."""
+    if not adapter.embeddings:
+        return []
+    checkpoint = resolve(spec_of_folder(base.path).read_checkpoint)(base.path)
+    wanted = next((array for name, array in checkpoint.tensors() if name in EMBEDDINGS), np.empty(0))
+    for name, array in adapter.embeddings.items():
+        narrow = min((array.dtype, wanted.dtype), key=lambda dtype: dtype.itemsize)
+        if array.shape != wanted.shape or not np.array_equal(array.astype(narrow), wanted.astype(narrow)):
+            raise ConvertError(
+                f"{adapter.path}: {name} is not that of {base.name}: trained or resized embeddings are not supported"
+            )
+    return [f"{adapter.path.name}: holds a copy of the base's embeddings, which is not needed"]
 
 
 def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
@@ -219,9 +237,11 @@ def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
     ours = "fingerprints" in record or "musiclora" in record
     # Earlier versions wrote a local folder's own name into their record, and a Hub id unchanged.
     sure = record.get("base_kind") == "hub" or (record.get("base_model") == name and "blend" not in record)
-    if is_hub_id(name) and (sure if ours else not Path(name).is_dir()):
-        return "hub", name
-    return "local", name
+    if ours:
+        return ("hub" if sure and is_hub_id(name) else "local"), name
+    # Other tools also use names without an owner, such as `gpt2`.
+    named = is_hub_id(name) or is_hub_id(f"owner/{name}")
+    return ("hub" if named and not Path(name).is_dir() else "local"), name
 
 
 def _describe_base(adapter: Adapter) -> str:

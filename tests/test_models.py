@@ -161,6 +161,8 @@ def test_the_tokenizer_that_an_adapter_was_trained_with_wins_over_the_bases(adap
     [
         ("bundled-audio", {}, ("bundled", "bundled-audio")),
         ("owner/name", {}, ("hub", "owner/name")),
+        ("gpt2", {"note": "another tool's"}, ("hub", "gpt2")),
+        ("tiny", {"musiclora": "0.2", "base_model": "tiny"}, ("local", "tiny")),
         ("owner/name", {"musiclora": "0.3", "base_kind": "hub"}, ("hub", "owner/name")),
         ("", {"musiclora": "0.3", "base_kind": "local"}, ("local", "")),
         # Earlier versions: the configuration has what was typed, the record the folder's own name or the Hub id.
@@ -169,7 +171,18 @@ def test_the_tokenizer_that_an_adapter_was_trained_with_wins_over_the_bases(adap
         ("models/x", {"musiclora": "0.2", "base_model": "models/x", "blend": {}}, ("local", "models/x")),
         ("/home/me/base", {}, ("local", "/home/me/base")),
     ],
-    ids=["bundled", "another tool's", "hub", "local", "older hub", "older local", "older blend", "path"],
+    ids=[
+        "bundled",
+        "another tool's",
+        "without an owner",
+        "older, typed in place",
+        "hub",
+        "local",
+        "older hub",
+        "older local",
+        "older blend",
+        "path",
+    ],
 )
 def test_a_recorded_local_base_is_never_taken_for_a_hub_id(name, record, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -59,6 +59,7 @@ def build_adapter(
     base_model: str = "",
     record: Mapping[str, Any] | None = None,
     magnitudes: Arrays | None = None,
+    notes: tuple[str, ...] = (),
 ) -> LoraAdapter:
     """Build an adapter whose modules each have their own rank (by shape) and scale.
 
@@ -69,6 +70,7 @@ def build_adapter(
         base_model: the base that the file names.
         record: content of musiclora.json.
         magnitudes: of a DoRA adapter, one vector [out] a module.
+        notes: remarks for the user.
 
     Raises:
         ConvertError: modules that DiffRhythm lacks, or arrays that are missing, mis-shaped or non-finite, all at once.
@@ -90,6 +92,7 @@ def build_adapter(
         rank_scales=rank_scales,
         magnitudes={module: np.asarray(vector, np.float32) for module, vector in (magnitudes or {}).items()},
         record=record,
+        notes=notes,
     )
     adapter.check_arrays(where)
     return adapter

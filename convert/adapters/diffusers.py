@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.convert.adapters.diffrhythm_arrays import sort_lora_arrays
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
-from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
+from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter
 from musiclora.convert.adapters.peft_config import lora_config, module_scale
 from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError
@@ -44,7 +45,9 @@ def write_diffusers(folder: Path, adapter: LoraAdapter) -> None:
 
 
 def read_diffusers(path: Path) -> LoraAdapter:
-    """Read such a folder, or its file; alpha is the rank where the header has no settings.
+    """Read such a folder, or a file with PEFT's or ComfyUI's names.
+
+    An alpha beside the arrays counts, then the settings in the header; without both, alpha is the rank.
 
     Raises:
         ConvertError: another kind of adapter (named), or arrays that do not fit.
@@ -52,18 +55,20 @@ def read_diffusers(path: Path) -> LoraAdapter:
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     _, metadata = safetensors_header(file)
-    state, magnitudes = sort_arrays(iter_safetensors(file), _PREFIX, str(file))
+    found = sort_lora_arrays(iter_safetensors(file), str(file))
     config = _read_settings(metadata, str(file))
-    if config.get("use_dora") and not magnitudes:
+    if config.get("use_dora") and not found.magnitudes:
         raise ConvertError(f"{file}: a DoRA adapter without its magnitude vectors (lora_magnitude_vector)")
-    modules = state_modules(state)
+    modules = state_modules(found.state)
+    stated = {module: module_scale(config, module, str(file))[1] for module in modules} if config else None
     return build_adapter(
-        state,
-        {module: module_scale(config, module, str(file))[1] if config else 1.0 for module in modules},
+        found.state,
+        found.scales(stated),
         str(file),
         base_model=str(config.get("base_model_name_or_path") or ""),
         record=read_record(path) if path.is_dir() else {},
-        magnitudes=magnitudes,
+        magnitudes=found.magnitudes,
+        notes=() if config or found.alphas else (UNSTATED_ALPHA,),
     )
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
 from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_kohya
+from musiclora.convert.adapters.lora import state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
 from musiclora.convert.adapters.mlx_lm import is_mlx_lm, read_mlx_lm, write_mlx_lm
-from musiclora.convert.adapters.peft import read_peft
+from musiclora.convert.adapters.peft import read_peft, read_peft_file
+from musiclora.convert.adapters.peft_config import PEFT_PREFIX
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import safetensors_header
+from musiclora.convert.models.gpt2 import owns_gpt2_modules
 
 READERS: dict[str, Callable[[Path], LoraAdapter]] = {
     "peft": read_peft,
@@ -55,7 +58,8 @@ def read_any_file(path: Path) -> LoraAdapter:
         return read_kohya(path)
     if (path.parent / "adapter_config.json").is_file():
         raise ConvertError(f"{path}: give its folder, {path.parent}: the settings are in the file beside it")
-    return read_diffusers(path)
+    modules = state_modules(name.removeprefix(PEFT_PREFIX) for name in names)
+    return read_peft_file(path) if modules and owns_gpt2_modules(modules) else read_diffusers(path)
 
 
 def read_any_folder(path: Path) -> LoraAdapter:

@@ -24,6 +24,10 @@ from musiclora.convert.adapters.lora import (
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
+# GPT-2's embedding and its tied output head, which PEFT saves with `save_embedding_layers`.
+EMBEDDINGS = ("transformer.wte.weight", "lm_head.weight")
+UNSTATED_ALPHA = "no alpha is stated; it was taken for the rank, as other readers do (scale 1)"
+
 
 @dataclass(frozen=True)
 class LoraAdapter:
@@ -38,6 +42,8 @@ class LoraAdapter:
         ranks: rank of every module.
         scales: multiplier of B @ A of every module.
         magnitudes: of a DoRA adapter (Liu et al. 2024, arXiv 2402.09353), one vector [out] a module; else empty.
+        embeddings: whole tensors that PEFT saved with it, by name; they must equal the base's.
+        notes: remarks for the user on how it was read.
     """
 
     spec: LoraSpec
@@ -48,6 +54,8 @@ class LoraAdapter:
     ranks: dict[str, int]
     scales: dict[str, float]
     magnitudes: dict[str, np.ndarray] = field(default_factory=dict)
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_spec(
@@ -59,6 +67,7 @@ class LoraAdapter:
         rank_scales: RankScales | None = None,
         magnitudes: Arrays | None = None,
         record: Mapping[str, Any] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> LoraAdapter:
         """Build an adapter from its settings and arrays.
 
@@ -69,12 +78,15 @@ class LoraAdapter:
             rank_scales: rank and scale of every module, where they differ from those of spec.
             magnitudes: of a DoRA adapter, one vector [out] a module.
             record: content of musiclora.json.
+            notes: remarks for the user.
         """
         shared = dict.fromkeys(state_modules(state), (spec.rank, spec.scale))
         own = shared if rank_scales is None else rank_scales
         ranks = {module: own[module][0] for module in shared}
         scales = {module: own[module][1] for module in shared}
-        return cls(spec, dict(state), base_model, dict(record or {}), {}, ranks, scales, dict(magnitudes or {}))
+        return cls(
+            spec, dict(state), base_model, dict(record or {}), {}, ranks, scales, dict(magnitudes or {}), notes=notes
+        )
 
     @property
     def is_uniform(self) -> bool:
@@ -115,7 +127,22 @@ def make_uniform(adapter: LoraAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]
     return LoraSpec(rank, alpha_for(scale, rank), spec.dropout, spec.targets, rslora=False), state
 
 
-def sort_arrays(tensors: Tensors, prefix: str, where: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+@dataclass(frozen=True)
+class PeftArrays:
+    """Arrays of a file with PEFT's names.
+
+    Attributes:
+        state: A and B by state key, float32.
+        magnitudes: DoRA's, by module, float32.
+        embeddings: whole embedding and output head, by name, as stored.
+    """
+
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+    magnitudes: dict[str, np.ndarray] = field(default_factory=dict)
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def sort_arrays(tensors: Tensors, prefix: str, where: str) -> PeftArrays:
     """Sort the arrays of a file with PEFT's names.
 
     Args:
@@ -123,26 +150,24 @@ def sort_arrays(tensors: Tensors, prefix: str, where: str) -> tuple[dict[str, np
         prefix: optional prefix of a module's path.
         where: the file, for messages.
 
-    Returns:
-        A and B by state key, and DoRA's magnitudes by module; float32.
-
     Raises:
         ConvertError: arrays of another method (named), or two for one key.
     """
-    state: dict[str, np.ndarray] = {}
-    magnitudes: dict[str, np.ndarray] = {}
+    found = PeftArrays()
     problems: list[str] = []
     for name, array in tensors:
         plain = name.removeprefix(prefix)
         if vector := MAGNITUDE_KEY.fullmatch(plain):
-            magnitudes[vector["module"]] = np.asarray(array, np.float32)
+            found.magnitudes[vector["module"]] = np.asarray(array, np.float32)
         elif match := STATE_KEY.fullmatch(plain):
             key = f"{match['module']}.lora_{match['part']}.weight"
-            if key in state:
+            if key in found.state:
                 problems.append(f"{key} comes twice")
-            state[key] = np.asarray(array, np.float32)
+            found.state[key] = np.asarray(array, np.float32)
+        elif plain in EMBEDDINGS:
+            found.embeddings[plain] = array
         else:
             problems.append(describe_foreign_array(name))
     if problems:
         raise ConvertError(f"{where}: {join_problems(problems)}")
-    return state, magnitudes
+    return found

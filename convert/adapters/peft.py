@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_modules
-from musiclora.convert.adapters.lora_adapter import LoraAdapter, sort_arrays
+from musiclora.convert.adapters.diffrhythm_modules import owns_diffrhythm_modules
+from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_keys, state_modules
+from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter, PeftArrays, sort_arrays
 from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale
 from musiclora.convert.adapters.peft_keys import read_config, refuse_others
 from musiclora.convert.errors import ConvertError, join_problems
@@ -18,6 +20,8 @@ from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import Arrays, iter_safetensors, write_safetensors
 from musiclora.convert.files.torch_file import TorchFile
+
+_WRAPPER = "transformer."
 
 
 def write_peft(
@@ -91,24 +95,74 @@ def read_peft(folder: Path) -> LoraAdapter:
         raise ConvertError(f"{folder}: no adapter_config.json here, so this is no PEFT adapter folder")
     config = read_config(folder / "adapter_config.json")
     refuse_others(config, str(folder), dora=True)
-    state, magnitudes = _read_arrays(folder)
-    modules = state_modules(state)
+    found = _read_arrays(folder)
+    modules = state_modules(found.state)
     if not modules:
         raise ConvertError(f"{folder}: there is no LoRA array in its adapter_model file")
     resolved = {module: module_scale(config, module, str(folder)) for module in modules}
     spec = _read_spec(config, modules, str(folder))
-    ranks = {module: rank for module, (rank, _) in resolved.items()}
-    scales = {module: scale for module, (_, scale) in resolved.items()}
-    base_model = str(config.get("base_model_name_or_path") or "")
-    record = read_record(folder)
-    adapter = LoraAdapter(spec, state, base_model, record, config, ranks, scales, magnitudes)
+    adapter = LoraAdapter(
+        spec,
+        found.state,
+        str(config.get("base_model_name_or_path") or ""),
+        read_record(folder),
+        config,
+        {module: rank for module, (rank, _) in resolved.items()},
+        {module: scale for module, (_, scale) in resolved.items()},
+        found.magnitudes,
+        found.embeddings,
+    )
     adapter.check_arrays(str(folder))
     _check_targets(spec, modules, str(folder))
+    return _without_wrapper(adapter)
+
+
+def read_peft_file(path: Path) -> LoraAdapter:
+    """Read an adapter_model file of GPT-2 without its configuration; alpha is the rank.
+
+    Raises:
+        ConvertError: arrays that are missing, mis-shaped or non-finite.
+    """
+    found = sort_arrays(iter_safetensors(path), PEFT_PREFIX, str(path))
+    ranks = {m: len(found.state.get(state_keys(m)[0], ())) for m in state_modules(found.state)}
+    rank = max(ranks.values())
+    adapter = LoraAdapter(
+        LoraSpec(rank, float(rank), 0.0, tuple(ranks)),
+        found.state,
+        "",
+        {},
+        {},
+        ranks,
+        dict.fromkeys(ranks, 1.0),
+        found.magnitudes,
+        found.embeddings,
+        (UNSTATED_ALPHA,),
+    )
+    adapter.check_arrays(str(path))
     return adapter
 
 
-def _read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Read A and B by state key, and DoRA's magnitudes by module."""
+def _without_wrapper(adapter: LoraAdapter) -> LoraAdapter:
+    """Shorten the paths of an adapter that was trained on DiffRhythm's CFM, whose transformer is one level down."""
+    modules = [module.removeprefix(_WRAPPER) for module in adapter.ranks]
+    if not (all(module.startswith(_WRAPPER) for module in adapter.ranks) and owns_diffrhythm_modules(modules)):
+        return adapter
+
+    def shorten(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name.removeprefix(_WRAPPER): value for name, value in values.items()}
+
+    targets = tuple(target.removeprefix(_WRAPPER) for target in adapter.spec.targets)
+    return replace(
+        adapter,
+        spec=replace(adapter.spec, targets=targets),
+        state=shorten(adapter.state),
+        ranks=shorten(adapter.ranks),
+        scales=shorten(adapter.scales),
+        magnitudes=shorten(adapter.magnitudes),
+    )
+
+
+def _read_arrays(folder: Path) -> PeftArrays:
     path, old = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
     if path.is_file():
         arrays = iter_safetensors(path)

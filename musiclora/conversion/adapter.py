@@ -64,7 +64,7 @@ def convert_adapter(
     if to in SINGLE_FILES and destination.suffix.lower() != ".safetensors":
         raise ConfigError(f"{destination}: --to {to} writes one file; give a name that ends in .safetensors")
     base = find_model(model) if model else _find_local_base(path, adapter)
-    notes = _check_against_base(path, adapter, base, family, allow_base_mismatch) if base else []
+    notes = [*adapter.notes, *_check_against_base(path, adapter, base, family, allow_base_mismatch)]
     notes += note_empty_update(str(path), adapter.state, adapter.magnitudes)
     if to == "mlx-lm" and not adapter.is_uniform:
         rank = max(adapter.ranks.values())
@@ -128,13 +128,17 @@ def _without_private_names(adapter: LoraAdapter) -> LoraAdapter:
 
 
 def _check_against_base(
-    path: Path, adapter: LoraAdapter, base: BaseModel, family: FamilySpec, allow_mismatch: bool
+    path: Path, adapter: LoraAdapter, base: BaseModel | None, family: FamilySpec, allow_mismatch: bool
 ) -> list[str]:
-    """Check shapes and fingerprint against the base; return notes for the user."""
+    """Check shapes, fingerprint and saved embeddings against the base if it is at hand; return notes for the user."""
+    if base is None:
+        if adapter.embeddings:
+            raise ConvertError(f"{path}: holds embeddings; give --model, to see whether they are the base's")
+        return []
     read_checkpoint: ReadCheckpoint = resolve(family.read_checkpoint)
     spec, state = make_uniform(adapter)
     check_state(state, state_shapes(spec, read_checkpoint(base.path).config.linear_shapes()), str(path))
-    found = Adapter(path, 1.0, spec, state, adapter.base_model, adapter.record)
+    found = Adapter(path, 1.0, spec, state, adapter.base_model, adapter.record, embeddings=adapter.embeddings)
     return check_base(found, base, allow_mismatch)
 
 

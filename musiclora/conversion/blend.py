@@ -40,6 +40,11 @@ def blend_adapters(
     parts: list[Part] = [(a.spec, a.state, a.strength) for a in found]
     spec, state = combine_adapters(parts)
     _check_same_base(found)
+    if whole := [a.path for a in found if a.embeddings]:
+        raise ConvertError(
+            f"{whole[0]}: holds embeddings, which cannot be blended; if they are the base's, leave them out with "
+            f"`musiclora convert adapter {whole[0]} NEW --to peft --model BASE`"
+        )
     error, wanted = 0.0, parts
     if rank is not None and rank < spec.rank:
         spec, state, error = compress_to_rank(spec, state, rank)

@@ -12,7 +12,7 @@ from musiclora.conversion.protocols import ModelFusion
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.families import FamilySpec
-from musiclora.models import BaseModel, card_licence
+from musiclora.models import BaseModel, card_licence, kept_settings
 from musiclora.reporting.model_card import card_body, card_header, complete_card, describe_base
 
 CARD = "README.md"

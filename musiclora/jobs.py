@@ -78,13 +78,17 @@ def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run
     from musiclora.backends.registry import choose
     from musiclora.training.resume import open_run
     from musiclora.training.session import Session
+    from musiclora.training.start_adapter import take_adapter_settings
 
     run = run or open_run(config)
     backend = choose(config.backend)
+    config, notes = take_adapter_settings(config)
     spec = spec_of_folder(find_model(config.model).path)
     config = dataclasses.replace(config, family=spec.family)
     refuse_foreign(spec.family, config.model, config.changed())
     out = reporter or Reporter()
+    for text in notes:
+        out.say(text)
     task = resolve(spec.load_task)(config, out, backend)
     return Session(config, task, out, run=run)
 

@@ -166,8 +166,9 @@ class AudioTask:
     def restore_adapter(self, model: FlowModel, folder: Path) -> Arrays:
         best = read_peft(folder).state
         model.write_adapter(best)
-        if self.trains_style:
-            model.set_style(read_style(folder / STYLE_FILE))
+        style = read_style(folder / STYLE_FILE) if self.trains_style else None
+        if style is not None:
+            model.set_style(style)
         return best
 
     def base_fingerprints(self) -> dict[str, str]:

@@ -16,6 +16,9 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 )
 @click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
 @click.option("--model", help="bundled, bundled-audio, a Hub id, or a folder.  [default: xingjianll/midi-gpt2]")
+@click.option(
+    "--adapter-dir", help="Adapter to train further: training starts from its arrays, with its rank, alpha and targets."
+)
 @click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
 @click.option(
     "--config",

@@ -53,6 +53,7 @@ class TrainConfig:
         vae: audio only: the codec that encodes recordings; None takes the one in the model's folder.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
         max_steps: optimiser steps after which the run stops, whatever the epochs.
+        adapter_dir: adapter whose arrays training starts from, with its rank, alpha and target modules.
     """
 
     data_dir: str
@@ -89,6 +90,7 @@ class TrainConfig:
     style: str | None = None
     vae: str | None = None
     max_steps: int | None = None
+    adapter_dir: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):

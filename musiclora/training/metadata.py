@@ -95,6 +95,7 @@ def write_metadata(
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
         "target_modules": list(spec.targets),
+        "adapter_dir": config.adapter_dir,
         **{name: getattr(config, name) for name in _FROM_CONFIG},
         "steps": progress.step,
         "seconds": round(progress.seconds, 1),

@@ -31,6 +31,7 @@ from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_
 from musiclora.training.result import TrainResult
 from musiclora.training.resume import PLANNED, check_same_run
 from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress, check_writable
+from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
 
 ModelT = TypeVar("ModelT", bound=Model)  # of the task's family
@@ -124,6 +125,8 @@ class Session(Generic[ModelT]):
         self.norms = weight_norms(self.model, modules)
         self.model.inject_adapter(self.spec, first)
         self.task.begin_training(self.model, self.run.read_arrays("adapter") if resuming else None)
+        if self.config.adapter_dir and not resuming:
+            self.task.restore_adapter(self.model, adapter_folder(self.config.adapter_dir))
 
     def _song_losses(self, title: str) -> list[LossSum]:
         batches = self.task.song_batches(self.config)

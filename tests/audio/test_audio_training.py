@@ -104,9 +104,20 @@ def test_the_adapter_folder_is_plain_peft_with_a_style_and_fingerprints(config, 
     assert np.abs(style).max() > 0
     record = json.loads((folder / "musiclora.json").read_text())
     assert {"weights", "config", "codec"} <= set(record["fingerprints"])
-    assert (record["family"], record["base_model"]) == ("audio", "tiny")
+    assert (record["family"], record["base_model"], record["base_kind"]) == ("audio", "", "local")
     assert str(tmp_path) not in json.dumps(record)
     assert "new.wav" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_adapter_and_its_style(config, tmp_path):
+    train(config("first"))
+    first = str(tmp_path / "first" / "adapter-last")
+    train(config("second", adapter_dir=first, max_steps=1, lr=1e-9))
+    before, after = trained(tmp_path / "first"), trained(tmp_path / "second")
+    assert np.abs(before["style"]).max() > 1e-4
+    for name, array in before.items():  # one step of a learning rate of 1e-9 moves no value by more than about that
+        np.testing.assert_allclose(after[name], array, atol=1e-6)
 
 
 @pytest.mark.slow

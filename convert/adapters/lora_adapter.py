@@ -167,7 +167,9 @@ def sort_arrays(tensors: Tensors, prefix: str, where: str) -> PeftArrays:
         elif plain in EMBEDDINGS:
             found.embeddings[plain] = array
         else:
-            problems.append(describe_foreign_array(name))
+            text = describe_foreign_array(name)
+            hint = "; PEFT's are MODULE.lora_A.weight and MODULE.lora_B.weight"
+            problems.append(text + hint if ".lora" in name and text.endswith("no LoRA array") else text)
     if problems:
         raise ConvertError(f"{where}: {join_problems(problems)}")
     return found

@@ -212,10 +212,19 @@ def test_missing_misshaped_and_non_finite_arrays_are_named_together(tmp_path: Pa
     assert not (tmp_path / "a").exists()
 
 
-def test_a_file_with_lokr_keys_is_refused_by_name(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("base_model.model.x.lokr_w1", "LoKr"),
+        ("transformer.h.0.attn.c_attn.lora_down.weight", r"no LoRA array; PEFT's are MODULE\.lora_A\.weight"),
+        ("base_model.model.x.weight", r"x\.weight is no LoRA array$"),
+    ],
+    ids=["LoKr", "another format's name", "a weight"],
+)
+def test_a_file_with_other_keys_is_refused_by_name(name: str, named: str, folder: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
-    write_safetensors(folder / "adapter_model.safetensors", {"base_model.model.x.lokr_w1": np.ones((2, 2), np.float32)})
-    with pytest.raises(ConvertError, match="LoKr"):
+    write_safetensors(folder / "adapter_model.safetensors", {name: np.ones((2, 2), np.float32)})
+    with pytest.raises(ConvertError, match=named):
         read_peft(folder)
 
 

@@ -38,6 +38,7 @@ def foreign_score(path: Path) -> str:
     kind = FOREIGN_SCORES.get(path.suffix.lower())
     return f"{kind}, which is not read: export it as MIDI (MuseScore and most editors can)" if kind else ""
 
+
 # Endings of recordings that every command reads; docs/audio.md lists the formats.
 RECORDING_SUFFIXES = {
     ".aif",

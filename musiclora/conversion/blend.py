@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine_adapters, empty_updates
-from musiclora.adapters import Adapter, combine_adapters, public_base
+from musiclora.adapters import Adapter, combine_adapters, empty_updates, public_base
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.merged import find_adapters, shared_tokenizer

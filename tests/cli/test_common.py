@@ -16,12 +16,8 @@ from refusal import refused
 
 from musiclora import interrupts
 from musiclora.cli import COMMANDS, main
-<<<<<<< HEAD
-from musiclora.cli.common import ManyCommand, ManyOption, RootGroup, print_json
-from musiclora.convert.files.atomic import atomic_folder
-=======
 from musiclora.cli.common import FiniteFloat, ManyCommand, ManyOption, RootGroup, print_json
->>>>>>> bc803be (Name what is not read; refuse numbers that are not finite)
+from musiclora.convert.files.atomic import atomic_folder
 from musiclora.errors import DataError
 
 
@@ -65,7 +61,6 @@ def test_an_error_becomes_one_line_and_an_exit_code(raising, error, code, text):
     assert "Traceback" in debug.stderr
 
 
-<<<<<<< HEAD
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_termination_signal_cleans_up_like_ctrl_c_and_has_its_own_code(name, code, tmp_path):
@@ -123,7 +118,8 @@ def test_a_terminal_that_hangs_up_ends_a_command_with_its_own_code(tmp_path):
     os.close(terminal)
     assert child.wait(30) == 129
     assert list(tmp_path.iterdir()) == []
-=======
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(
     ("arguments", "option"),
@@ -154,7 +150,6 @@ def test_no_number_of_any_command_may_be_infinite():
     numbers = [kind for kind in kinds if isinstance(kind, click.types.FloatParamType)]
     assert len(numbers) > 15
     assert all(isinstance(kind, FiniteFloat) for kind in numbers)
->>>>>>> bc803be (Name what is not read; refuse numbers that are not finite)
 
 
 @pytest.mark.parametrize("arguments", [["train", "--no-such"], ["nothing"], ["generate"]], ids=str)

@@ -13,6 +13,7 @@ from musiclora.convert.errors import OutputError
 from musiclora.convert.files.atomic import new_parents_of, write_error
 
 LOCK_FILE = ".lock"
+_TRIES = 100
 _IN_USE = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # some network file systems
 
@@ -28,28 +29,33 @@ def take_lock(folder: Path) -> IO[str]:
         FolderInUseError: a live process holds it.
         OutputError: the system refuses to write.
     """
-    path = folder / LOCK_FILE
-    while True:
+    for _ in range(_TRIES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a+", encoding="utf-8")
+            handle = (folder / LOCK_FILE).open("a+", encoding="utf-8")
         except FileNotFoundError:  # its last holder has just removed the folder
             continue
         except OSError as error:
             raise write_error(folder, error) from error
         try:
             _lock_file(handle)
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(handle.fileno())):
-                return handle  # else its last holder has removed this file: try the next one
-        except FileNotFoundError:
-            pass
         except OSError as error:
             handle.close()
             if error.errno not in _IN_USE:
                 raise write_error(folder, error) from error
             text = f"{folder}: another process is writing here; wait until it ends, or choose another folder"
             raise FolderInUseError(text) from error
-        handle.close()
+        if _is_still_there(folder / LOCK_FILE, handle):
+            return handle
+        handle.close()  # its last holder has removed this file: try the next one
+    raise OutputError(f"{folder}: cannot be locked; choose another folder")
+
+
+def _is_still_there(path: Path, handle: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+    except OSError:
+        return False
 
 
 @contextmanager

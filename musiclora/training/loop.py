@@ -274,7 +274,7 @@ class Loop:
 
 @contextmanager
 def _finish_step_on_signal(stop: StopRequest) -> Iterator[None]:
-    """Note the first Ctrl-C, SIGTERM or SIGHUP, so that the step is finished; a second one interrupts at once."""
+    """Note the first Ctrl-C, SIGTERM or SIGHUP, so that the step is finished; a second Ctrl-C interrupts at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal:

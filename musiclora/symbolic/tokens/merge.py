@@ -69,18 +69,25 @@ class PertokLayout:
     """Tokens of a PerTok note: [Program [MicroTiming]] Pitch [MicroTiming] [Velocity] [Duration].
 
     Attributes:
-        before: tokens of a note before its pitch.
-        after: tokens of a note after its pitch.
-        has_shift: True where a MicroTiming follows the pitch.
-        kinds: type of each base token, str [V].
+        before: types of a note's tokens before its pitch.
+        after: types of its tokens after the pitch.
+        are_of: for each of these types, and for `pitch` and `time`, a mask of the base tokens, bool [V].
         values: MIDI pitch, program, or ticks of each Pitch, Program, MicroTiming and Duration token, int64 [V]; else 0.
     """
 
-    before: int
-    after: int
-    has_shift: bool
-    kinds: np.ndarray
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    are_of: dict[str, np.ndarray]
     values: np.ndarray
+
+    def find_notes(self, ids: np.ndarray) -> np.ndarray | None:
+        """Find the indices of the pitch tokens; None where a note is written in another way."""
+        at = np.flatnonzero(self.are_of["pitch"][ids])
+        if not len(at) or at[0] < len(self.before) or at[-1] + len(self.after) >= len(ids):
+            return None
+        offsets = (*range(-len(self.before), 0), *range(1, len(self.after) + 1))
+        expected = zip(offsets, (*self.before, *self.after), strict=True)
+        return at if all(self.are_of[kind][ids[at + offset]].all() for offset, kind in expected) else None
 
 
 def pertok_layout(inner: MidiTokTokenizer, tokens: Sequence[str]) -> PertokLayout | None:
@@ -89,8 +96,6 @@ def pertok_layout(inner: MidiTokTokenizer, tokens: Sequence[str]) -> PertokLayou
     if inner.is_trained or config.use_pitch_intervals or config.program_changes:
         return None
     kinds = np.array([token.split("_")[0] for token in tokens])
-    shift = "MicroTiming" in kinds
-    programs = bool(config.use_programs and config.one_token_stream_for_programs)
     values = np.zeros(len(tokens), np.int64)
     for i, token in enumerate(tokens):
         kind, _, value = token.partition("_")
@@ -99,8 +104,13 @@ def pertok_layout(inner: MidiTokTokenizer, tokens: Sequence[str]) -> PertokLayou
         elif kind == "Duration":
             beats, rest, ticks = map(int, value.split("."))
             values[i] = beats * ticks + rest
-    after = shift + bool(config.use_velocities) + ("Duration" in kinds)
-    return PertokLayout((1 + shift) if programs else 0, after, shift, kinds, values)
+    present = set(kinds)
+    programs = config.use_programs and config.one_token_stream_for_programs
+    before = [kind for kind in ("Program", "MicroTiming") if programs and kind in present]
+    after = [kind for kind in ("MicroTiming", "Velocity", "Duration") if kind in present]
+    masks = {kind: kinds == kind for kind in (*before, *after)}
+    masks |= {"pitch": np.isin(kinds, ("Pitch", "PitchDrum")), "time": np.isin(kinds, _TIME_TYPES)}
+    return PertokLayout(tuple(before), tuple(after), masks, values)
 
 
 def merge_pertok_unisons(layout: PertokLayout, ids: np.ndarray) -> np.ndarray:
@@ -116,20 +126,20 @@ def merge_pertok_unisons(layout: PertokLayout, ids: np.ndarray) -> np.ndarray:
     Returns:
         int32 [m], m at most n.
     """
-    kinds, values = layout.kinds[ids], layout.values[ids]
-    at = np.flatnonzero(np.isin(kinds, ("Pitch", "PitchDrum")))
-    first, last = at - layout.before, at + layout.after
-    if not len(at) or first[0] < 0 or last[-1] >= len(ids) or (first[1:] <= last[:-1]).any():
+    at, values = layout.find_notes(ids), layout.values[ids]
+    if at is None:
         return ids
+    first, last = at - len(layout.before), at + len(layout.after)
     run = np.cumsum(np.concatenate([[0], first[1:] != last[:-1] + 1]))
-    onset = np.cumsum(np.isin(kinds, _TIME_TYPES))[at]
-    length = np.where(kinds[last] == "Duration", values[last], 0)
-    shift = values[at + 1] if layout.has_shift else np.zeros(len(at), np.int64)
-    program = values[first] if layout.before else np.zeros(len(at), np.int64)
+    onset = np.cumsum(layout.are_of["time"][ids])[at]
+    nothing = np.zeros(len(at), np.int64)
+    length = values[last] if "Duration" in layout.after else nothing
+    shift = values[at + 1] if "MicroTiming" in layout.after else nothing
+    program = values[first] if layout.before else nothing
     columns = (shift, program, values[at])
     repeated = _repeated_rows((onset, *columns), length)
     order = np.lexsort((-length, *reversed(columns), run))
-    span = np.arange(layout.before + 1 + layout.after)
+    span = np.arange(len(layout.before) + 1 + len(layout.after))
     out = ids.copy()
     out[first[:, None] + span] = ids[first[order][:, None] + span]
     kept = np.ones(len(ids), bool)

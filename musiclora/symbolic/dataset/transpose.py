@@ -127,10 +127,14 @@ def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high
     """
     if tokenizer.inner.is_trained:
         raise DataError(
-            f"this {tokenizer.kind} tokenizer merges tokens; transpose the music files with augment instead"
+            f"this {tokenizer.kind} tokenizer merges tokens, so pieces cannot be transposed while training; leave out "
+            "--transpose (pretrain: give --no-transpose) and transpose the music files with augment"
         )
     pitched = tokenizer.pitched(piece.tokens)
     pitches = tokenizer.pitch_of[piece.tokens][pitched]
+    if tokenizer.inner.config.use_pitch_intervals:  # the pitches between those with a token of their own
+        decoded = tokenizer.decode(piece.tokens)
+        pitches = np.array([note.pitch for track in decoded.tracks if not track.is_drum for note in track.notes])
     if not len(pitches):
         return Transpositions(piece, range(0), np.zeros((0, 0), np.int32), pitched)
     lowest, highest = tokenizer.pitch_range

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.tokens.merge import merge_track_unisons
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
-    from symusic import Score, Track
+    from symusic import Score
 
 
 def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
@@ -26,22 +27,8 @@ def decode_tokens(inner: MidiTokTokenizer, tokens: list[str]) -> Score:
         warnings.simplefilter("ignore")
         sequence = TokSequence(tokens=tokens)
         score = inner.decode(sequence if inner.one_token_stream else [sequence])
-    for track in score.tracks:
-        _drop_duplicates(track)
+    merge_track_unisons(score)  # which some tokenizers can write
     return score
-
-
-def _drop_duplicates(track: Track) -> None:
-    """Keep the longest of notes with one onset and pitch, which some tokenizers can write."""
-    from symusic import Note
-
-    notes = track.notes.numpy()
-    order = np.lexsort((-notes["duration"], notes["pitch"], notes["time"]))
-    onset, pitch = notes["time"][order], notes["pitch"][order]
-    again = order[1:][(np.diff(onset) == 0) & (np.diff(pitch) == 0)]
-    if len(again):
-        kept = np.delete(np.arange(len(order)), again)
-        track.notes = Note.from_numpy(**{name: array[kept] for name, array in notes.items()})
 
 
 def count_notes(inner: MidiTokTokenizer, tokens: list[str]) -> int:

@@ -11,38 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from musiclora.symbolic.tokens.holds import DRUMS, Holds
+
 if TYPE_CHECKING:
     from symusic import Score
 
-_DRUMS = -1  # program of drum tracks
 _RETIMED_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change is another tempo
 _DEFAULT_QPM = 120.0  # of MIDI files without a tempo, and of decoded tokens without one
-
-
-@dataclass(frozen=True)
-class Holds:
-    """Facts of music that a tokenizer's tokens can hold.
-
-    Attributes:
-        pitches: lowest and highest MIDI pitch.
-        drum_pitches: lowest and highest MIDI pitch of drums.
-        programs: MIDI programs, -1 for drums; empty where all notes are one piano's.
-        velocities: number of loudness levels; 0: notes have no loudness.
-        tempos, metres, pedals, bends: True where there are tokens for them.
-        longest: longest duration in quarters, or in beats of the metre; 0: no limit.
-        beats_by_metre: True where durations are counted in beats of the metre (eighths in 6/8).
-    """
-
-    pitches: tuple[int, int]
-    drum_pitches: tuple[int, int]
-    programs: frozenset[int] = frozenset()
-    velocities: int = 0
-    tempos: bool = False
-    metres: bool = False
-    pedals: bool = False
-    bends: bool = False
-    longest: float = 0.0
-    beats_by_metre: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +158,7 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
 
 def _tracks_of(score: Score) -> list[_NotesOf]:
     """Return the notes of each track that has any."""
-    return [_NotesOf(t.notes.numpy(), _DRUMS if t.is_drum else int(t.program)) for t in score.tracks if len(t.notes)]
+    return [_NotesOf(t.notes.numpy(), DRUMS if t.is_drum else int(t.program)) for t in score.tracks if len(t.notes)]
 
 
 def _count_notes(tracks: list[_NotesOf], kept: int, holds: Holds) -> tuple[dict[str, int], list[_NotesOf]]:
@@ -194,7 +169,7 @@ def _count_notes(tracks: list[_NotesOf], kept: int, holds: Holds) -> tuple[dict[
         if reason := _reason_to_leave_out(part, holds):
             counts[reason] += len(part.pitch)
             continue
-        low, high = holds.drum_pitches if part.program == _DRUMS else holds.pitches
+        low, high = holds.drum_pitches if part.program == DRUMS else holds.pitches
         inside = (part.pitch >= low) & (part.pitch <= high)
         counts["outside"] += int((~inside).sum())
         usable.append(part.take(inside))
@@ -217,8 +192,8 @@ class _NotesOf:
 
 def _reason_to_leave_out(part: _NotesOf, holds: Holds) -> str:
     """Name the count that a track's notes fall under, empty where the tokens can hold them."""
-    if part.program == _DRUMS:
-        return "" if _DRUMS in holds.programs else "drums"
+    if part.program == DRUMS:
+        return "" if DRUMS in holds.programs else "drums"
     return "foreign" if holds.programs and part.program not in holds.programs else ""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from musiclora.symbolic.tokens.kept import Holds, Kept
+from musiclora.symbolic.tokens.holds import Holds
+from musiclora.symbolic.tokens.kept import Kept
 
 
 def describe_kept(kept: Kept, holds: Holds) -> list[str]:

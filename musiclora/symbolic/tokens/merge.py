@@ -51,16 +51,21 @@ def merge_tracks(score: Score, low: int = 21, high: int = 109) -> Score:
     return merged
 
 
-def order_notes(score: Score) -> None:
-    """Merge the unisons of each track, and order its notes by onset and pitch and the tracks by program, in place.
-
-    Scores that differ in such an order only then have the same tokens. Drums come last.
-    """
+def merge_track_unisons(score: Score) -> None:
+    """Merge the unisons of each track and order its notes by onset and pitch, in place."""
     from symusic import Note
 
     for track in score.tracks:
         if len(track.notes):
             track.notes = Note.from_numpy(**merge_unisons(track.notes.numpy()))
+
+
+def order_notes(score: Score) -> None:
+    """Merge the unisons of each track, order its notes, and order the tracks by program, in place; drums come last.
+
+    Scores that differ in such an order only then have the same tokens.
+    """
+    merge_track_unisons(score)
     score.tracks = sorted(score.tracks, key=lambda track: (track.is_drum, track.program))
 
 

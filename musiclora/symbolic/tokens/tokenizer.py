@@ -9,14 +9,14 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
-from musiclora.symbolic.tokens.kept import Holds
+from musiclora.symbolic.tokens.holds import DRUMS, PITCH_STARTS, Holds, find_holds, find_pitch_range
 from musiclora.symbolic.tokens.merge import (
     PertokLayout,
     merge_pertok_unisons,
@@ -36,7 +36,6 @@ TOKENIZER_FILE = "tokenizer.json"
 _FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
 _PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
 _PITCHED_TYPES = ("Pitch", "NoteOn", "NoteOff")
-_DRUMS = -1  # MidiTok's program of drums
 _NO_PROGRAM = -2
 
 
@@ -85,7 +84,7 @@ class MusicTokenizer:
         self.eos_id: int | None = base.get("EOS_None")
         self.bar_ids = tuple(sorted(i for t, i in base.items() if t.startswith("Bar_") and t != "Bar_End"))
         self.tokens: list[str] = [t for t, _ in sorted(base.items(), key=lambda item: item[1])]
-        self.pitch_range = _pitch_range(self.tokens, ("Pitch", "NoteOn"), inner.config.pitch_range)
+        self.pitch_range = find_pitch_range(self.tokens, PITCH_STARTS, inner.config.pitch_range)
         # PerTok decodes bars of four quarters whatever its metres say
         self.metres_in_tokens = bool(inner.config.use_time_signatures and self.kind != "PerTok")
         self.tempos_in_tokens = bool(inner.config.use_tempos)
@@ -115,7 +114,7 @@ class MusicTokenizer:
         """
         marks = self._program_of[ids]
         latest = np.maximum.accumulate(np.where(marks != _NO_PROGRAM, np.arange(len(ids)), 0))
-        drums: np.ndarray = marks[latest] == _DRUMS if len(ids) else np.zeros(0, bool)
+        drums: np.ndarray = marks[latest] == DRUMS if len(ids) else np.zeros(0, bool)
         found: np.ndarray = (self.pitch_of[ids] >= 0) & ~drums
         return found
 
@@ -127,22 +126,7 @@ class MusicTokenizer:
     @functools.cached_property
     def holds(self) -> Holds:
         """Facts of music that the tokens can hold."""
-        config = self.inner.config
-        kinds = {t.split("_")[0] for t in self.tokens}
-        drums = _pitch_range(self.tokens, ("PitchDrum", "DrumOn"), self.pitch_range)
-        lengths = [beats + part / parts for beats, part, parts in self.inner.durations]
-        return Holds(
-            pitches=self.pitch_range,
-            drum_pitches=drums,
-            programs=frozenset(int(p) for p in config.programs) if self._one_stream else frozenset(),
-            velocities=len([t for t in self.tokens if t.startswith("Velocity_")]),
-            tempos="Tempo" in kinds,
-            metres="TimeSig" in kinds,
-            pedals="Pedal" in kinds,
-            bends="PitchBend" in kinds,
-            longest=max(lengths, default=0.0) if "Duration" in kinds else 0.0,
-            beats_by_metre=self.kind != "PerTok" and "TimeSig" in kinds,
-        )
+        return find_holds(self.inner, self.tokens, self._one_stream)
 
     def hold(self, score: Score) -> Score:
         """Reduce a score to what the tokens hold of its notes, without changing it.
@@ -251,13 +235,6 @@ class MusicTokenizer:
         config = {k: v for k, v in _as_json_types(params["config"]).items() if defaults.get(k) != v}
         record = {"kind": self.kind, "vocab": self.tokens, "config": config, "model": params.get("_model")}
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _pitch_range(tokens: Sequence[str], kinds: Sequence[str], default: tuple[int, int]) -> tuple[int, int]:
-    """Find the lowest and highest pitch of some types of tokens; the default where there are none."""
-    pairs = (token.partition("_") for token in tokens)
-    pitches = [int(value) for kind, _, value in pairs if kind in kinds]
-    return (min(pitches), max(pitches)) if pitches else (int(default[0]), int(default[1]))
 
 
 def _parts_after_pitch(inner: MidiTokTokenizer, kind: str) -> list[str] | None:

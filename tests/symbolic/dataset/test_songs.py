@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from symusic import Note, Score, Track
 
+from musiclora.convert.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces, read_token_cache, write_token_cache
 from musiclora.symbolic.dataset.songs import describe_windows, mix_pieces, read_songs
@@ -65,6 +66,22 @@ def test_the_range_of_transpositions_is_that_of_the_pitched_notes(tokenizer):
     assert list(found.shifts) == list(range(47))
 
 
+def test_intervals_count_for_the_range_of_transpositions():
+    tokenizer = MusicTokenizer(miditok.REMI(miditok.TokenizerConfig(use_pitch_intervals=True)))
+    piece = tune("a", 30, tokenizer=tokenizer)
+    found = transpose_piece(tokenizer, piece)
+    decoded = [[n.pitch for n in tokenizer.decode(p.tokens).tracks[0].notes] for p in (found[0], piece, found[-1])]
+    assert [len(notes) for notes in decoded] == [30, 30, 30]  # the decoder drops what leaves the range
+    assert (min(decoded[0]), max(decoded[2])) == (21, 109)
+
+
+def test_a_tokenizer_of_merged_tokens_is_told_what_to_do_instead(monkeypatch):
+    piece = tune("a", 3)
+    monkeypatch.setattr(type(OWN.inner), "is_trained", True)
+    with pytest.raises(DataError, match="--no-transpose"):
+        transpose_piece(OWN, piece)
+
+
 def test_a_piece_of_drums_alone_keeps_its_key():
     score = band()
     score.tracks = [t for t in score.tracks if t.is_drum]
@@ -73,14 +90,14 @@ def test_a_piece_of_drums_alone_keeps_its_key():
     assert versions_within(PROGRAMS, piece, 3) == [piece]
 
 
-def tune(name, notes, seed=0):
+def tune(name, notes, seed=0, tokenizer=OWN):
     rng = np.random.default_rng([seed, notes])
     score = Score(24)
     track = Track()
     track.notes = [Note(24 * i, 24, int(p), 90) for i, p in enumerate(rng.integers(50, 80, notes))]
     score.tracks.append(track)
-    ids = OWN.encode(score)
-    return Piece(name, name, ids, OWN.note_count(ids))
+    ids = tokenizer.encode(score)
+    return Piece(name, name, ids, tokenizer.note_count(ids))
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7])

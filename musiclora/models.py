@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musiclora.bundled import BUNDLED_MODELS
+from musiclora.convert.files.fingerprint import read_record
 from musiclora.errors import ConfigError
 
 GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance

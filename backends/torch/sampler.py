@@ -103,7 +103,7 @@ class _OpenKeys:
 
     def follow(self, tokens: Tensor) -> None:
         """Change the keys as the drawn tokens [B] do."""
-        opens, first, last, offsets = self._moves.index_select(0, tokens).split(1, 1)
+        opens, first, last, offsets = self._moves.index_select(0, tokens).t().unsqueeze(2).unbind(0)
         if self._shifted is not None:
             self._offset = torch.where(offsets[:, 0] >= 0, offsets[:, 0], self._offset)
             first, last = first + self._offset[:, None], last + self._offset[:, None]

@@ -14,7 +14,6 @@ NOTE_STARTS = frozenset({"Pitch", "PitchDrum", "NoteOn", "DrumOn"})
 _TIME_TYPES = frozenset({"Bar", "Position", "TimeShift", "Rest", "Track"})
 # Bounds where nothing was recorded: the fingers of two hands, and a band of some instruments.
 ONSET_NOTES, BAND_ONSET_NOTES = 10, 32
-_UNKEYED = {"keys": -1, "shifted": 0, "opens": 0, "offsets": -1, "first": 0, "last": 0}
 ONSET_RECORD = "notes_at_once"  # key of musiclora.json
 
 
@@ -80,9 +79,18 @@ def with_limit(rule: ClosedKeys, limit: int | None) -> ClosedKeys:
 
 def pad_tokens(rule: ClosedKeys, surplus: int) -> ClosedKeys:
     """Add tokens that have no key and change nothing."""
-    tables = {name: (getattr(rule, name), fill) for name, fill in _UNKEYED.items()}
+
+    def padded(table: np.ndarray, fill: int = 0) -> np.ndarray:
+        return np.append(table, np.full(surplus, fill, table.dtype))
+
     return dataclasses.replace(
-        rule, **{name: np.append(table, np.full(surplus, fill, table.dtype)) for name, (table, fill) in tables.items()}
+        rule,
+        keys=padded(rule.keys, -1),
+        shifted=padded(rule.shifted),
+        opens=padded(rule.opens),
+        offsets=padded(rule.offsets, -1),
+        first=padded(rule.first),
+        last=padded(rule.last),
     )
 
 

@@ -161,5 +161,5 @@ def test_one_token_without_bos_is_skipped_and_named():
 
 
 def test_a_row_of_one_token_is_refused():
-    with pytest.raises(ConfigError, match="max_seq_len is 1"):
+    with pytest.raises(ConfigError, match="--max-seq-len is 1"):
         plan_of([5], 1)

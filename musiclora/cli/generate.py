@@ -32,7 +32,11 @@ _SYMBOLIC = (
     ),
     click.option("--top-k", type=int, help="Symbolic: keep the K most probable tokens; 0 keeps all.  [default: 50]"),
     click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: MIDI or ABC file to continue."),
-    click.option("--prompt-bars", type=int, help="Symbolic: use only the first N bars of the prompt.  [default: all]"),
+    click.option(
+        "--prompt-bars",
+        type=int,
+        help="Symbolic: use only the prompt's first N bars, in its metre.  [default: all]",
+    ),
 )
 _AUDIO = (
     click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),

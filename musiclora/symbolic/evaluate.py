@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.errors import DataError
+from musiclora.errors import ConfigError, DataError
 from musiclora.evaluation.scores import Evaluation, song_losses, token_gain, token_score, total_loss
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
@@ -13,6 +13,8 @@ from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.dataset.songs import describe_windows
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.health import describe_skipped
+
+LEAST_TOKENS = 8  # of a window, as in training
 
 
 def evaluate_songs(
@@ -43,6 +45,8 @@ def evaluate_songs(
     Raises:
         MusicLoraError: the folder, the model or the adapters do not fit.
     """
+    if max_seq_len is not None and max_seq_len < LEAST_TOKENS:
+        raise ConfigError(f"--max-seq-len is {max_seq_len}; it must be at least {LEAST_TOKENS}")
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
     with out.task("reading songs") as update:

@@ -6,11 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from symusic import Note, Score, Tempo, Track
 from test_grammar import TOKENIZERS, trained
 
 from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.token_requests import check_request
+from musiclora.cli import main
+from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.adapters.peft import write_peft
+from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.sampling import OpenKeys
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
@@ -107,3 +112,24 @@ def test_the_backends_accept_the_rule_in_every_state(info):
     grammar = Grammar(info.classes, info.transitions, 0, info.keys)
     request = (np.zeros((1, 1), np.int32), SamplingSpec(), np.zeros((1, 1), np.float32), grammar)
     check_request(*request, vocab_size=rows, n_positions=8)
+
+
+def sizes_of_onsets(path) -> list[int]:
+    times = [note.time for track in Score(path).tracks for note in track.notes]
+    return list(np.unique(times, return_counts=True)[1])
+
+
+def test_an_adapter_bounds_onsets_by_what_its_songs_show_and_the_base_alone_by_ten(any_backend, tiny_base, tmp_path):
+    spec, state = LoraSpec(2, 2.0, 0.0, ("c_attn",)), {}
+    for module, (out, inputs) in read_checkpoint(tiny_base).config.linear_shapes().items():
+        if module.endswith("c_attn"):
+            state[f"{module}.lora_A.weight"] = np.ones((2, inputs), np.float32)
+            state[f"{module}.lora_B.weight"] = np.full((out, 2), 1e-3, np.float32)
+    write_peft(tmp_path / "a", spec, state, base_model=str(tiny_base), record={"notes_at_once": 2})
+    options = ["--adapter-dir", str(tmp_path / "a"), "--compare", "--backend", any_backend]
+    drawing = ["--max-new-tokens", "150", "--count", "4", "--top-p", "1", "--top-k", "0"]
+    result = CliRunner().invoke(main, ["generate", "--output", str(tmp_path / "x.mid"), *options, *drawing])
+    assert result.exit_code == 0, result.stderr
+    adapted, base = ([n for p in tmp_path.glob(f"x-00?{m}.mid") for n in sizes_of_onsets(p)] for m in ("", "-base"))
+    assert max(adapted) == 2
+    assert 2 < max(base) <= 10

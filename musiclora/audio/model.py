@@ -13,11 +13,11 @@ from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
 from musiclora.audio.diffrhythm_style import blended_style
 from musiclora.backends.base import FAMILIES, Codec, FlowModel
 from musiclora.backends.registry import choose, get_backend
-from musiclora.convert.files.fingerprint import fingerprint_tensors
+from musiclora.convert.files.fingerprint import fingerprint_tensors, read_record
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
-from musiclora.models import GUIDANCE, BaseModel, read_record
+from musiclora.models import GUIDANCE, BaseModel
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any, cast
 from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
 from musiclora.backends.base import FAMILIES, TokenModel
 from musiclora.backends.registry import choose, get_backend
+from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
-from musiclora.models import BaseModel, find_model, read_record
+from musiclora.models import BaseModel, find_model
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TypeVar
 
 from musiclora.backends.base import Codec, Family, Model
 from musiclora.backends.specs import BackendSpec, resolve_class
-from musiclora.convert.errors import BackendError
+from musiclora.convert.errors import BackendError, ConvertError
+from musiclora.convert.files.json_file import read_json
 
 _DType = TypeVar("_DType")
 
@@ -61,10 +61,9 @@ def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Callable[..., Co
 def _declared_architecture(checkpoint: Path) -> str:
     """Read `model_type` of a folder's config.json; empty where it says nothing."""
     try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return str(read_json(checkpoint / "config.json").get("model_type", ""))
+    except ConvertError:
         return ""
-    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
 
 def process_peak_bytes() -> int:

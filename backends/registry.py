@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import subprocess
 import sys
 from functools import cache
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.specs import BACKENDS, install_hint, preference_order
-from musiclora.convert.errors import BackendError
+from musiclora.convert.errors import BackendError, ConvertError
+from musiclora.convert.files.json_file import OBJECT, parse_json
 
 if TYPE_CHECKING:
     from musiclora.backends.base import Backend
@@ -40,7 +40,11 @@ def probe(name: str) -> dict[str, Any]:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"import ended with code {done.returncode}"}
-    return cast(dict[str, Any], json.loads(done.stdout.strip().splitlines()[-1]))
+    last_line = done.stdout.strip().rpartition("\n")[2]  # a framework may greet before it
+    try:
+        return cast(dict[str, Any], parse_json(last_line, f"the description of {name}", OBJECT))
+    except ConvertError as error:
+        return {"error": str(error)}
 
 
 def _missing_modules(name: str) -> list[str]:

@@ -6,7 +6,6 @@ A new architecture brings its own files and one `FamilySpec` here; nothing else 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
+from musiclora.convert.files.json_file import read_json
 from musiclora.errors import ConfigError, ConvertError, join_problems
 
 __all__ = [
@@ -171,10 +171,9 @@ def spec_of_folder(folder: Path) -> FamilySpec:
     wrong.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kind = read_json(folder / "config.json").get("model_type")
+    except ConvertError:
         return SPECS[0]
-    kind = config.get("model_type") if isinstance(config, dict) else None
     return next((spec for spec in SPECS if spec.architecture == kind), SPECS[0])
 
 

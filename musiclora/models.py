@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.bundled import BUNDLED_MODELS
+from musiclora.convert.errors import printable
 from musiclora.convert.files.fingerprint import read_record
+from musiclora.convert.files.torch_file import TORCH_SUFFIXES
 from musiclora.errors import ConfigError
 
 GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)  # never a path such as ./base or ../base
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+# A repository, perhaps at a revision (branch, tag or commit); never a path such as ./base or ../base.
+_HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]*\w)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
+_NOT_FOUND = "there is no such file or folder, and it is no Hub id (owner/name or owner/name@revision)"
 # The last two are how the original of the audio family comes.
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_model.pt", "vae_model.pt"]
 
@@ -42,14 +45,15 @@ class BaseModel:
 
 def is_hub_id(name: str) -> bool:
     """Tell whether a name has the form of a Hub id, `owner/name`, and is no weight file's."""
-    return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix not in _WEIGHTS
+    match = _HUB_ID.fullmatch(name)
+    return match is not None and Path(match["name"]).suffix not in (".safetensors", *TORCH_SUFFIXES)
 
 
 def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
     """Find a base model by the value of --model.
 
     Args:
-        name: bundled, a Hub id or a folder.
+        name: bundled, a Hub id (`owner/name`, or `owner/name@revision`) or a folder.
         option: what the user gave it as, for messages; "" for an argument.
         hint: what to do where the Hub cannot be reached, for messages; by default the bundled model is named.
 
@@ -91,7 +95,7 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     """Download a repository of the Hugging Face Hub, or find it in the local cache.
 
     Args:
-        name: Hub id, `owner/name`.
+        name: Hub id, `owner/name` or `owner/name@revision`.
         option: the option that gave it, for messages.
         hint: what to do where the Hub cannot be reached; empty for nothing.
 
@@ -99,8 +103,9 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
         ConfigError: no Hub id, or the Hub cannot be reached.
     """
     said = f"{option} {name}".strip()
-    if not is_hub_id(name):
-        raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)")
+    match = _HUB_ID.fullmatch(name)
+    if not match or not is_hub_id(name):
+        raise ConfigError(f"{said}: {_NOT_FOUND}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -111,9 +116,9 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
 
     hint = f"; {hint}" if hint else ""
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(match["name"], revision=match["revision"], allow_patterns=_PATTERNS))
     except HFValidationError as error:
-        raise ConfigError(f"{said}: there is no such file or folder, and it is no Hub id (owner/name)") from error
+        raise ConfigError(f"{said}: {_NOT_FOUND}") from error
     except LocalEntryNotFoundError as error:
         raise ConfigError(f"{said}: not in the local cache, and the Hub cannot be reached{hint}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -127,7 +132,7 @@ def card_licence(folder: Path) -> str:
     if not card.is_file():
         return "unknown"
     found = re.search(r"^licen[cs]e:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return found[1] if found else "unknown"
+    return printable(found[1], 60) if found else "unknown"
 
 
 def kept_settings(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from musiclora.convert.errors import printable
+
 if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress, TaskID
@@ -76,7 +78,7 @@ class Bar:
     def print(self, text: str) -> None:
         """Print a line above the bar."""
         if self._live is not None:
-            self._live[0].console.print(text, highlight=False, markup=False)
+            self._live[0].console.print(printable(text), highlight=False, markup=False)
         else:
             print_line(text)
 
@@ -88,7 +90,7 @@ def is_terminal() -> bool:
 
 def print_line(text: str) -> None:
     """Print one line on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 

@@ -226,3 +226,34 @@ def test_fingerprints_of_a_wrong_type_are_named(adapter, value):
     rename_base(adapter, None, fingerprints=value)
     with pytest.raises(ConvertError, match=r"musiclora\.json: fingerprints.* is .*, expected"):
         find_adapter(str(adapter))
+
+
+def test_a_revision_of_a_hub_id_is_fetched_and_recorded(tiny_base, tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        return str(tiny_base)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("owner/name@v1.2").name == "owner/name@v1.2"
+    find_model("owner/name")
+    find_model("owner/name@refs/pr/3")
+    assert asked == [("owner/name", "v1.2"), ("owner/name", None), ("owner/name", "refs/pr/3")]
+
+
+def test_an_adapter_keeps_the_revision_of_its_base_where_peft_looks_for_it(tiny_base, tmp_path, monkeypatch):
+    state = lora_init.initial(SPEC, read_checkpoint(tiny_base).config.linear_shapes(), 0)
+    write_peft(tmp_path / "a", SPEC, state, base_model="owner/name@v1.2")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "v1.2")
+    assert find_adapter(str(tmp_path / "a")).base_model == "owner/name@v1.2"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path / "a"))
+    assert find_adapter("owner/adapter@v3").base_model == "owner/name@v1.2"
+
+
+@pytest.mark.parametrize("name", ["owner/name@", "./base@v1", "owner/name@v1 x", "owner/model.pt@v1"])
+def test_what_is_no_revision_of_a_hub_id_is_refused(name):
+    with pytest.raises(ConfigError, match="no Hub id"):
+        find_model(name)

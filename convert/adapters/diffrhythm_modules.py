@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
+from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules, to_float32
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.json_file import OBJECT, Kind, parse_json
@@ -87,7 +87,7 @@ def build_adapter(
     adapter = LoraAdapter.from_spec(
         # Full paths: a short name could match the duration embedding of a model that has one.
         LoraSpec(rank, alpha_for(scale, rank), 0.0, tuple(modules)),
-        {name: np.asarray(array, np.float32) for name, array in state.items()},
+        {name: to_float32(f"{where}: {name}", array) for name, array in state.items()},
         base_model,
         rank_scales=rank_scales,
         magnitudes={module: np.asarray(vector, np.float32) for module, vector in (magnitudes or {}).items()},

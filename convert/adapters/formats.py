@@ -20,6 +20,7 @@ from musiclora.convert.adapters.peft_config import PEFT_PREFIX
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import safetensors_header
+from musiclora.convert.files.torch_file import TORCH_SUFFIXES
 from musiclora.convert.models.gpt2 import owns_gpt2_modules
 
 READERS: dict[str, Callable[[Path], LoraAdapter]] = {
@@ -36,8 +37,6 @@ WRITERS: dict[str, Callable[[Path, LoraAdapter], None]] = {
 }
 SINGLE_FILES = ("kohya",)  # formats of one file; the others are folders
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
-
 
 def read_any_file(path: Path) -> LoraAdapter:
     """Read an adapter file, recognised by its names.
@@ -45,7 +44,7 @@ def read_any_file(path: Path) -> LoraAdapter:
     Raises:
         ConvertError: no known format, or an adapter that does not fit.
     """
-    if path.suffix in _TORCH_SUFFIXES:
+    if path.suffix in TORCH_SUFFIXES:
         return read_lora_music_generation(path)
     try:
         names, _ = safetensors_header(path)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from musiclora.convert.errors import ConfigError, ConvertError, join_problems
-from musiclora.convert.files.safetensors_file import Arrays, Shape, non_finite
+from musiclora.convert.files.safetensors_file import FLOATS, Arrays, Shape, cast_tensor, non_finite
 
 # Rank and scale of every module, by its path.
 RankScales = Mapping[str, tuple[int, float]]
@@ -76,6 +78,17 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
 def state_keys(module: str) -> tuple[str, str]:
     """Name the state keys of one module: A [rank, in] and B [out, rank]."""
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def to_float32(name: str, array: np.ndarray) -> np.ndarray:
+    """Cast a float array to float32.
+
+    Raises:
+        ConvertError: integers, which are no values by themselves, or a finite value that becomes infinite.
+    """
+    if array.dtype not in FLOATS:
+        raise ConvertError(f"{name} is {array.dtype}: quantised or integer arrays are not supported")
+    return cast_tensor(name, array, np.dtype(np.float32))
 
 
 def alpha_for(scale: float, rank: int) -> float:

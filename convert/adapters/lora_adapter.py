@@ -20,6 +20,7 @@ from musiclora.convert.adapters.lora import (
     shapes_by_rank,
     state_keys,
     state_modules,
+    to_float32,
 )
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Arrays, Tensors
@@ -158,12 +159,12 @@ def sort_arrays(tensors: Tensors, prefix: str, where: str) -> PeftArrays:
     for name, array in tensors:
         plain = name.removeprefix(prefix)
         if vector := MAGNITUDE_KEY.fullmatch(plain):
-            found.magnitudes[vector["module"]] = np.asarray(array, np.float32)
+            found.magnitudes[vector["module"]] = to_float32(f"{where}: {name}", array)
         elif match := STATE_KEY.fullmatch(plain):
             key = f"{match['module']}.lora_{match['part']}.weight"
             if key in found.state:
                 problems.append(f"{key} comes twice")
-            found.state[key] = np.asarray(array, np.float32)
+            found.state[key] = to_float32(f"{where}: {name}", array)
         elif plain in EMBEDDINGS:
             found.embeddings[plain] = array
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules
+from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules, to_float32
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
@@ -137,11 +137,13 @@ def _read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
         elif problem := non_finite(name, array):
             problems.append(problem)
         elif match["part"] == "m":
-            magnitudes["transformer." + match["module"]] = np.asarray(array, np.float32)
+            magnitudes["transformer." + match["module"]] = to_float32(f"{path}: {name}", array)
         else:
             key_a, key_b = state_keys("transformer." + match["module"])
             # mlx-lm keeps A as [in, rank] and B as [rank, out]; where rank == in the wrong one would load too.
-            state[key_a if match["part"] == "lora_a" else key_b] = np.ascontiguousarray(array.T, np.float32)
+            state[key_a if match["part"] == "lora_a" else key_b] = np.ascontiguousarray(
+                to_float32(f"{path}: {name}", array).T
+            )
     return state, magnitudes, problems
 
 

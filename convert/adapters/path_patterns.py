@@ -52,7 +52,7 @@ class _State:
 _Fragment = tuple[int, list[int]]  # first state, and the states whose targets are still open
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> tuple[_State, ...]:
     """Compile a pattern: letters, escapes, classes, groups, alternatives, repeats and anchors.
 

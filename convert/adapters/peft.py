@@ -13,7 +13,7 @@ import numpy as np
 from musiclora.convert.adapters.diffrhythm_modules import owns_diffrhythm_modules
 from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter, PeftArrays, sort_arrays
-from musiclora.convert.adapters.peft_config import PEFT_PREFIX, lora_config, module_scale
+from musiclora.convert.adapters.peft_config import PEFT_PREFIX, base_keys, lora_config, module_scale, named_base
 from musiclora.convert.adapters.peft_keys import read_config, refuse_others
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
@@ -67,7 +67,7 @@ def write_peft(
     if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
         raise ConvertError(f"{folder}: no array for the target modules {join_problems(unused)}")
     config = lora_config(spec, rank_scales, dora=bool(magnitudes), own=own_config)
-    config |= {"base_model_name_or_path": base_model or None, "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
+    config |= {**base_keys(base_model), "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
     arrays = {PEFT_PREFIX + name: np.asarray(array, np.float32) for name, array in state.items()}
     for module, vector in adapter.magnitudes.items():
         arrays[f"{PEFT_PREFIX}{module}.{MAGNITUDE}"] = np.asarray(vector, np.float32)
@@ -104,7 +104,7 @@ def read_peft(folder: Path) -> LoraAdapter:
     adapter = LoraAdapter(
         spec,
         found.state,
-        str(config.get("base_model_name_or_path") or ""),
+        named_base(config),
         read_record(folder),
         config,
         {module: rank for module, (rank, _) in resolved.items()},

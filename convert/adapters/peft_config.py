@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,20 @@ from musiclora.convert.errors import ConvertError, show_value
 PEFT_PREFIX = "base_model.model."
 _DEFAULT_PATTERNS = {"r": 8, "lora_alpha": 8, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
+
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w@", re.ASCII)  # with a revision after it
+
+
+def base_keys(base_model: str) -> dict[str, str | None]:
+    """Build the keys that name the base; PEFT keeps the revision of `owner/name@revision` under a key of its own."""
+    name, _, revision = base_model.partition("@") if _HUB_ID.match(base_model) else (base_model, "", "")
+    return {"base_model_name_or_path": name or None, "revision": revision or None}
+
+
+def named_base(config: Mapping[str, Any]) -> str:
+    """Read the base's name, with its revision where that is not the main one."""
+    name, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    return f"{name}@{revision}" if revision and revision != "main" and "/" in name else name
 
 
 def lora_config(

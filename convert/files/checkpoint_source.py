@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.json_file import read_optional_json
-from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
-from musiclora.convert.files.torch_file import TorchFile
-from musiclora.convert.files.torch_pickle import TensorRef
-from musiclora.convert.files.weight_files import weight_files
+from musiclora.convert.files.safetensors_file import FLOATS, Layout, non_finite, safetensors_header
+from musiclora.convert.files.state_dict import find_state_dict, state_tensors, unwrap_names
+from musiclora.convert.files.torch_file import TORCH_SUFFIXES, TorchFile
+from musiclora.convert.files.weight_files import read_tensors, weight_files
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _EMA_PREFIX = "ema_model."
 _EMA_COUNTERS = ("initted", "step")
 
@@ -41,6 +40,18 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def refuse_integers(self, wanted: Collection[str]) -> None:
+        """Refuse weights that are no floating-point numbers: those of a quantised model are no values by themselves.
+
+        Raises:
+            ConvertError: at least one of the wanted tensors is stored as integers; all are named.
+        """
+        if found := [f"{name} is {self.layout[name][0]}" for name in wanted if self.layout[name][0] not in FLOATS]:
+            raise ConvertError(
+                f"{self.path}: quantised or integer tensors are not supported: {join_problems(found)}; "
+                "give the float model"
+            )
+
     def tensors(self, wanted: Container[str], *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, array) of the wanted tensors, one in memory at a time.
 
@@ -53,7 +64,7 @@ class Source:
         """
         for path, names in self.files.items():
             back = {stored: name for name, stored in names.items() if name in wanted}
-            for stored, array in _read_tensors(path, back):
+            for stored, array in read_tensors(path, back):
                 if checked and (problem := non_finite(back[stored], array)):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
                 yield back[stored], array
@@ -64,7 +75,7 @@ class Source:
         for path, names in self.files.items():
             if path.suffix != ".safetensors":
                 file = TorchFile(path)
-                found = file.checksums(_tensor_refs(file))
+                found = file.checksums(state_tensors(file))
                 sums |= {name: found[stored] for name, stored in names.items() if stored in found}
         return sums
 
@@ -106,7 +117,7 @@ def _checkpoint_files(folder: Path) -> list[Path]:
         return list(weight_files(folder).files)
     if found := sorted(folder.glob("*.safetensors")):
         return found
-    found = sorted(file for file in folder.iterdir() if file.suffix in _TORCH_SUFFIXES)
+    found = sorted(file for file in folder.iterdir() if file.suffix in TORCH_SUFFIXES)
     if len(found) > 1:
         raise ConvertError(
             f"{folder}: several checkpoints here ({join_problems([f.name for f in found])}); name one of them"
@@ -123,11 +134,12 @@ def _open_file(file: Path) -> tuple[Layout, dict[str, str], str, Mapping[str, st
         key, note = "", ""
     else:
         torch_file = TorchFile(file)
-        key, note = _find_state_dict(torch_file)
-        layout, metadata = {name: (ref.dtype, ref.shape) for name, ref in _tensor_refs(torch_file).items()}, {}
+        key, note = find_state_dict(torch_file)
+        layout, metadata = {name: (ref.dtype, ref.shape) for name, ref in state_tensors(torch_file).items()}, {}
     kept, left = _strip_averages(layout, averaged=key.startswith("ema"))
     text = note or (f"{file.name}: {left}" if left else "")
-    return {name: layout[stored] for name, stored in kept.items()}, kept, text, metadata
+    names = {plain: kept[name] for plain, name in unwrap_names(kept, str(file)).items()}
+    return {name: layout[stored] for name, stored in names.items()}, names, text, metadata
 
 
 def _strip_averages(stored: Iterable[str], *, averaged: bool) -> tuple[dict[str, str], str]:
@@ -143,27 +155,3 @@ def _strip_averages(stored: Iterable[str], *, averaged: bool) -> tuple[dict[str,
     if marked.keys() & plain.keys():
         return plain, f"left out {len(marked)} averaged weights ({_EMA_PREFIX}*), which are there beside the plain ones"
     return plain | marked, ""
-
-
-def _find_state_dict(file: TorchFile) -> tuple[str, str]:
-    """Find the key of the state dict in a trainer's checkpoint, "" where the file is one itself; add a note."""
-    if not isinstance(file.tree, dict):
-        return "", ""
-    for key in ("model_state_dict", "ema_model_state_dict", "state_dict"):
-        if isinstance(file.tree.get(key), dict):
-            others = [str(name) for name, part in file.tree.items() if name != key and isinstance(part, dict)]
-            return key, f"{file.path.name}: took {key}, left out {join_problems(others)}" if others else ""
-    return "", ""
-
-
-def _read_tensors(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
-    if path.suffix == ".safetensors":
-        return iter_safetensors(path, wanted)
-    file = TorchFile(path)
-    return file.read((name, ref) for name, ref in _tensor_refs(file).items() if name in wanted)
-
-
-def _tensor_refs(file: TorchFile) -> dict[str, TensorRef]:
-    """Describe the tensors of a file's state dict."""
-    key, _ = _find_state_dict(file)
-    return file.tensors(file.tree[key] if key else None)

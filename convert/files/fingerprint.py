@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from musiclora.convert.errors import MusicLoraError
+from musiclora.convert.errors import ConvertError, MusicLoraError
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.json_file import (
     NULL,
@@ -29,6 +29,7 @@ from musiclora.convert.files.json_file import (
     read_optional_json,
 )
 from musiclora.convert.files.safetensors_file import Tensors
+from musiclora.convert.files.torch_file import TORCH_SUFFIXES
 
 Watch = Callable[[Tensors], Tensors]
 
@@ -117,8 +118,8 @@ def fingerprint_config(config: Any) -> str:
 def fingerprint_file(content: bytes | str) -> str:
     """Hash a tokenizer's JSON with SHA-256, independent of its layout and of library versions."""
     data = content.encode() if isinstance(content, str) else content
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(data)
+    with contextlib.suppress(ConvertError):
+        value = parse_json(data, "the tokenizer")
         if isinstance(value, dict):
             value = {key: item for key, item in value.items() if not key.endswith("_version")}
         data = _canonical_json(value)
@@ -131,7 +132,7 @@ def fingerprint_folder(
     """Compute the fingerprints of a model folder: `weights`, `config`, `tokenizer` ("" where there is none).
 
     `source_weights` is added where `convert model` recorded the checkpoint that the folder was made from (see
-    `recorded_source`). What was hashed is cached in the user's cache folder by path, size and time of the files; the
+    `recorded_source`). What was hashed is cached in the user's cache folder by path, size and times of the files; the
     model folder is never written to.
 
     Args:
@@ -222,7 +223,8 @@ def compare_fingerprints(recorded: Mapping[str, str], actual: Mapping[str, str])
     for part, words in _WHAT.items():
         known, found = _known_values(recorded, part), _known_values(actual, part)
         if known and found and not known & found:
-            differences.append(f"{words} (recorded {recorded[part][:8]}, found {actual[part][:8]})")
+            values = [(side.get(part) or side[f"source_{part}"])[:8] for side in (recorded, actual)]
+            differences.append(f"{words} (recorded {values[0]}, found {values[1]})")
     return differences
 
 
@@ -258,11 +260,12 @@ def _cache_folder() -> Path:
 
 
 def _cache_key(folder: Path) -> str:
-    """Hash the path and the size and time of every file that counts; "" where the folder cannot be listed."""
+    """Hash the path, the size and the times of every file that counts; "" where the folder cannot be listed."""
     try:
-        suffixes = {".safetensors", ".json", ".conf", ".bin"}
+        suffixes = {".safetensors", ".json", ".conf", *TORCH_SUFFIXES}
         files = sorted(p for p in folder.resolve().iterdir() if p.suffix in suffixes and p.name != RECORD)
-        facts = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)]
+        # Archives set the time of modification themselves; the time of the last change of a file they cannot set.
+        facts = [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in (p.stat(),)]
     except OSError:
         return ""
-    return hashlib.sha256(_canonical_json(["2", facts])).hexdigest()
+    return hashlib.sha256(_canonical_json(["3", facts])).hexdigest()

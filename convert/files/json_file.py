@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +50,22 @@ def _simple(name: str, fits: Callable[[object], bool]) -> Kind:
 
 
 def _unless(fits: bool, value: object, place: str, name: str) -> list[str]:
-    return [] if fits else [f"{place or 'the content'} is {show_value(value)}, expected {name}"]
+    return [] if fits else [f"{place or 'the JSON'} is {show_value(value)}, expected {name}"]
 
 
 ANYTHING = _simple("anything", lambda value: True)
 NULL = _simple("null", lambda value: value is None)
-TEXT = _simple("text in quotes", lambda value: isinstance(value, str))
+TEXT = _simple("text in quotes", lambda value: isinstance(value, str) and "\0" not in value)
 BOOLEAN = _simple("true or false", lambda value: isinstance(value, bool))
 INTEGER = _simple("a whole number", lambda value: type(value) is int)
 COUNT = _simple("a whole number of at least 0", lambda value: type(value) is int and value >= 0)
 NUMBER = _simple("a number", lambda value: type(value) in (int, float))
+
+
+def integer_between(low: int, high: int) -> Kind:
+    """Return the kind of the integers from low to high."""
+    name = f"a whole number from {low} to {high}"
+    return _simple(name, lambda value: type(value) is int and low <= value <= high)
 
 
 def list_of(item: Kind) -> Kind:
@@ -104,25 +113,60 @@ def object_with(fields: Mapping[str, Kind], required: Collection[str] = ()) -> K
 
 
 OBJECT = object_with({})
+_ANNOTATIONS = {
+    "int": INTEGER,
+    "float": NUMBER,
+    "str": TEXT,
+    "bool": BOOLEAN,
+    "None": NULL,
+    "tuple[str, ...]": list_of(TEXT),
+}
 
 
-def parse_json(text: str | bytes, where: str, kind: Kind = ANYTHING) -> Any:
+def field_kinds(record: type) -> dict[str, Kind]:
+    """Return the kind of every field of a dataclass, by its annotation, such as `int | None`.
+
+    Fields with other annotations may hold anything.
+    """
+    kinds: dict[str, Kind] = {}
+    for field in dataclasses.fields(record):
+        parts = [_ANNOTATIONS.get(part, ANYTHING) for part in str(field.type).split(" | ")]
+        kinds[field.name] = functools.reduce(Kind.__or__, parts)
+    return kinds
+
+
+def parse_json(
+    text: str | bytes,
+    where: str,
+    kind: Kind = ANYTHING,
+    *,
+    unique: bool = False,
+    most_bytes: int = MAX_JSON_BYTES,
+) -> Any:
     """Parse JSON text from outside.
 
     Args:
         text: the content; bytes are UTF-8.
         where: its file, for messages.
         kind: type of the value.
+        unique: refuse an object with two keys of one name, of which the last counts otherwise.
+        most_bytes: largest size.
 
     Raises:
         ConvertError: no JSON, too large, nested too deep, a number or text that cannot be stored (an integer of more
             than 19 digits, an infinite or undefined number, half a surrogate pair), or a value of another type.
     """
-    if len(text) > MAX_JSON_BYTES:
+    if len(text) > most_bytes:
         raise ConvertError(f"{where}: {len(text)} bytes are too many for JSON")
     try:
         plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(plain, parse_int=_to_int, parse_float=_to_float, parse_constant=_refuse_constant)
+        value = json.loads(
+            plain,
+            parse_int=_to_int,
+            parse_float=_to_float,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_pairs if unique else None,
+        )
         _check_nesting(value, has_surrogates=bool(_SURROGATE_ESCAPE.search(plain)))
     except RecursionError as error:
         raise ConvertError(f"{where} is not usable JSON: nested more than {MAX_DEPTH} levels deep") from error
@@ -133,20 +177,28 @@ def parse_json(text: str | bytes, where: str, kind: Kind = ANYTHING) -> Any:
     return value
 
 
+def read_bounded(path: Path) -> bytes:
+    """Read a file that is to be JSON.
+
+    Raises:
+        ConvertError: missing, unreadable or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise ConvertError(f"{path}: {size} bytes are too many for JSON")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise ConvertError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def read_json_value(path: Path, kind: Kind = ANYTHING) -> Any:
     """Read a JSON file whose value need not be an object; see `parse_json`.
 
     Raises:
         ConvertError: missing or unreadable, and what `parse_json` raises.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise ConvertError(f"{path}: {size} bytes are too many for JSON")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConvertError(f"cannot read {path}: {error.strerror or error}") from error
-    return parse_json(content, str(path), kind)
+    return parse_json(read_bounded(path), str(path), kind)
 
 
 def read_json(path: Path, kind: Kind = OBJECT) -> dict[str, Any]:
@@ -174,6 +226,13 @@ def read_optional_json(path: Path, kind: Kind = OBJECT) -> dict[str, Any]:
 
 def _join_place(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError("duplicate names " + join_problems(sorted(name for name, n in counts.items() if n > 1)))
+    return dict(pairs)
 
 
 def _to_int(text: str) -> int:

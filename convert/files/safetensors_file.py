@@ -16,6 +16,7 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import Flusher, write_error
+from musiclora.convert.files.json_file import OBJECT, parse_json
 
 Arrays = Mapping[str, np.ndarray]
 Tensors = Iterable[tuple[str, np.ndarray]]  # (name, array), usually one in memory at a time
@@ -24,6 +25,7 @@ Dtype = np.dtype[Any]
 Layout = dict[str, tuple[Dtype, Shape]]  # dtype and shape of every tensor
 _Entry = tuple[Dtype, Shape, int]  # dtype, shape, first byte
 
+LONGEST_NAME = 500  # characters; names are matched against patterns and quoted in messages
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library too
 _BLOCK_VALUES = 1 << 18  # fits the processor's cache
 
@@ -63,6 +65,14 @@ def dtypes_for(names: Iterable[str], dtypes: Mapping[str, Dtype] | str) -> dict[
     if isinstance(dtypes, str):
         return dict.fromkeys(names, dtype_named(dtypes))
     return {name: dtypes[name] for name in names}
+
+
+def widest_float(dtypes: Iterable[Dtype]) -> str:
+    """Name the narrowest dtype that holds the values of several; numpy knows no type for float16 with bfloat16."""
+    kinds = set(dtypes)
+    if len(kinds) == 1:
+        return next(iter(kinds)).name
+    return "float64" if DTYPES["F64"] in kinds else "float32"
 
 
 def safetensors_header(path: Path) -> tuple[Layout, dict[str, str]]:
@@ -189,12 +199,9 @@ def _parse_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
         if size < 10 or length > min(MAX_HEADER_BYTES, size - 8):
             raise ConvertError(f"{path}: not a safetensors file, or a truncated one (it has {size} bytes)")
         raw = file.read(length)
-    try:
-        header = json.loads(raw, object_pairs_hook=_unique_pairs)
-    except (ValueError, RecursionError) as error:
-        raise ConvertError(f"{path}: its safetensors header is damaged: {str(error)[:200]}") from error
-    if not isinstance(header, dict):
-        raise ConvertError(f"{path}: its safetensors header is not an object")
+    header = parse_json(raw, f"{path}: its safetensors header", OBJECT, unique=True, most_bytes=MAX_HEADER_BYTES)
+    if long := [name for name in header if len(name) > LONGEST_NAME]:
+        raise ConvertError(f"{path}: a tensor's name has {len(long[0])} characters, more than {LONGEST_NAME}")
     metadata = header.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
@@ -203,13 +210,6 @@ def _parse_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
     if problems:
         raise ConvertError(f"{path}: the safetensors header does not describe this file: {join_problems(problems)}")
     return entries, metadata, 8 + length
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("duplicate names " + join_problems(sorted({n for n in names if names.count(n) > 1})[:5]))
-    return dict(pairs)
 
 
 def _read_entries(header: dict[str, Any], data_size: int) -> tuple[dict[str, _Entry], list[str]]:

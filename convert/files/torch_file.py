@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError
+from musiclora.convert.errors import ConvertError, show_value
+from musiclora.convert.files.safetensors_file import LONGEST_NAME
 from musiclora.convert.files.torch_pickle import ScriptObject, Storage, TensorRef, load_pickle
 
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 MAX_PICKLE_BYTES = 200_000_000
 MAX_NODES = 500_000  # attributes and entries; shared references could otherwise unfold without end
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -64,6 +66,10 @@ class TorchFile:
             nodes += 1
             if nodes > MAX_NODES or prefix.count(".") > 64:
                 raise ConvertError(f"{self.path}: its structure is nested without end")
+            if len(prefix) > LONGEST_NAME or prefix != prefix.encode("utf-8", "replace").decode():
+                raise ConvertError(
+                    f"{self.path}: a tensor's name has more than {LONGEST_NAME} characters, or is no valid text"
+                )
             if isinstance(node, TensorRef):
                 found[prefix] = node
                 continue
@@ -118,6 +124,10 @@ class TorchFile:
         self._root = roots[0]
         if len(set(names)) != len(names):
             raise ConvertError(f"{self.path}: its archive has several entries of one name")
+        kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if foreign := [i.filename for i in archive.infolist() if i.compress_type not in kinds or i.flag_bits & 1]:
+            text = f"{show_value(foreign[0])} is encrypted, or compressed in a way that torch does not use"
+            raise ConvertError(f"{self.path}: not a torch archive: {text}")
         claimed, size = sum(info.file_size for info in archive.infolist()), self.path.stat().st_size
         if claimed > 100 * size + 2**26:  # zeros deflate a thousandfold, but a whole model of zeros is a bomb
             raise ConvertError(f"{self.path}: its archive of {size} bytes claims to unpack to {claimed}")
@@ -127,9 +137,10 @@ class TorchFile:
 
     def _from_zip(self, file: io.BufferedReader, archive: zipfile.ZipFile, storage: Storage) -> np.ndarray:
         info = archive.getinfo(f"{self._root}/data/{storage.key}")
+        expected = storage.count * storage.dtype.itemsize
+        if info.file_size != expected:  # compared before anything is allocated
+            raise ValueError(f"{info.file_size} bytes, expected {expected}")
         data = np.empty(storage.count, storage.dtype)
-        if info.file_size != data.nbytes:
-            raise ValueError(f"{info.file_size} bytes, expected {data.nbytes}")
         view = data.view(np.uint8).data
         if info.compress_type == zipfile.ZIP_STORED:
             with archive.open(info):  # checks the local header, which says where the bytes begin

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, join_problems
-from musiclora.convert.files.json_file import read_json
+from musiclora.convert.errors import ConvertError, join_problems, show_value
+from musiclora.convert.files.json_file import TEXT, map_of, object_with, read_json
 from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, non_finite, safetensors_header
-from musiclora.convert.files.torch_file import TorchFile
+from musiclora.convert.files.state_dict import state_tensors, unwrap_names
+from musiclora.convert.files.torch_file import TORCH_SUFFIXES, TorchFile
+
+_INDEX_KIND = object_with({"weight_map": map_of(TEXT)}, ("weight_map",))
 
 
 @dataclass(frozen=True)
@@ -19,22 +22,23 @@ class WeightFiles:
     """The tensors of a folder.
 
     Attributes:
-        files: for every file, the names of the tensors to read from it.
+        files: for every file, the name in it of each tensor: {file: {name: name in the file}}.
         layout: dtype and shape of every tensor.
         metadata: header text of the first file.
     """
 
-    files: dict[Path, tuple[str, ...]]
+    files: dict[Path, dict[str, str]]
     layout: Layout
     metadata: Mapping[str, str]
 
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array) one at a time; NaN or infinity is an error that names the tensor."""
+    def tensors(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) of the wanted tensors one at a time; NaN or infinity is an error."""
         for path, names in self.files.items():
-            for name, array in _read_tensors(path, names):
-                if problem := non_finite(name, array):
+            back = {stored: name for name, stored in names.items() if name in wanted}
+            for stored, array in read_tensors(path, back):
+                if problem := non_finite(back[stored], array):
                     raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
-                yield name, array
+                yield back[stored], array
 
 
 def weight_files(folder: Path) -> WeightFiles:
@@ -46,10 +50,12 @@ def weight_files(folder: Path) -> WeightFiles:
     for file in ("model.safetensors", "pytorch_model.bin"):
         single, index = folder / file, folder / f"{file}.index.json"
         if single.is_file():
-            layout, metadata = read_header(single)
-            return WeightFiles({single: tuple(layout)}, layout, metadata)
+            return _read_single(single)
         if index.is_file():
             return _read_index(folder, index)
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", *TORCH_SUFFIXES)]
+    if len(others) == 1:
+        return _read_single(others[0])
     raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
 
 
@@ -57,26 +63,33 @@ def read_header(path: Path) -> tuple[Layout, dict[str, str]]:
     """Read dtype and shape of every tensor in a safetensors or torch file, and the metadata of the former."""
     if path.suffix == ".safetensors":
         return safetensors_header(path)
-    return {name: (ref.dtype, ref.shape) for name, ref in TorchFile(path).tensors().items()}, {}
+    return {name: (ref.dtype, ref.shape) for name, ref in state_tensors(TorchFile(path)).items()}, {}
 
 
-def _read_tensors(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+def read_tensors(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name in the file, array) of some tensors of a safetensors or torch file, one in memory at a time."""
     if path.suffix == ".safetensors":
         return iter_safetensors(path, names)
     file = TorchFile(path)
-    return file.read(item for item in file.tensors().items() if item[0] in set(names))
+    return file.read(item for item in state_tensors(file).items() if item[0] in names)
+
+
+def _read_single(path: Path) -> WeightFiles:
+    stored, metadata = read_header(path)
+    names = unwrap_names(stored, str(path))
+    return WeightFiles({path: names}, {name: stored[found] for name, found in names.items()}, metadata)
 
 
 def _read_index(folder: Path, index: Path) -> WeightFiles:
     """Read the index of shards and compare it with their headers."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ConvertError(f"{index}: no weight_map")
+    weight_map = read_json(index, _INDEX_KIND)["weight_map"]
+    if not weight_map:
+        raise ConvertError(f"{index}: its weight_map names no tensor")
     names_of: dict[str, list[str]] = {}
     for name, file in weight_map.items():
         # A plain file name only: an index from elsewhere must not point outside its folder.
-        if not isinstance(file, str) or Path(file).name != file or "\\" in file:
-            raise ConvertError(f"{index}: {name} is said to be in {str(file)[:80]!r}, which is no file name")
+        if Path(file).name != file or "\\" in file:
+            raise ConvertError(f"{index}: {name} is said to be in {show_value(file)}, which is no file name")
         names_of.setdefault(file, []).append(name)
     layout: Layout = {}
     problems: list[str] = []
@@ -88,4 +101,6 @@ def _read_index(folder: Path, index: Path) -> WeightFiles:
         layout.update(found)
     if problems:
         raise ConvertError(f"{index}: {join_problems(problems)}")
-    return WeightFiles({folder / file: tuple(names) for file, names in names_of.items()}, layout, metadata)
+    plain = unwrap_names(layout, str(index))
+    files = {folder / file: {n: s for n, s in plain.items() if weight_map[s] == file} for file in names_of}
+    return WeightFiles(files, {name: layout[stored] for name, stored in plain.items()}, metadata)

@@ -14,6 +14,7 @@ from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
 from musiclora.convert.files.safetensors_file import Dtype, Shape, Tensors, dtypes_for, write_safetensors
+from musiclora.convert.models.kept_settings import settings_besides
 from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, rename_for_export
 
 HEADS = 32  # the original ignores its configuration and takes the library's default
@@ -164,6 +165,7 @@ class DiffRhythmCheckpoint:
     Attributes:
         config: sizes of the model.
         layout: hf (the original's names), bare (without its prefix) or mlx.
+        other_settings: keys of config.json that the maths does not need, for copies to keep.
         dtypes: stored dtype of every tensor.
         dropped: names that are not weights, with the reason.
         notes: choices among several state dicts.
@@ -171,6 +173,7 @@ class DiffRhythmCheckpoint:
 
     config: DiffRhythmConfig
     layout: str
+    other_settings: dict[str, Any]
     dtypes: dict[str, Dtype]
     dropped: dict[str, str]
     notes: tuple[str, ...]
@@ -212,7 +215,9 @@ def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmChec
     else:
         layout = "mlx" if source.metadata.get("format") == "mlx" else "bare"
     shapes = {name: shape for name, (_, shape) in source.layout.items()}
+    other: dict[str, Any] = {}
     if source.config.get("model_type") == "diffrhythm":
+        other = settings_besides(source.config, ())
         config = DiffRhythmConfig.from_json(source.config)
         if "duration_embedding" not in source.config:  # the original's config.json does not say it
             config = _infer_duration(config, shapes)
@@ -221,8 +226,9 @@ def read_diffrhythm(path: Path, *, causal: bool | None = None) -> DiffRhythmChec
     if causal is not None:
         config = DiffRhythmConfig(**{**asdict(config), "causal": causal})
     mapping = map_names(DIFFRHYTHM_LAYOUTS[layout], shapes, config.tensor_shapes(), str(path))
+    source.refuse_integers([move.source for move in mapping.moves])
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
-    return DiffRhythmCheckpoint(config, layout, dtypes, mapping.dropped, source.notes, mapping, source)
+    return DiffRhythmCheckpoint(config, layout, other, dtypes, mapping.dropped, source.notes, mapping, source)
 
 
 def write_diffrhythm(
@@ -231,6 +237,7 @@ def write_diffrhythm(
     tensors: Tensors,
     layout: str,
     dtypes: Mapping[str, Dtype] | str,
+    other_settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model folder, whole or not at all, one tensor in memory at a time.
 
@@ -240,6 +247,7 @@ def write_diffrhythm(
         tensors: (path in the DiT, array in torch's layout), in any order.
         layout: hf (the original's names) or mlx.
         dtypes: of each tensor, or one name for all.
+        other_settings: more keys of config.json; see `DiffRhythmCheckpoint`.
 
     Raises:
         ConvertError: missing, surplus or mis-shaped tensors, or values that do not fit the dtype.
@@ -250,7 +258,7 @@ def write_diffrhythm(
     with atomic_folder(folder) as temporary:
         header = {"format": "mlx" if layout == "mlx" else "pt"}
         write_safetensors(temporary / "model.safetensors", renamed, header, layout=stored)
-        write_json(temporary / "config.json", config.to_json())
+        write_json(temporary / "config.json", {**(other_settings or {}), **config.to_json()})
 
 
 def _infer_duration(config: DiffRhythmConfig, shapes: Mapping[str, Shape]) -> DiffRhythmConfig:

@@ -15,10 +15,26 @@ from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
 from musiclora.convert.files.fingerprint import TOKENIZER_FILES, is_miditok
 from musiclora.convert.files.json_file import read_json
-from musiclora.convert.files.safetensors_file import FLOATS, Arrays, Shape, Tensors, dtype_named, write_safetensors
+from musiclora.convert.files.safetensors_file import (
+    FLOATS,
+    Arrays,
+    Dtype,
+    Shape,
+    Tensors,
+    dtype_named,
+    widest_float,
+    write_safetensors,
+)
 from musiclora.convert.files.weight_files import WeightFiles, weight_files
-from musiclora.convert.models.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors
-from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, map_names_for_export, rename_for_export
+from musiclora.convert.models.gpt2_config import ACTIVATIONS, GELU_TANH, Gpt2Config, fresh_tensors, other_settings
+from musiclora.convert.models.name_mapping import (
+    NameMapping,
+    Rule,
+    TensorMove,
+    map_names,
+    map_names_for_export,
+    rename_for_export,
+)
 from musiclora.convert.models.quantise import (
     Packed,
     QuantisedFiles,
@@ -76,12 +92,14 @@ class Gpt2Checkpoint:
         folder: path of the folder.
         config: sizes of the model.
         layout: "hf" or "mlx".
+        other_settings: keys of config.json that the maths does not need, for copies to keep.
         dropped: names that are not weights, with the reason.
     """
 
     folder: Path
     config: Gpt2Config
     layout: Literal["hf", "mlx"]
+    other_settings: dict[str, Any]
     dropped: dict[str, str]
     _plan: NameMapping
     _files: WeightFiles
@@ -92,10 +110,14 @@ class Gpt2Checkpoint:
         return max(self._files.bits.values(), default=None) if isinstance(self._files, QuantisedFiles) else None
 
     @property
+    def dtypes(self) -> set[Dtype]:
+        """Dtypes of the weights as they are read."""
+        return {self._files.layout[_stored_name(move.source, self._files)][0] for move in self._plan.moves}
+
+    @property
     def dtype(self) -> str:
-        """Widest dtype among the weights as they are read, such as `float32`."""
-        dtypes = [self._files.layout[_stored_name(move.source, self._files)][0] for move in self._plan.moves]
-        return str(np.result_type(*set(dtypes)).name)
+        """Narrowest dtype that holds all weights as they are read, such as `float32`."""
+        return widest_float(self.dtypes)
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (canonical name, array in its stored dtype), one at a time.
@@ -105,7 +127,7 @@ class Gpt2Checkpoint:
         """
         moves = {_stored_name(move.source, self._files): move for move in self._plan.moves}
         tied: dict[str, np.ndarray] = {}
-        for name, array in self._files.tensors():
+        for name, array in self._files.tensors(self._wanted(moves)):
             move = moves.get(name)
             if "lm_head.weight" in self.dropped and (name == "lm_head.weight" or name.endswith("wte.weight")):
                 tied[name] = array
@@ -116,13 +138,17 @@ class Gpt2Checkpoint:
             if move:
                 yield move.target, move.apply(array)
 
+    def _wanted(self, moves: Mapping[str, TensorMove]) -> set[str]:
+        """Name the tensors to read: those that are moved, and the output head for its comparison with wte."""
+        return {*moves, *({"lm_head.weight"} & self.dropped.keys())}
+
     def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
         """Yield tensors, but keep quantised matrices packed: [out, in] of a linear layer, [rows, width] of a table."""
         if not isinstance(self._files, QuantisedFiles):
             yield from self.tensors()
             return
         moves = {_stored_name(move.source, self._files): move for move in self._plan.moves}
-        for name, value in self._files.stored():
+        for name, value in self._files.stored(self._wanted(moves)):
             if move := moves.get(name):
                 yield move.target, value if isinstance(value, Packed) else move.apply(value)
 
@@ -149,8 +175,10 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
         raise ConvertError(f"{folder}: no config.json here, so this is no model folder")
     content = read_json(folder / "config.json")
     quantised = _take_quantisation(content)
+    # An output head stored apart is compared with the embedding when the tensors are read.
+    apart = content.get("tie_word_embeddings") is False and not quantised
     try:
-        config = Gpt2Config.from_json(content)
+        config = Gpt2Config.from_json(content, tied=apart and "lm_head.weight" in weight_files(folder).layout)
     except ConvertError as error:
         raise ConvertError(f"{folder}: {error}") from error
     files = weight_files(folder)
@@ -164,7 +192,7 @@ def read_checkpoint(folder: Path) -> Gpt2Checkpoint:
         raise ConvertError(f"{folder}: quantised or integer tensors are not supported: {join_problems(integers)}")
     shapes = _prefix_names(files, layout)
     mapping = map_names(GPT2_LAYOUTS[layout], shapes, config.tensor_shapes(), str(folder))
-    return Gpt2Checkpoint(folder, config, layout, mapping.dropped, mapping, files)
+    return Gpt2Checkpoint(folder, config, layout, other_settings(content), mapping.dropped, mapping, files)
 
 
 def write_checkpoint(
@@ -176,6 +204,7 @@ def write_checkpoint(
     dtype: str = "float32",
     bits: int | None = None,
     extra_files: Mapping[str, bytes] | None = None,
+    other_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a folder that transformers (hf) or mlx-lm (mlx) loads, whole or not at all, one tensor in memory at a time.
@@ -188,6 +217,7 @@ def write_checkpoint(
         dtype: float32, float16 or bfloat16, for every tensor; for scales and biases of quantised ones.
         bits: quantise the matrices to 4 or 8 bits an element (mlx only); see `quantise_matrix`.
         extra_files: more files by plain name, such as the tokenizer.
+        other_settings: more keys of config.json; see `Gpt2Checkpoint`.
         overwrite: replace an existing folder.
 
     Raises:
@@ -202,7 +232,7 @@ def write_checkpoint(
     shapes = config.tensor_shapes()
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
     plain, moved = rename_for_export(GPT2_LAYOUTS[layout], shapes, dict.fromkeys(shapes, stored), pairs)
-    described: dict[str, Any] = {**config.to_json(layout), "torch_dtype": dtype}
+    described: dict[str, Any] = {**config.to_json(layout), **(other_settings or {}), "torch_dtype": dtype}
     if bits:
         # mlx-lm writes both keys; transformers' tools look at the second.
         described |= dict.fromkeys(("quantization", "quantization_config"), quantisation_settings(plain, bits))

@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Shape
+from musiclora.convert.models.kept_settings import settings_besides
 
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # three names of one function
 ACTIVATIONS = (*GELU_TANH, "gelu", "relu", "silu", "swish", "tanh")
@@ -81,13 +82,17 @@ class Gpt2Config:
             raise ConvertError(f"GPT-2 configuration: {join_problems(problems)}")
 
     @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> Gpt2Config:
+    def from_json(cls, config: Mapping[str, Any], *, tied: bool = False) -> Gpt2Config:
         """Read a config.json of transformers or mlx-lm.
+
+        Args:
+            config: its content.
+            tied: accept one that says its output head is not tied, since the head is compared with the embedding.
 
         Raises:
             ConvertError: another architecture, or a key that changes the maths in a way that is not supported.
         """
-        _refuse_others(config)
+        _refuse_others({**config, "tie_word_embeddings": True} if tied else config)
         values = {key: _read_value(config, key) for key in _KEY_DEFAULTS}
         if values["n_inner"] is None and type(values["n_embd"]) is int:
             values["n_inner"] = 4 * values["n_embd"]
@@ -141,6 +146,14 @@ class Gpt2Config:
                 shapes[f"{block}{name}.weight"] = (inputs, out) if inputs else (d,)
                 shapes[f"{block}{name}.bias"] = (out,)
         return {**shapes, "transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
+
+
+def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the keys of a config.json that `Gpt2Config` does not hold, and lists of token ids."""
+    known = {*_KEY_DEFAULTS, *(alias for names in _KEY_ALIASES.values() for alias in names), *_MUST_BE}
+    kept = settings_besides(config, known)
+    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if isinstance(config.get(key), list)}
+    return kept | ids
 
 
 def fresh_tensors(config: Gpt2Config, seed: int) -> dict[str, np.ndarray]:

@@ -158,6 +158,7 @@ def read_oobleck(path: Path) -> OobleckCheckpoint:
     table = oobleck_rules(layout, _count_stages(shapes))
     config = _find_config(source, table, shapes)
     mapping = map_names(table, shapes, config.normed_shapes() if normed else config.tensor_shapes(), str(path))
+    source.refuse_integers([move.source for move in mapping.moves])
     dtypes = {move.target: source.layout[move.source][0] for move in mapping.moves}
     return OobleckCheckpoint(config, layout, normed, dtypes, mapping.dropped | around, mapping, source)
 

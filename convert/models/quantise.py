@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -153,15 +153,18 @@ class QuantisedFiles(WeightFiles):
 
     bits: Mapping[str, int]
 
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array) one at a time, de-quantised."""
-        for name, value in self.stored():
+    def tensors(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) of the wanted tensors one at a time, de-quantised."""
+        for name, value in self.stored(wanted):
             yield name, dequantise_matrix(value) if isinstance(value, Packed) else value
 
-    def stored(self) -> Iterator[tuple[str, np.ndarray | Packed]]:
+    def stored(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray | Packed]]:
         """Yield (name, array), or all parts of a quantised matrix under the name of its weight."""
+        stems = [weight.removesuffix(".weight") for weight in self.bits if weight in wanted]
+        parts_of = {stem + part for stem in stems for part in _PART_SUFFIXES}
+        kept = parts_of | {name for names in self.files.values() for name in names if name in wanted}
         waiting: dict[str, dict[str, np.ndarray]] = {}
-        for name, array in super().tensors():
+        for name, array in super().tensors(kept):
             stem, _, part = name.rpartition(".")
             weight = f"{stem}.weight"
             if weight not in self.bits or f".{part}" not in _PART_SUFFIXES:

@@ -10,6 +10,7 @@ from typing import Any
 
 from musiclora.audio.loss_baseline import UNTRAINED_SHARE, baseline_loss
 from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.evaluation.scores import total_loss
@@ -49,7 +50,7 @@ def check_base_loss(
     text = (
         f"{name} predicts these recordings no better than without hearing them (loss {loss:.3f}, guess {baseline:.3f})"
     )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     causal = bool(config.get("causal", False))
     other = _switched_loss(folder, config, causal, batches, load)
     if other is not None and other < UNTRAINED_SHARE * min(loss, baseline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError
 from musiclora.evaluation.scores import flow_gain, flow_score, total_loss
@@ -191,7 +191,7 @@ class AudioTask:
         with atomic_folder(path, overwrite=True) as folder:
             write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
             if (self.base.path / "vae").is_dir():
-                shutil.copytree(self.base.path / "vae", folder / "vae")
+                copy_folder(self.base.path / "vae", folder / "vae", self.base.path)
 
     def _known_style(self) -> np.ndarray:
         """Return the given style, or the mean of the recordings' own, scaled to their mean norm."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from musiclora.convert.errors import MusicLoraError
+from musiclora.convert.errors import MusicLoraError, printable
 from musiclora.interrupts import Terminated, terminations_raise
 
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -149,13 +149,19 @@ def _exit_with(message: str, code: int, debug: bool) -> NoReturn:
     with suppress(OSError):  # a terminal that is gone must not change the exit code
         if debug:
             traceback.print_exc()
-        click.echo(f"musiclora: {' '.join(message.split())}", err=True)
+        click.echo(f"musiclora: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 
 def print_json(value: Any) -> None:
     """Print the one object that `--json` promises on stdout; NaN and infinity become null."""
-    click.echo(json.dumps(_replace_non_finite(value), ensure_ascii=False, allow_nan=False))
+    plain = _replace_non_finite(value)
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the bytes of a file's name that are no UTF-8
+        text = json.dumps(plain, allow_nan=False)
+    click.echo(text)
 
 
 def _replace_non_finite(value: Any) -> Any:
@@ -170,7 +176,7 @@ def _replace_non_finite(value: Any) -> Any:
 
 def note(text: str) -> None:
     """Print a line on stderr, so that stdout holds data only."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def model(
     """Convert the model SOURCE into the new folder DESTINATION.
 
     Symbolic: a GPT-2 folder, a Hub id or `bundled`, with safetensors, shards, pytorch_model.bin or mlx-lm's layout.
-    Names may lack the `transformer.` prefix. Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
+    Names may lack the `transformer.` prefix, or have those of trainers. A Hub id may end in `@revision`.
+    Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
     """
     from musiclora.cli.console import console
     from musiclora.conversion.model import convert_model

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from musiclora.cli.common import json_option, print_json
+from musiclora.convert.errors import printable
 
 
 @click.command()
@@ -42,7 +43,7 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
         f"soundfont: {facts['soundfont'] or 'none (install the audio extra)'}; "
         f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
-    click.echo("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items()))
+    click.echo(printable("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items())))
     for kind in ("data", "recordings"):
         if kind in report:
             _print_table(report[kind], kind)
@@ -92,7 +93,7 @@ def _print_table(data: dict[str, Any], kind: str) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+        click.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
     click.echo(data["line"])
     for text in data.get("notes", ()):
         click.echo(text)

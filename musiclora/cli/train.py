@@ -15,7 +15,10 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     "--data-dir", help="Folder of .mid, .midi, .kar or .abc files or of recordings, or the output of preprocess."
 )
 @click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
-@click.option("--model", help="bundled, bundled-audio, a Hub id, or a folder.  [default: xingjianll/midi-gpt2]")
+@click.option(
+    "--model",
+    help="bundled, bundled-audio, a Hub id (owner/name[@revision]), or a folder.  [default: xingjianll/midi-gpt2]",
+)
 @click.option(
     "--adapter-dir", help="Adapter to train further: training starts from its arrays, with its rank, alpha and targets."
 )

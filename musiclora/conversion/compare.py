@@ -102,6 +102,8 @@ def compare_outputs(
     if chosen is None:
         return OutputComparison(quantity)
     before = first(chosen)
+    if not np.isfinite(before).all():
+        raise ConvertError(f"the {quantity} of the base are not finite: its weights or an adapter's are too large")
     gc.collect()  # a model refers to itself; two of a billion parameters need not be in memory at a time
     after = second(chosen)
     return OutputComparison(quantity, float(np.abs(before - after).max()), float(np.abs(before).max()), chosen.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.conversion.verify import largest_change
+from musiclora.conversion.verify import describe_zeros, largest_change, zeros_made
 from musiclora.convert.files.fingerprint import Fingerprint
 from musiclora.convert.files.safetensors_file import Tensors, cast_tensor, checksum, dtype_named
 from musiclora.errors import ConvertError, join_problems
@@ -47,6 +47,7 @@ class CopyVerifier:
         self._stated = stated or {}
         self._sums: dict[str, int] = {}
         self._changes: list[float] = []
+        self._zeros: list[int] = []
 
     def __call__(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
         """Pass tensors through in the copy's dtype, and record them."""
@@ -74,6 +75,7 @@ class CopyVerifier:
         self._sums[name] = checksum(rounded)
         if rounded is not array:
             self._changes.append(largest_change(array, rounded))
+            self._zeros.append(zeros_made(array, rounded))
         return name, rounded
 
     def compare(self, tensors: Tensors, destination: Path) -> None:
@@ -87,7 +89,8 @@ class CopyVerifier:
     def notes(self) -> list[str]:
         """Describe how the values changed."""
         if change := max(self._changes, default=0.0):
-            return [f"rounded to {self._dtype}: the largest change of a weight is {change:.3g}"]
+            text = f"rounded to {self._dtype}: the largest change of a weight is {change:.3g}"
+            return [text, *describe_zeros(sum(self._zeros), str(self._dtype))]
         known = f" (fingerprint {self._source.value()[:8]})" if self._source else ""
         return [f"every weight has the same value{known}"]
 

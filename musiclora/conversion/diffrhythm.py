@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from musiclora.conversion.copy_verifier import CopyVerifier
 from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
-from musiclora.conversion.verify import Converted, describe_dropped, record_with_source
+from musiclora.conversion.verify import Converted, describe_dropped, record_with_source, stored_dtype
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.fingerprint import RECORD
@@ -68,10 +68,11 @@ def _convert_codec(conversion: ModelConversion, reporter: Reporter) -> Converted
 
 
 def _convert_transformer(conversion: ModelConversion, reporter: Reporter) -> Converted:
-    to, dtype = conversion.to, conversion.dtype
+    to = conversion.to
     if to == "diffusers":
         raise ConfigError("--to diffusers is for the codec; diffusers has no DiffRhythm")
     checkpoint = read_diffrhythm(conversion.source, causal=conversion.causal or None)
+    dtype = stored_dtype(conversion.dtype, checkpoint.dtypes.values(), to)
     own_codec = conversion.source / "vae"
     codec = conversion.vae or (own_codec if own_codec.is_dir() else None)
     rounds = dtype is not None and any(kind.name != dtype for kind in checkpoint.dtypes.values())
@@ -81,7 +82,9 @@ def _convert_transformer(conversion: ModelConversion, reporter: Reporter) -> Con
     with atomic_folder(conversion.destination) as folder:
         with track_tensors(reporter, "writing", shapes) as watch:
             tensors = verifier(watch(checkpoint.tensors()))
-            write_diffrhythm(folder, checkpoint.config, tensors, to, dtype or checkpoint.dtypes)
+            write_diffrhythm(
+                folder, checkpoint.config, tensors, to, dtype or checkpoint.dtypes, checkpoint.other_settings
+            )
         with track_tensors(reporter, "checking", shapes) as watch:
             verifier.compare(watch(read_diffrhythm(folder).tensors(checked=False)), conversion.destination)
         record = record_with_source(conversion.source, verifier.source_fingerprint()) | {"family": "audio"}
@@ -100,6 +103,7 @@ def _write_codec(source: Path, folder: Path, to: str, dtype: str | None, reporte
     """Write the codec, read it back and compare; return notes for the user."""
     checkpoint = read_oobleck(source)
     normed = checkpoint.weight_norm if checkpoint.weight_norm in FORMS[to] else not checkpoint.weight_norm
+    dtype = stored_dtype(dtype, checkpoint.dtypes_of(weight_norm=normed).values(), to)
     verifier = CopyVerifier(dtype)
     shapes = checkpoint.config.normed_shapes() if normed else checkpoint.config.tensor_shapes()
     dtypes = dtype or checkpoint.dtypes_of(weight_norm=normed)

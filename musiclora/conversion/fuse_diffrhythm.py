@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,8 +19,9 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
-from musiclora.conversion.verify import Converted, companion_files
+from musiclora.conversion.verify import Converted, companion_files, stored_dtype
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.links import copy_folder
 from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.families import DIFFRHYTHM
@@ -42,15 +42,16 @@ def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
     merged, destination = fusion.merged, fusion.destination
     checkpoint = read_diffrhythm(fusion.base.path)
     merged.check(checkpoint.config.linear_shapes())
-    dtypes = [fusion.dtype] if fusion.dtype else checkpoint.dtypes.values()
+    dtype = stored_dtype(fusion.dtype, checkpoint.dtypes.values(), fusion.to)
+    dtypes = [dtype] if dtype else checkpoint.dtypes.values()
     rounded = sorted({str(kind) for kind in dtypes} - {"float32"})
-    rounding = Rounding(rounded[0] if rounded else "float32")
+    rounding = Rounding(rounded[0] if rounded else "float32", kinds={} if dtype else checkpoint.dtypes)
     with atomic_folder(destination) as folder:
         with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
             fused = merged.fuse(tensors, conv1d=False)
-            kinds = fusion.dtype or checkpoint.dtypes
-            write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds)
+            kinds, other = dtype or checkpoint.dtypes, checkpoint.other_settings
+            write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds, other)
         notes = _copy_companions(fusion, folder) + ([UNCOMPARED] if merged.dora else [])
         found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "velocity", _run_velocity)
         if rounded:
@@ -109,7 +110,7 @@ def _copy_companions(fusion: ModelFusion, folder: Path) -> list[str]:
         (folder / name).write_bytes(data)
     write_fused_record(fusion, folder, DIFFRHYTHM)
     if (base.path / "vae").is_dir():
-        shutil.copytree(base.path / "vae", folder / "vae")
+        copy_folder(base.path / "vae", folder / "vae", base.path)
     else:
         notes.append(f"{base.name} has no codec to copy; generate from the fused model with --vae")
     style = blended_style(fusion.adapters)

@@ -20,7 +20,7 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding, shared_tokenizer
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
-from musiclora.conversion.verify import TOKENIZER_PARTS, Converted, companion_files, tokenizer_fingerprint
+from musiclora.conversion.verify import TOKENIZER_PARTS, Converted, companion_files, stored_dtype, tokenizer_fingerprint
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.models.gpt2 import read_checkpoint, write_checkpoint
 from musiclora.families import GPT2
@@ -42,14 +42,20 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
     checkpoint = read_checkpoint(fusion.base.path)
     merged.check(checkpoint.config.linear_shapes())
     files, notes = _choose_files(fusion.base.path, fusion.adapters, fusion.allow_base_mismatch)
-    dtype = fusion.dtype or checkpoint.dtype
+    dtype = stored_dtype(fusion.dtype, checkpoint.dtypes, fusion.to) or checkpoint.dtype
     rounding = Rounding(dtype, checkpoint.bits)
     with atomic_folder(destination) as folder:
         with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))
             fused = merged.fuse(tensors, conv1d=True)
             write_checkpoint(
-                folder, checkpoint.config, rounding.after(fused), fusion.to, dtype=dtype, extra_files=files
+                folder,
+                checkpoint.config,
+                rounding.after(fused),
+                fusion.to,
+                dtype=dtype,
+                extra_files=files,
+                other_settings=checkpoint.other_settings,
             )
         write_fused_record(fusion, folder, GPT2)
         found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "logits", _run_logits)

@@ -16,8 +16,11 @@ from musiclora.conversion.verify import (
     Converted,
     companion_files,
     describe_dropped,
+    describe_zeros,
     largest_change,
     record_with_source,
+    stored_dtype,
+    zeros_made,
 )
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.fingerprint import RECORD, Watch, fingerprint_tensors
@@ -69,8 +72,10 @@ class _Gpt2Copy:
 
     def __init__(self, conversion: ModelConversion, reporter: Reporter) -> None:
         self._conversion, self._reporter = conversion, reporter
+        self._zeros = 0  # values that rounding turned into zero
         self._checkpoint = read_checkpoint(conversion.source)
-        self._dtype = conversion.dtype or self._checkpoint.dtype
+        found = self._checkpoint.dtypes
+        self._dtype = stored_dtype(conversion.dtype, found, conversion.to) or self._checkpoint.dtype
         if conversion.bits and self._checkpoint.bits:
             raise ConfigError(f"{conversion.source}: is quantised already; give the float model that it was made from")
 
@@ -96,6 +101,7 @@ class _Gpt2Copy:
                     dtype=self._dtype,
                     bits=wanted.bits,
                     extra_files=files,
+                    other_settings=checkpoint.other_settings,
                 )
             with self._track("checking") as watch:
                 after = fingerprint_tensors(watch(read_checkpoint(folder).tensors()))
@@ -106,7 +112,8 @@ class _Gpt2Copy:
 
     def _check_copy(self, folder: Path, before: str, after: str, notes: list[str]) -> Converted:
         wanted = self._conversion
-        if after == before:
+        narrower = self._dtype != self._checkpoint.dtype and self._checkpoint.dtype == "float64"
+        if after == before and not narrower:  # fingerprints are those of float32 values
             notes.append(f"every weight is bit for bit the same (fingerprint {after[:8]})")
         elif self._dtype == self._checkpoint.dtype:
             raise ConvertError(
@@ -117,6 +124,7 @@ class _Gpt2Copy:
             change = self._largest_change(folder, lambda name, array: cast_tensor(name, array, dtype))
             dtypes = f"from {self._checkpoint.dtype} to {self._dtype}"
             notes.append(f"rounded {dtypes}: the largest change of a weight is {change:.3g}")
+            notes += describe_zeros(self._zeros, self._dtype)
         return Converted(wanted.destination, wanted.to, notes=tuple(notes))
 
     def _check_quantised(self, folder: Path, bits: int, notes: list[str]) -> Converted:
@@ -155,6 +163,7 @@ class _Gpt2Copy:
             new = expected(name, array)
             sums[name] = checksum(new)
             largest = max(largest, largest_change(array, new))
+            self._zeros += zeros_made(array, new)
         if wrong := [name for name, array in read_checkpoint(folder).tensors() if checksum(array) != sums[name]]:
             raise ConvertError(
                 f"{self._conversion.destination}: reads back with other values ({join_problems(wrong)}); "

@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
-from musiclora.conversion.verify import TOKENIZER_PARTS, companion_files, largest_change, tokenizer_fingerprint
+from musiclora.conversion.verify import (
+    TOKENIZER_PARTS,
+    companion_files,
+    describe_zeros,
+    largest_change,
+    tokenizer_fingerprint,
+    zeros_made,
+)
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
-from musiclora.convert.files.safetensors_file import Arrays, Tensors, cast_tensor, dtype_named
+from musiclora.convert.files.safetensors_file import Arrays, Dtype, Tensors, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
 from musiclora.convert.models.quantise import group_size, round_matrix
 from musiclora.errors import ConvertError
@@ -105,16 +112,19 @@ class Rounding:
     """Rounding error of fused weights, accumulated while they stream by.
 
     Attributes:
-        dtype: stored dtype of the fused weights.
+        dtype: stored dtype of the fused weights; where they have several, the one that rounds most.
+        kinds: stored dtype of each weight, where it is not that one.
         bits: of the base's quantised matrices; None where there are none.
     """
 
     dtype: str
     bits: int | None = None
+    kinds: Mapping[str, Dtype] = field(default_factory=dict)
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
     _lost_square: float = 0.0
     _update_square: float = 0.0
     _largest_step: float = 0.0
+    _zeros: int = 0
 
     def before(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
         """Pass the base's tensors through on their way to fusing."""
@@ -124,11 +134,13 @@ class Rounding:
 
     def after(self, tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
         """Pass the fused tensors through and measure how rounding changes them."""
-        kept = dtype_named(self.dtype)
         for name, array in tensors:
+            kept = self.kinds.get(name, dtype_named(self.dtype))
             if array is not self._base and self.dtype != "float32":
                 self._update_square += _sum_of_squares(array - self._base.astype(np.float32))
                 self._lost_square += _sum_of_squares(cast_tensor(name, array, kept).astype(np.float32) - array)
+            if array.dtype != kept:
+                self._zeros += zeros_made(array, cast_tensor(name, array, kept))
             if array is not self._base and self.bits:
                 self._largest_step = max(self._largest_step, _quantisation_step(rows_of(name, array, "mlx"), self.bits))
             yield name, array
@@ -148,7 +160,7 @@ class Rounding:
                 f"the fused weights are rounded to {self.dtype}, which changes them by {100 * share:.2g} % of the "
                 "update; --dtype float32 keeps it whole"
             )
-        return notes
+        return notes + describe_zeros(self._zeros, self.dtype)
 
 
 def _quantisation_step(rows: np.ndarray, bits: int) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.verify import Converted, check_destination
+from musiclora.convert.errors import printable
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.errors import ConvertError, join_problems
@@ -65,10 +68,19 @@ def _recognise_source(path: Path) -> FamilySpec:
     if spec := _find_owner(path):
         return spec
     known = ", ".join(spec.architecture for spec in SPECS)
+    found = join_problems([printable(name, 80) for name in sorted(names)[:4]])
     raise ConvertError(
-        f"{path}: no model of a known architecture ({known}; a GPT-2 is a folder with config.json); "
-        f"its tensors: {join_problems(sorted(names)[:4])}"
+        f"{path}: no model of a known architecture ({known}): {_explain_config(path, config)}; its tensors: {found}"
     )
+
+
+def _explain_config(path: Path, config: Mapping[str, Any]) -> str:
+    """Say what a source without a model_type needs, by the config.json that is there or beside it."""
+    if config or (path / "config.json").is_file():
+        return 'its config.json states no model_type; a GPT-2\'s states "gpt2"'
+    if path.is_file() and (path.parent / "config.json").is_file():
+        return "config.json is beside the file; give its folder"
+    return "a GPT-2 needs a folder with config.json beside its weights"
 
 
 def _find_owner(path: Path) -> FamilySpec | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from musiclora.conversion.compare import usable_backend
+from musiclora.errors import ConvertError
 
 if TYPE_CHECKING:
     from musiclora.backends.base import Backend, TokenModel
@@ -42,6 +44,7 @@ def measure_loss_change(first: Path, second: Path, backend: str = "auto") -> Los
 
     Raises:
         BackendError: a backend that was asked for by name cannot run.
+        ConvertError: a loss is infinite or undefined.
     """
     chosen = usable_backend(backend)
     if chosen is None:
@@ -50,7 +53,11 @@ def measure_loss_change(first: Path, second: Path, backend: str = "auto") -> Los
     batch = _draw_batch(model)
     before = model.loss(batch).mean
     del model
-    return LossChange(before, _load_model(chosen, second).loss(batch).mean, chosen.name)
+    after = _load_model(chosen, second).loss(batch).mean
+    if not (math.isfinite(before) and math.isfinite(after)):
+        which = "float" if not math.isfinite(before) else "quantised"
+        raise ConvertError(f"{first}: the loss of the {which} model is not finite; its weights are too large")
+    return LossChange(before, after, chosen.name)
 
 
 def _load_model(backend: Backend, folder: Path) -> TokenModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from musiclora.convert.adapters.lora_math import Part, update_difference
 from musiclora.convert.files.fingerprint import TOKENIZER_FILES, fingerprint_file, read_record, recorded_source
+from musiclora.convert.files.links import refuse_foreign_link
 from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import ConfigError, ConvertError
 
@@ -91,12 +92,46 @@ def largest_change(first: np.ndarray, second: np.ndarray) -> float:
     return largest
 
 
+def zeros_made(first: np.ndarray, second: np.ndarray) -> int:
+    """Count the values that rounding turned into zero: those too small for float16, for instance."""
+    return int(np.count_nonzero(_magnitude_bits(first)) - np.count_nonzero(_magnitude_bits(second)))
+
+
+def _magnitude_bits(array: np.ndarray) -> np.ndarray:
+    """Return what is zero exactly where the array is; counting halves as integers is many times faster."""
+    return np.ascontiguousarray(array).view(np.uint16) & np.uint16(0x7FFF) if array.itemsize == 2 else array
+
+
+def describe_zeros(count: int, dtype: str) -> list[str]:
+    """Format a note on values that became zero; none where there are none."""
+    if not count:
+        return []
+    return [f"{count:,} values are too small for {dtype} and became zero; --dtype bfloat16 or float32 keeps them"]
+
+
+def stored_dtype(wanted: str | None, found: Iterable[np.dtype[Any]], to: str) -> str | None:
+    """Choose one dtype for a copy; None keeps each tensor's. MLX has no float64 on a GPU, and mlx-lm refuses it.
+
+    Args:
+        wanted: what the user asked for.
+        found: dtypes of the source.
+        to: layout of the copy.
+    """
+    return wanted or ("float32" if to == "mlx" and np.dtype(np.float64) in set(found) else None)
+
+
 def companion_files(folder: Path) -> dict[str, bytes]:
-    """Read the tokenizer, card and licence files of a folder."""
-    paths = [folder / name for name in _COMPANIONS]
-    return {
-        path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= _MAX_COMPANION_BYTES
-    }
+    """Read the tokenizer, card and licence files of a folder.
+
+    Raises:
+        ConvertError: one of them is a link to a file outside the folder.
+    """
+    files = {}
+    for path in (folder / name for name in _COMPANIONS):
+        if path.is_file() and path.stat().st_size <= _MAX_COMPANION_BYTES:
+            refuse_foreign_link(path, folder)
+            files[path.name] = path.read_bytes()
+    return files
 
 
 def tokenizer_fingerprint(files: Mapping[str, bytes]) -> str:

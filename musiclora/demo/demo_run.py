@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from musiclora.convert.errors import OutputError
 from musiclora.convert.files.json_file import read_json
 from musiclora.errors import MusicLoraError, join_problems
 from musiclora.progress import Reporter
-from musiclora.training.config import TrainConfig
+from musiclora.training.config import TrainConfig, read_toml
 from musiclora.training.limits import ASKED_STEPS, SessionOptions
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import CONFIG, META, Run
@@ -155,10 +154,10 @@ def unfinished_steps(run: Run, config: TrainConfig) -> int | None:
     if not run.exists:
         return None
     try:
-        earlier = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
+        earlier = read_toml(run.path / CONFIG)["train"]
         steps = earlier["max_steps"]
         asked = read_json(run.path / META).get(ASKED_STEPS, steps)
         same = (earlier["backend"], asked) == (config.backend, config.max_steps)
         return int(steps) if same and not run.read_progress().ended else None
-    except (OSError, ValueError, KeyError, TypeError, MusicLoraError):
+    except (ValueError, KeyError, TypeError, MusicLoraError):
         return None

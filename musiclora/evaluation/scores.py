@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.errors import DataError
 from musiclora.progress import OnProgress
 
 # Least gain that counts for a single song, which has no spread over songs.
@@ -107,13 +108,25 @@ if TYPE_CHECKING:
 
 
 def flow_score(total: LossSum, channels: int) -> FlowScore:
-    """Build the score of a summed loss over latents with a number of channels."""
+    """Build the score of a summed loss over latents with a number of channels.
+
+    Raises:
+        DataError: there is nothing to score.
+    """
+    if not total.weight:
+        raise DataError("there is nothing to score: no latent frame is left")
     return FlowScore(total.mean, round(total.weight / channels))
 
 
 def token_score(total: LossSum, notes: int) -> Score:
-    """Build the score of a summed loss over songs with a number of notes."""
-    bits = total.total / math.log(2) / notes if notes else float("nan")
+    """Build the score of a summed loss over songs with a number of notes.
+
+    Raises:
+        DataError: there is nothing to score.
+    """
+    if not total.weight or not notes:
+        raise DataError(f"there is nothing to score: {notes} notes make {total.weight:g} tokens")
+    bits = total.total / math.log(2) / notes
     perplexity = math.exp(total.mean) if total.mean < 700 else float("inf")
     return Score(total.mean, perplexity, bits, int(total.weight), notes)
 
@@ -207,10 +220,19 @@ def _bootstrap_gain(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) 
 
 
 def song_losses(model: Model, batches: Sequence[Sequence[Arrays]], on_song: OnProgress | None = None) -> list[LossSum]:
-    """Sum the loss of each song over its own batches."""
+    """Sum the loss of each song over its own batches.
+
+    Raises:
+        DataError: the loss of a song is infinite or undefined.
+    """
     sums = []
     for number, song in enumerate(batches, 1):
         sums.append(total_loss([model.loss(batch) for batch in song]))
+        if not math.isfinite(sums[-1].total):
+            raise DataError(
+                f"the loss of song {number} of {len(batches)} is not finite: this model, or an adapter at this "
+                "strength, computes infinite values; check its weights, or take float32"
+            )
         if on_song is not None:
             on_song(number, len(batches))
     return sums

@@ -12,9 +12,12 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.errors import ConfigError
+from musiclora.convert.files.json_file import OBJECT, TEXT, Kind, field_kinds
+from musiclora.errors import ConfigError, join_problems
 from musiclora.training.schedule import SCHEDULES
 
+_MAX_TOML_BYTES = 1_000_000
+_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 DEFAULT_MODEL = "xingjianll/midi-gpt2"
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -119,8 +122,10 @@ class TrainConfig:
         problems = []
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and not value >= low:
-                problems.append(f"{_option_name(name)} is {value}; it must be at least {low}")
+            most = _LARGEST_SEED if name == "seed" else _LARGEST
+            if value is not None and not low <= value <= most:
+                limit = f"at most {most}" if value > most else f"at least {low}"
+                problems.append(f"{_option_name(name)} is {value}; it must be {limit}")
         for name in ("lr", "lora_alpha"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -188,7 +193,7 @@ def resolve_config(
         ConfigError: an unknown key or preset, a value of the wrong type or out of range, or a folder not given.
     """
     values: dict[str, Any] = {}
-    from_file = _read_toml(config_file) if config_file else {}
+    from_file = _read_settings(config_file) if config_file else {}
     in_file = from_file.pop("preset", None)
     preset = preset or in_file
     if preset is not None:
@@ -203,39 +208,44 @@ def resolve_config(
     return TrainConfig(**values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, kind: Kind = OBJECT) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: missing, unreadable, no TOML, or values of other types than its kind asks for.
+    """
     try:
+        if path.stat().st_size > _MAX_TOML_BYTES:
+            raise ConfigError(f"{path}: is too large for settings")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    where = str(path)
+    if problems := kind.problems(content, ""):
+        raise ConfigError(f"{path}: {join_problems(problems)}")
+    return content
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    content, where = read_toml(path), str(path)
     if set(content) == {"train"} and isinstance(content["train"], dict):
         content, where = content["train"], f"{path} [train]"
     return _check_keys(content, where)
 
 
-_TOML_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "tuple": (list,),
-}
-
-
 def _check_keys(content: dict[str, Any], where: str) -> dict[str, Any]:
     """Refuse unknown keys and values of the wrong type, naming all of them."""
-    fields = {f.name: str(f.type).split(" | ")[0].split("[")[0] for f in dataclasses.fields(TrainConfig)}
-    fields["preset"] = "str"
+    kinds = {**field_kinds(TrainConfig), "preset": TEXT}
     problems = []
     for key, value in content.items():
         name = key.replace("-", "_")
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(kinds))}"
             problems.append(f"unknown key {key!r}; {hint}")
-        elif not isinstance(value, _TOML_TYPES[fields[name]]) or (isinstance(value, bool) and fields[name] != "bool"):
-            problems.append(f"{key} is {value!r}; expected {fields[name]}")
+        else:
+            problems += kinds[name].problems(value, key)
     if problems:
-        raise ConfigError(f"{where}: " + "; ".join(problems))
+        raise ConfigError(f"{where}: {join_problems(problems)}")
     return {key.replace("-", "_"): value for key, value in content.items()}

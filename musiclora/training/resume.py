@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
+from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart
-from musiclora.errors import TrainingError
-from musiclora.training.config import TrainConfig
+from musiclora.errors import MusicLoraError, TrainingError
+from musiclora.training.config import TrainConfig, read_toml
 from musiclora.training.run_folder import CONFIG, META, Run, check_writable
 
 # Settings that may change between two starts of one run without making it another run.
@@ -25,6 +24,8 @@ _CHANGEABLE = {
 }
 # Settings whose planned value is in config.toml where none was given.
 PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
+_CONFIG_KIND = object_with({"train": object_with(field_kinds(TrainConfig))}, ("train",))
+_META_KIND = object_with({"data": TEXT}, ("data",))
 
 
 def open_run(config: TrainConfig) -> Run:
@@ -56,9 +57,9 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
         TrainingError: other settings, songs or backend, each named; or records that cannot be read.
     """
     try:
-        old = tomllib.loads((run.path / CONFIG).read_text(encoding="utf-8"))["train"]
-        data = json.loads((run.path / META).read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        old = read_toml(run.path / CONFIG, _CONFIG_KIND)["train"]
+        data = read_json(run.path / META, _META_KIND)["data"]
+    except MusicLoraError as error:
         raise TrainingError(
             f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,16 @@ import numpy as np
 from musiclora import formats
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, new_parents_of, write_json
 from musiclora.convert.files.folder_lock import LOCK_FILE, FolderInUseError, drop_lock, take_lock
-from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.json_file import (
+    NULL,
+    NUMBER,
+    field_kinds,
+    map_of,
+    object_with,
+    parse_json,
+    read_json,
+    read_optional_json,
+)
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConvertError, TrainingError
@@ -58,6 +68,10 @@ class RunProgress:
     tokens: float = 0.0
     ended: str = ""
     evaluated: int = 0
+
+
+_PROGRESS_KIND = object_with(field_kinds(RunProgress))
+_ROW_KIND = map_of(NUMBER | NULL)  # a line of metrics.jsonl
 
 
 class Run:
@@ -146,14 +160,13 @@ class Run:
         """
         path = self.path / STATE / "progress.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{path}: cannot be read ({error}); start again with --restart") from error
-        known = {f.name for f in fields(RunProgress)}
-        if isinstance(content, dict) and "evaluated" not in content and "index" in content:
+            content = read_json(path, _PROGRESS_KIND)
+        except ConvertError as error:
+            raise TrainingError(f"{error}; start again with --restart") from error
+        if "evaluated" not in content and "index" in content:
             # earlier versions: a state between two epochs was saved right after an evaluation
             content["evaluated"] = 0 if content["index"] else content.get("step", 0)
-        if not isinstance(content, dict) or set(content) != known:
+        if set(content) != {f.name for f in fields(RunProgress)}:
             raise TrainingError(f"{path}: was written by another version; start again with --restart")
         return RunProgress(**content)
 
@@ -176,19 +189,17 @@ class Run:
             write_json(folder / "progress.json", asdict(progress))
 
     def append_metrics(self, **row: float | None) -> None:
-        """Add one line to metrics.jsonl."""
+        """Add one line to metrics.jsonl; values that are None or not finite, which JSON cannot hold, are left out."""
         with (self.path / METRICS).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")
+            handle.write(json.dumps({k: v for k, v in row.items() if v is not None and math.isfinite(v)}) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read all lines of metrics.jsonl, without a last line that a crash cut short."""
         path = self.path / METRICS
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+            with suppress(ConvertError):
+                rows.append(parse_json(line, METRICS, _ROW_KIND))
         return rows
 
     def trim_metrics(self, progress: RunProgress) -> None:

@@ -48,8 +48,8 @@ def test_alpha_follows_the_rank_where_it_is_not_given():
     [
         ("step = 3", "unknown key 'step'"),
         ("epoch = 3", "did you mean 'epochs'"),
-        ("epochs = 'three'", "epochs is 'three'; expected int"),
-        ("epochs = true", "epochs is True; expected int"),
+        ("epochs = 'three'", 'epochs is "three", expected a whole number'),
+        ("epochs = true", "epochs is true, expected a whole number"),
         ("[train]\nlrr = 1\nzzz = 2", r"\[train\]: unknown key 'lrr'; did you mean 'lr'\?; unknown key 'zzz'"),
         ("lr = ", "not valid TOML"),
     ],

@@ -10,12 +10,26 @@ import numpy as np
 
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.json_file import NULL, NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConfigError, ConvertError, DataError
 
 INDEX = "index.json"
+_ITEM = object_with(
+    {
+        "source": TEXT,
+        "sha256": TEXT,
+        "start": NUMBER | NULL,
+        "end": NUMBER | NULL,
+        "seconds": NUMBER | NULL,
+        "codec": TEXT | NULL,
+        "posterior": TEXT | NULL,
+        "notes": list_of(TEXT) | NULL,
+    },
+    ("source", "sha256"),
+)
+_INDEX_KIND = object_with({"items": list_of(_ITEM)}, ("items",))
 
 
 def is_latents(folder: Path) -> bool:
@@ -58,7 +72,7 @@ def known_items(folder: Path, fingerprint: str, posterior: str, codec: Codec) ->
     Latents count only where their frames are those of the recording's length.
     """
     try:
-        items = read_json(folder / INDEX)["items"]
+        items = read_json(folder / INDEX, _INDEX_KIND)["items"]
         return {
             item["sha256"]: item
             for item in ({"seconds": i["end"] - i.get("start", 0.0), "notes": [], **i} for i in items)
@@ -136,17 +150,15 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
     Raises:
         DataError: the index or the latents are missing, damaged, mis-shaped or not finite.
     """
-    index = read_json(folder / INDEX)
-    items = index.get("items")
-    if not isinstance(items, list) or not items:
+    try:
+        items = read_json(folder / INDEX, _INDEX_KIND)["items"]
+    except ConvertError as error:
+        raise DataError(f"{error}; make it again with musiclora preprocess") from error
+    if not items:
         raise DataError(f"{folder / INDEX}: lists no latents; make it again with musiclora preprocess")
     found = []
     for item in items:
-        if not isinstance(item, dict) or not {"source", "sha256"} <= set(item):
-            raise DataError(
-                f"{folder / INDEX}: an entry lacks source or sha256; make it again with musiclora preprocess"
-            )
-        arrays = read_safetensors(folder / f"{Path(str(item['sha256'])).name}.safetensors")
+        arrays = read_safetensors(folder / f"{Path(item['sha256']).name}.safetensors")
         where = f"{folder.name}/{item['sha256'][:12]}… ({item['source']})"
         _check_latents(arrays.get("latents"), item.get("frames"), where)
         found.append((item, arrays))

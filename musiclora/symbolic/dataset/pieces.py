@@ -11,8 +11,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from musiclora.convert.errors import DataError
+from musiclora.convert.errors import ConvertError, DataError
 from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.json_file import (
+    BOOLEAN,
+    COUNT,
+    INTEGER,
+    TEXT,
+    field_kinds,
+    list_of,
+    object_with,
+    read_json,
+)
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
 from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
@@ -26,6 +36,22 @@ CACHE_FORMAT = 1
 # Version of the tokens inside a cache of this format. The first kept near-unisons twice, where MidiTok does not merge
 # them, and wrote notes of one onset in the order of their unrounded times.
 ENCODING = 2
+_ENTRY = {
+    "name": TEXT,
+    "group": TEXT,
+    "tune": INTEGER,
+    "is_original": BOOLEAN,
+    "notes": COUNT,
+    "tokens": COUNT,
+    "pitches": COUNT,
+}
+_INDEX = {
+    "format": INTEGER,
+    "tokenizer": TEXT,
+    "pieces": list_of(object_with(_ENTRY, _ENTRY)),
+    "health": list_of(object_with(field_kinds(HealthRow))),
+}
+_INDEX_KIND = object_with(_INDEX, _INDEX)
 
 
 def _no_pitches() -> np.ndarray:
@@ -191,7 +217,7 @@ def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> P
         DataError: the folder is no cache, or is damaged, or another tokenizer made it.
     """
     try:
-        index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+        index = read_json(folder / INDEX_FILE, _INDEX_KIND)
         if index["format"] != CACHE_FORMAT:
             raise DataError(f"{folder}: a token cache of format {index['format']}, this version reads {CACHE_FORMAT}")
         made_with = index["tokenizer"]
@@ -205,8 +231,8 @@ def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> P
         health = [row_from_json(row) for row in index["health"]]
         remarks = _remark_on_encoding(folder, index.get("encoding", 1), tokenizer)
         return PieceSet(_split_arrays(index["pieces"], tokens, pitches), health, remarks)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder}: not a readable token cache ({error!r}); run preprocess again") from error
+    except (ConvertError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"{folder}: not a readable token cache ({error}); run preprocess again") from error
 
 
 def _remark_on_encoding(folder: Path, encoding: int, tokenizer: MusicTokenizer | None) -> tuple[str, ...]:
@@ -234,10 +260,10 @@ def _split_arrays(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np
             e["name"],
             e["group"],
             tokens[end - e["tokens"] : end].astype(np.int32),
-            int(e["notes"]),
-            bool(e["is_original"]),
+            e["notes"],
+            e["is_original"],
             pitches[pitch_end - e["pitches"] : pitch_end].astype(np.int16),
-            int(e["tune"]),
+            e["tune"],
         )
         for e, end, pitch_end in zip(entries, ends, pitch_ends, strict=True)
     ]

@@ -6,9 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from musiclora.convert.errors import DataError
+from musiclora.convert.errors import ConvertError, DataError
+from musiclora.convert.files.json_file import BOOLEAN, INTEGER, NUMBER, TEXT, map_of, object_with, read_json
 
 PROVENANCE_FILE = "provenance.json"
+_ENTRY = {"song": TEXT, "transpose": INTEGER, "tempo": NUMBER, "original": BOOLEAN}
+_KIND = object_with({"files": map_of(object_with(_ENTRY, _ENTRY))}, ("files",))
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,13 @@ def read_provenance(folder: Path) -> dict[str, Origin]:
     if not path.is_file():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        entries = read_json(path, _KIND)["files"]
         return {
-            name: Origin(str(e["song"]), int(e["transpose"]), float(e["tempo"]), bool(e["original"]))
-            for name, e in entries.items()
+            name: Origin(e["song"], e["transpose"], float(e["tempo"]), e["original"]) for name, e in entries.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ConvertError as error:
         raise DataError(
-            f"{path}: not readable as what augment writes ({error!r}); run augment again, or delete it to treat "
+            f"{path}: not readable as what augment writes ({error}); run augment again, or delete it to treat "
             "every file as a song of its own"
         ) from error
 

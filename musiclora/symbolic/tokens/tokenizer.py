@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musiclora.convert.errors import DataError
+from musiclora.convert.errors import ConvertError, DataError
+from musiclora.convert.files.json_file import OBJECT, parse_json
 from musiclora.symbolic.tokens.holds import DRUMS, PITCH_STARTS, Holds, find_holds, find_pitch_range
 from musiclora.symbolic.tokens.merge import (
     PertokLayout,
@@ -25,6 +26,7 @@ from musiclora.symbolic.tokens.merge import (
     pertok_layout,
     place_pertok_tempos,
 )
+from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE = "tokenizer.json"
 _FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
+# Exceptions of MidiTok on settings that contradict each other.
+_MIDITOK_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
 _PITCHED_TYPES = ("Pitch", "NoteOn", "NoteOff")
 _NO_PROGRAM = -2
@@ -253,7 +257,20 @@ def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> MusicTokenizer:
+def _check_learnt_model(text: str, where: str) -> None:
+    """Refuse a damaged model of merged tokens, which a tokenizer holds as a text in the format of `tokenizers`."""
+    parse_json(text, f"{where}: its _model", OBJECT)
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_str(text)
+    except Exception as error:
+        if type(error) is not Exception:  # that library raises nothing more specific
+            raise
+        raise DataError(f"{where}: its _model is damaged: {error}") from error
+
+
+def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer") -> MusicTokenizer:
     """Build the tokenizer that a tokenizer.json describes.
 
     Args:
@@ -266,13 +283,15 @@ def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> Mu
     """
     miditok = load_miditok()
     try:
-        params = json.loads(text)
-        kind = params["tokenization"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{where}: not a tokenizer saved by MidiTok (no 'tokenization' in it)") from error
+        params = parse_json(text, where, TOKENIZER_KIND)
+    except ConvertError as error:
+        raise DataError(f"not a tokenizer saved by MidiTok: {error}") from error
+    kind = params["tokenization"]
     names = {n for n in getattr(miditok.tokenizations, "__all__", ()) if n != "MusicTokenizer"}
     if not isinstance(kind, str) or kind not in names:
         raise DataError(f"{where}: unknown tokenization {kind!r}; known: {', '.join(sorted(names))}")
+    if params.get("_model") is not None:
+        _check_learnt_model(params["_model"], where)
     kept = {k: params[k] for k in _FILE_KEYS if k in params}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -280,7 +299,7 @@ def from_json(text: str, inferred: bool = False, where: str = "tokenizer") -> Mu
         path.write_text(json.dumps(kept), encoding="utf-8")
         try:
             inner = getattr(miditok, kind)(params=path)
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except _MIDITOK_ERRORS as error:
             raise DataError(f"{where}: MidiTok cannot build this {kind} tokenizer ({error!r})") from error
     if inner.is_multi_voc:
         raise DataError(f"{where}: {kind} writes several ids a step; a GPT-2 needs one (REMI, PerTok, TSD, ...)")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musiclora.convert.errors import DataError
+from musiclora.convert.errors import ConvertError, DataError
 from musiclora.convert.files.fingerprint import find_tokenizer_file
+from musiclora.convert.files.json_file import read_bounded
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer, from_json, load_miditok
 
 PUBLIC_VOCAB = 292  # tokens of the public midi-gpt2 base
@@ -76,12 +77,9 @@ def load_tokenizer(source: str | Path) -> MusicTokenizer:
     path = Path(source)
     file = (find_tokenizer_file(path) or path / TOKENIZER_FILE) if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"tokenizer {source}: cannot read {file.name} ({error}); "
-            "give 'public', 'own', a tokenizer.json or its folder"
-        ) from error
+        text = read_bounded(file)
+    except ConvertError as error:
+        raise DataError(f"tokenizer {source}: {error}; give 'public', 'own', a tokenizer.json or its folder") from error
     return from_json(text, where=str(file))
 
 

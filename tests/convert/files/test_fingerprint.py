@@ -1,7 +1,9 @@
 """Fingerprints: independent of the container, changed by every value."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from musiclora.convert.files.fingerprint import (
     compare_fingerprints,
     fingerprint_config,
     fingerprint_file,
+    fingerprint_folder,
     fingerprint_tensors,
     matches_by_source,
 )
@@ -66,6 +69,25 @@ def test_the_second_call_reads_the_cache_and_a_changed_file_is_hashed_again(
     assert checkpoint_fingerprint(tmp_path / "m")["weights"] != first["weights"]
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin", ".safetensors"])
+def test_other_weights_of_any_suffix_are_hashed_again(suffix: str, tmp_path: Path) -> None:
+    class Opened:
+        config: ClassVar[dict[str, int]] = {}
+
+        def __init__(self, folder: Path) -> None:
+            self.values = np.frombuffer((folder / f"w{suffix}").read_bytes(), np.float32)
+
+        def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+            yield "w", self.values
+
+    found = []
+    for count in (4, 5):
+        np.ones(count, np.float32).tofile(tmp_path / f"w{suffix}")
+        found.append(fingerprint_folder(tmp_path, Opened)["weights"])
+    assert found[0] != found[1]
+    assert fingerprint_folder(tmp_path, lambda _: pytest.fail("not cached"))["weights"] == found[1]
+
+
 def test_a_cache_that_cannot_be_written_changes_nothing(
     tensors: dict[str, np.ndarray], tmp_path: Path, cache: Path
 ) -> None:
@@ -82,6 +104,12 @@ def test_a_difference_is_named_by_its_part_and_unknown_parts_are_not_compared() 
     assert compare_fingerprints(actual | {"tokenizer": "d" * 64}, actual) == [
         "the tokenizer (recorded dddddddd, found cccccccc)"
     ]
+
+
+def test_a_record_of_the_source_alone_is_compared_too() -> None:
+    recorded = {"source_weights": "d" * 64}
+    assert compare_fingerprints(recorded, {"weights": "d" * 64}) == []
+    assert compare_fingerprints(recorded, {"weights": "a" * 64}) == ["the weights (recorded dddddddd, found aaaaaaaa)"]
 
 
 def test_a_converted_base_matches_through_its_source(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:

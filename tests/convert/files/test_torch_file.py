@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import random
 import struct
 import zipfile
 from collections.abc import Callable
@@ -182,6 +183,53 @@ def test_a_storage_that_does_not_fit_names_its_tensor(entries: dict[str, bytes],
     file = TorchFile(archive(tmp_path / "f.pt", tensor_pickle((2, 3), (3, 1)), entries))
     with pytest.raises(ConvertError, match=named):
         list(file.read(file.tensors().items()))
+
+
+def test_a_storage_that_claims_terabytes_is_compared_before_it_is_allocated(tmp_path: Path) -> None:
+    data = tensor_pickle((2, 3), (3, 1), count=2**47)
+    file = TorchFile(archive(tmp_path / "f.pt", data, {"data/0": bytes(24)}))
+    with pytest.raises(ConvertError, match=f"w is damaged .24 bytes, expected {2**49}"):
+        list(file.read(file.tensors().items()))
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, 97, "encrypted"])
+def test_members_that_torch_does_not_write_are_refused(kind: int | str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "f.pt", tensor_pickle((2, 3), (3, 1)), {"data/0": bytes(24)})
+    raw = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = raw.index(signature)
+        if isinstance(kind, str):
+            raw[start + flags] |= 1
+        else:
+            raw[start + flags + 2] = kind
+    path.write_bytes(raw)
+    with pytest.raises(ConvertError, match=r"data.pkl.* is encrypted, or compressed in a way that torch does not use"):
+        TorchFile(path)
+
+
+@pytest.mark.parametrize("name", [b"n" * 600, "\ud800".encode("utf-8", "surrogatepass")], ids=["long", "surrogate"])
+def test_a_name_that_no_output_can_hold_is_refused(name: bytes, tmp_path: Path) -> None:
+    data = tensor_pickle((2, 3), (3, 1)).replace(b"X\x01\0\0\0w", b"X" + struct.pack("<I", len(name)) + name)
+    file = TorchFile(archive(tmp_path / "f.pt", data, {"data/0": bytes(24)}))
+    with pytest.raises(ConvertError, match="a tensor's name has more than 500 characters, or is no valid text"):
+        file.tensors()
+
+
+def test_a_mutated_archive_raises_our_own_errors_only(tmp_path: Path) -> None:
+    data = archive(tmp_path / "f.pt", tensor_pickle((2, 3), (3, 1)), {"data/0": bytes(24)}).read_bytes()
+    draw = random.Random(1)
+    refused = 0
+    for _ in range(300):
+        raw = bytearray(data)
+        for _ in range(draw.randint(1, 3)):
+            raw[draw.randrange(len(raw))] = draw.choice([0, 1, 14, 255, draw.randrange(256)])
+        (tmp_path / "m.pt").write_bytes(raw)
+        try:
+            file = TorchFile(tmp_path / "m.pt")
+            list(file.read(file.tensors().items()))
+        except ConvertError:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:

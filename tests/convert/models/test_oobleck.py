@@ -125,7 +125,7 @@ def test_folding_gain_and_direction_of_any_precision_gives_float32(dtype: str, t
     checkpoint = read_oobleck(tmp_path / "out")
     name = "decoder.layers.1.layers.1.weight"
     assert checkpoint.dtypes[name] == np.float32
-    assert checkpoint.dtypes["decoder.layers.0.bias"] == dtype
+    assert checkpoint.dtypes["decoder.layers.0.bias"] == ("float32" if dtype == "float64" else dtype)  # MLX lacks it
     assert np.array_equal(
         dict(checkpoint.tensors())[name], fold_weight_norm(tensors[f"{name}_g"], tensors[f"{name}_v"])
     )

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.diffrhythm_modules import known_modules
-from musiclora.convert.adapters.lora import MAGNITUDE, describe_foreign_array, state_keys, state_modules
+from musiclora.convert.adapters.lora import (
+    MAGNITUDE,
+    describe_foreign_array,
+    integer_problem,
+    state_keys,
+    state_modules,
+)
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Tensors
@@ -118,6 +124,8 @@ def _add_array(found: LoraArrays, module: str, part: str, name: str, array: np.n
         if array.size != 1 or not abs(float(array.reshape(-1)[0])) <= LARGEST_ALPHA:
             return f"{name} is no single finite number"
         return _add(found.alphas, module, float(array.reshape(-1)[0]), name)
+    if problem := integer_problem(name, array):
+        return problem
     if part == "magnitude":
         return _add(found.magnitudes, module, array.astype(np.float32), name)
     if part == "dora_scale":

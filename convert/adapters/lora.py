@@ -80,14 +80,19 @@ def state_keys(module: str) -> tuple[str, str]:
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
 
 
+def integer_problem(name: str, array: np.ndarray) -> str:
+    """Describe an array of integers, which are no values by themselves; "" for one of floats."""
+    return "" if array.dtype in FLOATS else f"{name} is {array.dtype}: quantised or integer arrays are not supported"
+
+
 def to_float32(name: str, array: np.ndarray) -> np.ndarray:
     """Cast a float array to float32.
 
     Raises:
         ConvertError: integers, which are no values by themselves, or a finite value that becomes infinite.
     """
-    if array.dtype not in FLOATS:
-        raise ConvertError(f"{name} is {array.dtype}: quantised or integer arrays are not supported")
+    if problem := integer_problem(name, array):
+        raise ConvertError(problem)
     return cast_tensor(name, array, np.dtype(np.float32))
 
 

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,13 +163,16 @@ def record_case(folder: Path) -> Case:
     return folder / "a" / "musiclora.json", use
 
 
+CODEC = SimpleNamespace(sample_rate=44100, hop=2048, latent_channels=4)  # what the reader of an index asks of one
+
+
 def latents_case(folder: Path) -> Case:
     write_safetensors(folder / f"{'e' * 64}.safetensors", {"latents": np.ones((40, 4), np.float32)})
     item = {"source": "a.wav", "start": 0.0, "end": 2.0, "sha256": "e" * 64, "codec": "f" * 64, "posterior": "mean"}
     (folder / "index.json").write_text(json.dumps({"format": 1, "items": [item | {"seconds": 2.0, "notes": ["x"]}]}))
 
     def use() -> None:
-        known_items(folder, "f" * 64, "mean")
+        known_items(folder, "f" * 64, "mean", CODEC)
         read_latents(folder)
 
     return folder / "index.json", use

@@ -67,7 +67,7 @@ def combine_adapters(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tupl
     if len(adapters) == 1:
         spec, state, strength = adapters[0]
         return dataclasses.replace(spec, alpha=spec.alpha * strength), dict(state)
-    shapes = _module_shapes([state for _, state, _ in adapters])
+    shapes = module_shapes([state for _, state, _ in adapters])
     rank = sum(spec.rank for spec, _, _ in adapters)
     combined: dict[str, np.ndarray] = {}
     for module, (out, inputs) in shapes.items():
@@ -84,7 +84,7 @@ def combine_adapters(adapters: Sequence[tuple[LoraSpec, Arrays, float]]) -> tupl
     return LoraSpec(rank, float(rank), 0.0, tuple(targets)), combined
 
 
-def _module_shapes(states: Sequence[Arrays]) -> dict[str, tuple[int, int]]:
+def module_shapes(states: Sequence[Arrays]) -> dict[str, tuple[int, int]]:
     """Collect (out, in) of every module of any adapter."""
     shapes: dict[str, tuple[int, int]] = {}
     problems = []
@@ -176,6 +176,15 @@ def note_empty_update(name: str, state: Arrays, magnitudes: Arrays | None = None
     if magnitudes or any(np.any(array) for key, array in state.items() if key.endswith(".lora_B.weight")):
         return []
     return [f"{name}: this adapter changes nothing: all its matrices B are zero, as before training"]
+
+
+def training_songs(adapters: Sequence[Adapter]) -> set[str]:
+    """Collect the hashes of the songs that adapters record as trained on; empty for adapters that record none."""
+    found: set[str] = set()
+    for adapter in adapters:
+        recorded = adapter.record.get("trained_on")
+        found |= {text for text in recorded if isinstance(text, str)} if isinstance(recorded, list) else set()
+    return found
 
 
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:

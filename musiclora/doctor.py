@@ -9,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from musiclora import __version__
+from musiclora.audio.latents.levels import latents_size
+from musiclora.audio.latents.store import read_latents
 from musiclora.backends.registry import BACKENDS, choose, probe
 from musiclora.errors import BackendError, DataError
-from musiclora.families import resolve, spec_of_folder
+from musiclora.evaluation.scores import count_pieces
+from musiclora.families import SPECS, resolve, spec_of_data, spec_of_folder
 from musiclora.models import find_model
 from musiclora.progress import OnProgress
 from musiclora.symbolic.dataset.pieces import from_reading
@@ -109,6 +114,30 @@ def _find_tokenizer(model: str) -> tuple[MusicTokenizer | None, list[str]]:
         return resolve(load)(model), []
     except DataError:
         return None, [f"{model} has no usable tokenizer.json: the notes are counted as they are in the files"]
+
+
+def bundled_model_for(data_dir: Path | None) -> str:
+    """Name the bundled model of the family whose music a folder holds; `bundled` where nothing tells."""
+    found = spec_of_data(data_dir) if data_dir else None
+    return (found or SPECS[0]).bundled
+
+
+def latents_report(folder: Path) -> dict[str, Any]:
+    """Count the recordings of a latents folder, for `--json`, and as text under `line`.
+
+    Raises:
+        DataError: the folder is damaged.
+    """
+    found = read_latents(folder)
+    sources, seconds = len({str(item["source"]) for item, _ in found}), 0.0
+    for item, _ in found:
+        seconds += float(item.get("end", 0.0)) - float(item.get("start", 0.0))
+    size = latents_size(np.concatenate([arrays["latents"].ravel() for _, arrays in found]))
+    line = (
+        f"latents of {count_pieces(sources, 'recordings')} in {len(found):,} files, {seconds / 60:.1f} minutes; their "
+        f"root mean square is {size:.2f}, about 1 is usual"
+    )
+    return {"recordings": sources, "files": len(found), "seconds": seconds, "latents_size": size, "line": line}
 
 
 def backend_line(name: str, facts: dict[str, Any]) -> str:

@@ -24,7 +24,9 @@ __all__ = [
     "checkpoint_fingerprint",
     "family_of",
     "refuse_foreign",
+    "refuse_other_data",
     "resolve",
+    "spec_of_data",
     "spec_of_family",
     "spec_of_folder",
     "spec_of_modules",
@@ -46,6 +48,9 @@ class FamilySpec:
         adapter_task_type: `task_type` of adapter_config.json.
         pipeline_tag, card_tag: the Hub's task and this package's tag on cards.
         fan_in_fan_out: whether the adapted layers keep weights as [in, out], as GPT-2's Conv1D does.
+        bundled: the bundled model of this architecture.
+        data: words for its music in messages.
+        owns_data: tells whether a folder or file holds music that it learns, or a cache of it.
         owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
         read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
         load_task: base and music of a training run (`training.task.TrainingTask`).
@@ -65,6 +70,9 @@ class FamilySpec:
     pipeline_tag: str
     card_tag: str
     fan_in_fan_out: bool
+    bundled: str
+    data: str
+    owns_data: str
     owns_modules: str
     read_checkpoint: str
     load_task: str
@@ -102,6 +110,9 @@ GPT2 = FamilySpec(
     pipeline_tag="text-generation",  # the Hub has none for symbolic music; this is the one of the architecture
     card_tag="midi",
     fan_in_fan_out=True,
+    bundled="bundled",
+    data="songs in MIDI or ABC",
+    owns_data="musiclora.symbolic.dataset.pieces:holds_songs",
     owns_modules="musiclora.convert.models.gpt2:owns_gpt2_modules",
     read_checkpoint="musiclora.convert.models.gpt2:read_checkpoint",
     load_task="musiclora.symbolic.task:load_symbolic_task",
@@ -138,6 +149,9 @@ DIFFRHYTHM = FamilySpec(
     pipeline_tag="text-to-audio",
     card_tag="audio",
     fan_in_fan_out=False,
+    bundled="bundled-audio",
+    data="recordings",
+    owns_data="musiclora.audio.latents.load:holds_recordings",
     owns_modules="musiclora.convert.adapters.diffrhythm_modules:owns_diffrhythm_modules",
     read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
     load_task="musiclora.audio.task:load_audio_task",
@@ -201,6 +215,32 @@ def spec_of_modules(modules: Iterable[str], where: str) -> FamilySpec:
             f"{join_problems(paths, 2)}. Known are {known}"
         )
     return owner
+
+
+def spec_of_data(folder: Path) -> FamilySpec | None:
+    """Find the record whose music a folder or file holds; None where it holds that of several families, or none."""
+    found = [spec for spec in SPECS if resolve(spec.owns_data)(folder)]
+    return found[0] if len({spec.family for spec in found}) == 1 else None
+
+
+def refuse_other_data(folder: Path, family: str, model: str) -> None:
+    """Refuse music that only another family than the model's learns.
+
+    Args:
+        folder: value of `--data-dir`.
+        family: the model's.
+        model: its name, for the message.
+
+    Raises:
+        ConfigError: the folder holds the music of another family.
+    """
+    found = spec_of_data(folder)
+    if found and found.family != family:
+        own = spec_of_family(family).data
+        raise ConfigError(
+            f"{folder}: holds {found.data}, and {model} learns {own}; give --model {found.bundled} or another model of "
+            f"the {found.family} family"
+        )
 
 
 def family_of(folder: Path) -> str:

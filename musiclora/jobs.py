@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from musiclora.adapters import base_of, find_adapter, parse_adapter
 from musiclora.convert.files.outputs import check_apart
-from musiclora.families import FamilySpec, refuse_foreign, resolve, spec_of_family, spec_of_folder
+from musiclora.families import FamilySpec, refuse_foreign, refuse_other_data, resolve, spec_of_family, spec_of_folder
 from musiclora.generation_result import GenerationResult
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -21,7 +21,7 @@ from musiclora.training.config import DEFAULT_MODEL, TrainConfig
 from musiclora.training.result import TrainResult
 
 if TYPE_CHECKING:
-    from musiclora.evaluation.scores import Evaluation
+    from musiclora.evaluation.verdict import Evaluation
     from musiclora.symbolic.pretrain import PretrainOptions
     from musiclora.training.run_folder import Run
     from musiclora.training.session import Session
@@ -76,6 +76,7 @@ def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run
         MusicLoraError: the data, the base or the options do not fit.
     """
     from musiclora.backends.registry import choose
+    from musiclora.training.base_check import check_adapter_size
     from musiclora.training.resume import open_run
     from musiclora.training.session import Session
     from musiclora.training.start_adapter import take_adapter_settings
@@ -83,9 +84,11 @@ def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run
     run = run or open_run(config)
     backend = choose(config.backend)
     config, notes = take_adapter_settings(config)
-    spec = spec_of_folder(find_model(config.model).path)
+    base = _find_model_for(Path(config.data_dir), config.model)
+    spec = spec_of_folder(base)
     config = dataclasses.replace(config, family=spec.family)
     refuse_foreign(spec.family, config.model, config.changed())
+    check_adapter_size(config, spec, base)
     out = reporter or Reporter()
     for text in notes:
         out.say(text)
@@ -217,6 +220,7 @@ def evaluate(
         MusicLoraError: the folder, the model or the adapters do not fit.
     """
     spec, given = _spec_and_options(model, adapters, {"tokenizer": tokenizer, "vae": vae})
+    refuse_other_data(Path(data_dir), spec.family, model or "the adapter's base")
     found: Evaluation = resolve(spec.evaluate)(
         Path(data_dir),
         model,
@@ -265,7 +269,7 @@ def preprocess(
     name = model or DEFAULT_MODEL
     options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
     # A tokenizer that is named needs no model, hence none that has to be fetched.
-    spec = spec_of_family("symbolic") if tokenizer else spec_of_folder(find_model(name).path)
+    spec = spec_of_family("symbolic") if tokenizer else spec_of_folder(_find_model_for(data_dir, name))
     refuse_foreign(spec.family, name, options)
     result: PreprocessResult = resolve(spec.preprocess)(
         data_dir,
@@ -308,6 +312,15 @@ def demo(
     result: JobResult = resolve(spec.demo)(output_dir, backend, options, reporter)
     commands: list[str] = resolve(spec.next_commands)(result)
     return result, commands
+
+
+def _find_model_for(data_dir: Path, name: str) -> Path:
+    """Find a model's folder; refuse music that only another family learns, for the default model before a download."""
+    if name == DEFAULT_MODEL:
+        refuse_other_data(data_dir, "symbolic", f"the default model {name}")
+    path = find_model(name).path
+    refuse_other_data(data_dir, spec_of_folder(path).family, name)
+    return path
 
 
 def _spec_and_options(

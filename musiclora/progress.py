@@ -41,8 +41,15 @@ class Reporter:
 class Bar:
     """Progress bar on a terminal, and a plain line every few seconds elsewhere, on stderr."""
 
-    def __init__(self, title: str, every_seconds: float = 5.0) -> None:
-        self.title, self.every_seconds = title, every_seconds
+    def __init__(self, title: str, every_seconds: float = 5.0, show_time: bool = True) -> None:
+        """Set up a bar that is not shown yet.
+
+        Args:
+            title: shown before the bar.
+            every_seconds: least time between two plain lines.
+            show_time: estimate the time left; False where the notes of `update` tell it.
+        """
+        self.title, self.every_seconds, self.show_time = title, every_seconds, show_time
         self._started = self._printed = time.monotonic()
         self._live: tuple[Progress, TaskID] | None = None
 
@@ -51,7 +58,8 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+            columns += [TimeRemainingColumn()] if self.show_time else []
             display = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             display.start()
             self._live = display, display.add_task(self.title, total=None, note="")
@@ -72,8 +80,8 @@ class Bar:
         now = time.monotonic()
         if now - self._printed >= self.every_seconds and done:
             self._printed = now
-            left = (now - self._started) / done * (total - done)
-            print_line(f"{self.title}: {done} of {total}{', ' + note if note else ''}, {format_duration(left)} left")
+            left = f"{format_duration((now - self._started) / done * (total - done))} left" if self.show_time else ""
+            print_line(", ".join(part for part in (f"{self.title}: {done} of {total}", note, left) if part))
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""

@@ -146,7 +146,7 @@ def test_more_epochs_continue_a_finished_run(family, backend_name):
 def test_another_run_is_not_taken_for_the_one_in_the_folder(family, any_backend):
     name = f"{family}-{any_backend}"
     result = call(*COMMANDS[name], "--output-dir", f"stopped/{name}", "--lr", "1e-3", code=2)
-    assert "holds another run (lr was 0.005, is 0.001)" in result.stderr
+    assert "holds another run (--lr was 0.005, is 0.001)" in result.stderr
 
 
 # -- caches -----------------------------------------------------------------------------------------------------------

@@ -50,3 +50,10 @@ def test_tracked_tensors_pass_through_unchanged_and_are_counted_in_millions():
     with track_tensors(Recorder(), "copying", {name: array.shape for name, array in tensors}) as count:
         assert [(name, id(array)) for name, array in count(tensors)] == [(name, id(array)) for name, array in tensors]
     assert calls == [(1, 3), (3, 3)]
+
+
+def test_a_plain_line_of_training_tells_one_remaining_time(capsys):
+    # The bar's estimate stood beside the loop's: two times that differ in one line.
+    with Bar("training", every_seconds=0.0, show_time=False) as bar:
+        bar.update(3, 10, "loss 1.234, 42 s left")
+    assert capsys.readouterr().err == "training: 3 of 10, loss 1.234, 42 s left\n"

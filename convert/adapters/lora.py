@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,29 @@ class LoraSpec:
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
+def check_rank(rank: int, linear_shapes: Mapping[str, tuple[int, int]], option: str) -> None:
+    """Refuse a rank above the smaller side of any of the modules, where it adds nothing but memory.
+
+    Args:
+        rank: of the adapter.
+        linear_shapes: (out, in) of the modules that are adapted.
+        option: name of the rank's option, for the message.
+
+    Raises:
+        ConfigError: the rank is too large for at least one module.
+    """
+    module, (out, inputs) = min(linear_shapes.items(), key=lambda item: min(item[1]))
+    most = min(out, inputs)
+    if rank > most:
+        raise ConfigError(f"{option} is {rank}; {module} is {out} x {inputs}, so that the rank can be at most {most}")
+
+
+def list_names(names: Sequence[str], shown: int = 40) -> str:
+    """Join names; of very many the first ones and a count."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
 def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
     """Select the modules that the targets match, in the order given; every target must match one.
 
@@ -70,7 +93,7 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
     if missed:
         leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
         raise ConfigError(
-            f"target modules {', '.join(missed)} match nothing in this model; it has {', '.join(leaves[:8])}"
+            f"target modules {list_names(missed)} match nothing in this model; it has {list_names(leaves)}"
         )
     return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
 

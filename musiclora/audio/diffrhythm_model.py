@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from musiclora.audio.loss_baseline import UNTRAINED_SHARE, baseline_loss
+from musiclora.audio.latents.levels import LARGE_LATENTS
+from musiclora.audio.loss_baseline import baseline_loss, latent_size
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.evaluation.scores import total_loss
+from musiclora.evaluation.verdict import GUESS_SHARE, BaseCheck
 
 _RELOAD_BYTES = 1 << 30  # largest file size of a model that is loaded a second time, with the other causal switch
 
@@ -32,33 +35,55 @@ def diffrhythm_facts(folder: Path) -> dict[str, Any]:
 
 def check_base_loss(
     name: str, folder: Path, loss: float, batches: Sequence[Arrays], load: Callable[[Path], Model]
-) -> str | None:
-    """Compare the base's held-out loss with a closed-form linear baseline.
+) -> BaseCheck:
+    """Compare the base's loss with a closed-form linear baseline.
 
     Args:
         name, folder: the base.
         loss: its loss on the batches.
-        batches: of held-out recordings.
+        batches: of recordings.
         load: loads a model folder.
 
     Returns:
-        A warning where the base is no better; it names the causal switch where its other value is.
+        Both losses, and a warning where the base is no better. The warning names the level of the recordings where
+        their latents are too large, and the causal switch where its other value is better.
     """
-    baseline = baseline_loss(batches)
-    if not loss >= UNTRAINED_SHARE * baseline:
-        return None
-    text = (
-        f"{name} predicts these recordings no better than without hearing them (loss {loss:.3f}, guess {baseline:.3f})"
-    )
+    check = BaseCheck(loss, baseline_loss(batches))
+    if check.is_known:
+        return check
+    text = doubt_text(name, check)
+    if latent_size(batches) > LARGE_LATENTS:
+        return dataclasses.replace(check, warning=f"{text}; {level_advice(batches)}")
     config = read_json(folder / "config.json")
     causal = bool(config.get("causal", False))
     other = _switched_loss(folder, config, causal, batches, load)
-    if other is not None and other < UNTRAINED_SHARE * min(loss, baseline):
-        return (
+    if other is not None and other < GUESS_SHARE * min(loss, check.guess):
+        text = (
             f"{text}, but with the causal switch {'off' if causal else 'on'} its loss is {other:.3f}: convert it again "
             f"{'without' if causal else 'with'} --causal (weights of the v1.0 line are causal, those of v1.2 are not)"
         )
-    return f"{text}: it may be another base, its latents another codec's, or its causal switch ({causal}) wrong"
+    else:
+        text += f": it may be another base, its latents another codec's, or its causal switch ({causal}) wrong"
+    return dataclasses.replace(check, warning=text)
+
+
+def doubt_text(name: str, check: BaseCheck) -> str:
+    """Say that a base does not know the recordings."""
+    return (
+        f"{name} predicts these recordings no better than without hearing them (loss {check.loss:.3f}, "
+        f"guess {check.guess:.3f})"
+    )
+
+
+def level_advice(batches: Sequence[Arrays]) -> str:
+    """Name the cause as far as the size of the latents tells it."""
+    size = latent_size(batches)
+    if size <= LARGE_LATENTS:
+        return "model, codec and recordings may not belong together"
+    return (
+        f"the latents are {size:.0f} times as large as the codec's usual ones: the recordings are too loud for it; "
+        "encode them again with musiclora preprocess, or cut them with a lower --loudness, such as -30"
+    )
 
 
 def _switched_loss(

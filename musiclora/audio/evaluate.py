@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from musiclora.adapters import training_songs
 from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.diffrhythm_model import doubt_text, level_advice
 from musiclora.audio.latents.load import load_recordings
+from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.model import open_flow
+from musiclora.audio.split import recording_labels
 from musiclora.audio.windows import PASS_FRAMES, fixed_batches
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError
-from musiclora.evaluation.scores import Evaluation, flow_gain, flow_score, song_losses, total_loss
+from musiclora.evaluation.scores import flow_gain, flow_score, pick, song_losses, total_loss
+from musiclora.evaluation.verdict import BaseCheck, Evaluation
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 
@@ -49,7 +54,10 @@ def evaluate_recordings(
     flow.set_style(opened.style)
     with out.task("scoring") as update:
         sums = song_losses(flow, batches, update)
-    score, base, difference = flow_score(total_loss(sums), flow.latent_channels), None, None
+    score, base, difference, before = flow_score(total_loss(sums), flow.latent_channels), None, None, sums
+    recordings, seen = recording_labels(found.recordings), training_songs(opened.adapters)
+    known = {label for label, r in zip(recordings, found.recordings, strict=True) if r.fingerprint in seen}
+    unseen = [i for i, label in enumerate(recordings) if label not in known]
     if opened.adapters:
         flow.set_adapter(False)
         # A style that was given, not trained, belongs to the recordings: the base is scored with it too.
@@ -57,6 +65,20 @@ def evaluate_recordings(
             flow.set_style(None)
         with out.task("scoring the base") as update:
             before = song_losses(flow, batches, update)
-        base, difference = flow_score(total_loss(before), flow.latent_channels), flow_gain(before, sums)
-    notes = (*opened.notes, *found.notes)
-    return Evaluation(opened.backend, score, base, difference, len(sums), notes)
+        judged = unseen or list(range(len(sums)))
+        base = flow_score(total_loss(before), flow.latent_channels)
+        difference = flow_gain(pick(before, judged), pick(sums, judged), pick(recordings, judged))
+    every = [batch for song in batches for batch in song]
+    check = BaseCheck(total_loss(before).mean, baseline_loss(every))
+    remarks = [] if check.is_known else [f"warning: {doubt_text(opened.base.name, check)}; {level_advice(every)}"]
+    return Evaluation(
+        opened.backend,
+        score,
+        base,
+        difference,
+        len(set(recordings)),
+        (*opened.notes, *found.notes, *remarks),
+        check,
+        len(known),
+        "recordings",
+    )

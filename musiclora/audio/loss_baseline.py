@@ -8,9 +8,6 @@ import numpy as np
 
 from musiclora.backends.base import Arrays
 
-# Share of the baseline's loss from which on a base has learnt nothing about these latents.
-UNTRAINED_SHARE = 0.95
-
 
 def baseline_loss(batches: Sequence[Arrays]) -> float:
     """Compute the loss of the best velocity that is a multiple of x_t, the noisy latents.
@@ -18,11 +15,7 @@ def baseline_loss(batches: Sequence[Arrays]) -> float:
     Linear regression of latents - noise on x_t, for independent latents of variance s, gives the factor
     (t s - (1 - t)) / (t^2 s + (1 - t)^2). A network that has learnt anything about music stays well below this loss.
     """
-    squares = values = 0.0
-    for batch in batches:
-        squares += float(np.square(batch["latents"]).sum(dtype=np.float64))
-        values += float(batch["valid"].sum()) * batch["latents"].shape[2]
-    variance = squares / max(values, 1.0)
+    variance = latent_size(batches) ** 2
     total = weight = 0.0
     for batch in batches:
         t, latents, noise = batch["time"][:, None, None], batch["latents"], batch["noise"]
@@ -31,3 +24,12 @@ def baseline_loss(batches: Sequence[Arrays]) -> float:
         total += float((error * batch["valid"][:, :, None]).sum(dtype=np.float64))
         weight += float(batch["valid"].sum()) * latents.shape[2]
     return total / max(weight, 1.0)
+
+
+def latent_size(batches: Sequence[Arrays]) -> float:
+    """Compute the root mean square of the latents, which is about 1 for music that a codec knows."""
+    squares = values = 0.0
+    for batch in batches:
+        squares += float(np.square(batch["latents"]).sum(dtype=np.float64))
+        values += float(batch["valid"].sum()) * batch["latents"].shape[2]
+    return float((squares / max(values, 1.0)) ** 0.5)

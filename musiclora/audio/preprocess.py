@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio.diffrhythm_style import given_style, need_muq, style_of_recording
-from musiclora.audio.latents.encode import Encoded, Encoding, encode_recordings
+from musiclora.audio.latents.encode import Encoding, encode_recordings
 from musiclora.audio.latents.store import refuse_foreign_files
+from musiclora.audio.latents.survey import Encoded
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
 from musiclora.formats import check_writable

@@ -43,6 +43,12 @@ def split_recordings(
     return train, [r for r in recordings if id(r) in held], notes
 
 
+def recording_labels(recordings: Sequence[Recording]) -> list[str]:
+    """Name the recording that each segment belongs to; recordings with the same sound share a name."""
+    label = {id(r): name for name, group in _group_recordings(recordings).items() for r in group}
+    return [label[id(r)] for r in recordings]
+
+
 def _group_recordings(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     """Group recordings that share a source or a sound, by the first of their names (union-find)."""
     parent: dict[str, str] = {}

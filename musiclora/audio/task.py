@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_style
 from musiclora.audio.diffrhythm_model import check_base_loss
 from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
-from musiclora.audio.split import split_recordings
+from musiclora.audio.split import recording_labels, split_recordings
 from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches, pieces_of
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
@@ -22,7 +22,8 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError
-from musiclora.evaluation.scores import flow_gain, flow_score, total_loss
+from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
+from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
@@ -37,6 +38,7 @@ FORM = AdapterForm(
     None,
     False,
 )
+_JUDGED_RECORDINGS = 64  # of the training recordings, one window each, that the base is judged on
 # Devices on which a base of half the size is as fast; torch on MPS is known to leak and to give NaN.
 _HALF_PRECISION_DEVICES = ("cuda", "metal")
 
@@ -95,16 +97,19 @@ class AudioTask:
         return digest.hexdigest()
 
     def count_songs(self) -> tuple[int, int]:
-        return len(self.train), len(self.held_out)
+        return len(set(recording_labels(self.train))), len(set(recording_labels(self.held_out)))
 
     def describe_data(self) -> Sequence[str]:
-        train, held_out = self.count_songs()
+        train, held_out = (
+            f"{count_pieces(n, 'recordings')}{f' ({len(part)} segments)' if len(part) > n else ''}"
+            for n, part in zip(self.count_songs(), (self.train, self.held_out), strict=True)
+        )
         style = {
             "trained": "one style vector is trained with the adapter",
             "given": "all recordings are learnt with the style that is given",
             "recordings": "every recording is learnt with the style beside it",
         }[self.style_source]
-        return [f"{train} recordings to train on, {held_out} held out", *self.notes, style]
+        return [f"{train} to train on, {held_out} held out", *self.notes, style]
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.shape.max_frames)
@@ -127,6 +132,14 @@ class AudioTask:
         rows = config.batch_size or max(1, self.plan_defaults.pass_units // self.row_length(config))
         return [fixed_batches([r], self._batch_form(config), rows) for r in self.held_out]
 
+    def judging_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
+        rows = config.batch_size or max(1, self.plan_defaults.pass_units // self.row_length(config))
+        order = np.random.default_rng([config.seed, 2]).permutation(len(self.train))[:_JUDGED_RECORDINGS].tolist()
+        return [fixed_batches([self.train[i]], self._batch_form(config), rows, most=1) for i in order]
+
+    def hash_songs(self) -> Sequence[str]:
+        return sorted({r.fingerprint for r in self.train})
+
     def choose_dtype(self, config: TrainConfig, device: str) -> str:
         return config.dtype or ("bfloat16" if device in _HALF_PRECISION_DEVICES else "float32")
 
@@ -135,13 +148,14 @@ class AudioTask:
 
     def check_base(
         self, model: FlowModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
-    ) -> str | None:
-        batches = [batch for song in self.song_batches(config) for batch in song]
+    ) -> BaseCheck:
+        songs = [*self.song_batches(config), *self.judging_batches(config)]
+        batches = [batch for song in songs for batch in song]
         return check_base_loss(self.base.name, self.base.path, loss, batches, load)
 
     def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
         base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
-        return Scores(base, trained, flow_gain(before, after))
+        return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.audio.generate import write_audio_sample
@@ -181,7 +195,7 @@ class AudioTask:
         return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
 
     def adapter_record(self) -> dict[str, Any]:
-        return {"style": self.style_source}
+        return {"style": self.style_source, "trained_on": self.hash_songs()}
 
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         frames = sum(r.frames for r in self.train)

@@ -47,6 +47,11 @@ class Recording:
         return len(self.latents)
 
     @property
+    def fingerprint(self) -> str:
+        """Hash by which `evaluate` tells a recording that was trained on."""
+        return self.checksum[:16]
+
+    @property
     def key(self) -> int:
         """Random key from the content: the CRC-32 of the checksum."""
         return zlib.crc32(self.checksum.encode())
@@ -151,14 +156,19 @@ class WindowEpochs:
         return lambda: {**make_batch(windows, self._form), **drops}
 
 
-def fixed_windows(recording: Recording, length: int) -> list[Window]:
+def fixed_windows(recording: Recording, length: int, most: int = WINDOWS) -> list[Window]:
     """Choose the windows of a held-out recording: evenly spaced, each at several times, the same for every run.
 
     Places depend on the length alone, times and noise on the recording's content too. A window's times are stratified
     over the training distribution: equal shares, shifted together by one draw.
+
+    Args:
+        recording: of any length.
+        length: longest window in frames.
+        most: largest number of places.
     """
     frames = min(length, recording.frames)
-    count = min(WINDOWS, pieces_of(recording.frames, length))
+    count = min(most, pieces_of(recording.frames, length))
     starts = np.linspace(0, recording.frames - frames, count).round().astype(int)
     windows = []
     for place, start in enumerate(starts.tolist()):
@@ -170,12 +180,18 @@ def fixed_windows(recording: Recording, length: int) -> list[Window]:
     return windows
 
 
-def fixed_batches(recordings: Sequence[Recording], form: BatchForm, rows: int) -> LazyBatches:
+def fixed_batches(recordings: Sequence[Recording], form: BatchForm, rows: int, most: int = WINDOWS) -> LazyBatches:
     """Build batches of fixed windows without padding and without condition dropout.
 
     Attention sees all frames, so that padding would make a window's loss depend on its batch.
+
+    Args:
+        recordings: scored ones.
+        form: of the batches.
+        rows: windows of a batch.
+        most: largest number of places in a recording.
     """
-    windows = [w for recording in recordings for w in fixed_windows(recording, form.length)]
+    windows = [w for recording in recordings for w in fixed_windows(recording, form.length, most)]
     by_length: dict[int, list[Window]] = {}
     for window in windows:
         by_length.setdefault(window.frames, []).append(window)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from musiclora.cli.memory import is_out_of_memory, memory_message
 from musiclora.convert.errors import MusicLoraError, printable
 from musiclora.interrupts import Terminated, terminations_raise
 
@@ -128,11 +129,20 @@ class RootGroup(click.Group):
             sys.exit(EXIT_INTERNAL)
         except OSError as error:
             _exit_with(_os_error(error), EXIT_BAD_INPUT, debug)
-        except MemoryError:
-            _exit_with("not enough memory; try a smaller --batch-size or --max-seq-len", EXIT_BAD_INPUT, debug)
         except Exception as error:  # the one place: whatever is left is a fault of ours
+            if is_out_of_memory(error):
+                _exit_with(memory_message(error, _command_options(self, arguments)), EXIT_BAD_INPUT, debug)
             _exit_internal(error, debug)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command_options(group: click.Group, arguments: Sequence[str]) -> list[str]:
+    """List the options of the command that the arguments name."""
+    command: click.Command = group
+    for argument in arguments:
+        if isinstance(command, click.Group) and (found := command.get_command(click.Context(command), argument)):
+            command = found
+    return [name for parameter in command.params for name in parameter.opts]
 
 
 def _os_error(error: OSError) -> str:

@@ -29,7 +29,7 @@ class Console(Reporter):
     def step(self, note: Any) -> None:
         """Show the loss, the speed and the time left of a training step."""
         if self._bar is None:
-            self._bar = Bar("training")
+            self._bar = Bar("training", show_time=False)  # the notes below tell the time
             self._bar.__enter__()
         text = f"loss {note.loss:.3f}, {note.speed:,.0f} {note.unit}/s, {format_duration(note.seconds_left)} left"
         self._bar.update(note.progress.step, note.steps, text)

@@ -13,7 +13,7 @@ from musiclora.convert.errors import printable
 
 @click.command()
 @click.argument("data_dir", required=False, type=click.Path(path_type=Path))
-@click.option("--model", help="Base model to describe: bundled, a Hub id, or a folder.  [default: bundled]")
+@click.option("--model", help="Base model to describe.  [default: bundled, for recordings bundled-audio]")
 @click.option("--num-workers", type=int, help="Processes that read music.")
 @json_option
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
@@ -24,7 +24,8 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
     """
     from musiclora import doctor as jobs
 
-    report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model or "bundled")}
+    model = model or jobs.bundled_model_for(data_dir)
+    report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model)}
     if data_dir:
         report |= _health_tables(data_dir, model or "bundled", num_workers)
     if as_json:
@@ -44,6 +45,8 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
         f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
     click.echo(printable("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items())))
+    if "latents" in report:
+        click.echo(report["latents"]["line"])
     for kind in ("data", "recordings"):
         if kind in report:
             _print_table(report[kind], kind)
@@ -52,8 +55,12 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
 def _health_tables(data_dir: Path, model: str, workers: int | None) -> dict[str, Any]:
     """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
+    from musiclora.audio.latents.store import is_latents
+    from musiclora.doctor import latents_report
     from musiclora.formats import MUSIC_SUFFIXES, foreign_score
 
+    if is_latents(data_dir):
+        return {"latents": latents_report(data_dir)}
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
     has_notes = data_dir.is_dir() and any(
         p.suffix.lower() in MUSIC_SUFFIXES or foreign_score(p) for p in data_dir.rglob("*")

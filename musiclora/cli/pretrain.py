@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
@@ -72,6 +70,7 @@ def pretrain(
     for line in result.lines():
         click.echo(line, err=as_json)
     if as_json:
-        print_json(dataclasses.asdict(result))
+        print_json(result.as_json())
     else:
+        click.echo(f"report: {result.report}")
         click.echo(f"base: {result.run_dir / 'model-best'}")

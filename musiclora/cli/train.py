@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -99,8 +98,9 @@ def train(config_file: Path | None, preset: str | None, restart: bool, as_json: 
     for line in result.lines():
         click.echo(line, err=as_json)
     if as_json:
-        print_json(dataclasses.asdict(result))
+        print_json(result.as_json())
     else:
+        click.echo(f"report: {result.report}")
         click.echo(f"adapter: {result.run_dir / 'adapter-best'}")
         click.echo(
             f"next: musiclora generate --adapter-dir {result.run_dir / 'adapter-best'} --output {result.example}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine_adapters, empty_updates, public_base
+from musiclora.adapters import Adapter, combine_adapters, empty_updates, module_shapes, public_base
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
 from musiclora.conversion.verify import Converted, check_destination, check_update
-from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.adapters.lora import LoraSpec, check_rank
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.atomic import atomic_folder
@@ -44,6 +44,8 @@ def blend_adapters(
             f"{whole[0]}: holds embeddings, which cannot be blended; if they are the base's, leave them out with "
             f"`musiclora convert adapter {whole[0]} NEW --to peft --model BASE`"
         )
+    if rank is not None:
+        check_rank(rank, module_shapes([state]), "--rank")
     error, wanted = 0.0, parts
     if rank is not None and rank < spec.rank:
         spec, state, error = compress_to_rank(spec, state, rank)

@@ -25,7 +25,7 @@ from musiclora.reporting.html import (
     write_page,
 )
 from musiclora.reporting.inline_audio import small_waves
-from musiclora.reporting.loss_plot import loss_figure
+from musiclora.reporting.run_sections import loss_section
 from musiclora.training.run_folder import Run
 from musiclora.wav import read_wav
 
@@ -44,7 +44,7 @@ def write_audio_report(
     parts = [
         verdict_box(*_verdict_words(result)),
         _distance_section(result),
-        _training_section(result),
+        loss_section(Run(result.training.run_dir).read_metrics(), "squared error a latent value", "recordings"),
         _music_section(result),
         section("Settings", text_table(_settings_of(result, options))),
         section("Go on", command_boxes(commands)),
@@ -110,15 +110,6 @@ def _distance_section(result: AudioDemoResult) -> str:
         "themselves, is what cannot be beaten."
     )
     return section("Distance to recordings it has not heard", table + soft_paragraph(words))
-
-
-def _training_section(result: AudioDemoResult) -> str:
-    metrics = Run(result.training.run_dir).read_metrics()
-    if not metrics:
-        return ""
-    picture = figure_png(loss_figure(metrics, "squared error a latent value"))
-    image = image_tag(picture, "Loss by optimiser step, on training and on held-out recordings")
-    return section("Training", figure_box(image))
 
 
 def _music_section(result: AudioDemoResult) -> str:

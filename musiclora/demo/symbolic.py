@@ -155,6 +155,7 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         before=result.before,
         after=result.after,
         gain=result.gain,
+        check=result.training.check,
         metrics=Run(result.training.run_dir).read_metrics(),
         update=result.training.update,
         samples=samples,

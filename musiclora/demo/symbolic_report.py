@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musiclora.evaluation.scores import Gain, Score
+from musiclora.evaluation.verdict import BaseCheck, judge_adapter
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import (
     audio_player,
@@ -20,6 +21,7 @@ from musiclora.reporting.html import (
     paragraphs,
     row_table,
     section,
+    sentence,
     side_by_side,
     soft_paragraph,
     table_row,
@@ -28,8 +30,8 @@ from musiclora.reporting.html import (
     write_page,
 )
 from musiclora.reporting.inline_audio import small_waves
-from musiclora.reporting.loss_plot import loss_figure
 from musiclora.reporting.piano_roll import Limits, Roll, pianoroll_figure, roll_of, shared_limits
+from musiclora.reporting.run_sections import fact_list, loss_section, run_facts, update_section
 from musiclora.symbolic.reading.health import HealthRow, health_line
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 _PITCH_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _MOST_HEALTH_ROWS = 200  # shown in the page
-_LEAST_GAIN = 0.05  # bits a note that count as learnt where no spread is known
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class ReportData:
         subtitle: a line below it: what was adapted to what.
         before, after: scores of the base and of the adapted model on songs that were not trained on.
         gain: their difference in bits a note, with its spread.
+        check: loss of the base next to a guess's, None where it is not known.
         metrics: lines of metrics.jsonl.
         update: ||dW|| / ||W|| by module.
         samples: music of both models.
@@ -81,6 +83,7 @@ class ReportData:
     before: Score | None = None
     after: Score | None = None
     gain: Gain | None = None
+    check: BaseCheck | None = None
     metrics: Sequence[Mapping[str, Any]] = ()
     update: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[ReportSample] = ()
@@ -102,10 +105,10 @@ def write_symbolic_report(path: Path, data: ReportData) -> None:
         verdict_box(*verdict_words(data)),
         _key_figures(data),
         _score_section(data),
-        _training_section(data),
+        loss_section(data.metrics),
         _music_section(data),
         section("Does it copy?", text_table(data.copying) if data.copying else ""),
-        _update_section(data),
+        update_section(data.update),
         _health_section(data),
         section("Settings", text_table(data.settings) if data.settings else ""),
         section("Go on", command_boxes(data.commands)),
@@ -116,23 +119,15 @@ def write_symbolic_report(path: Path, data: ReportData) -> None:
 
 def verdict_words(data: ReportData) -> tuple[str, str, str]:
     """Return style, headline and explanation of what the adapter achieved."""
-    if data.before is None or data.after is None:
-        return (
-            "flat",
-            "No songs were held out",
-            "Whether the adapter predicts new songs of the style better is not known.",
-        )
+    if data.before is None or data.after is None or data.gain is None:
+        verdict = judge_adapter(None, None, None)
+        return verdict.style, sentence(verdict.headline), f"{sentence(verdict.words)}."
     before, after = data.before.bits_per_note, data.after.bits_per_note
-    numbers = f"New songs of the style cost {before:.2f} bits a note before and {after:.2f} after."
-    verdict = data.gain.verdict if data.gain else "gained" if before - after > _LEAST_GAIN else "nothing gained"
-    if data.gain:
-        g = data.gain
-        numbers += f" The gain is {g.mean:.2f} bits a note (95 % over {g.songs} songs: {g.low:.2f} to {g.high:.2f})."
-    if verdict == "gained":
-        return "gained", "The adapter learnt the style", numbers
-    if verdict == "lost":
-        return "lost", "Worse than the base", f"{numbers} Train for fewer steps, or lower the learning rate."
-    return "flat", "Nothing gained: the base already knows this style", numbers
+    numbers = f"New songs of the style cost {before:.2f} bits a note before and {after:.2f} after. "
+    verdict = judge_adapter(data.gain, data.check, data.after.loss)
+    numbers += f"{sentence(data.gain.describe(2))}. {sentence(verdict.words)}."
+    headline = "The adapter learnt the style" if verdict.style == "gained" else sentence(verdict.headline)
+    return verdict.style, headline, numbers
 
 
 def _key_figures(data: ReportData) -> str:
@@ -144,18 +139,7 @@ def _key_figures(data: ReportData) -> str:
             ("bits a note", f"{b.bits_per_note:.2f} → {a.bits_per_note:.2f}", f"over {a.notes:,} held-out notes")
         )
         facts.append(("perplexity", f"{b.perplexity:.2f} → {a.perplexity:.2f}", "how many tokens it hesitates between"))
-    if data.update:
-        mean = sum(data.update.values()) / len(data.update)
-        facts.append(("size of the update", f"{mean:.2%}", "of the weights it is added to, on average"))
-    steps = [row["step"] for row in data.metrics if row.get("loss") is not None]
-    if steps:
-        seconds = [row["seconds"] for row in data.metrics if row.get("seconds") is not None]
-        facts.append(("training", f"{max(steps)} steps", f"in {max(seconds):,.0f} s" if seconds else ""))
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-        for name, value, more in facts
-    )
-    return f'<dl class="facts">{cells}</dl>' if facts else ""
+    return fact_list([*facts, *run_facts(data.metrics, data.update)])
 
 
 def _score_section(data: ReportData) -> str:
@@ -168,15 +152,6 @@ def _score_section(data: ReportData) -> str:
     table = number_table(("", "loss, nats a token", "perplexity", "bits a note"), rows)
     words = f"{data.after.tokens:,} tokens and {data.after.notes:,} notes of songs that the adapter was not trained on."
     return section("Songs it has not seen", table + soft_paragraph(f"{words} Lower is better."))
-
-
-def _training_section(data: ReportData) -> str:
-    if not data.metrics:
-        return ""
-    image = image_tag(
-        figure_png(loss_figure(data.metrics)), "Loss by optimiser step, on training and on held-out songs"
-    )
-    return section("Training", figure_box(image, caption="Dashed: the base alone. Circle: the step that was kept."))
 
 
 def _music_section(data: ReportData) -> str:
@@ -209,19 +184,6 @@ def _piece_figure(title: str, name: str, roll: Roll, limits: Limits, sound: byte
 
 def _pitch_name(pitch: int) -> str:
     return f"{_PITCH_NAMES[pitch % 12]}{pitch // 12 - 1}"
-
-
-def _update_section(data: ReportData) -> str:
-    if not data.update:
-        return ""
-    largest = max(data.update.values()) or 1.0
-    rows = []
-    for name, ratio in data.update.items():
-        bar = f'<td class="bars"><span class="bar" style="width:{100 * ratio / largest:.0f}%"></span></td>'
-        rows.append(table_row(name, [f"<td>{ratio:.2%}</td>", bar]))
-    words = ["||dW|| / ||W||: how far the adapter moves each matrix. Zero everywhere: nothing was learnt."]
-    summary = f"{len(data.update)} matrices, the largest update {largest:.2%}"
-    return section("What moved", paragraphs(words) + folded(summary, row_table(rows)))
 
 
 def _health_section(data: ReportData) -> str:

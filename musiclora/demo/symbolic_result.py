@@ -8,6 +8,7 @@ from typing import Any
 from musiclora.demo.demo_run import DemoOptions, DemoResult
 from musiclora.demo.symbolic_samples import Sample
 from musiclora.evaluation.scores import Gain, Score
+from musiclora.evaluation.verdict import judge_adapter
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class SymbolicDemoResult(DemoResult):
         return [
             *self.training.lines(),
             f"on {g.songs} test songs that nothing was chosen by: {b.bits_per_note:.2f} bits a note by the base, "
-            f"{a.bits_per_note:.2f} adapted (gain {g.mean:.2f}, 95 % over songs {g.low:.2f} to {g.high:.2f}): "
-            f"{g.verdict}",
+            f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check, a.loss).headline}",
             f"the same adapter's loss on them by backend: {self.crossed_losses()}",
             self.last_line(),
         ]

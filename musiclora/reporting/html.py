@@ -46,6 +46,11 @@ def write_page(path: Path, title: str, subtitle: str, parts: Iterable[str]) -> N
     atomic_write(path, page)
 
 
+def sentence(text: str) -> str:
+    """Begin a text with a capital letter and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def section(title: str, content: str) -> str:
     """Return HTML under a heading; empty content gives no section."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>\n" if content else ""

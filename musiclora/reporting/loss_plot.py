@@ -20,6 +20,7 @@ _TWO_LEVELS = (
     "Training is measured with dropout and on altered songs (other keys, or new noise), held-out songs as they are:\n"
     "each curve's own course counts, not the distance between the two."
 )
+LOSS_PLOT = "loss.png"  # in a run folder
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from musiclora.adapters import training_songs
 from musiclora.errors import ConfigError, DataError
-from musiclora.evaluation.scores import Evaluation, song_losses, token_gain, token_score, total_loss
+from musiclora.evaluation.scores import pick, song_losses, token_gain, token_score, total_loss
+from musiclora.evaluation.verdict import BaseCheck, Evaluation
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.dataset.songs import describe_windows
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.health import describe_skipped
+from musiclora.symbolic.task import chance_text
 
 LEAST_TOKENS = 8  # of a window, as in training
 
@@ -62,11 +66,17 @@ def evaluate_songs(
     with out.task("scoring") as update:
         sums = song_losses(opened.model, batches, update)
     base = difference = None
+    before, seen = sums, training_songs(opened.adapters)
+    unseen = [i for i, piece in enumerate(pieces) if piece.fingerprint not in seen]
     if opened.adapters:
         opened.model.set_adapter(False)
         with out.task("scoring the base") as update:
             before = song_losses(opened.model, batches, update)
-        base, difference = token_score(total_loss(before), sum(notes)), token_gain(before, sums, notes)
+        judged = unseen or list(range(len(pieces)))
+        base = token_score(total_loss(before), sum(notes))
+        difference = token_gain(pick(before, judged), pick(sums, judged), pick(notes, judged))
+    check = BaseCheck(total_loss(before).mean, math.log(opened.model.vocab_size))
+    remarks += [] if check.is_known else [f"warning: {chance_text(opened.base.name, check)}"]
     return Evaluation(
         opened.backend,
         token_score(total_loss(sums), sum(notes)),
@@ -74,4 +84,6 @@ def evaluate_songs(
         difference,
         len(pieces),
         (*opened.notes, *remarks),
+        check,
+        len(pieces) - len(unseen),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.songs import read_songs
+from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -23,6 +24,8 @@ from musiclora.training.resume import open_run
 from musiclora.training.run_folder import check_writable
 from musiclora.training.session import Session
 
+# Tokens of an epoch for each parameter, below which a warning says that the music is little.
+LEAST_TOKENS_A_PARAMETER = 0.1
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
 BASE_SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (64, 2, 2, 256),
@@ -79,12 +82,29 @@ def pretrain_base(
         songs = read_songs(config, tokenizer, n_positions, out)
         songs = dataclasses.replace(songs, held_out=songs.held_out[: options.max_held_out])
         pitch_range = (options.low, options.high) if options.transpose else None
-        task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range)
+        fresh = not options.model
+        task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range, fresh)
+        if fresh:
+            for text in describe_fresh(base.path, songs):
+                out.say(text)
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
         )
         limits = SessionOptions(budget_seconds=options.minutes * 60, evaluate_steps=options.evaluate_every, patience=0)
         return Session(config, task, out, limits, run).train(restart)
+
+
+def describe_fresh(folder: Path, songs: Songs) -> list[str]:
+    """Say that a base begins with random weights, and where there is too little music for its size."""
+    parameters = sum(math.prod(shape) for shape in read_checkpoint(folder).config.tensor_shapes().values())
+    tokens = sum(len(piece.tokens) for piece in songs.train)
+    lines = [f"a fresh base: {parameters:,} random weights, which know no music before they are trained"]
+    if tokens < parameters * LEAST_TOKENS_A_PARAMETER:
+        lines.append(
+            f"warning: {tokens:,} tokens are few for a base from scratch of {parameters:,} parameters: it will know "
+            "little but these songs; give more music, a smaller --preset, or --model for a base that is trained already"
+        )
+    return lines
 
 
 def _find_or_write_base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:

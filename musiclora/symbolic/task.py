@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import token_gain, token_score, total_loss
+from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
@@ -29,8 +33,7 @@ from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
-# A uniform guess has loss ln V; a base at this share of it has not seen these tokens before.
-_CHANCE_SHARE = 0.95
+_JUDGED_TOKENS = 200_000  # of training songs that the base is judged on, so that a large folder takes no hour
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class SymbolicTask:
         songs: tokenised and split.
         pitch_range: lowest and highest MIDI pitch of the transposition that is drawn for each song every epoch; None
             leaves transpositions to --transpose.
+        fresh: the base has random weights, which `pretrain` drew.
     """
 
     family: ClassVar[str] = "symbolic"
@@ -55,6 +59,7 @@ class SymbolicTask:
     n_positions: int
     songs: Songs
     pitch_range: tuple[int, int] | None = None
+    fresh: bool = False
 
     def hash_data(self) -> str:
         return self.songs.fingerprint
@@ -97,6 +102,18 @@ class SymbolicTask:
     def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         return song_batches(self.songs.held_out, self.tokenizer, self.row_length(config))
 
+    def judging_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
+        if self.fresh:
+            return []
+        songs = self.songs.train
+        order = np.random.default_rng([config.seed, 2]).permutation(len(songs)).tolist()
+        before = np.cumsum([0, *(len(songs[i].tokens) for i in order)])
+        judged = [songs[i] for i, tokens in zip(order, before, strict=False) if tokens < _JUDGED_TOKENS]
+        return song_batches(judged, self.tokenizer, self.row_length(config))
+
+    def hash_songs(self) -> Sequence[str]:
+        return sorted({piece.fingerprint for piece in self.songs.train})
+
     def choose_dtype(self, config: TrainConfig, device: str) -> str:
         return config.dtype or "float32"
 
@@ -105,7 +122,7 @@ class SymbolicTask:
 
     def check_base(
         self, model: TokenModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
-    ) -> str | None:
+    ) -> BaseCheck:
         return check_against_chance(loss, model.vocab_size, self, config.allow_base_mismatch)
 
     def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
@@ -139,7 +156,7 @@ class SymbolicTask:
         return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
 
     def adapter_record(self) -> dict[str, Any]:
-        return {ONSET_RECORD: self._notes_at_once()}
+        return {ONSET_RECORD: self._notes_at_once(), "trained_on": self.hash_songs()}
 
     def _notes_at_once(self) -> int:
         """Count the most notes that begin at one onset in the training songs."""
@@ -164,25 +181,31 @@ if TYPE_CHECKING:
         return task
 
 
-def check_against_chance(loss: float, vocab_size: int, task: SymbolicTask, allow: bool) -> str | None:
-    """Compare the base's held-out loss with that of a uniform guess.
+def check_against_chance(loss: float, vocab_size: int, task: SymbolicTask, allow: bool) -> BaseCheck:
+    """Compare the base's loss on the songs with that of an even guess, ln V.
 
     Returns:
-        A warning, or None where the base knows these tokens.
+        Both, and a warning where the base does not know these songs.
 
     Raises:
         ConfigError: the tokenizer was inferred, the base does no better than guessing, and this was not allowed.
     """
-    guessing = math.log(vocab_size)
-    if not loss >= _CHANCE_SHARE * guessing:
-        return None
-    text = f"{task.base.name} predicts these songs no better than chance (loss {loss:.2f}, guessing {guessing:.2f})"
+    check = BaseCheck(loss, math.log(vocab_size))
+    if check.is_known or task.fresh:
+        return check
+    text = chance_text(task.base.name, check)
     if task.tokenizer.inferred and not allow:
         raise ConfigError(
             f"{text}: its tokenizer, inferred from the vocabulary size, is probably not this one; "
             "give --tokenizer, or --allow-base-mismatch to go on"
         )
-    return f"{text}: it may be the wrong base or tokenizer"
+    text = f"{text}: it may be the wrong base or tokenizer; what is gained over it says little about the style"
+    return dataclasses.replace(check, warning=text)
+
+
+def chance_text(base: str, check: BaseCheck) -> str:
+    """Say that a base does not know the songs."""
+    return f"{base} predicts these songs no better than chance (loss {check.loss:.2f}, guessing {check.guess:.2f})"
 
 
 def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) -> SymbolicTask:

@@ -152,11 +152,12 @@ def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dic
     return ratios
 
 
-def weight_norms(model: Model, modules: list[str]) -> dict[str, float]:
-    """Compute the Frobenius norm of each module's weight."""
+def weight_norms(model: Model, modules: list[str]) -> tuple[dict[str, float], int]:
+    """Compute the Frobenius norm of each module's weight, and count all parameters of the model."""
     module_of = {f"{module}.weight": module for module in modules}
-    return {
-        module_of[name]: float(np.linalg.norm(array.astype(np.float32)))
-        for name, array in model.read_weights()
-        if name in module_of
-    }
+    norms, parameters = dict[str, float](), 0
+    for name, array in model.read_weights():
+        parameters += array.size
+        if name in module_of:
+            norms[module_of[name]] = float(np.linalg.norm(array.astype(np.float32)))
+    return norms, parameters

@@ -125,15 +125,15 @@ class TrainConfig:
             most = _LARGEST_SEED if name == "seed" else _LARGEST
             if value is not None and not low <= value <= most:
                 limit = f"at most {most}" if value > most else f"at least {low}"
-                problems.append(f"{_option_name(name)} is {value}; it must be {limit}")
+                problems.append(f"{option_name(name)} is {value}; it must be {limit}")
         for name in ("lr", "lora_alpha"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                problems.append(f"{_option_name(name)} is {value}; it must be above 0")
+                problems.append(f"{option_name(name)} is {value}; it must be above 0")
         for name, low_open in (("val_split", False), ("mix_ratio", True), ("lora_dropout", False)):
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
-                problems.append(f"{_option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+                problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
         return problems
 
     def _wrong_choices(self) -> list[str]:
@@ -145,7 +145,7 @@ class TrainConfig:
             "trainable": ("adapter", "all"),
         }
         return [
-            f"{_option_name(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
+            f"{option_name(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"
             for name, known in choices.items()
             if getattr(self, name) not in known and (name, getattr(self, name)) != ("dtype", None)
         ]
@@ -175,7 +175,8 @@ class TrainConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-def _option_name(name: str) -> str:
+def option_name(name: str) -> str:
+    """Return the option of a field: `--lora-r` for lora_r."""
     return "--" + name.replace("_", "-")
 
 
@@ -202,7 +203,7 @@ def resolve_config(
         values.update(PRESETS[preset])
     values.update(from_file)
     values.update({k: v for k, v in options.items() if v is not None})
-    missing = [_option_name(name) for name in ("data_dir", "output_dir") if not values.get(name)]
+    missing = [option_name(name) for name in ("data_dir", "output_dir") if not values.get(name)]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given, as an option or in the config file")
     return TrainConfig(**values)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from musiclora.training.config import TrainConfig
 from musiclora.training.loop import LoopOptions
 from musiclora.training.plan import TrainingPlan
+from musiclora.training.run_folder import RunProgress
 from musiclora.training.task import PlanDefaults
 
 ENDLESS_EPOCHS = 1_000_000  # for runs that the clock ends
@@ -39,6 +40,22 @@ def choose_patience(config: TrainConfig, options: SessionOptions) -> int:
     """Return the evaluations without a better loss that end a run; 0 never ends it."""
     defaults = (config.patience, options.patience, config.family_record.patience)
     return next(patience for patience in defaults if patience is not None)
+
+
+def renew_patience(progress: RunProgress, patience: int, more_epochs: bool) -> bool:
+    """Give a run that lost its patience a new count, where more epochs or more patience are asked for.
+
+    Args:
+        progress: of the run; its count is set to 0 where it may go on.
+        patience: evaluations without a better loss that end the run now; 0 never ends it.
+        more_epochs: more epochs are asked for than before.
+
+    Returns:
+        True where the run may go on.
+    """
+    more = more_epochs or not patience or patience > progress.waited
+    progress.waited = 0 if more else progress.waited
+    return more
 
 
 def fit_plan(plan: TrainingPlan, options: SessionOptions) -> TrainingPlan:

@@ -11,6 +11,7 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.convert.files.atomic import atomic_write, write_json
+from musiclora.evaluation.verdict import BaseCheck
 from musiclora.training.config import TrainConfig
 from musiclora.training.plan import TrainingPlan
 from musiclora.training.run_folder import CONFIG, META, RunProgress
@@ -30,6 +31,8 @@ class RunFacts:
         songs: numbers of training and held-out songs.
         data_hash: of all songs and of the split.
         extra: the family's own entries.
+        base_check: loss of the base before training next to a guess's; None where it was not scored.
+        parameters: numbers of trained and of all parameters.
     """
 
     backend: str
@@ -38,6 +41,8 @@ class RunFacts:
     songs: tuple[int, int]
     data_hash: str
     extra: Mapping[str, Any]
+    base_check: BaseCheck | None = None
+    parameters: tuple[int, int] = (0, 0)
 
 
 def write_config(folder: Path, config: TrainConfig, plan: TrainingPlan) -> None:
@@ -96,6 +101,9 @@ def write_metadata(
         "lora_dropout": spec.dropout,
         "target_modules": list(spec.targets),
         "adapter_dir": config.adapter_dir,
+        "trained_parameters": facts.parameters[0],
+        "trained_share": round(facts.parameters[0] / max(facts.parameters[1], 1), 8),
+        "base_check": dataclasses.asdict(facts.base_check) if facts.base_check else None,
         **{name: getattr(config, name) for name in _FROM_CONFIG},
         "steps": progress.step,
         "seconds": round(progress.seconds, 1),

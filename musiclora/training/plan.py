@@ -28,6 +28,7 @@ class TrainingPlan:
         memory: peak bytes after the probe, None without one.
         warnings: remarks for the user.
         unit: counts the data: `tokens` or `frames`.
+        notes: further lines on the data or the model, such as the number of trained parameters.
     """
 
     batch_size: int
@@ -41,14 +42,29 @@ class TrainingPlan:
     memory: int | None = None
     warnings: tuple[str, ...] = ()
     unit: str = "tokens"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def whole_epochs(self) -> int:
+        """Number of epochs that are trained to their end."""
+        return self.steps // self.steps_per_epoch
+
+    def length(self) -> str:
+        """Format '2 epochs of 14 steps = 28 steps', or '20 steps, 1.4 epochs of 14 steps' where it ends inside one."""
+        steps = f"{self.steps} {'step' if self.steps == 1 else 'steps'}"
+        each = f"of {self.steps_per_epoch} {'step' if self.steps_per_epoch == 1 else 'steps'}"
+        if self.steps == self.epochs * self.steps_per_epoch:
+            return f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} {each} = {steps}"
+        return f"{steps}, {self.steps / self.steps_per_epoch:.1f} epochs {each}"
 
     def lines(self) -> list[str]:
         """Describe the plan in lines."""
         text = [
-            f"plan: {self.epochs} epochs of {self.steps_per_epoch} steps = {self.steps} steps, warm-up {self.warmup}; "
+            f"plan: {self.length()}, warm-up {self.warmup}; "
             f"{self.batch_size} rows x {self.accumulate} accumulated a step; "
             f"{self.units_per_epoch:,} {self.unit} an epoch"
         ]
+        text += [f"      {note}" for note in self.notes]
         if self.seconds is not None and self.memory is not None:
             text.append(
                 f"      at most {format_duration(self.seconds)} (by a probe), "
@@ -103,6 +119,11 @@ def make_plan(
         warnings.append(
             f"only {steps} optimiser steps: the model will hardly change; give more --epochs, or a smaller "
             "--grad-accum-steps or --batch-size"
+        )
+    if config.sample_every > steps // per_epoch:
+        warnings.append(
+            f"--sample-every {config.sample_every}: no sample is written, the run ends after "
+            f"{steps / per_epoch:.3g} epochs, and a sample is written after whole ones only"
         )
     return TrainingPlan(
         batch_size,

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from musiclora.evaluation.scores import Gain, HeldOutScore
+from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
 from musiclora.training.run_folder import RunProgress
+
+# Option that makes a run longer, by the reason why it ended.
+_MORE = {
+    "steps": "more --max-steps continue it",
+    "time": "more --minutes continue it",
+    "patience": "its held-out loss fell no further; more --epochs or more --patience continue it",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,9 @@ class TrainResult:
         already_finished: nothing was left to do.
         unit: counts the data: `tokens` or `frames`.
         example: name of a file that `generate` may write.
+        check: loss of the base before training next to a guess's, None where it was not scored.
+        parameters: numbers of trained and of all parameters; zeros for full fine-tuning.
+        new_base: all weights were trained, there is no adapter.
     """
 
     run_dir: Path
@@ -36,26 +48,43 @@ class TrainResult:
     already_finished: bool = False
     unit: str = "tokens"
     example: str = "new.mid"
+    check: BaseCheck | None = None
+    parameters: tuple[int, int] = (0, 0)
+    new_base: bool = False
+
+    @property
+    def report(self) -> Path:
+        """The report's HTML file."""
+        return self.run_dir / "report.html"
+
+    @property
+    def pieces(self) -> str:
+        """`songs` or `recordings`."""
+        return "recordings" if self.unit == "frames" else "songs"
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the scores show; None for a new base that is better than a guess."""
+        after = None if self.after is None else self.after.loss
+        if self.new_base:
+            return judge_base(self.check, after)
+        return judge_adapter(self.gain, self.check, after, pieces=self.pieces)
+
+    def as_json(self) -> dict[str, Any]:
+        """Build the object for `--json`."""
+        return {**asdict(self), "verdict": asdict(self.verdict) if self.verdict else None, "report": self.report}
 
     def lines(self) -> list[str]:
         """Describe the result in lines."""
         p = self.progress
         speed = p.tokens / max(p.seconds, 1e-9)
-        lines = [f"{p.step} steps in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
-        return [*lines, *self._gain_lines(), *self._update_lines()]
-
-    def _gain_lines(self) -> list[str]:
-        b, a, g = self.before, self.after, self.gain
-        if not (b and a and g):
-            return []
-        lines = [f"{b.describe_change(a)} (gain {g.mean:.3f}, 95 % over {g.songs} songs {g.low:.3f} to {g.high:.3f})"]
-        if g.verdict == "nothing gained":
-            lines.append(
-                "nothing gained: on held-out songs the adapter is no better than the base, which knows this style"
-            )
-        elif g.verdict == "lost":
-            lines.append("worse than the base on held-out songs: train for fewer steps, or lower --lr")
-        return lines
+        steps = f"{p.step} {'step' if p.step == 1 else 'steps'}"
+        lines = [f"{steps} in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
+        if self.before and self.after and self.gain:
+            lines.append(f"{self.before.describe_change(self.after)}; {self.gain.describe()}")
+        if self.verdict:
+            lines.append(self.verdict.line())
+        return [*lines, *self._update_lines()]
 
     def _update_lines(self) -> list[str]:
         if not self.update:
@@ -63,3 +92,13 @@ class TrainResult:
         mean, largest = sum(self.update.values()) / len(self.update), max(self.update.values())
         lines = [f"the update is {mean:.2%} of the weights' size on average (largest {largest:.2%})"]
         return [*lines, "the adapter did not move: nothing was learnt"] if mean == 0 else lines
+
+
+def finished_line(folder: Path, ended: str) -> str:
+    """Say that a run is finished, and which option makes it longer.
+
+    Args:
+        folder: the run folder.
+        ended: reason why it ended; empty counts as epochs.
+    """
+    return f"{folder}: this run is finished ({ended or 'epochs'}); {_MORE.get(ended, 'more --epochs continue it')}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart
 from musiclora.errors import MusicLoraError, TrainingError
-from musiclora.training.config import TrainConfig, read_toml
+from musiclora.training.config import TrainConfig, option_name, read_toml
 from musiclora.training.run_folder import CONFIG, META, Run, check_writable
 
 # Settings that may change between two starts of one run without making it another run.
@@ -64,12 +66,42 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
             f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
         ) from error
     new = config.as_toml()
-    names = [k for k in {**old, **new} if k not in _CHANGEABLE and (k in new or k not in PLANNED)]
-    differing = [f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in names if old.get(k) != new.get(k)]
+    differing = _differing_settings(old, new)
     if old.get("backend") != backend:
-        differing.append(f"backend was {old.get('backend')}, is {backend}")
+        differing.append(f"--backend was {old.get('backend')}, is {backend}")
     if data != songs:
         differing.append("the songs changed")
     if differing:
         raise TrainingError(f"{run.path}: holds another run ({'; '.join(differing)}); use --restart or another folder")
     return dict(old)
+
+
+def _differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describe settings that differ; one that was not given counts as its default."""
+    family = FAMILIES.get(str(new.get("family")), FAMILIES["symbolic"])
+    both = [{**_family_defaults(family, values), **values} for values in (old, new)]
+    names = [k for k in {**old, **new} if k not in _CHANGEABLE and (k in new or k not in PLANNED)]
+    return [
+        f"{option_name(name)} was {_describe_value(name, old, both[0])}, is {_describe_value(name, new, both[1])}"
+        for name in names
+        if both[0].get(name) != both[1].get(name)
+    ]
+
+
+def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a family decides where they are not given; alpha follows the rank."""
+    lora = family.lora
+    rank = values.get("lora_r", lora.rank)
+    return {
+        "lora_r": lora.rank,
+        "lora_alpha": lora.alpha / lora.rank * rank if isinstance(rank, int) else lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": list(lora.targets),
+        "lr": family.learning_rate,
+    }
+
+
+def _describe_value(name: str, given: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
+    if name in given:
+        return repr(given[name])
+    return f"{resolved[name]!r} (the default)" if name in resolved else "not given"

@@ -14,8 +14,9 @@ from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.progress import Reporter
-from musiclora.reporting.loss_plot import loss_plot
-from musiclora.training.adapter_files import Provenance, save_adapter, update_size, weight_norms
+from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
+from musiclora.training.adapter_files import update_size, weight_norms
+from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
 from musiclora.training.limits import (
     ASKED_STEPS,
@@ -24,15 +25,18 @@ from musiclora.training.limits import (
     choose_patience,
     fit_plan,
     make_loop_options,
+    renew_patience,
 )
 from musiclora.training.loop import Hooks, Loop
 from musiclora.training.metadata import RunFacts, write_config, write_metadata
 from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_seconds
-from musiclora.training.result import TrainResult
+from musiclora.training.report import write_run_report
+from musiclora.training.result import TrainResult, finished_line
 from musiclora.training.resume import PLANNED, check_same_run
 from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress, check_writable
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
+from musiclora.training.trained_files import save_task_adapter
 
 ModelT = TypeVar("ModelT", bound=Model)  # of the task's family
 
@@ -94,8 +98,7 @@ class Session(Generic[ModelT]):
     # -- model ------------------------------------------------------------------------------------------------------
 
     def _load_folder(self, path: Path) -> ModelT:
-        model = get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype)
-        return cast(ModelT, model)
+        return cast(ModelT, get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype))
 
     def _load_model(self) -> None:
         """Load and score the base, add the adapter, and start its training."""
@@ -103,12 +106,15 @@ class Session(Generic[ModelT]):
         state_model = self.run.path / STATE / "model"
         resumes_all = self._trains_all and resuming
         self.model = self._load_folder(state_model if resumes_all else self.task.base.path)
-        self.before = [] if resumes_all else self._song_losses("scoring the base")
-        if self.before:
-            warning = self.task.check_base(self.model, total_loss(self.before).mean, config, self._load_folder)
-            if warning:
-                self.out.say(f"warning: {warning}")
+        self.before = [] if resumes_all else self._song_losses("scoring the base", self.task.song_batches(config))
+        self.base_check = saved_base_check(self.run.path) if resuming else None
+        if not (self.base_check or resumes_all):
+            judged = self._song_losses("scoring the base on training songs", self.task.judging_batches(config))
+            self.base_check = compare_with_guess(self.task, self.model, self.before + judged, config, self._load_folder)
+        if self.base_check and self.base_check.warning:
+            self.out.say(f"warning: {self.base_check.warning}")
         self.norms: dict[str, float] = {}
+        self.parameters = (0, 0)  # trained ones, and all
         if not self._trains_all:
             self._add_adapter(resuming)
         optim = OptimSpec(
@@ -122,14 +128,17 @@ class Session(Generic[ModelT]):
     def _add_adapter(self, resuming: bool) -> None:
         first = lora_init.initial(self.spec, self.model.linear_shapes(), self.config.seed)
         modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
-        self.norms = weight_norms(self.model, modules)
+        self.norms, base_parameters = weight_norms(self.model, modules)
+        trained = sum(array.size for array in first.values())
+        self.parameters = (trained, base_parameters + trained)
         self.model.inject_adapter(self.spec, first)
         self.task.begin_training(self.model, self.run.read_arrays("adapter") if resuming else None)
         if self.config.adapter_dir and not resuming:
             self.task.restore_adapter(self.model, adapter_folder(self.config.adapter_dir))
 
-    def _song_losses(self, title: str) -> list[LossSum]:
-        batches = self.task.song_batches(self.config)
+    def _song_losses(self, title: str, batches: Sequence[Sequence[Arrays]]) -> list[LossSum]:
+        if not batches:
+            return []
         with self.out.task(title) as update:
             return song_losses(self.model, batches, update)
 
@@ -173,11 +182,11 @@ class Session(Generic[ModelT]):
         if resuming:
             self._restore_state()
         done = progress.epoch >= plan.epochs or bool(self.config.max_steps and progress.step >= self.config.max_steps)
-        out_of_patience = progress.ended == "patience" and not self._renew_patience(progress, plan)
+        more_epochs = plan.epochs > self.earlier.get("epochs", plan.epochs)
+        patience = choose_patience(self.config, self.options)
+        out_of_patience = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
         if resuming and (done or out_of_patience):
-            self.out.say(
-                f"{self.run.path}: this run is finished ({progress.ended or 'epochs'}); more --epochs continue it"
-            )
+            self.out.say(finished_line(self.run.path, progress.ended))
             return self._finish(progress, plan, already=True)
         plan = self._measure_plan(plan, data)
         for line in plan.lines():
@@ -191,6 +200,8 @@ class Session(Generic[ModelT]):
             self._write_config(plan)
             write_metadata(self.run.path, self.config, plan, RunProgress(), self._run_facts())
             self.run.append_metrics(step=0, epoch=0, val_loss=progress.base)
+            if plan.whole_epochs >= self.config.sample_every and not self.config.adapter_dir:
+                self._write_sample(0)  # of the base, to compare with
         options = make_loop_options(self.config, self.options, plan, self.task.plan_defaults)
         try:
             Loop(self.model, self.training, data, held_out, options, self.run, progress, self._loop_hooks()).go()
@@ -199,21 +210,14 @@ class Session(Generic[ModelT]):
             raise
         return self._finish(progress, plan)
 
-    def _renew_patience(self, progress: RunProgress, plan: TrainingPlan) -> bool:
-        """Give a run that lost its patience a new count, where more epochs or more patience are asked for."""
-        patience = choose_patience(self.config, self.options)
-        more_patience = not patience or patience > progress.waited
-        more = plan.epochs > self.earlier.get("epochs", plan.epochs) or more_patience
-        progress.waited = 0 if more else progress.waited
-        return more
-
     def _measure_plan(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         """Probe the speed and fit the plan into the session's limits."""
         batches = list(data.batches(0)[: plan.accumulate])
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
-        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory))
+        notes = (*plan.notes, *parameter_lines(*self.parameters))
+        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=notes))
 
     def fit_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Fit a measured plan into the session's limits; a shorter plan's steps become the run's --max-steps."""
@@ -246,7 +250,8 @@ class Session(Generic[ModelT]):
     def _write_sample(self, epoch: int) -> None:
         every = self.config.sample_every
         if every and epoch % every == 0:
-            self.task.write_sample(self.model, self.run.path / "samples", f"epoch-{epoch:03d}", self.config.seed)
+            name = f"epoch-{epoch:03d}" if epoch else "base"
+            self.task.write_sample(self.model, self.run.path / "samples", name, self.config.seed)
 
     def _save_trained(self, name: str) -> None:
         """Write an adapter folder, or a model folder where all weights are trained."""
@@ -255,18 +260,8 @@ class Session(Generic[ModelT]):
             task.save_model(path, self.model)
             return
         losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
-        metrics = {"held_out_loss": losses[-1], "held_out_loss_of_base": losses[0]} if losses else {}
-        origin = Provenance(
-            task.base,
-            task.family,
-            self.backend_name,
-            task.base_fingerprints(),
-            task.count_songs()[0],
-            task.extra_files(self.model),
-            task.form,
-            task.adapter_record(),
-        )
-        save_adapter(path, self.model, self.spec, origin, metrics)
+        start = self.config.adapter_dir
+        save_task_adapter(path, task, self.model, self.spec, self.backend_name, losses, start)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)
@@ -274,7 +269,8 @@ class Session(Generic[ModelT]):
     def _run_facts(self) -> RunFacts:
         task = self.task
         extra = {**task.run_record(self.config), ASKED_STEPS: self._asked_steps}
-        return RunFacts(self.backend_name, self.dtype, self.length, task.count_songs(), task.hash_data(), extra)
+        found = (task.count_songs(), task.hash_data(), extra, self.base_check, self.parameters)
+        return RunFacts(self.backend_name, self.dtype, self.length, *found)
 
     def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:
         """Score the best arrays against the base, and write the run's metadata and loss plot."""
@@ -285,19 +281,14 @@ class Session(Generic[ModelT]):
             update = update_size(self.norms, self.spec, best)
         elif task.count_songs()[1]:
             self.model = self._load_folder(self.run.path / MODEL_BEST)
-        scores = task.compare_losses(self.before, self._song_losses("scoring the result")) if self.before else None
+        batches = task.song_batches(self.config) if self.before else []
+        scores = task.compare_losses(self.before, self._song_losses("scoring the result", batches)) if batches else None
         write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update)
-        loss_plot(self.run.path / "loss.png", self.run.read_metrics(), task.plan_defaults.loss)
-        before, after, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
-        return TrainResult(
-            self.run.path,
-            self.backend_name,
-            before,
-            after,
-            gain,
-            update,
-            progress,
-            already,
-            unit=task.plan_defaults.unit,
-            example=task.form.output,
+        loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss)
+        base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
+        result = TrainResult(
+            *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
+            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
         )
+        write_run_report(result, self.config, plan, task.count_songs())
+        return result

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.evaluation.scores import Gain, HeldOutScore
+from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
@@ -70,7 +71,7 @@ class TaskData(Protocol):
         """Hash all data and the split, so that a resumed run notices a change."""
 
     def count_songs(self) -> tuple[int, int]:
-        """Count the songs to train on and the held-out ones."""
+        """Count the songs, or recordings, to train on and the held-out ones."""
 
     def describe_data(self) -> Sequence[str]:
         """Describe the data in lines, the first of which says how much there is."""
@@ -89,6 +90,12 @@ class TaskData(Protocol):
 
     def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         """Lay out batches of each held-out song on its own, with the same targets as held_out_batches."""
+
+    def judging_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
+        """Lay out batches of training songs, by song, that the base is judged on before training; bounded in size."""
+
+    def hash_songs(self) -> Sequence[str]:
+        """Hash each training song, so that `evaluate` can tell that it was trained on."""
 
 
 class TaskScoring(Protocol[TaskModel]):
@@ -113,12 +120,12 @@ class TaskScoring(Protocol[TaskModel]):
 
     def check_base(
         self, model: TaskModel, loss: float, config: TrainConfig, load: Callable[[Path], Model]
-    ) -> str | None:
-        """Return a warning where the base does no better on held-out songs than a guess.
+    ) -> BaseCheck:
+        """Compare the base's loss with a guess's, and say where it is no better.
 
         Args:
             model: the base.
-            loss: its loss on all held-out songs.
+            loss: its loss on the held-out songs and those of `judging_batches`.
             config: the options.
             load: loads a model folder with the base's backend and dtype.
 

@@ -155,25 +155,26 @@ def test_report_shows_commands_to_copy_numbers_and_files(page):
     ("gain", "words", "style"),
     [
         (Gain(0.8, 0.6, 1.0, 40), "learnt the style", "gained"),
-        (Gain(0.02, -0.1, 0.1, 40), "Nothing gained: the base already knows this style", "flat"),
+        (Gain(0.02, -0.1, 0.1, 40), "Nothing gained", "flat"),
         (Gain(-0.5, -0.7, -0.2, 40), "Worse than the base", "lost"),
-        (None, "learnt the style", "gained"),
+        (Gain(0.8, None, None, 3), "too few songs", "flat"),
     ],
-    ids=["gained", "nothing", "lost", "without spread"],
+    ids=["gained", "nothing", "lost", "few songs"],
 )
 def test_report_begins_with_the_verdict_in_words(tmp_path, gain, words, style):
     write_symbolic_report(tmp_path / "r.html", ReportData("title", before=BEFORE, after=AFTER, gain=gain))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert words in page.text
     assert [a["class"] for a in page.all("p") if "verdict" in (a.get("class") or "")] == [f"verdict {style}"]
-    if gain:
+    assert "already knows" not in page.text
+    if gain.low is not None:
         assert f"{gain.low:.2f} to {gain.high:.2f}" in page.text
 
 
 def test_report_of_almost_nothing_leaves_out_what_it_does_not_know(tmp_path):
     write_symbolic_report(tmp_path / "r.html", ReportData("bare"))
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert "No songs were held out" in page.text
+    assert "no songs were held out" in page.text
     assert page.all("h2") == page.all("img") == page.all("audio") == []
 
 

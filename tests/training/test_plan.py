@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -97,10 +98,10 @@ def test_bits_a_note_count_all_tokens_of_a_note():
 
 
 def test_the_gain_is_the_difference_of_the_scores_and_says_when_it_may_be_chance():
-    notes = [10, 30, 20, 40]
+    notes = [10, 30, 20, 40, 25, 35]
     before = [LossSum(n * 7 * math.log(2), n * 3) for n in notes]
     better = [LossSum(n * 6 * math.log(2), n * 3) for n in notes]
-    mixed = [LossSum(n * (7 + d) * math.log(2), n * 3) for n, d in zip(notes, (1, -1, 1.2, -0.9), strict=True)]
+    mixed = [LossSum(n * (7 + d) * math.log(2), n * 3) for n, d in zip(notes, (1, -1, 1.2, -0.9, 1, -1), strict=True)]
     clear = token_gain(before, better, notes)
     assert (clear.mean, clear.low, clear.high) == pytest.approx((1.0, 1.0, 1.0))
     assert clear.verdict == "gained"
@@ -108,3 +109,29 @@ def test_the_gain_is_the_difference_of_the_scores_and_says_when_it_may_be_chance
     unclear = token_gain(before, mixed, notes)
     assert unclear.low < unclear.mean < unclear.high
     assert unclear.verdict == "nothing gained"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": 2}, "2 epochs of 14 steps = 28 steps"),
+        ({"epochs": 2, "max_steps": 20}, "20 steps, 1.4 epochs of 14 steps"),
+        ({"max_steps": 6}, "6 steps, 0.4 epochs of 14 steps"),
+        ({"epochs": 1}, "1 epoch of 14 steps = 14 steps"),
+    ],
+    ids=["whole", "ends inside", "less than one", "one"],
+)
+def test_the_length_of_a_plan_adds_up(options, text):
+    # It said "2 epochs of 14 steps = 20 steps", and "1 epochs of 12 steps = 6 steps".
+    assert f"plan: {text}, warm-up" in make_plan(config(**options), 4, 1, 14, 10_000).lines()[0]
+
+
+@pytest.mark.parametrize(("every", "warned"), [(0, False), (1, False), (2, True)])
+def test_samples_that_are_never_written_are_warned_of(every, warned):
+    plan = make_plan(config(max_steps=20, sample_every=every), 4, 1, 14, 10_000)
+    assert any("--sample-every 2: no sample is written" in text for text in plan.warnings) == warned
+
+
+def test_the_plan_has_room_for_further_lines():
+    plan = dataclasses.replace(make_plan(config(), 4, 1, 14, 10_000), notes=("99,328 parameters",))
+    assert "      99,328 parameters" in plan.lines()

@@ -204,14 +204,14 @@ def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
 @pytest.mark.slow
 def test_another_setting_in_the_same_folder_is_refused_by_name(config):
     train(config(epochs=1))
-    with pytest.raises(TrainingError, match=r"lora_r was 4, is 2.*--restart"):
+    with pytest.raises(TrainingError, match=r"--lora-r was 4, is 2.*--restart"):
         train(config(epochs=1, lora_r=2))
 
 
 @pytest.mark.slow
 def test_a_setting_left_out_the_second_time_is_noticed_too(config):
     train(config(epochs=1, lora_r=2))
-    with pytest.raises(TrainingError, match=r"lora_r was 2, is None"):
+    with pytest.raises(TrainingError, match=r"--lora-r was 2, is 16 \(the default\)"):
         train(config(epochs=1, lora_r=None))
 
 
@@ -367,7 +367,11 @@ def test_held_out_songs_are_never_trained_on(config):
 def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
     train(config("quiet"))
     train(config("loud", sample_every=1))
-    assert sorted(p.name for p in (tmp_path / "loud" / "samples").glob("*.mid")) == ["epoch-001.mid", "epoch-002.mid"]
+    assert sorted(p.name for p in (tmp_path / "loud" / "samples").glob("*.mid")) == [
+        "base.mid",
+        "epoch-001.mid",
+        "epoch-002.mid",
+    ]
     assert equal(adapter(tmp_path / "quiet"), adapter(tmp_path / "loud"))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio.files.cutting import read_manifest
-from musiclora.audio.files.disk import check_free_space
-from musiclora.audio.files.health import AudioHealth, group_notes, measure_health
-from musiclora.audio.files.sound import file_checksum, file_problem, recordings_of
+from musiclora.audio.files.health import measure_health
 from musiclora.audio.latents.blocks import stream_blocks
+from musiclora.audio.latents.levels import (
+    LARGE_LATENTS,
+    choose_gain_db,
+    decibels_to_factor,
+    latents_size,
+)
 from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.audio.latents.store import (
     known_items,
@@ -27,6 +31,7 @@ from musiclora.audio.latents.store import (
     remove_temporary_files,
     write_index,
 )
+from musiclora.audio.latents.survey import Encoded, SourceFile, check_disk, survey_files
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_error
 from musiclora.convert.files.folder_lock import locked_folder
@@ -66,44 +71,6 @@ class Encoding:
         return self.posterior if self.posterior == "mean" else f"sample {self.seed}"
 
 
-@dataclass
-class Encoded:
-    """Result of encoding a folder of recordings.
-
-    Attributes:
-        recordings: number of recordings in the latents folder.
-        seconds: their total length.
-        fresh: number of recordings that this start encoded; the others were there already.
-        left_out: one line for each file that cannot be used.
-        remarks: (file, text) of remarks on the others.
-    """
-
-    recordings: int = 0
-    seconds: float = 0.0
-    fresh: int = 0
-    left_out: list[str] = field(default_factory=list)
-    remarks: list[tuple[str, str]] = field(default_factory=list)
-
-    def notes(self) -> list[str]:
-        """List the files left out and the remarks, a line each."""
-        return [*(f"left out: {text}" for text in self.left_out), *group_notes(self.remarks)]
-
-
-@dataclass(frozen=True)
-class _SourceFile:
-    """Recording of the folder: path, name, checksum, and its index entry or else its health."""
-
-    path: Path
-    name: str
-    checksum: str
-    item: dict[str, Any] | None
-    health: AudioHealth | None
-
-    @property
-    def seconds(self) -> float:
-        return float(self.health.seconds if self.health else self.item["seconds"] if self.item else 0.0)
-
-
 def encode_recordings(
     folder: Path,
     cache: Path,
@@ -140,8 +107,8 @@ def encode_recordings(
 def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: Reporter, wanted: Encoding) -> Encoded:
     """Encode every recording into a cache whose lock is held."""
     known = known_items(cache, fingerprint, wanted.kind, codec)
-    files, result = _survey_files(folder, known, out)
-    _check_disk(cache, files, codec)
+    files, result = survey_files(folder, known, out)
+    check_disk(cache, files, codec)
     manifest, items = read_manifest(folder), list[dict[str, Any]]()
     total, done = max(1, int(sum(f.seconds for f in files))), 0.0
     with out.task("encoding recordings (seconds)") as update:
@@ -162,6 +129,7 @@ def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: 
             items.append(item)
             known[file.checksum] = item
             result.remarks += [(file.name, text) for text in item["notes"]]
+            result.gains_db.append(float(item.get("gain_db", 0.0)))
             write_index(cache, [*items, *_earlier_items(known, items)])
             update(min(total, int(done)), total)
     if not items:
@@ -189,72 +157,45 @@ def _earlier_items(known: dict[str, dict[str, Any]], items: list[dict[str, Any]]
     return [item for key, item in known.items() if key not in done]
 
 
-def _survey_files(folder: Path, known: dict[str, dict[str, Any]], out: Reporter) -> tuple[list[_SourceFile], Encoded]:
-    """Compute the checksums of all files, and the health of those that are not encoded yet."""
-    paths, foreign = recordings_of(folder)
-    files, result = [], Encoded()
-    with out.task("reading recordings") as update:
-        for number, path in enumerate([*paths, *foreign], 1):
-            name = path.relative_to(folder).as_posix()
-            checksum = "" if file_problem(path) else _readable_checksum(path)
-            health = None if checksum in known else measure_health(path, name)
-            if health and health.problem:
-                result.left_out.append(f"{path}: {health.problem}")
-            else:
-                files.append(_SourceFile(path, name, checksum, known.get(checksum), health))
-            update(number, len(paths) + len(foreign))
-    if not files:
-        raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
-    return files, result
-
-
-def _readable_checksum(path: Path) -> str:
-    """Compute a file's checksum; empty where it cannot be read, which its health then says."""
-    try:
-        return file_checksum(path)
-    except OSError:
-        return ""
-
-
-def _check_disk(cache: Path, files: list[_SourceFile], codec: Codec) -> None:
-    """Raise OutputError where the disk cannot hold the latents of the files that are not encoded yet."""
-    fresh = {f.checksum: f.seconds for f in files if f.item is None}
-    if not fresh:
-        return
-    # The longest is on the disk twice for a moment: in its part file and in its finished one.
-    frames = int((sum(fresh.values()) + 2 * max(fresh.values())) * codec.sample_rate / codec.hop)
-    check_free_space(cache, frames * codec.latent_channels * 4, "latents", "free some space or choose another folder")
-
-
 def _encode_file(
-    file: _SourceFile, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
+    file: SourceFile, cache: Path, codec: Codec, fingerprint: str, encoding: Encoding, tell: Callable[[float], None]
 ) -> dict[str, Any]:
     """Encode one recording into the cache; return its length and notes for the index."""
     health = file.health or measure_health(file.path, file.name)
     if int(health.seconds * codec.sample_rate) < codec.hop:
         raise DataError(f"{file.path}: {health.seconds:.3f} s are too short for one latent frame")
-    _check_disk(cache, [file], codec)
+    check_disk(cache, [file], codec)
     # Whole blocks of latents one after the other; the name says of what, since another start may want something else.
-    kind = hashlib.sha256(f"{fingerprint} {encoding.kind} {BLOCK_FRAMES} {codec.latent_channels}".encode()).hexdigest()[
-        :16
-    ]
-    part = cache / f".{file.checksum[:32]}-{kind}.part"
+    facts = f"{fingerprint} {encoding.kind} {BLOCK_FRAMES} {codec.latent_channels}"
+    kind = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    part, gain_db = cache / f".{file.checksum[:32]}-{kind}.part", 0.0
     try:
         for stale in cache.glob(f".{file.checksum[:32]}-*.part"):
             if stale != part:
                 stale.unlink()
         samples, latents = _stream_whole(part, file, codec, encoding, tell)
+        if latents_size(latents) > LARGE_LATENTS:
+            gain_db, quiet = choose_gain_db(file.path, health.seconds, codec), part.with_suffix(".quiet.part")
+            quiet.unlink(missing_ok=True)
+            samples, latents = _stream_whole(quiet, file, codec, encoding, tell, gain_db)
+            quiet.unlink()
         put_latents(
             cache / f"{file.checksum}.safetensors", {"latents": latents}, codec=fingerprint, posterior=encoding.kind
         )
         part.unlink()
     except OSError as error:
         raise write_error(cache, error) from error
-    return {"seconds": samples / codec.sample_rate, "frames": len(latents), "notes": list(health.notes)}
+    found = {"frames": len(latents), "notes": list(health.notes), "gain_db": gain_db}
+    return {"seconds": samples / codec.sample_rate, **found}
 
 
 def _stream_whole(
-    part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]
+    part: Path,
+    file: SourceFile,
+    codec: Codec,
+    encoding: Encoding,
+    tell: Callable[[float], None],
+    gain_db: float = 0.0,
 ) -> tuple[int, np.ndarray]:
     """Encode a recording through its part file; return its samples and latents [samples // hop, C].
 
@@ -264,17 +205,24 @@ def _stream_whole(
         DataError: the codec gives another number of frames.
     """
     resumed = part.is_file()
-    samples = _stream_into(part, file, codec, encoding, tell)
+    samples = _stream_into(part, file, codec, encoding, tell, gain_db)
     latents = np.fromfile(part, np.float32).reshape(-1, codec.latent_channels)
     if len(latents) == samples // codec.hop:
         return samples, latents
     part.unlink()
     if resumed:
-        return _stream_whole(part, file, codec, encoding, tell)
+        return _stream_whole(part, file, codec, encoding, tell, gain_db)
     raise DataError(f"{file.path}: the codec made {len(latents)} frames of it, not {samples // codec.hop}")
 
 
-def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding, tell: Callable[[float], None]) -> int:
+def _stream_into(
+    part: Path,
+    file: SourceFile,
+    codec: Codec,
+    encoding: Encoding,
+    tell: Callable[[float], None],
+    gain_db: float,
+) -> int:
     """Append blocks of latents to a part file, after those that it holds; return the recording's samples."""
     size = BLOCK_FRAMES * codec.latent_channels * 4
     with part.open("ab") as out:
@@ -285,7 +233,7 @@ def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding
         for number, (first, count, audio, samples) in enumerate(blocks):  # noqa: B007 - the last one is returned
             if number < held:
                 continue
-            mean, scale = codec.encode(audio[None])
+            mean, scale = codec.encode(audio[None] * decibels_to_factor(gain_db))
             latents = _block_latents(mean[0], scale[0], encoding, file, number)
             if not np.isfinite(latents).all():
                 raise DataError(f"{file.path}: the codec made values of it that are not finite")
@@ -297,7 +245,7 @@ def _stream_into(part: Path, file: _SourceFile, codec: Codec, encoding: Encoding
 
 
 def _block_latents(
-    mean: np.ndarray, scale: np.ndarray, encoding: Encoding, file: _SourceFile, number: int
+    mean: np.ndarray, scale: np.ndarray, encoding: Encoding, file: SourceFile, number: int
 ) -> np.ndarray:
     """Return a block's posterior mean, or a draw whose key depends on the seed, the file and the block alone."""
     if encoding.posterior == "mean":

@@ -14,6 +14,7 @@ from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.audio.windows import MIN_FRAMES, Recording
 from musiclora.backends.registry import get_backend
 from musiclora.errors import DataError
+from musiclora.formats import RECORDING_SUFFIXES
 from musiclora.models import BaseModel
 from musiclora.progress import Reporter
 
@@ -31,6 +32,12 @@ class LoadedRecordings:
     recordings: list[Recording]
     codec: str
     notes: list[str]
+
+
+def holds_recordings(path: Path) -> bool:
+    """Return True for a latents folder, and for a recording or a folder with one."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return is_latents(path) or any(file.suffix.lower() in RECORDING_SUFFIXES for file in files)
 
 
 def load_recordings(

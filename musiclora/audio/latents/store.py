@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from musiclora.audio.latents.levels import LARGE_LATENTS, latents_size
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.json_file import NULL, NUMBER, TEXT, list_of, object_with, read_json
@@ -84,6 +85,7 @@ def known_items(folder: Path, fingerprint: str, posterior: str, codec: Codec) ->
                 posterior,
                 [round(item["seconds"] * codec.sample_rate) // codec.hop, codec.latent_channels],
             )
+            and ("gain_db" in item or not _is_too_loud(folder / f"{item['sha256']}.safetensors"))
         }
     except (ConvertError, KeyError, TypeError, AttributeError):
         return {}
@@ -103,6 +105,11 @@ def remove_temporary_files(folder: Path, pattern: str = ".*.tmp") -> None:
     """Remove what a killed start left; the folder's lock must be held. Part files stay: a later start resumes them."""
     for left in folder.glob(pattern):
         remove_tree(left)
+
+
+def _is_too_loud(path: Path) -> bool:
+    """Return True for latents of an earlier version, which did not turn recordings down, that are too large."""
+    return latents_size(read_safetensors(path)["latents"]) > LARGE_LATENTS
 
 
 def put_latents(path: Path, arrays: Mapping[str, np.ndarray], **facts: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,9 @@ from musiclora.convert.files.json_file import (
     read_json,
 )
 from musiclora.convert.files.temporary import remove_leftovers
+from musiclora.formats import MUSIC_SUFFIXES
 from musiclora.progress import OnProgress
+from musiclora.symbolic.dataset.splits import GRAM_INTERVALS
 from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
 from musiclora.symbolic.tokens.kept import Kept, add_kept
@@ -79,6 +82,13 @@ class Piece:
     is_original: bool = True
     pitches: np.ndarray = field(default_factory=_no_pitches)
     tune: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the melody's intervals, the same in every key; of the tokens where the melody is short."""
+        melody = np.diff(np.asarray(self.pitches, np.int64))
+        content = melody if len(melody) >= GRAM_INTERVALS else np.asarray(self.tokens, np.int64)
+        return hashlib.sha256(content.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,12 @@ def load_pieces(
 def is_token_cache(folder: Path) -> bool:
     """Return True for a token cache by preprocess."""
     return (folder / INDEX_FILE).is_file() and (folder / TOKENS_FILE).is_file()
+
+
+def holds_songs(path: Path) -> bool:
+    """Return True for a token cache, and for a file of music or a folder with one."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return is_token_cache(path) or any(file.suffix.lower() in MUSIC_SUFFIXES for file in files)
 
 
 def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer) -> None:

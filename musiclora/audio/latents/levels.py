@@ -1,0 +1,96 @@
+"""Levels of recordings: turned down where a codec would answer with latents far beyond those that it knows.
+
+The latents of a codec for diffusion have a root mean square of about 1, since the network that learns them is trained
+on such values. A small codec is not invariant to the level: dense music at full scale can have latents of 25 and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from musiclora.audio.files.sound import Sound
+from musiclora.backends.base import Codec
+
+LARGE_LATENTS = 2.0  # root mean square from which on a recording is turned down
+_USUAL_LATENTS = 1.0  # root mean square that it then has
+_EXCERPTS, _EXCERPT_FRAMES = 5, 64  # of a recording that its level is chosen by
+_LOWEST_DB, _STEP_DB = -60, 0.5
+
+
+def latents_size(latents: np.ndarray) -> float:
+    """Compute the root mean square of latents."""
+    return float(np.sqrt(np.square(latents, dtype=np.float64).mean())) if latents.size else 0.0
+
+
+def choose_gain_db(path: Path, seconds: float, codec: Codec) -> float:
+    """Choose the gain in dB, 0 or below, at which a recording's latents have their usual size.
+
+    Args:
+        path: the recording.
+        seconds: its length.
+        codec: encodes five excerpts of it.
+
+    Returns:
+        A multiple of 0.5 dB.
+    """
+    excerpts = _read_excerpts(path, seconds, codec)
+    if not excerpts:
+        return 0.0
+    low, high = round(_LOWEST_DB / _STEP_DB), 0  # in steps; the size grows with the level
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _size_at(excerpts, codec, middle * _STEP_DB) > _USUAL_LATENTS:
+            high = middle
+        else:
+            low = middle
+    return low * _STEP_DB
+
+
+def decibels_to_factor(decibels: float) -> np.float32:
+    """Convert a gain in dB to a factor."""
+    return np.float32(10 ** (decibels / 20))
+
+
+def level_notes(gains_db: Sequence[float]) -> list[str]:
+    """Say how many recordings are turned down; empty where none is.
+
+    Args:
+        gains_db: gain of each recording in dB.
+    """
+    lowered = sorted(-gain for gain in gains_db if gain < 0)
+    if not lowered:
+        return []
+    span = f"{lowered[0]:g}" if lowered[0] == lowered[-1] else f"{lowered[0]:g} to {lowered[-1]:g}"
+    verb = "is" if len(lowered) == 1 else "are"
+    return [
+        f"{len(lowered)} of {len(gains_db)} recordings {verb} encoded {span} dB quieter: at their own level they are "
+        "too loud for this codec, whose latents of them would be too large"
+    ]
+
+
+def _size_at(excerpts: Sequence[np.ndarray], codec: Codec, gain_db: float) -> float:
+    """Compute the root mean square of the posterior means of excerpts at a gain."""
+    factor = decibels_to_factor(gain_db)
+    means = [codec.encode(audio[None] * factor)[0] for audio in excerpts]
+    return latents_size(np.concatenate([mean.ravel() for mean in means]))
+
+
+def _read_excerpts(path: Path, seconds: float, codec: Codec) -> list[np.ndarray]:
+    """Read excerpts at even distances, float32 [channels, n] each; the whole of a short recording."""
+    total, size = int(seconds * codec.sample_rate), _EXCERPT_FRAMES * codec.hop
+    count = max(1, min(_EXCERPTS, total // size))
+    starts = [int(at) for at in np.linspace(0, max(0, total - size), count)]
+    parts: list[list[np.ndarray]] = [[] for _ in starts]
+    position = 0
+    with Sound(path) as sound:
+        for block in sound.stream(codec.sample_rate, codec.audio_channels):
+            for start, part in zip(starts, parts, strict=True):
+                first, last = max(0, start - position), min(len(block), start + size - position)
+                if first < last:
+                    part.append(block[first:last])
+            position += len(block)
+    found = [np.ascontiguousarray(np.concatenate(part).T) for part in parts if part]
+    return [audio for audio in found if audio.shape[1] >= codec.hop]

@@ -1,0 +1,70 @@
+"""Checks of a base before it is trained: that the adapter fits into it, and that it knows the songs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from musiclora.backends.base import LossSum, Model
+from musiclora.convert.adapters.lora import check_rank, match_targets
+from musiclora.evaluation.scores import total_loss
+from musiclora.evaluation.verdict import BaseCheck
+from musiclora.families import FamilySpec, resolve
+from musiclora.training.config import TrainConfig
+from musiclora.training.run_folder import META
+from musiclora.training.task import TaskScoring
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+class HasShapes(Protocol):
+    """Configuration of a checkpoint."""
+
+    def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Return (out, in) of every module that can carry LoRA."""
+
+
+def check_adapter_size(config: TrainConfig, spec: FamilySpec, base: Path) -> None:
+    """Refuse targets that match nothing, and a given rank that is too large, before anything is loaded.
+
+    Raises:
+        ConfigError: a target that matches nothing, or a rank above the smaller side of a target.
+        ConvertError: the base cannot be read.
+    """
+    shapes_of: HasShapes = resolve(spec.read_checkpoint)(base).config
+    shapes = shapes_of.linear_shapes()
+    matched = match_targets(shapes, config.lora().targets)
+    if config.lora_r is not None:
+        check_rank(config.lora_r, {module: shapes[module] for module in matched}, "--lora-r")
+
+
+def saved_base_check(folder: Path) -> BaseCheck | None:
+    """Read the check that an earlier start of a run recorded; None where there is none."""
+    try:
+        found: Any = json.loads((folder / META).read_text(encoding="utf-8"))["base_check"]
+        return BaseCheck(float(found["loss"]), float(found["guess"]), str(found["warning"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def compare_with_guess(
+    task: TaskScoring[ModelT],
+    model: ModelT,
+    sums: Sequence[LossSum],
+    config: TrainConfig,
+    load: Callable[[Path], Model],
+) -> BaseCheck | None:
+    """Compare the base's loss on all songs with a guess's; None without songs. See `TaskScoring.check_base`."""
+    return task.check_base(model, total_loss(sums).mean, config, load) if sums else None
+
+
+def parameter_lines(trained: int, every: int) -> list[str]:
+    """Describe the size of an adapter; empty where it is not known.
+
+    Args:
+        trained: parameters of the adapter.
+        every: parameters of base and adapter.
+    """
+    return [f"{trained:,} parameters of the adapter are trained, {trained / every:.3%} of the model"] if every else []

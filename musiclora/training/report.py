@@ -1,0 +1,138 @@
+"""Report of a training run: one HTML file that needs no network and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from musiclora.evaluation.scores import count_pieces
+from musiclora.evaluation.verdict import Verdict
+from musiclora.reporting.html import (
+    command_boxes,
+    number_table,
+    paragraphs,
+    section,
+    sentence,
+    soft_paragraph,
+    text_table,
+    verdict_box,
+    write_page,
+)
+from musiclora.reporting.loss_plot import LOSS_PLOT
+from musiclora.reporting.run_sections import Fact, fact_list, loss_section, run_facts, update_section
+from musiclora.reporting.samples import sample_section
+from musiclora.training.config import TrainConfig, option_name
+from musiclora.training.plan import TrainingPlan
+from musiclora.training.result import TrainResult
+from musiclora.training.run_folder import Run
+
+_MOST_SAMPLES = 4  # shown in the page
+_COLUMNS = {"bits_per_note": "bits a note"}  # heading of a score's value where it is not the attribute's name
+
+
+def write_run_report(result: TrainResult, config: TrainConfig, plan: TrainingPlan, songs: tuple[int, int]) -> None:
+    """Write `report.html` into the run folder, beside its loss.png; it appears whole or not at all.
+
+    Args:
+        result: of the run.
+        config: the options.
+        plan: values of the options that were not given.
+        songs: numbers of training and held-out songs, or recordings.
+    """
+    metrics = Run(result.run_dir).read_metrics()
+    verdict = result.verdict or Verdict("flat", "a new base", "all of its weights were trained")
+    parts = [
+        verdict_box(verdict.style, sentence(verdict.headline), f"{sentence(verdict.words)}."),
+        fact_list([*_score_facts(result), *_parameter_facts(result), *run_facts(metrics, result.update)]),
+        section("What the verdict rests on", _evidence(result, songs)),
+        loss_section(metrics, pieces=result.pieces, picture=(result.run_dir / LOSS_PLOT).read_bytes()),
+        sample_section(_shown_samples(result.run_dir / "samples")),
+        update_section(result.update),
+        section("Plan", paragraphs(sentence(line.strip().removeprefix("plan: ")) for line in plan.lines())),
+        section("Settings", text_table({option_name(k): v for k, v in _settings(config, plan).items()})),
+        section("Go on", command_boxes(_commands(result))),
+    ]
+    base = Path(config.model).name if Path(config.model).is_dir() else config.model
+    what = "trained on" if result.new_base else "adapted to"
+    subtitle = f"{base}, {what} {count_pieces(songs[0], result.pieces)} on {result.backend}"
+    write_page(result.report, f"Training run {result.run_dir.absolute().name}", subtitle, parts)
+
+
+def _score_facts(result: TrainResult) -> list[Fact]:
+    """Return the held-out scores before and after, the loss first."""
+    if not (result.before and result.after):
+        return []
+    before, after = asdict(result.before), asdict(result.after)
+    shown = [name for name in ("loss", "bits_per_note", "perplexity") if name in before]
+    return [(f"held-out {_heading(name)}", f"{before[name]:.3f} → {after[name]:.3f}", "") for name in shown]
+
+
+def _parameter_facts(result: TrainResult) -> list[Fact]:
+    trained, every = result.parameters
+    return [("trained parameters", f"{trained:,}", f"{trained / every:.3%} of the model")] if every else []
+
+
+def _heading(name: str) -> str:
+    return _COLUMNS.get(name, name.replace("_", " "))
+
+
+def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
+    """Return held-out scores, gain with interval, and the base's loss next to a guess's."""
+    content = ""
+    if result.before and result.after:
+        before, after = asdict(result.before), asdict(result.after)
+        rows = [
+            (name, [f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" for value in score.values()])
+            for name, score in (("base", before), ("trained" if result.new_base else "with the adapter", after))
+        ]
+        content = number_table(("", *map(_heading, before)), rows)
+    facts = [f"{count_pieces(songs[0], result.pieces)} trained on, {songs[1]:,} held out."]
+    if result.gain:
+        facts.append(f"{sentence(result.gain.describe())}.")
+    if check := result.check:
+        than = "better than" if check.is_known else "no better than"
+        facts.append(
+            f"Before training the base's loss on these {result.pieces} was {check.loss:.3f}: {than} a guess, which has "
+            f"{check.guess:.3f}."
+        )
+        facts += [f"Warning: {check.warning}."] if check.warning else []
+    return content + soft_paragraph(" ".join(facts))
+
+
+def _shown_samples(folder: Path) -> list[Path]:
+    """List the base's sample and the last ones of the adapted model, in order of epochs."""
+    found = [path for path in folder.glob("*") if path.suffix in (".mid", ".wav")]
+    base = [path for path in found if path.stem == "base"]
+    epochs = sorted(path for path in found if path.stem.startswith("epoch-"))
+    return [*base, *epochs[-(_MOST_SAMPLES - len(base)) :]]
+
+
+def _settings(config: TrainConfig, plan: TrainingPlan) -> Mapping[str, object]:
+    """Return the options that hold, without folders outside the run."""
+    lora, family = config.lora(), config.family_record
+    adapter: dict[str, object] = {} if config.trainable == "all" else {"lora_r": lora.rank, "lora_alpha": lora.alpha}
+    adapter |= {"lora_dropout": lora.dropout, "target_modules": " ".join(lora.targets)} if adapter else {}
+    return {
+        **adapter,
+        "lr": config.lr if config.lr is not None else family.learning_rate,
+        "lr_schedule": config.lr_schedule,
+        "weight_decay": config.weight_decay,
+        "batch_size": plan.batch_size,
+        "grad_accum_steps": plan.accumulate,
+        "max_seq_len": config.max_seq_len,
+        "val_split": config.val_split,
+        **({"transpose": config.transpose} if config.transpose else {}),
+        **({"max_steps": config.max_steps} if config.max_steps else {}),
+        "seed": config.seed,
+    }
+
+
+def _commands(result: TrainResult) -> list[str]:
+    if result.new_base:
+        return [f"musiclora generate --model {result.run_dir / 'model-best'} --output {result.example}"]
+    adapter = result.run_dir / "adapter-best"
+    return [
+        f"musiclora generate --adapter-dir {adapter} --output {result.example} --compare",
+        f"musiclora evaluate --adapter-dir {adapter} --data-dir OTHER_MUSIC",
+    ]

@@ -1,0 +1,60 @@
+"""Comparison of a run in a folder with the run that is asked for; words on a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from musiclora.errors import TrainingError
+from musiclora.training.config import TrainConfig
+from musiclora.training.result import finished_line
+from musiclora.training.resume import check_same_run
+from musiclora.training.run_folder import CONFIG, META, Run
+
+
+def config(folder, **options):
+    return TrainConfig(data_dir="songs", output_dir=str(folder), backend="torch", **options)
+
+
+def compare(folder, old, new):
+    """Compare a run with options `old` on disk with one that is asked for with options `new`."""
+    (folder / CONFIG).write_text(tomli_w.dumps({"train": config(folder, **old).as_toml()}))
+    (folder / META).write_text(json.dumps({"data": "hash"}))
+    return check_same_run(Run(folder), config(folder, **new), "torch", "hash")
+
+
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [("symbolic", {"lora_r": 16, "lora_alpha": 32.0, "lr": 2e-4}), ("audio", {"lora_r": 8, "lora_dropout": 0.25})],
+)
+def test_a_default_that_is_given_the_second_time_is_the_same_run(tmp_path, family, given):
+    compare(tmp_path, {"family": family}, {"family": family, **given})
+    compare(tmp_path, {"family": family, **given}, {"family": family})
+
+
+def test_another_value_than_the_default_is_named_as_an_option(tmp_path):
+    # It said "lora_r was None, is 8".
+    with pytest.raises(TrainingError, match=r"\(--lora-r was 16 \(the default\), is 8\)") as found:
+        compare(tmp_path, {}, {"lora_r": 8})
+    assert "None" not in str(found.value)
+
+
+def test_an_option_without_a_default_was_not_given(tmp_path):
+    with pytest.raises(TrainingError, match=r"--tokenizer was not given, is 't.json'"):
+        compare(tmp_path, {}, {"tokenizer": "t.json"})
+
+
+@pytest.mark.parametrize(
+    ("ended", "option"),
+    [("steps", "--max-steps"), ("epochs", "--epochs"), ("", "--epochs"), ("time", "--minutes")],
+)
+def test_a_finished_run_names_the_option_that_makes_it_longer(ended, option):
+    # A run that --max-steps had ended was told that more --epochs continue it.
+    assert finished_line(Path("run"), ended).endswith(f"more {option} continue it")
+
+
+def test_a_run_that_lost_its_patience_names_both_ways():
+    assert "more --epochs or more --patience" in finished_line(Path("run"), "patience")

@@ -73,14 +73,14 @@ def test_a_recording_at_a_usual_level_is_encoded_once(tmp_path):
 
 @pytest.mark.parametrize(("size", "kept"), [(0.9, True), (LARGE_LATENTS * 1.5, False)])
 def test_latents_of_an_earlier_version_are_kept_unless_they_are_too_large(tmp_path, size, kept):
-    latents = np.full((20, 2), size, np.float32)
+    latents = np.full((21, 2), size, np.float32)
     (tmp_path / "cache").mkdir()
     put_latents(tmp_path / "cache" / "abc.safetensors", {"latents": latents}, codec="f", posterior="mean")
     write_index(
         tmp_path / "cache",
         [{"source": "a.wav", "start": 0.0, "end": 1.0, "sha256": "abc", "codec": "f", "posterior": "mean"}],
     )
-    assert ("abc" in known_items(tmp_path / "cache", "f", "mean")) == kept
+    assert ("abc" in known_items(tmp_path / "cache", "f", "mean", LinearCodec())) == kept
 
 
 def test_notes_count_the_recordings_and_name_the_span():

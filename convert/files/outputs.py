@@ -21,9 +21,11 @@ def check_outputs(
         overwrite: replace files that exist. An input is never replaced.
 
     Raises:
-        ConfigError: an output is an input, also by another spelling or a link, or exists.
+        ConfigError: an output is an input, also by another spelling or a link, or exists, or is a dangling link.
     """
     for output in outputs:
+        if output.is_symlink() and not output.exists():
+            raise ConfigError(f"{option} {output}: is a link that leads nowhere; choose another name")
         for name, path in inputs.items():
             if path and same_place(output, Path(path)):
                 raise ConfigError(f"{option} {output}: is the file of {name}; choose another name")

@@ -86,6 +86,13 @@ def test_files_that_exist_are_refused_before_anything_is_loaded(existing, option
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first take"]
 
 
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["", "--overwrite"])
+def test_a_dangling_link_as_output_is_refused_before_anything_is_loaded(overwrite, tmp_path):
+    (tmp_path / "new.mid").symlink_to(tmp_path / "gone.mid")
+    refused(call("generate", "--model", "bundled", "--output", tmp_path / "new.mid", *overwrite), "leads nowhere")
+    assert (tmp_path / "new.mid").is_symlink()
+
+
 def test_several_files_that_exist_are_counted(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"new-{number:03d}.mid").write_bytes(b"x")

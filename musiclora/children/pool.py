@@ -66,7 +66,7 @@ def run_tasks(
             for _ in children:
                 waiting.put(None)
             for child in children:
-                child.kill()
+                child.close()
             for thread in threads:
                 thread.join(timeout=5)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,7 +19,7 @@ from musiclora.convert.errors import DataError
 # The child gets the parent's import path: inside a checkout, `-m` would find ./musiclora before the installed package.
 _CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from musiclora.children.serve import serve; serve(sys.argv[2])"
+    "from musiclora.children.serve import serve; serve(sys.argv[2], int(sys.argv[3]))"
 )
 _START_SECONDS = 120.0
 
@@ -43,6 +44,8 @@ class Child:
         settings: message that it receives first.
         folder: its working folder; None is the parent's.
         process: the running process, or None.
+
+    Where this process ends without a word (kill -9), its children end with it; see `serve.end_with_parent`.
     """
 
     def __init__(self, target: str, settings: object, folder: str | None = None) -> None:
@@ -50,6 +53,8 @@ class Child:
         self.settings = settings
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._closed = False
 
     def ask(self, task: object, time_limit: float) -> Any:
         """Send a task and wait for the answer.
@@ -62,23 +67,44 @@ class Child:
             self._start()
         return self._exchange(task, time_limit)
 
+    def close(self) -> None:
+        """Kill the process; none starts afterwards, also not for a thread that asks already."""
+        with self._starting:
+            self._closed = True
+        self.kill()
+
     def _start(self) -> None:
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
         # a killed parser cannot remove its temporary files
         temporary = {name: self.folder for name in ("TMPDIR", "TEMP", "TMP") if self.folder}
-        process = self.process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD_CODE, json.dumps(sys.path), self.target],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            env={**os.environ, **threads, **temporary, "TOKENIZERS_PARALLELISM": "false"},
-            start_new_session=os.name == "posix",  # programs that it starts are then killed with it
-        )
+        with self._starting:
+            if self._closed:
+                raise ChildLost(False)
+            process = self.process = self._open_process({**os.environ, **threads, **temporary})
         try:
             self._exchange(self.settings, _START_SECONDS)
         except ChildLost as error:
             raise DataError(f"the process that reads files cannot start (exit code {process.returncode})") from error
+
+    def _open_process(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        ours, theirs = os.pipe()[::-1] if os.name == "posix" else (-1, -1)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CHILD_CODE, json.dumps(sys.path), self.target, str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=self.folder,
+                env={**environment, "TOKENIZERS_PARALLELISM": "false"},
+                start_new_session=os.name == "posix",  # programs that it starts are then killed with it
+                pass_fds=(theirs,) if theirs >= 0 else (),
+            )
+        except BaseException:
+            _close_all(ours, theirs)
+            raise
+        _close_all(theirs)
+        weakref.finalize(process, _close_all, ours)  # open for as long as the child may run
+        return process
 
     def _exchange(self, message: object, time_limit: float) -> Any:
         process = self.process
@@ -108,6 +134,12 @@ class Child:
             if stream is not None:
                 with suppress(OSError, ValueError):
                     stream.close()
+
+
+def _close_all(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @contextmanager

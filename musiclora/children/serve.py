@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -25,12 +28,42 @@ def limit_memory(most: int = MAX_MEMORY_BYTES) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
-def serve(target: str) -> None:
+def end_with_parent(lifeline: int) -> None:
+    """End this process, and all that it starts, once its parent is gone, however it went.
+
+    On Linux the kernel does it: a signal to the process group at the end of a pipe that the parent holds open. A thread
+    would wait for a parser that holds the interpreter's lock. Elsewhere a thread watches that pipe.
+
+    Args:
+        lifeline: descriptor of the pipe's reading end; -1 for none (Windows).
+    """
+    if lifeline < 0:
+        return
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        with suppress(BlockingIOError):  # which means that the parent lives
+            if not os.read(lifeline, 1):
+                os.killpg(0, signal.SIGKILL)
+        return
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(target: str, lifeline: int = -1) -> None:
     """Receive settings, build the handler from them, then answer tasks until stdin ends.
 
     Args:
         target: `module:function`; the function takes the settings and returns a function from task to answer.
+        lifeline: see `end_with_parent`.
     """
+    end_with_parent(lifeline)
     # Parsers and the programs they run print on descriptors 1 and 2: answers need one of their own.
     answers = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)

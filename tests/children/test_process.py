@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from musiclora.children import pool
 from musiclora.children.process import Child, ChildLost, kill_group
 from musiclora.symbolic.reading.worker import Outcome, read_outcomes
 
 HANDLERS = """
-import os, subprocess, sys, time
+import ctypes, os, subprocess, sys, time
 
 def echo(settings):
     def answer(task):
@@ -24,6 +27,8 @@ def echo(settings):
             with open(settings["pid"], "w") as file:
                 file.write(str(program.pid))
             time.sleep(600)
+        if task == "hang in C":  # a library that keeps the interpreter's lock
+            ctypes.PyDLL(None).system(f"echo $$ > {settings['pid']}; sleep 600".encode())
         print("noise on stdout")
         return [settings["name"], task]
     return answer
@@ -57,6 +62,21 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def wait_for_pid(folder: Path) -> int:
+    """Wait until a handler has started its program; return the program's number."""
+    while not (folder / "pid").exists() or not (folder / "pid").read_text().strip():
+        time.sleep(0.01)
+    return int((folder / "pid").read_text())
+
+
+def wait_for_end(pid: int) -> None:
+    for _ in range(500):  # the system ends it at its own pace
+        if not is_running(pid):
+            break
+        time.sleep(0.01)
+    assert not is_running(pid)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 def test_a_time_limit_ends_the_programs_that_the_child_started(child, tmp_path, monkeypatch):
     class Clock:
@@ -85,12 +105,52 @@ def test_a_time_limit_ends_the_programs_that_the_child_started(child, tmp_path, 
     with pytest.raises(ChildLost) as caught:
         child.ask("hang", 1)
     assert caught.value.late
-    pid = int((tmp_path / "pid").read_text())
-    for _ in range(500):  # the system ends it at its own pace
-        if not is_running(pid):
-            break
-        time.sleep(0.01)
-    assert not is_running(pid)
+    wait_for_end(int((tmp_path / "pid").read_text()))
+
+
+def test_a_child_that_was_closed_does_not_start_again(child):
+    child.ask("a", 3600)
+    child.close()
+    with pytest.raises(ChildLost):
+        child.ask("b", 3600)
+    assert child.process is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_ctrl_c_while_tasks_run_starts_no_further_child(child, tmp_path, monkeypatch):
+    started = []
+    begin = Child._open_process
+    monkeypatch.setattr(Child, "_open_process", lambda *a: started.append(begin(*a)) or started[-1])
+
+    def interrupt(*arguments):
+        wait_for_pid(tmp_path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "_collect_answers", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_tasks(["hang"] * 3, child.target, child.settings, 1, 3600)
+    assert [process.poll() for process in started] == [-signal.SIGKILL]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread does it, which a parser can keep waiting")
+def test_a_parent_that_is_killed_takes_its_children_and_their_programs_with_it(tmp_path):
+    (tmp_path / "handlers_of_a_test.py").write_text(HANDLERS)
+    code = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from musiclora.children.process import Child\n"
+        "child = Child('handlers_of_a_test:echo', {'name': 'x', 'pid': sys.argv[1] + '/pid'}, sys.argv[1])\n"
+        "child.ask('a', 3600)\n"
+        "print(child.process.pid, flush=True)\n"
+        "child.ask('hang in C', 3600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    program = wait_for_pid(tmp_path)
+    parent.kill()
+    parent.communicate()
+    wait_for_end(child)
+    wait_for_end(program)
 
 
 def test_killing_twice_does_no_harm(child):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 from musiclora.children.process import Child, ChildLost
 from musiclora.convert.errors import DataError
+from musiclora.convert.files.temporary import scratch_folder
 
 
 def run_tasks(
@@ -40,8 +40,8 @@ def run_tasks(
     if not tasks:
         return []
     # programs that a worker starts may write into its working folder
-    with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
-        children = [Child(target, settings, folder) for _ in range(max(1, min(workers, len(tasks))))]
+    with scratch_folder() as folder:
+        children = [Child(target, settings, str(folder)) for _ in range(max(1, min(workers, len(tasks))))]
         waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         for number in [*range(len(tasks)), *[None] * len(children)]:

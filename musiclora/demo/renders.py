@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import OutputError
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.demo.corpora import CorpusTune, write_tunes
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
@@ -54,10 +54,10 @@ class Render:
 
 def read_songs(tunes: Sequence[CorpusTune], reporter: Reporter) -> list[Song]:
     """Read the notes of tunes in their order, without tunes that cannot be read."""
-    with tempfile.TemporaryDirectory() as scratch:
-        write_tunes(tunes, Path(scratch))
+    with scratch_folder() as scratch:
+        write_tunes(tunes, scratch)
         with reporter.task("reading songs") as update:
-            songs = read_music(Path(scratch), on_progress=update).songs
+            songs = read_music(scratch, on_progress=update).songs
     order = {tune.name: i for i, tune in enumerate(tunes)}
     return sorted(songs, key=lambda song: order[song.source.stem])
 
@@ -158,7 +158,7 @@ def clip_recordings(recordings: Sequence[Render], folder: Path, seconds: float =
 
 
 def _render_medley(songs: Sequence[Song], program: int, path: Path, soundfont: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        midi = Path(scratch) / "medley.mid"
+    with scratch_folder() as scratch:
+        midi = scratch / "medley.mid"
         medley(songs, program).dump_midi(midi)
         render_audio(midi, path, soundfont)

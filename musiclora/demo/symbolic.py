@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from musiclora.adapters import combine_adapters, find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
 from musiclora.convert.adapters.lora import LoraSpec
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, write_tunes
 from musiclora.demo.demo_run import check_demo_folder, train_demo
@@ -56,10 +56,10 @@ def choose_songs(tokenizer: MusicTokenizer, seed: int, reporter: Reporter) -> tu
         DataError: music21 is missing.
     """
     tunes = order_by_seed(han_folk_songs(), seed)[: SONGS + CHOOSING + TEST + 10]
-    with tempfile.TemporaryDirectory() as scratch:
-        write_tunes(tunes, Path(scratch))
+    with scratch_folder() as scratch:
+        write_tunes(tunes, scratch)
         with reporter.task("reading songs") as update:
-            found = load_pieces(Path(scratch), tokenizer, on_progress=update)
+            found = load_pieces(scratch, tokenizer, on_progress=update)
     pieces = found.pieces
     outer = split_pieces(pieces, TEST / len(pieces), seed)
     rest = [pieces[i] for i in outer.train][: SONGS + CHOOSING]

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from musiclora.children.process import Child, ChildLost
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.files.outputs import check_outputs
+from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError, DataError
 from musiclora.formats import check_writable
 from musiclora.symbolic.reading.read_folder import check_readable
@@ -217,8 +217,8 @@ def _ask_child(source: Path, task: dict[str, Any], soundfont: str, time_limit: f
         DataError: the file is missing or of another kind, or the child process fails or exceeds the time limit.
     """
     check_readable(source)
-    with tempfile.TemporaryDirectory(prefix="musiclora-") as folder:
-        child = Child(RENDER_WORKER, None, folder)
+    with scratch_folder() as folder:
+        child = Child(RENDER_WORKER, None, str(folder))
         try:
             answer = child.ask({**task, "source": str(source.resolve())}, time_limit)
         except ChildLost as error:

@@ -1,1 +1,1 @@
-"""Child processes that parse unknown files, so that a crash, a hang or a hostile file costs one process only."""
+"""Processes: children that parse unknown files, and the signals that end this one."""

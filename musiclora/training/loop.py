@@ -13,8 +13,8 @@ from types import FrameType
 import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, Training
+from musiclora.children.interrupts import handled_signals, interruption
 from musiclora.errors import TrainingError
-from musiclora.interrupts import handled_signals, interruption
 from musiclora.progress import OnProgress
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate

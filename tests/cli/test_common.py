@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from refusal import refused
 
-from musiclora import interrupts
+from musiclora.children import interrupts
 from musiclora.cli import COMMANDS, main
 from musiclora.cli.common import FiniteFloat, ManyCommand, ManyOption, RootGroup, print_json
 from musiclora.convert.files.atomic import atomic_folder

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musiclora.children.interrupts import terminations_raise
 from musiclora.conversion.adapter import convert_adapter
 from musiclora.conversion.blend import blend_adapters
 from musiclora.conversion.model import convert_model
@@ -23,7 +24,6 @@ from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.interrupts import terminations_raise
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, write_token_cache
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 

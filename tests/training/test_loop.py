@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from musiclora.backends.base import LossSum, StepResult
+from musiclora.children.interrupts import Terminated
 from musiclora.errors import TrainingError
-from musiclora.interrupts import Terminated
 from musiclora.training.loop import Hooks, Loop, LoopOptions, group_batches
 from musiclora.training.run_folder import Run, RunProgress
 

@@ -17,6 +17,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
+from musiclora.symbolic.decoding.onset_keys import onset_record
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record
 
@@ -60,6 +61,7 @@ def blend_adapters(
         "base_kind": kind,
         "blend": {"strengths": [a.strength for a in found], "error": error},
     }
+    record |= onset_record([a.record for a in found])
     style = blended_style(found)
     licence = shared_licence([a.path for a in found])
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})

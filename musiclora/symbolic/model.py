@@ -14,7 +14,7 @@ from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
-from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD
+from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, onset_record
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
 
@@ -42,9 +42,7 @@ class OpenedModel:
     def notes_at_once(self, adapted: bool) -> int | None:
         """Return the most notes that began at once in the songs of the adapters, or of the base; None if unknown."""
         records = [a.record for a in self.adapters] if adapted else [read_record(self.base.path)]
-        found = [record.get(ONSET_RECORD) for record in records]
-        counts = [count for count in found if isinstance(count, int) and count > 0]
-        return max(counts) if counts and len(counts) == len(found) else None
+        return onset_record(records).get(ONSET_RECORD)
 
 
 def open_model(

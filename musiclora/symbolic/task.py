@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
+from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import token_gain, token_score, total_loss
@@ -172,7 +174,8 @@ class SymbolicTask:
         }
 
     def save_model(self, path: Path, model: TokenModel) -> None:
-        save_model(path, model, read_checkpoint(self.base.path).config, self.tokenizer.to_json().encode())
+        files = {**self.extra_files(model), RECORD: json.dumps(self.adapter_record()).encode()}
+        save_model(path, model, read_checkpoint(self.base.path).config, files)
 
 
 if TYPE_CHECKING:

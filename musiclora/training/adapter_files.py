@@ -124,11 +124,9 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
     )
 
 
-def save_model(path: Path, model: Model, config: Gpt2Config, tokenizer: bytes, dtype: str = "float32") -> None:
-    """Write the model's weights as a Hugging Face folder with its tokenizer."""
-    write_checkpoint(
-        path, config, model.read_weights(), "hf", dtype=dtype, extra_files={"tokenizer.json": tokenizer}, overwrite=True
-    )
+def save_model(path: Path, model: Model, config: Gpt2Config, files: Mapping[str, bytes]) -> None:
+    """Write the model's weights as a Hugging Face folder, with more files by name."""
+    write_checkpoint(path, config, model.read_weights(), "hf", dtype="float32", extra_files=files, overwrite=True)
 
 
 def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dict[str, float]:

@@ -69,6 +69,7 @@ def test_pretraining_leaves_a_base_that_knows_more_than_it_did(tunes, any_backen
     options = PretrainOptions(preset="tiny", evaluate_every=3)
     result = pretrain_base(config(tunes, tmp_path / "base", any_backend), options)
     folder = tmp_path / "base" / "model-best"
+    assert json.loads((folder / "musiclora.json").read_text())["notes_at_once"] >= 1
     found = read_checkpoint(folder).config
     assert (found.n_embd, found.n_layer, found.vocab_size) == (64, 2, own_tokenizer().vocab_size)
     assert json.loads((folder / "tokenizer.json").read_text())["tokenization"] == "REMI"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +98,20 @@ def pad_tokens(rule: ClosedKeys, surplus: int) -> ClosedKeys:
 def _count_pitches(rule: ClosedKeys) -> int:
     """Count the different notes of one instrument."""
     return len(np.unique(rule.first[rule.first < rule.last])) or 1
+
+
+def onset_record(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Build the entry of musiclora.json for the sum of some adapters, or for one: the most notes at once of any.
+
+    Args:
+        records: content of their musiclora.json.
+
+    Returns:
+        Empty where one of them does not say it.
+    """
+    found = [record.get(ONSET_RECORD) for record in records]
+    counts = [count for count in found if isinstance(count, int) and count > 0]
+    return {ONSET_RECORD: max(counts)} if counts and len(counts) == len(found) else {}
 
 
 def count_notes_at_once(rule: ClosedKeys, ids: Iterable[np.ndarray]) -> int:

@@ -32,9 +32,9 @@ def run(*arguments):
 
 COMMANDS = {
     "generate": ("generate", "--output", "x.mid"),
-    "evaluate": ("evaluate", "--data-dir", "."),
-    "train": ("train", "--data-dir", ".", "--output-dir", "run"),
-    "preprocess": ("preprocess", "--data-dir", ".", "--output-dir", "cache"),
+    "evaluate": ("evaluate", "--data-dir", "songs"),
+    "train": ("train", "--data-dir", "songs", "--output-dir", "run"),
+    "preprocess": ("preprocess", "--data-dir", "songs", "--output-dir", "cache"),
     "doctor": ("doctor",),
     "fuse": ("fuse", "--output-dir", "fused"),
     "convert adapter": ("convert", "adapter"),
@@ -45,6 +45,7 @@ COMMANDS = {
 @pytest.mark.parametrize("kind", ["adapter", "run"])
 def test_an_adapter_given_as_model_is_refused_and_named(adapter, tmp_path, monkeypatch, command, kind):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "songs").mkdir()
     folder = adapter
     if kind == "run":
         folder = tmp_path / "finished"
@@ -58,7 +59,7 @@ def test_an_adapter_given_as_model_is_refused_and_named(adapter, tmp_path, monke
     "command",
     [
         ("generate", "--output", "x.mid", "--adapter-dir"),
-        ("evaluate", "--data-dir", ".", "--adapter-dir"),
+        ("evaluate", "--data-dir", "songs", "--adapter-dir"),
         ("fuse", "--output-dir", "fused", "--adapter-dir"),
         ("blend",),
         ("convert", "adapter"),
@@ -67,6 +68,7 @@ def test_an_adapter_given_as_model_is_refused_and_named(adapter, tmp_path, monke
 )
 def test_a_model_given_as_adapter_is_refused_and_named(tiny_base, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "songs").mkdir()
     more = {"blend": ["new"], "convert": ["new", "--to", "peft"]}.get(command[0], [])
     refused(run(*command, tiny_base, *more), f"{tiny_base}: is a model's folder, not an adapter's")
 

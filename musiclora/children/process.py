@@ -60,7 +60,8 @@ class Child:
         """Send a task and wait for the answer.
 
         Raises:
-            ChildLost: the process crashed or took longer than `time_limit` seconds; it is gone then.
+            ChildLost: the process crashed or took longer than `time_limit` seconds; it is gone then. After `close`
+                none is started.
             DataError: it cannot start at all.
         """
         if self.process is None:

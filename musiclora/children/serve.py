@@ -14,6 +14,7 @@ from typing import Any
 from musiclora.children.messages import MessageError, receive, send
 
 MAX_MEMORY_BYTES = 6 * 2**30
+MAX_TASK_SECONDS = 600  # of computing; every task has a shorter time limit
 
 
 def limit_memory(most: int = MAX_MEMORY_BYTES) -> None:
@@ -26,6 +27,22 @@ def limit_memory(most: int = MAX_MEMORY_BYTES) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         if hard == resource.RLIM_INFINITY or hard > most:
             resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def limit_processor_time(seconds: int = MAX_TASK_SECONDS) -> None:
+    """Let the system end this process, or a program that it starts, after so much more computing.
+
+    The parent's time limit is shorter, but a parent that was killed enforces none.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    wanted = int(used.ru_utime + used.ru_stime) + seconds
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (wanted, hard))
 
 
 def end_with_parent(lifeline: int) -> None:
@@ -79,4 +96,5 @@ def serve(target: str, lifeline: int = -1) -> None:
             task = receive(tasks)
         except MessageError:  # the parent has closed the pipe or has died
             return
+        limit_processor_time()
         send(answers, handle(task))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from musiclora.children import pool
+from musiclora.children.pool import ask_twice
 from musiclora.children.process import Child, ChildLost, kill_group
 from musiclora.symbolic.reading.worker import Outcome, read_outcomes
 
@@ -29,6 +30,9 @@ def echo(settings):
             time.sleep(600)
         if task == "hang in C":  # a library that keeps the interpreter's lock
             ctypes.PyDLL(None).system(f"echo $$ > {settings['pid']}; sleep 600".encode())
+        if task == "limit":
+            import resource
+            return [0, resource.getrlimit(resource.RLIMIT_CPU)[0]]
         print("noise on stdout")
         return [settings["name"], task]
     return answer
@@ -159,6 +163,21 @@ def test_killing_twice_does_no_harm(child):
     child.kill()
     child.kill()
     kill_group(process)
+
+
+def test_a_closed_child_is_not_started_again(child):
+    child.ask("a", 3600)
+    child.close()
+    with pytest.raises(ChildLost):
+        child.ask("b", 3600)
+    assert child.process is None
+    assert ask_twice(child, "c", 3600) == "crashed the reader"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of processor time are POSIX")
+def test_a_task_has_a_limit_of_processor_time_that_moves_with_it(child):
+    first, second = (child.ask("limit", 3600)[1] for _ in range(2))
+    assert 600 <= first <= second < 700
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def _run_abc2midi(tune: str) -> Score:
 
     try:
         return Score.from_abc(tune)
-    except RuntimeError as error:
+    except Exception as error:  # whatever it raises, this is the child that contains it
         raise DataError("abc2midi, which reads ABC, finds no music in it") from error
 
 

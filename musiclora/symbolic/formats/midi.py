@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import struct
 import zipfile
 import zlib
@@ -71,8 +72,8 @@ def _unpack_zip(data: bytes) -> bytes:
                 raise DataError(f"a zip archive with {len(names)} MIDI files; unpack it")
             with archive.open(names[0]) as file:
                 return _check_size(file.read(MAX_MIDI_BYTES + 1))
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"damaged or locked zip ({error})") from error
+    except (zipfile.BadZipFile, lzma.LZMAError, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise DataError(f"damaged or locked zip, or one of an unknown compression ({error})") from error
 
 
 def _check_size(data: bytes) -> bytes:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from symusic import Score
 
 TIMEOUT_SECONDS = 20.0
+_SPLIT_ALONE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,9 @@ def _list_jobs(files: Sequence[Path], root: Path, workers: int, timeout: float) 
     names = [escape_name(file.relative_to(root).as_posix()) for file in files]
     problems = [_find_problem(file) for file in files]
     abc_files = [file for file, problem in zip(files, problems, strict=True) if not problem and _is_abc(file)]
-    answers = run_tasks([str(f.absolute()) for f in abc_files], TUNE_SPLITTER, None, workers, timeout)
+    # a process takes longer to start than to split some megabytes
+    count = workers if sum(f.stat().st_size for f in abc_files) > _SPLIT_ALONE_BYTES else 1
+    answers = run_tasks([str(f.absolute()) for f in abc_files], TUNE_SPLITTER, None, count, timeout)
     tunes = dict(zip(abc_files, answers, strict=True))
     jobs: list[_TuneJob] = []
     for file, name, problem in zip(files, names, problems, strict=True):

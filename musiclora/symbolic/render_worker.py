@@ -18,7 +18,7 @@ import numpy as np
 from musiclora.convert.errors import DataError
 from musiclora.formats import ABC_SUFFIXES
 from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, parse_midi, read_layout
-from musiclora.symbolic.formats.midi_events import TrackEvents, read_all_events
+from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
 from musiclora.symbolic.formats.sanitise import sanitise_score
 from musiclora.symbolic.formats.score_arrays import pack_score
 from musiclora.symbolic.render_parts import Arrangement, Part, arrange_parts, pass_midi, scale_volume, split_passes
@@ -195,6 +195,10 @@ def _read_events(path: Path) -> _SongEvents:
         layout = read_layout(_read_bytes(path))
         remarks = _first_of(len(layout.tracks), "patterns") if layout.form == 2 else []
     tracks = read_all_events(layout.tracks[:1] if layout.form == 2 else layout.tracks)
+    if not any(has_notes(events) for events in tracks):  # the readers that training uses repair more
+        parsed = parse_midi(layout.bytes(layout.tracks))[0]
+        layout, remarks = read_layout(bytes(parsed.score.dumps_midi())), [*remarks, *parsed.repairs]
+        tracks = read_all_events(layout.tracks)
     problems = dict.fromkeys(f"a track is damaged ({e.problem}) and played up to there" for e in tracks if e.problem)
     return _SongEvents(tracks, layout.division, not layout.smpte, [*remarks, *problems])
 

@@ -155,3 +155,10 @@ def test_a_song_too_soft_to_hear_is_an_error_of_the_song():
     soft = track_bytes(b"\x00\x90\x3c\x01\x83\x60\x80\x3c\x00")
     with pytest.raises(DataError, match="makes no sound: its notes are too soft"):
         play_song(arrange_parts([soft], 480, 900, True), "midirenderer", FONT)
+
+
+def test_a_file_that_only_the_tolerant_reader_understands_is_played():
+    song = _read_events(FOUND.parents[1] / "data" / "nasty_midi" / "zz_segv059_2.mid")
+    (part,) = arrange_parts(song.tracks, song.division, 900, song.use_tempos).parts
+    assert len(part.notes) == 16
+    assert "bytes over 127 cut to 7 bits" in song.remarks

@@ -157,6 +157,12 @@ def read_all_events(tracks: Sequence[bytes]) -> list[TrackEvents]:
     return found
 
 
+def has_notes(events: TrackEvents) -> bool:
+    """Return True where a note begins in the track."""
+    rows = events.rows
+    return bool(((rows[:, 1] >= NOTE_ON) & (rows[:, 1] < NOTE_ON + 16) & (rows[:, 3] > 0)).any())
+
+
 def pair_notes(events: TrackEvents, shortest: int) -> np.ndarray:
     """Pair the notes' begins and ends, int64 [n, 5]: channel, tick, duration, pitch, velocity.
 

@@ -13,11 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
+from musiclora.children.interrupts import Terminated, terminations_raise
 from musiclora.cli.memory import is_out_of_memory, memory_message
 from musiclora.convert.errors import MusicLoraError, printable
-from musiclora.interrupts import Terminated, terminations_raise
-from musiclora.children.interrupts import Terminated, terminations_raise
-from musiclora.convert.errors import MusicLoraError
 
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -158,7 +158,8 @@ def generate_pieces(
             _append_tokens(row, prompt, info)
             row.state = int(info.unsounded[row.state])
         if len(prompt) > len(seen := _context_of(rows[0], info, model.n_positions)):
-            given = dataclasses.replace(given, remark=describe_context(info, len(prompt), seen, model.n_positions))
+            context = describe_context(info, len(prompt), seen, model.n_positions)
+            given = dataclasses.replace(given, remark=f"{given.remark}; {context}" if given.remark else context)
         draw = uniforms(request.seed, request.max_new_tokens, len(rows), first)
         _draw_tokens(model, info, rows, request, draw, count_tokens)
         pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]

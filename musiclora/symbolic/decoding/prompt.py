@@ -11,6 +11,8 @@ import numpy as np
 from musiclora.errors import DataError
 from musiclora.symbolic.decoding.bars import bar_lines
 from musiclora.symbolic.decoding.grammar import GrammarInfo
+from musiclora.symbolic.tokens.kept import encode_and_count
+from musiclora.symbolic.tokens.kept_lines import list_left_out
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Prompt:
     Attributes:
         ids: tokens without BOS; up to the bar line where the continuation begins, if bars are counted.
         score: the bars that are continued, or None without a prompt.
-        remark: remark for the user on what the model sees of it, or an empty text.
+        remark: remark for the user on what the model does not see of it, or an empty text.
     """
 
     ids: list[int] = dataclasses.field(default_factory=list)
@@ -59,12 +61,14 @@ def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | N
         if bars < len(lines) - 1:
             line = lines[bars]
             score = _notes_before(score, line)
-    ids = [int(i) for i in tokenizer.encode(score)]
+    tokens, kept = encode_and_count(tokenizer, score)
+    ids = [int(i) for i in tokens]
     if not ids:
         raise DataError(f"--prompt: holds no notes that this model's tokenizer can write{_in_bars(bars)}")
     if line is not None:
         ids += _missing_bar_lines(tokenizer, info, ids, score, line)
-    return Prompt(ids, score)
+    left_out = list_left_out(kept, tokenizer.holds)
+    return Prompt(ids, score, f"--prompt: left out {', '.join(left_out)}" if left_out else "")
 
 
 def _in_bars(bars: int) -> str:

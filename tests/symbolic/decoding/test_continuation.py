@@ -224,6 +224,12 @@ def test_prompt_keeps_its_later_metres_and_tempos(tokenizer):
         ]
 
 
+def test_notes_that_the_tokens_leave_out_of_a_prompt_are_said(tokenizer):
+    prompt = Score(FOUND / "highlow.mid")
+    piece = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(20, prompt=prompt))[0]
+    assert piece.remark == "--prompt: left out 20 notes outside 21..109"
+
+
 def test_prompt_without_notes_is_refused(tokenizer):
     with pytest.raises(DataError, match="no notes"):
         generate_pieces(NumpyModel(tokenizer, 64), tokenizer, GenerationRequest(prompt=Score(480)))

@@ -182,7 +182,17 @@ def test_a_task_has_a_limit_of_processor_time_that_moves_with_it(child):
 
 @pytest.mark.parametrize(
     "answer",
-    [None, [], 5, {}, [None], [{}], [{**Outcome().message(), "notes": None}], [{**Outcome().message(), "tokens": "x"}]],
+    [
+        None,
+        [],
+        5,
+        {},
+        [None],
+        [{}],
+        [{**Outcome().message(), "notes": None}],
+        [{**Outcome().message(), "tokens": "x"}],
+        [{**Outcome().message(), "kept": {"notes": "x"}}],
+    ],
 )
 def test_an_answer_of_a_wrong_type_is_a_crash(answer):
     assert [outcome.error for outcome in read_outcomes(answer)] == ["crashed the reader"]

@@ -19,7 +19,6 @@ from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
 from musiclora.symbolic.reading.worker import SONG_WORKER, TUNE_SPLITTER, Outcome, ReadTask, read_outcomes
-from musiclora.symbolic.tokens.kept import kept_from_json
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -264,7 +263,7 @@ def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, orig
             outcome.drums,
             outcome.outside,
             outcome.seconds,
-            kept_from_json(outcome.kept),
+            outcome.kept,
         )
     )
     name = f"{job.name}#{tune}" if tune else job.name

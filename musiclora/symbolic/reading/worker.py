@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_json
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -43,7 +44,7 @@ class Outcome:
     drums: int = 0
     outside: int = 0
     seconds: float = 0.0
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
@@ -54,7 +55,8 @@ class Outcome:
         from musiclora.symbolic.formats.score_arrays import pack_score
 
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**record, "score": None if self.score is None else pack_score(self.score)}
+        score = None if self.score is None else pack_score(self.score)
+        return {**record, "kept": self.kept.as_json(), "score": score}
 
 
 def read_outcomes(answer: object) -> list[Outcome]:
@@ -83,7 +85,7 @@ def _read_outcome(record: dict[str, Any]) -> Outcome:
         outside=int(record["outside"]),
         decoded_notes=int(record["decoded_notes"]),
         seconds=float(record["seconds"]),
-        kept=dict(record["kept"]),
+        kept=kept_from_json(record["kept"]),
         pitches=_read_column(record["pitches"]),
         tokens=None if tokens is None else _read_column(tokens),
         score=None if score is None else unpack_score(score),
@@ -123,7 +125,6 @@ def _examine_score(
         DataError: the score has no usable note, or is too long.
     """
     from musiclora.symbolic.formats.sanitise import sanitise_score
-    from musiclora.symbolic.tokens.kept import Kept, encode_and_count
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
     clean = sanitise_score(score)
@@ -146,7 +147,7 @@ def _examine_score(
         drums=kept.drums,
         outside=kept.outside,
         seconds=clean.seconds,
-        kept=kept.as_json() if tokenizer else {},
+        kept=kept,
         pitches=_find_melody(clean.score, tokenizer.pitch_range if tokenizer else (0, 127)),
         tokens=tokens,
         decoded_notes=kept.kept,

@@ -142,7 +142,9 @@ class MusicTokenizer:
             score = merge_tracks(score, *self.pitch_range)
         if score.note_num() == 0:
             return score
-        held = self.inner.preprocess_score(score)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held = self.inner.preprocess_score(score)
         # MidiTok orders the notes of a track where it removes duplicates.
         if self._layout is None and (self._one_stream or not self.inner.config.remove_duplicated_notes):
             order_notes(held)

@@ -155,6 +155,13 @@ def test_durations_are_measured_in_the_beats_of_the_metre():
     assert counted(PROGRAMS, score).shortened == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_metre_without_a_token_is_counted_and_without_a_warning():
+    score = score_of([(0, 480, 60, 90), (4800, 480, 62, 90)])
+    score.time_signatures = [TimeSignature(0, 11, 16), TimeSignature(4 * 1320, 3, 4)]
+    assert counted(PROGRAMS, score).metres == 1
+
+
 def test_the_tempo_of_a_waltz_is_kept_by_tempo_tokens_only():
     score = Score(str(FOUND / "waltz.mid"))
     own, public = counted(OWN, score), counted(PUBLIC, score)

@@ -69,7 +69,7 @@ def converted_card(
 ) -> str:
     """Write the card of a converted adapter: that of another tool completed, else a new one."""
     own = source / CARD
-    licence = next((found for found in (card_licence(source), licence) if found != "unknown"), "unknown")
+    licence = next((found for found in (card_licence(source), licence) if found not in ("unknown", "other")), "unknown")
     if own.is_file() and "musiclora" not in record:
         text = own.read_text(encoding="utf-8", errors="replace")
         tags = ("music", "lora", family.card_tag)

@@ -127,7 +127,7 @@ class AudioDemoResult(DemoResult):
         reductions = [asdict(spread) for spread in self.nearer]
         return self.record_with(
             {
-                "soundfont": self.soundfont,
+                "soundfont": str(self.soundfont),
                 "verdict": self.verdict()[1],
                 "base": asdict(self.base),
                 "adapted": asdict(self.adapted),

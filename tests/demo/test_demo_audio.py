@@ -64,7 +64,7 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert json.dumps({**result.record(), "folder": str(folder)})
     assert "Audio Feature Distance" in "\n".join(result.lines())
     font = demo_soundfont()
-    assert result.record()["soundfont"] == font
+    assert result.record()["soundfont"] == str(font)
     assert any(font.name in line for line in out.said)
     assert any(font.name in line for line in result.lines())
     assert font.name in page

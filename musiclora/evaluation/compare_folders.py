@@ -91,8 +91,9 @@ class Comparison:
         if self.framewise is not None:
             rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
         for name, part in zip(("Audio Feature Distance", "Spectral Distance"), self.reduction or (), strict=False):
-            interval = f"95 % interval {part.low:.1%} to {part.high:.1%}"
-            rows.append(f"{name}: {part.value:.1%} smaller than the baseline's ({interval})")
+            interval = f"95 % interval of the share smaller: {part.low:.1%} to {part.high:.1%}"
+            word = "larger" if part.value < 0 else "smaller"
+            rows.append(f"{name}: {abs(part.value):.1%} {word} than the baseline's ({interval})")
         return rows
 
     def ranking_lines(self) -> list[str]:

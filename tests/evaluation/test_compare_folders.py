@@ -13,7 +13,8 @@ from require import require
 from musiclora.audio.files.health import measure_health
 from musiclora.cli import main
 from musiclora.errors import DataError
-from musiclora.evaluation.compare_folders import compare_folders
+from musiclora.evaluation.audio_distances import Distances, Spread
+from musiclora.evaluation.compare_folders import Comparison, compare_folders
 from musiclora.evaluation.measure import are_same_pieces, read_excerpt
 
 require("librosa")
@@ -219,6 +220,13 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
         low, high = found[f"{key}_reduction_interval"]
         assert 0.5 < low <= found[f"{key}_reduction"] <= high < 1
     assert "smaller than the baseline's" in evaluate(*pair, "--baseline-dir", folders["noise"]).stdout
+
+
+def test_recordings_that_are_farther_than_the_baseline_are_called_so(folders):
+    distances = Distances(*[Spread(1.0, 0.5, 1.5)] * 4, 6, 6, ())
+    found = Comparison(distances, None, (Spread(-0.27, -0.5, -0.1), Spread(0.16, 0.1, 0.2)), [], ())
+    assert "Audio Feature Distance: 27.0% larger than the baseline's" in found.lines()[-2]
+    assert "Spectral Distance: 16.0% smaller than the baseline's" in found.lines()[-1]
 
 
 @pytest.mark.slow

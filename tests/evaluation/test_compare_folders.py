@@ -223,7 +223,8 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
 
 
 def test_recordings_that_are_farther_than_the_baseline_are_called_so(folders):
-    distances = Distances(*[Spread(1.0, 0.5, 1.5)] * 4, 6, 6, ())
+    same = Spread(1.0, 0.5, 1.5)
+    distances = Distances(same, same, same, same, 6, 6, ())
     found = Comparison(distances, None, (Spread(-0.27, -0.5, -0.1), Spread(0.16, 0.1, 0.2)), [], ())
     assert "Audio Feature Distance: 27.0% larger than the baseline's" in found.lines()[-2]
     assert "Spectral Distance: 16.0% smaller than the baseline's" in found.lines()[-1]

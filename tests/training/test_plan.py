@@ -107,6 +107,8 @@ def test_the_gain_is_the_difference_of_the_scores_and_says_when_it_may_be_chance
     assert clear.verdict == "gained"
     assert token_gain(better, before, notes).verdict == "lost"
     unclear = token_gain(before, mixed, notes)
+    assert unclear.low is not None
+    assert unclear.high is not None
     assert unclear.low < unclear.mean < unclear.high
     assert unclear.verdict == "nothing gained"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from symusic import Note, Score, Tempo, Track
-from test_grammar import TOKENIZERS, trained
+from vocabularies import TOKENIZERS, trained
 
 from musiclora.backends.base import Grammar, SamplingSpec
 from musiclora.backends.token_requests import check_request

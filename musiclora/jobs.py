@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from musiclora.adapters import base_of, find_adapter, parse_adapter
 from musiclora.convert.files.outputs import check_apart
 from musiclora.families import FamilySpec, refuse_foreign, refuse_other_data, resolve, spec_of_family, spec_of_folder
+from musiclora.formats import check_writable
 from musiclora.generation_result import GenerationResult
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -266,6 +267,7 @@ def preprocess(
         MusicLoraError: the folder, the model or the options do not fit.
     """
     check_apart(output_dir, {"--data-dir": data_dir})
+    check_writable(output_dir, "--output-dir")
     name = model or DEFAULT_MODEL
     options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
     # A tokenizer that is named needs no model, hence none that has to be fetched.

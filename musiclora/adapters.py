@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,14 @@ from typing import Any
 import numpy as np
 
 from musiclora.backends.base import Model
-from musiclora.bundled import BUNDLED_MODELS
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
-from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder
-from musiclora.models import BaseModel, fetch_from_hub, find_model, is_hub_id
-
-_RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
+from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, recorded_base
 
 
 def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]:
@@ -229,56 +224,9 @@ def _check_embeddings(adapter: Adapter, base: BaseModel) -> list[str]:
     return [f"{adapter.path.name}: holds a copy of the base's embeddings, which is not needed"]
 
 
-def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """Judge which base an adapter names.
-
-    Records of earlier versions hold the base as it was typed; a folder must not pass for a Hub id then.
-
-    Args:
-        name: `base_model_name_or_path` of adapter_config.json, "" for none.
-        record: content of musiclora.json, empty for adapters of other tools.
-
-    Returns:
-        `bundled`, `hub` or `local`, and the name; a local base may have none.
-    """
-    if name in BUNDLED_MODELS:
-        return "bundled", name
-    ours = "fingerprints" in record or "musiclora" in record
-    # Earlier versions wrote a local folder's own name into their record, and a Hub id unchanged.
-    sure = record.get("base_kind") == "hub" or (record.get("base_model") == name and "blend" not in record)
-    if ours:
-        return ("hub" if sure and is_hub_id(name) else "local"), name
-    # Other tools also use names without an owner, such as `gpt2`.
-    named = is_hub_id(name) or is_hub_id(f"owner/{name}")
-    return ("hub" if named and not Path(name).is_dir() else "local"), name
-
-
 def _describe_base(adapter: Adapter) -> str:
     weights = (adapter.record.get("fingerprints") or {}).get("weights")
     return f"the base with the fingerprint {weights[:8]}" if weights else "the base that it was trained on"
-
-
-def public_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the kind and the name of a recorded base as others may read it: a local folder has no name."""
-    kind, name = recorded_base(name, record)
-    return kind, "" if kind == "local" else name
-
-
-def locate_base(path: Path, name: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Find the kind of an adapter's base and the value of --model that names it; None where nothing leads to it.
-
-    Args:
-        path: folder of the adapter; the run folder around it keeps the path of a local base.
-        name: `base_model_name_or_path` of adapter_config.json, "" for none.
-        record: content of musiclora.json.
-    """
-    kind, name = recorded_base(name, record)
-    if kind != "local":
-        return kind, name
-    with contextlib.suppress(ConvertError):
-        name = name or str(read_optional_json(path.parent / _RUN_METADATA).get("base_model") or "")
-    folder = Path(name).expanduser()
-    return (kind, str(folder.absolute())) if name and folder.is_dir() else None
 
 
 def base_of(model: str | None, adapters: Sequence[Adapter]) -> BaseModel:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ from typing import Any
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.convert.errors import printable
 from musiclora.convert.files.fingerprint import read_record
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.torch_file import TORCH_SUFFIXES
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, ConvertError
 
 GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance
 # A repository, perhaps at a revision (branch, tag or commit); never a path such as ./base or ../base.
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]*\w)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 _NOT_FOUND = "there is no such file or folder, and it is no Hub id (owner/name or owner/name@revision)"
+_RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
 # The last two are how the original of the audio family comes.
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_model.pt", "vae_model.pt"]
 
@@ -124,6 +128,53 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{said}: cannot be fetched from the Hub ({reason}){hint}") from error
+
+
+def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge which base an adapter names.
+
+    Records of earlier versions hold the base as it was typed; a folder must not pass for a Hub id then.
+
+    Args:
+        name: `base_model_name_or_path` of adapter_config.json, "" for none.
+        record: content of musiclora.json, empty for adapters of other tools.
+
+    Returns:
+        `bundled`, `hub` or `local`, and the name; a local base may have none.
+    """
+    if name in BUNDLED_MODELS:
+        return "bundled", name
+    ours = "fingerprints" in record or "musiclora" in record
+    # Earlier versions wrote a local folder's own name into their record, and a Hub id unchanged.
+    sure = record.get("base_kind") == "hub" or (record.get("base_model") == name and "blend" not in record)
+    if ours:
+        return ("hub" if sure and is_hub_id(name) else "local"), name
+    # Other tools also use names without an owner, such as `gpt2`.
+    named = is_hub_id(name) or is_hub_id(f"owner/{name}")
+    return ("hub" if named and not Path(name).is_dir() else "local"), name
+
+
+def public_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the kind and the name of a recorded base as others may read it: a local folder has no name."""
+    kind, name = recorded_base(name, record)
+    return kind, "" if kind == "local" else name
+
+
+def locate_base(path: Path, name: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Find the kind of an adapter's base and the value of --model that names it; None where nothing leads to it.
+
+    Args:
+        path: folder of the adapter; the run folder around it keeps the path of a local base.
+        name: `base_model_name_or_path` of adapter_config.json, "" for none.
+        record: content of musiclora.json.
+    """
+    kind, name = recorded_base(name, record)
+    if kind != "local":
+        return kind, name
+    with contextlib.suppress(ConvertError):
+        name = name or str(read_optional_json(path.parent / _RUN_METADATA).get("base_model") or "")
+    folder = Path(name).expanduser()
+    return (kind, str(folder.absolute())) if name and folder.is_dir() else None
 
 
 def card_licence(folder: Path) -> str:

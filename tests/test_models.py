@@ -8,14 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from musiclora.adapters import base_of, check_base, find_adapter, recorded_base
+from musiclora.adapters import base_of, check_base, find_adapter
 from musiclora.backends import lora_init
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
-from musiclora.models import find_model
+from musiclora.models import find_model, recorded_base
 
 SPEC = LoraSpec(2, 4.0, 0.0, ("c_attn",))
 

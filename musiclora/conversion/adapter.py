@@ -11,9 +11,7 @@ from musiclora.adapters import (
     Adapter,
     check_base,
     find_adapter,
-    locate_base,
     note_empty_update,
-    public_base,
     refuse_model_folder,
 )
 from musiclora.audio.diffrhythm_style import carry_style
@@ -30,7 +28,7 @@ from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_file, atomic_folder
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import FamilySpec, resolve, spec_of_modules
-from musiclora.models import BaseModel, find_model
+from musiclora.models import BaseModel, find_model, locate_base, public_base
 
 
 def convert_adapter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine_adapters, empty_updates, module_shapes, public_base
+from musiclora.adapters import Adapter, combine_adapters, empty_updates, module_shapes
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
@@ -17,6 +17,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
+from musiclora.models import public_base
 from musiclora.symbolic.decoding.onset_keys import onset_record
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record

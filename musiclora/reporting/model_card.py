@@ -25,11 +25,11 @@ def card_header(
     Args:
         pipeline_tag: the Hub's name of the task.
         tags: further words to find it by.
-        base: Hub id of the base; empty for another base.
+        base: Hub id of the base, whose revision the header does not hold; empty for another base.
         licence: as the base's card states it; `unknown` and licences that the Hub does not know become `other`.
         library: the library that loads the folder.
     """
-    lines = [f"base_model: {base}"] if base else []
+    lines = [f"base_model: {base.partition('@')[0]}"] if base else []
     lines += [f"library_name: {library}"] if library else []
     lines += [*_licence_lines(licence), f"pipeline_tag: {pipeline_tag}", f"tags: [{', '.join(tags)}]"]
     return "\n".join(["---", *lines, "---", ""])
@@ -56,7 +56,7 @@ def complete_card(card: str, *, pipeline_tag: str, tags: tuple[str, ...], base: 
     if "tags" in entries:  # PEFT repeats the base there
         lines = entries["tags"].splitlines(keepends=True)
         entries["tags"] = "".join(line for line in lines if "base_model:" not in line)
-    added = {"base_model": f"base_model: {base}\n"} if base else {}
+    added = {"base_model": f"base_model: {base.partition('@')[0]}\n"} if base else {}
     defaults = {"license": "license: other\n", "pipeline_tag": f"pipeline_tag: {pipeline_tag}\n"}
     return "---\n" + "".join((added | defaults | entries).values()) + f"---\n{found['body']}"
 

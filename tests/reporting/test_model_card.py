@@ -28,7 +28,7 @@ def test_a_header_states_a_licence_that_the_hub_accepts(licence, lines):
 def test_the_hub_accepts_our_headers():
     cards = require("huggingface_hub")
     for spec in SPECS:
-        header = card_header(pipeline_tag=spec.pipeline_tag, tags=("music",), base="owner/name", licence="mit")
+        header = card_header(pipeline_tag=spec.pipeline_tag, tags=("music",), base="owner/name@v2", licence="mit")
         data = cards.ModelCard(header + "text").data.to_dict()
         assert data == {
             "base_model": "owner/name",

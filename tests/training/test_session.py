@@ -263,8 +263,13 @@ def test_the_lock_is_held_from_before_the_songs_are_read_until_the_end(config, t
         module, name = place.rsplit(".", 1)
         work = getattr(importlib.import_module(module), name)
         monkeypatch.setattr(place, lambda *a, _work=work, **k: (look(), _work(*a, **k))[1])
+
+    def fail(training, batches):
+        raise ConfigError("stopped before the first step")
+
+    monkeypatch.setattr("musiclora.training.session.probe_seconds", fail)
     with pytest.raises(ConfigError):
-        train(config(target_modules=("q_proj",)))
+        train(config())
     assert held == [True, True]
     assert not (tmp_path / "run").exists()
 

@@ -181,9 +181,9 @@ def test_a_base_in_half_precision_stays_so_and_it_is_said(tmp_path, adapters, an
 def test_a_fused_model_that_computes_something_else_is_withdrawn(base, adapters, any_backend, tmp_path, monkeypatch):
     real = write_diffrhythm
 
-    def damaged(folder, config, tensors, layout, dtypes):
+    def damaged(folder, config, tensors, layout, *arguments):
         wrong = "transformer_blocks.1.self_attn.q_proj.weight"
-        real(folder, config, ((n, a.T.copy() if n == wrong else a) for n, a in tensors), layout, dtypes)
+        real(folder, config, ((n, a.T.copy() if n == wrong else a) for n, a in tensors), layout, *arguments)
 
     monkeypatch.setattr("musiclora.conversion.fuse_diffrhythm.write_diffrhythm", damaged)
     result = call(

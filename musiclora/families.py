@@ -51,6 +51,7 @@ class FamilySpec:
         bundled: the bundled model of this architecture.
         data: words for its music in messages.
         owns_data: tells whether a folder or file holds music that it learns, or a cache of it.
+        check_data: raises where a folder or file holds none of its music; reads no file.
         owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
         read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
         load_task: base and music of a training run (`training.task.TrainingTask`).
@@ -73,6 +74,7 @@ class FamilySpec:
     bundled: str
     data: str
     owns_data: str
+    check_data: str
     owns_modules: str
     read_checkpoint: str
     load_task: str
@@ -113,6 +115,7 @@ GPT2 = FamilySpec(
     bundled="bundled",
     data="songs in MIDI or ABC",
     owns_data="musiclora.symbolic.dataset.pieces:holds_songs",
+    check_data="musiclora.symbolic.dataset.pieces:check_songs",
     owns_modules="musiclora.convert.models.gpt2:owns_gpt2_modules",
     read_checkpoint="musiclora.convert.models.gpt2:read_checkpoint",
     load_task="musiclora.symbolic.task:load_symbolic_task",
@@ -152,6 +155,7 @@ DIFFRHYTHM = FamilySpec(
     bundled="bundled-audio",
     data="recordings",
     owns_data="musiclora.audio.latents.load:holds_recordings",
+    check_data="musiclora.audio.latents.load:check_recordings",
     owns_modules="musiclora.convert.adapters.diffrhythm_modules:owns_diffrhythm_modules",
     read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
     load_task="musiclora.audio.task:load_audio_task",
@@ -223,8 +227,14 @@ def spec_of_data(folder: Path) -> FamilySpec | None:
     return found[0] if len({spec.family for spec in found}) == 1 else None
 
 
+def check_data_exists(folder: Path) -> None:
+    """Raise ConfigError where the value of `--data-dir` is no file and no folder."""
+    if not folder.exists():
+        raise ConfigError(f"--data-dir {folder}: no such file or folder")
+
+
 def refuse_other_data(folder: Path, family: str, model: str) -> None:
-    """Refuse music that only another family than the model's learns.
+    """Refuse a folder without music that a model learns, without reading a file.
 
     Args:
         folder: value of `--data-dir`.
@@ -232,8 +242,10 @@ def refuse_other_data(folder: Path, family: str, model: str) -> None:
         model: its name, for the message.
 
     Raises:
-        ConfigError: the folder holds the music of another family.
+        ConfigError: there is no such folder, or it holds the music of another family.
+        DataError: it holds no music.
     """
+    check_data_exists(folder)
     found = spec_of_data(folder)
     if found and found.family != family:
         own = spec_of_family(family).data
@@ -241,6 +253,7 @@ def refuse_other_data(folder: Path, family: str, model: str) -> None:
             f"{folder}: holds {found.data}, and {model} learns {own}; give --model {found.bundled} or another model of "
             f"the {found.family} family"
         )
+    resolve(spec_of_family(family).check_data)(folder)
 
 
 def family_of(folder: Path) -> str:

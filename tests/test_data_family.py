@@ -68,3 +68,13 @@ def test_doctor_describes_latents_and_the_audio_model_beside_them(folders):
     assert found["model"]["name"] == "bundled-audio"
     assert (found["latents"]["recordings"], found["latents"]["files"]) == (2, 2)
     assert found["latents"]["latents_size"] == pytest.approx(1.5, abs=0.3)  # sine of amplitude 2, and a walk of 0.5
+
+
+@pytest.mark.parametrize("data", ["recordings", "latents"])
+def test_pretrain_says_that_it_is_for_symbolic_music(folders, tmp_path, data):
+    result = call("pretrain", "--data-dir", folders[data], "--output-dir", tmp_path / "out")
+    assert result.exit_code == 2
+    assert (
+        "holds recordings, and pretrain makes symbolic bases only; train adapts --model bundled-audio" in result.stderr
+    )
+    assert not (tmp_path / "out").exists()

@@ -140,10 +140,10 @@ def compare_folders(
         raise ConfigError(f"--picture {picture}: a PNG file is written; give a file name that ends in .png")
     if picture:
         check_writable(picture, "--picture")
-    made, bases = split_base_versions(recording_files(generated_dir))
-    files = {"generated": made, "reference": recording_files(reference_dir)}
+    made, bases = split_base_versions(recording_files(generated_dir, "--generated-dir"))
+    files = {"generated": made, "reference": recording_files(reference_dir, "--reference-dir")}
     if baseline_dir or bases:
-        files["baseline"] = recording_files(baseline_dir) if baseline_dir else bases
+        files["baseline"] = recording_files(baseline_dir, "--baseline-dir") if baseline_dir else bases
     if picture:
         recordings = {str(path): path for paths in files.values() for path in paths}
         check_outputs("--picture", [picture], recordings, overwrite=overwrite)

@@ -80,28 +80,33 @@ def prefix_path(path: Path, error: DataError) -> str:
     return text if str(path) in text else f"{path}: {text}"
 
 
-def recording_files(folder: Path) -> list[Path]:
+def recording_files(folder: Path, option: str = "") -> list[Path]:
     """List the recordings of a folder and its subfolders by their endings, in a stable order, without hidden ones.
 
     Sound in formats that are not read is listed too, so that it is named.
 
+    Args:
+        folder: searched with its subfolders.
+        option: option that named it, for messages.
+
     Raises:
         DataError: no such folder, or no recordings in it.
     """
+    where = f"{option} {folder}" if option else str(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: {'a file; give the folder it is in' if folder.exists() else 'no such folder'}")
+        raise DataError(f"{where}: {'a file; give the folder it is in' if folder.exists() else 'no such folder'}")
     every = sorted(p for p in folder.rglob("*") if not p.is_dir() and not p.name.startswith("."))
     found = [p for p in every if p.suffix.lower() in RECORDING_SUFFIXES]
     foreign = [p for p in every if p.suffix.lower() in FOREIGN_SUFFIXES]
     if found:
         return sorted([*found, *foreign])
     if foreign:
-        raise DataError(f"{folder}: no recordings in this folder; {foreign[0].name} {FOREIGN_ADVICE}")
+        raise DataError(f"{where}: no recordings in this folder; {foreign[0].name} {FOREIGN_ADVICE}")
     if any(p.suffix.lower() in SYMBOLIC_SUFFIXES for p in every):
         raise DataError(
-            f"{folder}: holds notes and no recordings; these distances compare sound (see: musiclora render)"
+            f"{where}: holds notes and no recordings; these distances compare sound (see: musiclora render)"
         )
-    raise DataError(f"{folder}: no recordings in this folder")
+    raise DataError(f"{where}: no recordings in this folder")
 
 
 def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:

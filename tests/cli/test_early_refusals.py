@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import toy_audio
 from click.testing import CliRunner
 from refusal import refused
+from require import require
 
 from musiclora.cli import main
 
@@ -87,3 +89,25 @@ def test_an_output_folder_inside_a_file_is_refused(tunes, tmp_path, command):
     (tmp_path / "file").write_text("mine")
     folder = tmp_path / "file" / "out"
     refused(run(*command, "--data-dir", tunes, "--output-dir", folder), f"--output-dir {folder}", "cannot be written")
+
+
+@pytest.mark.parametrize("model", ["bundled", "bundled-audio"])
+def test_data_that_is_missing_or_empty_is_refused_before_a_model_is_loaded(tmp_path, model):
+    # A missing folder was found after the model had been loaded, and fetched.
+    (tmp_path / "empty").mkdir()
+    for command in (("evaluate",), ("train", "--output-dir", tmp_path / "out"), ("preprocess", "--output-dir", "new")):
+        missing = run(*command, "--model", model, "--data-dir", tmp_path / "none")
+        refused(missing, f"--data-dir {tmp_path / 'none'}: no such file or folder")
+        nothing = "holds no recordings" if model == "bundled-audio" else "no music in this folder"
+        refused(run(*command, "--model", model, "--data-dir", tmp_path / "empty"), f"{tmp_path / 'empty'}: {nothing}")
+    refused(run("evaluate", "--model", "no/model", "--data-dir", tmp_path / "none"), "--data-dir")
+
+
+@pytest.mark.parametrize("option", ["--generated-dir", "--reference-dir"])
+def test_folders_to_compare_are_named_where_they_are_missing_or_empty(tmp_path, option):
+    require("librosa")
+    other = "--reference-dir" if option == "--generated-dir" else "--generated-dir"
+    sound = toy_audio.write_recordings(tmp_path / "sound", count=1, seconds=0.2)
+    (tmp_path / "empty").mkdir()
+    for name, said in (("none", "no such folder"), ("empty", "no recordings in this folder")):
+        refused(run("evaluate", other, sound, option, tmp_path / name), f"{option} {tmp_path / name}: {said}")

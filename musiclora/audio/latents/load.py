@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.audio.diffrhythm_conditions import check_recording_conditions
+from musiclora.audio.files.sound import recordings_of
 from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import is_latents, read_latents
 from musiclora.audio.model import codec_fingerprint, codec_folder
@@ -38,6 +39,12 @@ def holds_recordings(path: Path) -> bool:
     """Return True for a latents folder, and for a recording or a folder with one."""
     files = path.rglob("*") if path.is_dir() else [path]
     return is_latents(path) or any(file.suffix.lower() in RECORDING_SUFFIXES for file in files)
+
+
+def check_recordings(path: Path) -> None:
+    """Raise DataError where a path is no latents folder, and no folder with recordings; no file is read."""
+    if not is_latents(path):
+        recordings_of(path)
 
 
 def load_recordings(

@@ -29,7 +29,7 @@ from musiclora.formats import MUSIC_SUFFIXES
 from musiclora.progress import OnProgress
 from musiclora.symbolic.dataset.splits import GRAM_INTERVALS
 from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
-from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, read_music
+from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, music_files, read_music
 from musiclora.symbolic.tokens.kept import Kept, add_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -180,6 +180,12 @@ def holds_songs(path: Path) -> bool:
     """Return True for a token cache, and for a file of music or a folder with one."""
     files = path.rglob("*") if path.is_dir() else [path]
     return is_token_cache(path) or any(file.suffix.lower() in MUSIC_SUFFIXES for file in files)
+
+
+def check_songs(path: Path) -> None:
+    """Raise DataError where a path is no token cache, and no file or folder of music; no file is read."""
+    if not is_token_cache(path):
+        music_files(path)
 
 
 def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer) -> None:

@@ -1,0 +1,26 @@
+"""Public API: one typed function for each command that trains, generates, scores or prepares.
+
+The architecture of the model decides which functions do the work; see `families.FamilySpec`. Errors are raised as
+`MusicLoraError` with one sentence.
+"""
+
+from musiclora.jobs.models import JobResult
+from musiclora.jobs.preparation import PreprocessResult, preprocess
+from musiclora.jobs.training import demo, open_session, pretrain, train
+from musiclora.jobs.use import evaluate, generate
+from musiclora.progress import Reporter
+from musiclora.training.result import TrainResult
+
+__all__ = [
+    "JobResult",
+    "PreprocessResult",
+    "Reporter",
+    "TrainResult",
+    "demo",
+    "evaluate",
+    "generate",
+    "open_session",
+    "preprocess",
+    "pretrain",
+    "train",
+]

@@ -1,0 +1,116 @@
+"""Public API of `musiclora train`, `pretrain` and `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musiclora.errors import ConfigError
+from musiclora.families import check_data_exists, refuse_foreign, resolve, spec_of_data, spec_of_family, spec_of_folder
+from musiclora.jobs.models import JobResult, find_model_for
+from musiclora.progress import Reporter
+from musiclora.training.config import TrainConfig
+from musiclora.training.result import TrainResult
+
+if TYPE_CHECKING:
+    from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.training.run_folder import Run
+    from musiclora.training.session import Session
+
+
+def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool = False) -> TrainResult:
+    """Adapt a base model to a folder of music; resume an unfinished run in the same folder.
+
+    Args:
+        config: the options.
+        reporter: told what happens.
+        restart: begin again and keep the old run as a backup.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    from musiclora.training.resume import open_run
+
+    run = open_run(config)
+    with run.locked():  # before the songs are read, which may take minutes
+        return open_session(config, reporter, run).train(restart)
+
+
+def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run | None = None) -> Session[Any]:
+    """Load the data and the base's description, and check all that can be checked before the model is loaded.
+
+    Args:
+        config: the options; the model decides the family.
+        reporter: told what happens.
+        run: the folder, where its lock is held already.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    from musiclora.backends.registry import choose
+    from musiclora.training.base_check import check_adapter_size
+    from musiclora.training.resume import open_run
+    from musiclora.training.session import Session
+    from musiclora.training.start_adapter import take_adapter_settings
+
+    run = run or open_run(config)
+    backend = choose(config.backend)
+    config, notes = take_adapter_settings(config)
+    base = find_model_for(Path(config.data_dir), config.model)
+    spec = spec_of_folder(base)
+    config = dataclasses.replace(config, family=spec.family)
+    refuse_foreign(spec.family, config.model, config.changed())
+    check_adapter_size(config, spec, base)
+    out = reporter or Reporter()
+    for text in notes:
+        out.say(text)
+    task = resolve(spec.load_task)(config, out, backend)
+    return Session(config, task, out, run=run)
+
+
+def pretrain(
+    config: TrainConfig, options: PretrainOptions, reporter: Reporter | None = None, restart: bool = False
+) -> TrainResult:
+    """Train a symbolic base from scratch; see `symbolic.pretrain.pretrain_base`."""
+    from musiclora.symbolic.pretrain import pretrain_base
+
+    data_dir = Path(config.data_dir)
+    check_data_exists(data_dir)
+    found = spec_of_data(data_dir)
+    if found and found.family != "symbolic":
+        raise ConfigError(
+            f"{data_dir}: holds {found.data}, and pretrain makes symbolic bases only; train adapts --model "
+            f"{found.bundled} to {found.data}"
+        )
+    return pretrain_base(config, options, reporter, restart)
+
+
+def demo(
+    output_dir: Path,
+    family: str = "symbolic",
+    backend: str = "auto",
+    *,
+    steps: int | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[JobResult, list[str]]:
+    """Adapt a bundled base to music of another tradition, offline.
+
+    Args:
+        output_dir: folder of the adapter, the music and the report.
+        family: `symbolic` or `audio`.
+        backend: `auto`, `mlx` or `torch`.
+        steps: optimiser steps; None is the family's default, fewer on a slow machine.
+        reporter: told what happens.
+
+    Returns:
+        The result, and commands to run next.
+
+    Raises:
+        MusicLoraError: the songs are not installed, or the folder holds something else.
+    """
+    spec = spec_of_family(family)
+    options = resolve(spec.demo_options)(**({} if steps is None else {"steps": steps}))
+    result: JobResult = resolve(spec.demo)(output_dir, backend, options, reporter)
+    commands: list[str] = resolve(spec.next_commands)(result)
+    return result, commands

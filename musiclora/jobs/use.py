@@ -1,0 +1,146 @@
+"""Public API of `musiclora generate` and `evaluate`: the use of models and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musiclora.families import check_data_exists, refuse_other_data, resolve
+from musiclora.generation_result import GenerationResult
+from musiclora.jobs.models import spec_and_options
+from musiclora.progress import Reporter
+
+if TYPE_CHECKING:
+    from musiclora.evaluation.verdict import Evaluation
+
+
+def generate(
+    output: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    compare: bool = False,
+    allow_base_mismatch: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    tokenizer: str | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    prompt: Path | None = None,
+    prompt_bars: int | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    style: str | None = None,
+    negative_style: Path | None = None,
+    init_audio: Path | None = None,
+    repaint: tuple[tuple[float, float], ...] = (),
+    vae: Path | None = None,
+) -> GenerationResult:
+    """Write new music with a base model and any number of adapters.
+
+    An option that is None has the default of the model's family; see `symbolic.decoding.continuation.GenerationRequest`
+    and `audio.flow_sampling.FlowRequest`.
+
+    Args:
+        output: the file to write; several pieces become `F-001.mid` and so on.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number.
+        backend: `auto`, `mlx` or `torch`.
+        compare: also write the base's version from the same seed.
+        allow_base_mismatch: use an adapter although its base differs.
+        overwrite: replace files that exist.
+        reporter: told what happens.
+        seed: piece i of one seed is the same for every count.
+        count: number of pieces.
+        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars: of the symbolic family.
+        seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family.
+
+    Raises:
+        MusicLoraError: the options, the model or the adapters do not fit.
+    """
+    options: dict[str, object] = {
+        "seed": seed,
+        "count": count,
+        "tokenizer": tokenizer,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "prompt": prompt,
+        "prompt_bars": prompt_bars,
+        "seconds": seconds,
+        "steps": steps,
+        "guidance": guidance,
+        "style": style,
+        "negative_style": negative_style,
+        "init_audio": init_audio,
+        "repaint": repaint,
+        "vae": vae,
+    }
+    spec, given = spec_and_options(model, adapters, options)
+    result: GenerationResult = resolve(spec.generate)(
+        output,
+        given,
+        model=model,
+        adapters=adapters,
+        backend=backend,
+        compare=compare,
+        allow_base_mismatch=allow_base_mismatch,
+        overwrite=overwrite,
+        reporter=reporter,
+    )
+    return result
+
+
+def evaluate(
+    data_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    max_seq_len: int | None = None,
+    allow_base_mismatch: bool = False,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+    tokenizer: str | None = None,
+    vae: Path | None = None,
+) -> Evaluation:
+    """Score every song of a folder.
+
+    Args:
+        data_dir: music or recordings, or a cache that `preprocess` wrote.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number.
+        backend: `auto`, `mlx` or `torch`.
+        max_seq_len: longest row in tokens or frames.
+        allow_base_mismatch: use an adapter although its base differs.
+        workers: processes that read music.
+        reporter: told what happens.
+        tokenizer: of the symbolic family: instead of the model's own.
+        vae: of the audio family: the codec instead of the model's.
+
+    Raises:
+        MusicLoraError: the folder, the model or the adapters do not fit.
+    """
+    check_data_exists(Path(data_dir))  # before a model is looked for, which may mean a download
+    spec, given = spec_and_options(model, adapters, {"tokenizer": tokenizer, "vae": vae})
+    refuse_other_data(Path(data_dir), spec.family, model or "the adapter's base")
+    found: Evaluation = resolve(spec.evaluate)(
+        Path(data_dir),
+        model,
+        adapters,
+        backend,
+        max_seq_len=max_seq_len,
+        allow_base_mismatch=allow_base_mismatch,
+        workers=workers,
+        reporter=reporter,
+        **given,
+    )
+    return found

@@ -15,17 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from symusic import Note, Score, Track
 
+from musiclora.audio.files import cutting
+from musiclora.audio.files.segments import RATE
+from musiclora.backends import registry
 from musiclora.children.interrupts import terminations_raise
 from musiclora.conversion.adapter import convert_adapter
 from musiclora.conversion.blend import blend_adapters
+from musiclora.conversion.fuse import fuse_adapters
 from musiclora.conversion.model import convert_model
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, write_token_cache
+from musiclora.symbolic.reading import augment
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
+from musiclora.wav import write_wav
 
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "os.truncate"}
 _SHAPE = Gpt2Config(40, 16, 8, 1, 2, 16)
@@ -58,10 +65,41 @@ def _prepare(name: str, source: Path, output: Path) -> Callable[[], object]:
         return lambda: write_token_cache(output, pieces, tokenizer)
     if name == "one-file":
         return lambda: atomic_write(output, "content")
+    if name == "augment":
+        return _augment_job(source, output)
+    if name == "cut":
+        return _cut_job(source, output)
     adapter = str(_adapter(source / "adapter"))
     if name == "convert-adapter":
         return lambda: convert_adapter(adapter, output, "peft")
+    if name == "fuse":
+        model = str(_model(source / "model"))
+        return lambda: fuse_adapters([adapter], output, model, allow_base_mismatch=True)
     return lambda: blend_adapters([f"{adapter}:0.5", f"{adapter}:0.25"], output)
+
+
+def _augment_job(source: Path, output: Path) -> Callable[[], object]:
+    """Return the job of augment; the song is read once, since its child process writes nothing."""
+    score = Score(480)
+    track = Track(program=0)
+    track.notes.append(Note(0, 480, 60, 90))
+    score.tracks.append(track)
+    song = source / "songs" / "a.mid"
+    song.parent.mkdir(parents=True)
+    score.dump_midi(str(song))
+    reading = augment.read_music(song.parent)
+    augment.read_music = lambda *given, **options: reading
+    return lambda: augment.augment_folder(song.parent, output, [2], [0.9])
+
+
+def _cut_job(source: Path, output: Path) -> Callable[[], object]:
+    """Return the job of cut; the recording is measured once, for the same reason."""
+    recording = source / "recordings" / "a.wav"
+    recording.parent.mkdir(parents=True)
+    write_wav(recording, 0.5 * np.sin(np.arange(2 * RATE)[:, None] / 40), RATE)
+    health = cutting.measure_health(recording, recording.name)
+    cutting.measure_health = lambda path, name: health
+    return lambda: cutting.cut_folder(recording.parent, output, cutting.CutOptions(seconds=1))
 
 
 def _fork(job: Callable[[], object], folder: Path, point: int, number: int) -> int:
@@ -98,7 +136,7 @@ def sweep(job: Callable[[], object], output: Path, number: int) -> int:
     """Stop a job at every point; its output is whole or absent, and each start removes what the one before left."""
     folder = output.parent
     _clear(output)
-    assert _fork(job, folder, 0, number) == 0
+    job()  # here, so that the children need not import anything
     whole, litter = _listing(folder), list[str]()
     for point in range(1, 1000):
         _clear(output)
@@ -122,6 +160,7 @@ def _clear(output: Path) -> None:
 
 
 if __name__ == "__main__":
+    registry.probe = lambda name: {"error": "not installed"}  # outputs are compared elsewhere
     os.fsync = lambda descriptor: None  # a kill shows what it wrote with and without it
     for name in sys.argv[2:]:
         job, number = name.split(":")

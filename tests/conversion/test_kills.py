@@ -12,6 +12,10 @@ import pytest
 
 JOBS = (
     "convert-model:SIGKILL",
+    "convert-adapter:SIGKILL",
+    "fuse:SIGKILL",
+    "augment:SIGKILL",
+    "cut:SIGKILL",
     "blend:SIGKILL",
     "blend:SIGTERM",
     "token-cache:SIGKILL",

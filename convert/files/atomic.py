@@ -71,7 +71,7 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
             with building(temporary):
                 yield temporary
             _sync_tree(temporary)
-            _move_into_place(temporary, dst)
+            _move_into_place(temporary, dst, overwrite)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, OSError) and _is_about_output(error, temporary, dst):
@@ -111,14 +111,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         return
     remove_leftovers(path)
     if os.path.lexists(path):
-        raise OutputError(f"{path} exists already; remove it or choose another name")
+        raise _exists_error(path)
     temporary = temporary_sibling(path)
     with new_parents_of(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with building(temporary):
                 yield temporary
-            temporary.replace(path)
+            _rename_new(temporary, path)
             sync_folder(path.parent)
         except OSError as error:
             if _is_about_output(error, temporary, path):
@@ -141,13 +141,19 @@ def new_parents_of(path: Path) -> Iterator[None]:
         raise
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
+def atomic_write(path: Path, data: bytes | str, *, overwrite: bool = True) -> None:
     """Write one file; readers see the old content or the new, never a part. Text is UTF-8.
 
     Inside a temporary sibling that is being filled, the file is written in place.
 
+    Args:
+        path: the file.
+        data: its content.
+        overwrite: replace a file that exists, also one that another process made a moment ago.
+
     Raises:
-        OutputError: path is a dangling link, or the system refuses to write; path is left as it was.
+        OutputError: path is a dangling link, exists and overwrite is off, or the system refuses to write; path is left
+            as it was.
     """
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
@@ -164,7 +170,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(path) if overwrite else _rename_new(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
@@ -218,7 +224,7 @@ def _refuse_existing(dst: Path, overwrite: bool) -> None:
     _refuse_dangling(dst)
     if dst.is_dir():
         if not overwrite and any(dst.iterdir()):
-            raise OutputError(f"{dst} exists already; remove it or choose another name")
+            raise _exists_error(dst)
     elif dst.exists():
         raise OutputError(f"{dst} is a file; a folder is to be written there, choose another name")
 
@@ -249,8 +255,30 @@ def _sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _move_into_place(temporary: Path, dst: Path) -> None:
-    """Rename temporary to dst; a filled dst is set aside first and comes back if that fails."""
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that nothing has; renaming alone would replace what another process made meanwhile."""
+    try:
+        if os.name == "nt":
+            temporary.rename(path)
+        else:
+            path.hardlink_to(temporary)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise _exists_error(path) from error
+        temporary.replace(path)  # a file system without hard links
+
+
+def _exists_error(path: Path) -> OutputError:
+    return OutputError(f"{path} exists already; remove it or choose another name")
+
+
+def _move_into_place(temporary: Path, dst: Path, overwrite: bool) -> None:
+    """Rename temporary to dst; a filled dst is set aside first and comes back if that fails.
+
+    Raises:
+        OutputError: another process filled dst meanwhile, and overwrite is off.
+    """
+    _refuse_existing(dst, overwrite)
     filled = dst.exists() and (os.name == "nt" or any(dst.iterdir()))
     old = temporary_sibling(dst, SET_ASIDE)
     try:

@@ -139,14 +139,18 @@ def generate_recordings(
             given = DiffRhythmConditions(wanted, negative)
             pieces = sample_latents(opened.model, request, frames, given, reference, update)
         made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
-    files = _write_pieces(opened.codec, made, reference, out)
+    files = _write_pieces(opened.codec, made, reference, out, overwrite)
     if any(file.silent for file in files):
         notes.append("silence came out: it is written as it is, without normalising")
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
 
 
 def _write_pieces(
-    codec: Codec, made: Sequence[tuple[Path, str, np.ndarray]], reference: Reference | None, out: Reporter
+    codec: Codec,
+    made: Sequence[tuple[Path, str, np.ndarray]],
+    reference: Reference | None,
+    out: Reporter,
+    overwrite: bool,
 ) -> list[AudioFile]:
     """Decode and write pieces, each (file, kind, latents), with the reference's own samples where they are kept."""
     files, rate = [], codec.sample_rate
@@ -159,7 +163,7 @@ def _write_pieces(
                 measure_peak(audio)
                 audio = reference.restore_sound(audio)
                 silent = measure_peak(audio) < SILENT_PEAK
-            write_audio(path, audio, rate, same_samples=reference is not None)
+            write_audio(path, audio, rate, same_samples=reference is not None, overwrite=overwrite)
             files.append(AudioFile(path, kind, audio.shape[1] / rate, silent))
             update(number, len(made))
     return files

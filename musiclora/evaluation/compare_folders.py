@@ -163,7 +163,7 @@ def compare_folders(
         with out.task("comparing frame by frame") as update:
             framewise = _mean_framewise({generated_dir: made, reference_dir: files["reference"]}, update)
     if picture:
-        spectra_picture(picture, generated.spectra, reference.spectra)
+        spectra_picture(picture, generated.spectra, reference.spectra, overwrite=overwrite)
     notes = [line for recordings in sets.values() for line in recordings.left_out]
     if bases:
         taken = "left out" if baseline_dir else "taken as the baseline"

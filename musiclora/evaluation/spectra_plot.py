@@ -51,6 +51,6 @@ def spectra_figure(generated: np.ndarray, reference: np.ndarray) -> Any:
     return figure
 
 
-def spectra_picture(path: Path, generated: np.ndarray, reference: np.ndarray) -> None:
+def spectra_picture(path: Path, generated: np.ndarray, reference: np.ndarray, *, overwrite: bool) -> None:
     """Write the plot as a PNG file, atomically; see `spectra_figure`."""
-    atomic_write(path, figure_png(spectra_figure(generated, reference), dpi=130))
+    atomic_write(path, figure_png(spectra_figure(generated, reference), dpi=130), overwrite=overwrite)

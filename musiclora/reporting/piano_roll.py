@@ -263,13 +263,14 @@ def _draw_legend(part: SubFigure, axis: Axes, roll: Roll) -> None:
     )
 
 
-def render_pianoroll(score: Score, png: Path, title: str) -> list[str]:
+def render_pianoroll(score: Score, png: Path, title: str, *, overwrite: bool = True) -> list[str]:
     """Draw one score to a PNG file, which appears whole or not at all.
 
     Args:
         score: symusic Score in ticks.
         png: where to write.
         title: heading, such as the file's name.
+        overwrite: replace a file that exists.
 
     Returns:
         remarks on notes that are not drawn.
@@ -278,6 +279,7 @@ def render_pianoroll(score: Score, png: Path, title: str) -> list[str]:
         DataError: the score has no notes.
     """
     roll = roll_of(score)
-    atomic_write(png, figure_png(pianoroll_figure([(title.replace("$", r"\$"), roll)])))
+    picture = figure_png(pianoroll_figure([(title.replace("$", r"\$"), roll)]))
+    atomic_write(png, picture, overwrite=overwrite)
     missing = sum(len(track.notes) for track in score.tracks) - len(roll.start) - len(roll.hits)
     return [f"{missing} notes after quarter {_LAST_QUARTER:.0f} are not drawn"] if missing else []

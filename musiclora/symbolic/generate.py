@@ -124,7 +124,7 @@ def generate_songs(
     files = []
     for mark, kind, pieces in made:
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
-            piece.save(path)
+            piece.save(path, overwrite=overwrite)
             files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
     remarks = dict.fromkeys(file.piece.remark for file in files if file.piece.remark)
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *remarks))

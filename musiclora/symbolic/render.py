@@ -147,15 +147,20 @@ def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overw
     check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
     check_writable(out, "--output")
     if suffix == ".wav":
-        return render_audio(source, out, soundfont)
+        return render_audio(source, out, soundfont, overwrite=overwrite)
     from musiclora.reporting.piano_roll import render_pianoroll
 
     score, remarks = _read_song(source, TIME_LIMIT_SECONDS)
-    return Rendering(out, "picture", (*remarks, *render_pianoroll(score, out, source.name)))
+    return Rendering(out, "picture", (*remarks, *render_pianoroll(score, out, source.name, overwrite=overwrite)))
 
 
 def render_audio(
-    midi: Path, out: Path, soundfont: Path | None = None, time_limit: float = TIME_LIMIT_SECONDS
+    midi: Path,
+    out: Path,
+    soundfont: Path | None = None,
+    time_limit: float = TIME_LIMIT_SECONDS,
+    *,
+    overwrite: bool = True,
 ) -> Rendering:
     """Render a MIDI file to a WAV file, 44.1 kHz, stereo, 16 bit, peak at -1 dB.
 
@@ -167,6 +172,7 @@ def render_audio(
         out: WAV file, which appears whole or not at all.
         soundfont: .sf2 file; None searches, see `find_soundfont`.
         time_limit: seconds after which the synthesiser is stopped.
+        overwrite: replace a file that exists.
 
     Raises:
         DataError: no synthesiser or usable soundfont is found, or the file cannot be played or makes no sound.
@@ -177,7 +183,7 @@ def render_audio(
     with _well_formed(midi):
         wav, seconds, parts = answer["wav"].tobytes(), float(answer["seconds"]), int(answer["parts"])
         remarks = tuple(map(str, answer["remarks"]))
-    atomic_write(out, wav)
+    atomic_write(out, wav, overwrite=overwrite)
     return Rendering(out, "sound", remarks, seconds, parts, engine, font)
 
 

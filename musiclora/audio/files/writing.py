@@ -59,7 +59,9 @@ def need_soundfile() -> None:
         raise ConfigError("writing audio needs soundfile; try: pip install 'musiclora[audio]'")
 
 
-def write_audio(path: Path, audio: np.ndarray, sample_rate: int, *, same_samples: bool = False) -> None:
+def write_audio(
+    path: Path, audio: np.ndarray, sample_rate: int, *, same_samples: bool = False, overwrite: bool = True
+) -> None:
     """Write float audio [channels, samples] with 16 bits, atomically.
 
     Args:
@@ -67,9 +69,11 @@ def write_audio(path: Path, audio: np.ndarray, sample_rate: int, *, same_samples
         audio: full scale is 1.
         sample_rate: in Hz.
         same_samples: round to the steps of a file of 16 bits, so that samples read from one are written unchanged.
+        overwrite: replace a file that exists.
 
     Raises:
         ConfigError: soundfile is not installed.
+        OutputError: the file exists and overwrite is off, or the system refuses to write.
     """
     need_soundfile()
     import soundfile
@@ -80,4 +84,4 @@ def write_audio(path: Path, audio: np.ndarray, sample_rate: int, *, same_samples
         whole = (np.clip(audio, -1, 1) * 32767).astype(np.int16)  # truncated, as in DiffRhythm's inference code
     buffer = io.BytesIO()
     soundfile.write(buffer, whole.T, sample_rate, format=AUDIO_OUTPUT_FORMATS[path.suffix.lower()], subtype="PCM_16")
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue(), overwrite=overwrite)

@@ -92,9 +92,13 @@ class GeneratedPiece:
     ended: bool
     remark: str = ""
 
-    def save(self, path: Path) -> None:
-        """Write the piece as a MIDI file that appears whole or not at all."""
-        atomic_write(path, bytes(self.score.dumps_midi()))
+    def save(self, path: Path, *, overwrite: bool = True) -> None:
+        """Write the piece as a MIDI file that appears whole or not at all.
+
+        Raises:
+            OutputError: the file exists and overwrite is off, or the system refuses to write.
+        """
+        atomic_write(path, bytes(self.score.dumps_midi()), overwrite=overwrite)
 
 
 @dataclass

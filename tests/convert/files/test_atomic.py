@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from musiclora.convert.errors import OutputError
-from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
+from musiclora.convert.files.atomic import atomic_file, atomic_folder, atomic_write, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -109,3 +109,32 @@ def test_readers_of_an_atomic_file_never_see_a_part_of_it(tmp_path: Path) -> Non
     reader.join()
     assert {len(text) for text in seen} <= {10_000, len('{\n  "v": ""\n}\n') + 10_000}
     assert names(tmp_path) == ["f.json"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_a_file_that_another_process_makes_meanwhile_is_not_replaced(links: bool, tmp_path: Path, monkeypatch) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", _no_links)
+    target = tmp_path / "a.mid"
+    with pytest.raises(OutputError, match="exists already"), atomic_file(target) as temporary:
+        temporary.write_text("mine")
+        target.write_text("theirs")
+    with pytest.raises(OutputError, match="exists already"):
+        atomic_write(target, "mine", overwrite=False)
+    assert target.read_text() == "theirs"
+    atomic_write(tmp_path / "b.mid", "mine", overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mid", "b.mid"]
+    assert (tmp_path / "b.mid").read_text() == "mine"
+
+
+def _no_links(path: Path, target: Path) -> None:
+    raise PermissionError("no hard links here")
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputError, match="exists already"), atomic_folder(target) as temporary:
+        (temporary / "mine").touch()
+        target.mkdir()
+        (target / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]

@@ -84,8 +84,22 @@ def drop_lock(folder: Path, handle: IO[str]) -> None:
     handle.close()
 
 
-def _lock_file(handle: IO[str]) -> None:
-    """Take an exclusive lock without waiting; where the file system has none, go on without.
+def is_locked(folder: Path) -> bool:
+    """Return True where a live process holds a folder's lock; nothing is written."""
+    try:
+        handle = (folder / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
+        return False
+    with handle:
+        try:
+            _lock_file(handle, shared=True)
+        except OSError as error:
+            return error.errno in _IN_USE
+    return False
+
+
+def _lock_file(handle: IO[str], *, shared: bool = False) -> None:
+    """Take a lock without waiting, exclusive or shared; where the file system has none, go on without.
 
     Raises:
         OSError: another process has it.
@@ -98,7 +112,7 @@ def _lock_file(handle: IO[str]) -> None:
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise

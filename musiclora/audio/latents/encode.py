@@ -130,7 +130,7 @@ def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: 
             known[file.checksum] = item
             result.remarks += [(file.name, text) for text in item["notes"]]
             result.gains_db.append(float(item.get("gain_db", 0.0)))
-            write_index(cache, [*items, *_earlier_items(known, items)])
+            write_index(cache, [*items, *_earlier_items(known, items)], complete=False)
             update(min(total, int(done)), total)
     if not items:
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")

@@ -10,7 +10,7 @@ import numpy as np
 from musiclora.audio.diffrhythm_conditions import check_recording_conditions
 from musiclora.audio.files.sound import recordings_of
 from musiclora.audio.latents.encode import encode_recordings
-from musiclora.audio.latents.store import is_latents, read_latents
+from musiclora.audio.latents.store import interruption_notes, is_latents, read_latents, refuse_unfinished
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.audio.windows import MIN_FRAMES, Recording
 from musiclora.backends.registry import get_backend
@@ -68,11 +68,12 @@ def load_recordings(
         reporter: receives the progress.
 
     Raises:
-        DataError: no recording is long enough, or the latents are another codec's.
+        DataError: no recording is long enough, the latents are another codec's, or another process is still encoding.
         MusicLoraError: the codec or a recording cannot be read.
     """
     notes: list[str] = []
     codec = codec_fingerprint(codec_folder(base, vae)) if vae or (base.path / "vae").is_dir() else ""
+    refuse_unfinished(folder)
     if not is_latents(folder):
         loaded = get_backend(backend).load_codec(codec_folder(base, vae))
         notes += encode_recordings(folder, cache, loaded, codec, reporter).notes()
@@ -89,6 +90,7 @@ def load_recordings(
             continue
         span = f"{name}@{item['start']:g}" if item.get("start") else name
         recordings.append(Recording(span, name, str(item["sha256"]), latents, conditions))
+    notes += interruption_notes(folder)
     if not recordings:
         raise DataError(f"{folder}: no recording is as long as {MIN_FRAMES} latent frames (0.7 s)")
     return LoadedRecordings(recordings, codec, notes)

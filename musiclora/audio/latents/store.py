@@ -11,7 +11,8 @@ import numpy as np
 from musiclora.audio.latents.levels import LARGE_LATENTS, latents_size
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_json
-from musiclora.convert.files.json_file import NULL, NUMBER, TEXT, list_of, object_with, read_json
+from musiclora.convert.files.folder_lock import is_locked
+from musiclora.convert.files.json_file import BOOLEAN, NULL, NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConfigError, ConvertError, DataError
@@ -30,7 +31,7 @@ _ITEM = object_with(
     },
     ("source", "sha256"),
 )
-_INDEX_KIND = object_with({"items": list_of(_ITEM)}, ("items",))
+_INDEX_KIND = object_with({"complete": BOOLEAN, "items": list_of(_ITEM)}, ("items",))
 
 
 def is_latents(folder: Path) -> bool:
@@ -58,13 +59,39 @@ def _may_be_index(path: Path) -> bool:
         return True
 
 
-def write_index(folder: Path, items: Sequence[Mapping[str, Any]]) -> None:
+def write_index(folder: Path, items: Sequence[Mapping[str, Any]], *, complete: bool = True) -> None:
     """Write the index atomically.
+
+    Args:
+        folder: the latents folder.
+        items: an entry for each recording.
+        complete: no recording is still to be encoded.
 
     Raises:
         OutputError: the system refuses to write.
     """
-    write_json(folder / INDEX, {"format": 1, "items": list(items)})
+    write_json(folder / INDEX, {"format": 1, "complete": complete, "items": list(items)})
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Check that no process encodes recordings into a folder: some would be missing.
+
+    Raises:
+        DataError: one does.
+    """
+    if is_locked(folder):
+        raise DataError(f"{folder}: another process is still encoding recordings into it; wait until it ends")
+
+
+def interruption_notes(folder: Path) -> list[str]:
+    """Tell of a latents folder whose encoding was interrupted; empty for others, and for those of earlier versions."""
+    index = read_json(folder / INDEX, _INDEX_KIND)
+    if index.get("complete", True):
+        return []
+    return [
+        f"{folder}: its encoding was interrupted: it holds {len(index['items'])} recordings, and others are missing; "
+        "the same musiclora preprocess again completes it"
+    ]
 
 
 def known_items(folder: Path, fingerprint: str, posterior: str, codec: Codec) -> dict[str, dict[str, Any]]:
@@ -155,8 +182,10 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
     """Read the index entries of a latents folder with their arrays.
 
     Raises:
-        DataError: the index or the latents are missing, damaged, mis-shaped or not finite.
+        DataError: the index or the latents are missing, damaged, mis-shaped or not finite, or another process is still
+            encoding.
     """
+    refuse_unfinished(folder)
     try:
         items = read_json(folder / INDEX, _INDEX_KIND)["items"]
     except ConvertError as error:

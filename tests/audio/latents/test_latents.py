@@ -14,6 +14,7 @@ from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.load import load_recordings
 from musiclora.audio.model import codec_fingerprint
 from musiclora.backends.registry import get_backend
+from musiclora.convert.files.folder_lock import locked_folder
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import DataError, MusicLoraError, OutputError
 from musiclora.jobs import open_session, train
@@ -230,3 +231,38 @@ def test_latents_that_do_not_fit_are_refused_in_one_line(base, any_backend, tmp_
     damaged(folder, name)
     with pytest.raises(MusicLoraError, match=words):
         load_recordings(folder, find_model(str(base)), CHANNELS, None, any_backend, tmp_path / "cache", Reporter())
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["with an index", "before the first recording"])
+def test_a_folder_that_another_process_still_encodes_into_is_refused(base, tmp_path, begun):
+    folder = tmp_path / "latents"
+    if begun:
+        toy_audio.write_latents(folder, base, count=3)
+    with locked_folder(folder), pytest.raises(DataError, match="still encoding recordings into it; wait until it ends"):
+        load_recordings(folder, find_model(str(base)), CHANNELS, None, "numpy", tmp_path / "cache", Reporter())
+
+
+def test_a_folder_whose_encoding_was_interrupted_says_that_recordings_are_missing(base, codec, folder, tmp_path):
+    class Interrupted:
+        calls = 0
+
+        def __getattr__(self, name):
+            return getattr(codec, name)
+
+        def encode(self, audio):
+            Interrupted.calls += 1
+            if Interrupted.calls == 2:
+                raise KeyboardInterrupt
+            return codec.encode(audio)
+
+    latents, model, fingerprint = tmp_path / "latents", find_model(str(base)), codec_fingerprint(base / "vae")
+
+    def notes():
+        found = load_recordings(latents, model, CHANNELS, None, "numpy", tmp_path / "cache", Reporter())
+        return "".join(found.notes)
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_recordings(folder, latents, Interrupted(), fingerprint)
+    assert "it holds 1 recordings, and others are missing" in notes()
+    encode_recordings(folder, latents, codec, fingerprint)
+    assert "missing" not in notes()

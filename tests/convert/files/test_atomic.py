@@ -116,9 +116,8 @@ def test_a_file_that_another_process_makes_meanwhile_is_not_replaced(links: bool
     if not links:
         monkeypatch.setattr(Path, "hardlink_to", _no_links)
     target = tmp_path / "a.mid"
-    with pytest.raises(OutputError, match="exists already"), atomic_file(target) as temporary:
-        temporary.write_text("mine")
-        target.write_text("theirs")
+    with pytest.raises(OutputError, match="exists already"):
+        _write_beside_another(target)
     with pytest.raises(OutputError, match="exists already"):
         atomic_write(target, "mine", overwrite=False)
     assert target.read_text() == "theirs"
@@ -127,14 +126,25 @@ def test_a_file_that_another_process_makes_meanwhile_is_not_replaced(links: bool
     assert (tmp_path / "b.mid").read_text() == "mine"
 
 
+def _write_beside_another(target: Path) -> None:
+    with atomic_file(target) as temporary:
+        temporary.write_text("mine")
+        target.write_text("theirs")
+
+
 def _no_links(path: Path, target: Path) -> None:
     raise PermissionError("no hard links here")
 
 
 def test_a_folder_that_another_process_makes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with pytest.raises(OutputError, match="exists already"), atomic_folder(target) as temporary:
+    with pytest.raises(OutputError, match="exists already"):
+        _fill_beside_another(target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+def _fill_beside_another(target: Path) -> None:
+    with atomic_folder(target) as temporary:
         (temporary / "mine").touch()
         target.mkdir()
         (target / "theirs").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import toy_audio
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from session_helpers import RememberingReporter
 
 from musiclora.audio.task import load_audio_task
+from musiclora.backends.base import LossSum
 from musiclora.cli import main
 from musiclora.errors import ConfigError
 from musiclora.jobs import evaluate, open_session, train
@@ -55,7 +57,15 @@ def test_the_base_is_judged_on_the_training_songs_and_the_held_out_ones(config):
     assert all(count > 0 for count in session.task.count_songs())
 
 
-def test_evaluate_on_the_training_songs_says_so_and_never_gained(config, tunes):
+def test_held_out_near_duplicates_count_once_in_the_gain_of_training(config):
+    task = open_session(config).task
+    songs = dataclasses.replace(task.songs, held_out=task.songs.held_out[:1] * 6)
+    task = dataclasses.replace(task, songs=songs)
+    sums = [LossSum(10.0, 10)] * 6
+    assert task.compare_losses(sums, sums).gain.songs == 1
+
+
+def test_evaluate_on_the_training_songs_says_so_and_never_gained(config, tunes, tmp_path):
     result = train(config)
     record = json.loads((result.run_dir / "adapter-best" / "musiclora.json").read_text())
     assert len(record["trained_on"]) == result_songs(result)[0]
@@ -64,6 +74,14 @@ def test_evaluate_on_the_training_songs_says_so_and_never_gained(config, tunes):
     assert (found.songs, found.trained_on) == (8, result_songs(result)[0])
     assert found.gain.songs == result_songs(result)[1]
     assert any("no better than chance" in note for note in found.notes)
+    twice = tmp_path / "twice"
+    for song in tunes.iterdir():
+        for folder in ("one", "other"):
+            (twice / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(song, twice / folder / song.name)
+    again = evaluate(twice, adapters=[str(result.run_dir)], backend=result.backend, model=config.model)
+    assert (again.songs, again.trained_on) == (16, 2 * found.trained_on)
+    assert again.gain.songs == found.gain.songs
 
 
 def result_songs(result):

@@ -25,7 +25,7 @@ from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.songs import Songs
-from musiclora.symbolic.dataset.splits import split_pieces
+from musiclora.symbolic.dataset.splits import cluster_pieces, split_pieces
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -113,7 +113,7 @@ def symbolic_demo(
         training=training,
         before=token_score(total_loss(before), sum(notes)),
         after=token_score(total_loss(after), sum(notes)),
-        gain=token_gain(before, after, notes),
+        gain=token_gain(before, after, notes, cluster_pieces(test)),
         crossed=crossed,
         samples=samples,
         seconds=time.monotonic() - started,

@@ -141,7 +141,7 @@ class Gain:
         mean: weighted by notes, or by latent values, so that it equals the difference of the two scores.
         low, high: 95 % interval of the mean by bootstrap over songs (2,000 resamples, percentile); None for fewer than
             LEAST_SONGS songs.
-        songs: number of songs, or of recordings; segments of one recording count once.
+        songs: number of songs, or of recordings; near duplicates, and segments of one recording, count once.
         unit: `bits a note` or `loss`.
     """
 
@@ -188,16 +188,24 @@ def count_pieces(number: int, pieces: str = "songs") -> str:
     return f"{number:,} {pieces.removesuffix('s') if number == 1 else pieces}"
 
 
-def token_gain(before: Sequence[LossSum], after: Sequence[LossSum], notes: Sequence[int], seed: int = 0) -> Gain:
-    """Compute the gain in bits a note over the same songs, with a bootstrap interval.
+def token_gain(
+    before: Sequence[LossSum],
+    after: Sequence[LossSum],
+    notes: Sequence[int],
+    clusters: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Gain:
+    """Compute the gain in bits a note over the same songs, with a bootstrap interval over their clusters.
 
     Args:
         before, after: one sum a song.
         notes: notes of each song.
+        clusters: the cluster of near duplicates of each song; None where every song is another.
         seed: of the bootstrap.
     """
     bits = np.array([(b.total - a.total) / math.log(2) for b, a in zip(before, after, strict=True)])
-    return _bootstrap_gain(bits, np.array(notes, float), seed, "bits a note")
+    sums, counts = _sum_groups(bits, np.array(notes, float), clusters)
+    return _bootstrap_gain(sums, counts, seed, "bits a note")
 
 
 def flow_gain(
@@ -212,10 +220,17 @@ def flow_gain(
     """
     errors = np.array([b.total - a.total for b, a in zip(before, after, strict=True)])
     values = np.array([b.weight for b in before])
-    if recordings is not None:
-        _, number = np.unique(np.array(recordings), return_inverse=True)
-        errors, values = np.bincount(number, errors), np.bincount(number, values)
-    return _bootstrap_gain(errors, values, seed, "loss")
+    return _bootstrap_gain(*_sum_groups(errors, values, recordings), seed, "loss")
+
+
+def _sum_groups(
+    sums: np.ndarray, counts: np.ndarray, groups: Sequence[str] | Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add up the sums [N] and counts [N] of each group; None leaves them apart."""
+    if groups is None:
+        return sums, counts
+    _, number = np.unique(np.array(groups), return_inverse=True)
+    return np.bincount(number, sums), np.bincount(number, counts)
 
 
 def _bootstrap_gain(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:

@@ -14,6 +14,7 @@ from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.dataset.songs import describe_windows
+from musiclora.symbolic.dataset.splits import cluster_pieces
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.health import describe_skipped
 from musiclora.symbolic.task import chance_text
@@ -67,14 +68,16 @@ def evaluate_songs(
         sums = song_losses(opened.model, batches, update)
     base = difference = None
     before, seen = sums, training_songs(opened.adapters)
-    unseen = [i for i, piece in enumerate(pieces) if piece.fingerprint not in seen]
+    clusters = cluster_pieces(pieces)
+    known = {cluster for cluster, piece in zip(clusters, pieces, strict=True) if piece.fingerprint in seen}
+    unseen = [i for i, cluster in enumerate(clusters) if cluster not in known]
     if opened.adapters:
         opened.model.set_adapter(False)
         with out.task("scoring the base") as update:
             before = song_losses(opened.model, batches, update)
         judged = unseen or list(range(len(pieces)))
         base = token_score(total_loss(before), sum(notes))
-        difference = token_gain(pick(before, judged), pick(sums, judged), pick(notes, judged))
+        difference = token_gain(pick(before, judged), pick(sums, judged), pick(notes, judged), pick(clusters, judged))
     check = BaseCheck(total_loss(before).mean, math.log(opened.model.vocab_size))
     remarks += [] if check.is_known else [f"warning: {chance_text(opened.base.name, check)}"]
     return Evaluation(

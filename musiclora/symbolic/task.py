@@ -25,6 +25,7 @@ from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batches
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.dataset.songs import Songs, read_songs
+from musiclora.symbolic.dataset.splits import cluster_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.decoding.grammar import expand_ids
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
@@ -130,7 +131,7 @@ class SymbolicTask:
     def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
         notes = [piece.notes for piece in self.songs.held_out]
         base, trained = (token_score(total_loss(sums), sum(notes)) for sums in (before, after))
-        return Scores(base, trained, token_gain(before, after, notes))
+        return Scores(base, trained, token_gain(before, after, notes, cluster_pieces(self.songs.held_out)))
 
     def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.symbolic.decoding.continuation import write_midi_sample

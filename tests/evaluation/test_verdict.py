@@ -109,3 +109,16 @@ def test_a_new_base_is_named_where_it_is_still_no_better_than_a_guess():
     assert "does not know this music yet" in judge_base(fresh, 5.6).line()
     assert judge_base(fresh, 2.0) is None
     assert judge_base(None, 2.0) is None
+
+
+def test_near_duplicates_count_once_in_the_interval_over_songs():
+    # Six versions of one tune were printed as six songs, with an interval that was too narrow.
+    before = [LossSum(10.0 + i, 10) for i in range(6)]
+    after = [LossSum(9.0 + i, 10) for i in range(6)]
+    one = token_gain(before, after, [30] * 6, [3] * 6)
+    assert (one.songs, one.low, one.mean) == (1, None, token_gain(before, after, [30] * 6).mean)
+    many = token_gain(before * 2, after * 2, [30] * 12, [i // 2 for i in range(12)])
+    assert (many.songs, many.counted) == (6, "6 songs")
+    score = Score(1.0, math.e, 4.0, 900, 300)
+    result = Evaluation("torch", score, Score(2.0, 7.4, 6.0, 900, 300), many, 14, (), KNOWN, 2)
+    assert "near duplicates count once: 12 songs are 6 different ones" in result.lines()

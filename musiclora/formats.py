@@ -1,12 +1,14 @@
-"""Suffixes of music and sound files, names of generated files, and the early check of a destination."""
+"""Suffixes of music and sound files, names of generated files, manifests of cut recordings, checks of a destination."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from musiclora.convert.errors import ConfigError
+from musiclora.convert.errors import ConfigError, ConvertError, DataError
+from musiclora.convert.files.json_file import NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.temporary import remove_leftovers, temporary_sibling
 
 BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the base alone
@@ -81,6 +83,9 @@ FOREIGN_SUFFIXES = {
     ".wmv",
     ".wv",
 }
+MANIFEST = "manifest.json"  # `cut` writes it beside the segments
+_SEGMENT = {"file": TEXT, "source": TEXT, "start": NUMBER, "end": NUMBER}
+_MANIFEST_KIND = object_with({"segments": list_of(object_with(_SEGMENT, _SEGMENT))})
 FOREIGN_ADVICE = "is in a format that is not read; convert it to WAV or FLAC (such as ffmpeg -i FILE new.wav)"
 
 
@@ -116,3 +121,23 @@ def check_writable(path: Path, option: str) -> None:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read `source`, `start` and `end` of the segments that `cut` wrote below a folder, by path inside it.
+
+    Raises:
+        DataError: a damaged manifest, without which segments of one recording cannot be kept together.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob(MANIFEST)):
+        below = path.parent.relative_to(folder)
+        try:
+            segments = read_json(path, _MANIFEST_KIND).get("segments", [])  # none in another tool's manifest
+        except ConvertError as error:
+            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut again") from error
+        for item in segments:
+            source = (below / item["source"]).as_posix()
+            span = {"start": float(item["start"]), "end": float(item["end"])}
+            found[(below / item["file"]).as_posix()] = {"source": source, **span}
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from musiclora.audio.windows import Recording
 from musiclora.errors import DataError
+from musiclora.evaluation.groups import group_related
 
 
 def split_recordings(
@@ -50,20 +51,11 @@ def recording_labels(recordings: Sequence[Recording]) -> list[str]:
 
 
 def _group_recordings(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Group recordings that share a source or a sound, by the first of their names (union-find)."""
-    parent: dict[str, str] = {}
-
-    def find(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    for r in recordings:
-        latents = hashlib.sha256(np.ascontiguousarray(r.latents).tobytes()).hexdigest()
-        roots = sorted(find(key) for key in (f"source {r.source}", f"sound {r.checksum}", f"latents {latents}"))
-        for root in roots[1:]:
-            parent[root] = roots[0]
-    members: dict[str, list[Recording]] = {}
-    for r in recordings:
-        members.setdefault(find(f"source {r.source}"), []).append(r)
-    return {min(r.name for r in group): group for group in members.values()}
+    """Group recordings that share a source or a sound, by the first of their names."""
+    sounds = [hashlib.sha256(np.ascontiguousarray(r.latents).tobytes()).hexdigest() for r in recordings]
+    keys = [
+        (f"source {r.source}", f"sound {r.checksum}", f"latents {sound}")
+        for r, sound in zip(recordings, sounds, strict=True)
+    ]
+    groups = [[recordings[i] for i in group] for group in group_related(keys)]
+    return {min(r.name for r in group): group for group in groups}

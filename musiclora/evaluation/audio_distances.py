@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,8 @@ class Distances:
     Attributes:
         afd, spectral: Audio Feature Distance (0 to 2) and Spectral Distance (dB squared).
         real_afd, real_spectral: the same between random halves of the reference recordings.
-        generated, reference: numbers of measured recordings.
+        generated, reference: numbers of measured files.
+        generated_recordings, reference_recordings: numbers of different recordings that the files were cut from.
         constant: features without a scale, since all reference recordings share their value.
     """
 
@@ -52,6 +53,8 @@ class Distances:
     real_spectral: Spread
     generated: int
     reference: int
+    generated_recordings: int
+    reference_recordings: int
     constant: tuple[str, ...]
 
 
@@ -126,7 +129,9 @@ def spectral_distance(generated: np.ndarray, reference: np.ndarray) -> float:
 
 
 def compare_recordings(generated: Recordings, reference: Recordings, seed: int = 0) -> Distances:
-    """Compute both distances with 95 % bootstrap intervals over the files of both sets (1,000 resamples, percentiles).
+    """Compute both distances with 95 % bootstrap intervals over the recordings of both sets.
+
+    There are 1,000 resamples, and the interval ends at percentiles. All segments of a recording are drawn together.
 
     Features keep the scale of the whole reference in every resample and split. An interval is widened to hold its
     value where that lies outside: of sets that are alike, resampling can only increase the distance.
@@ -137,22 +142,35 @@ def compare_recordings(generated: Recordings, reference: Recordings, seed: int =
     scale = feature_scale(reference.vectors)
     errors = pair_errors(generated.spectra, reference.spectra)
     rng = np.random.default_rng(seed)
-    sizes = len(generated), len(reference)
-    picks = [tuple(rng.integers(0, n, n) for n in sizes) for _ in range(RESAMPLES)]
+    groups = generated.groups, resampled_groups(reference)
+    picks = [tuple(_draw_files(part, rng) for part in groups) for _ in range(RESAMPLES)]
 
     def afd(g: np.ndarray, r: np.ndarray) -> float:
         return audio_feature_distance(generated.vectors[g], reference.vectors[r], scale)
 
-    whole = tuple(np.arange(n) for n in sizes)
+    whole = tuple(np.arange(len(part)) for part in (generated, reference))
     real_afd, real_spectral = real_against_real(reference, seed)
     return Distances(
         _interval(afd(*whole), [afd(*pick) for pick in picks]),
         _interval(float(errors.mean()), [float(errors[np.ix_(*pick)].mean()) for pick in picks]),
         real_afd,
         real_spectral,
-        *sizes,
+        len(generated),
+        len(reference),
+        len(generated.groups),
+        len(reference.groups),
         tuple(name for name, s in zip(FEATURE_NAMES, scale, strict=True) if np.isinf(s)),
     )
+
+
+def resampled_groups(reference: Recordings) -> list[np.ndarray]:
+    """Return the groups that a bootstrap draws from: recordings, or the segments where all are of one recording."""
+    return reference.groups if len(reference.groups) > 1 else [np.array([number]) for number in range(len(reference))]
+
+
+def _draw_files(groups: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Draw as many groups as there are, with replacement, and return the indices of their files."""
+    return np.concatenate([groups[number] for number in rng.integers(0, len(groups), len(groups))])
 
 
 def rank_recordings(generated: Recordings, reference: Recordings) -> list[tuple[str, float, float]]:
@@ -171,7 +189,8 @@ def rank_recordings(generated: Recordings, reference: Recordings) -> list[tuple[
 def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spread]:
     """Compute both distances between random halves of the reference recordings: mean and 95 % range over 20 splits.
 
-    Features keep the scale of the whole set. Of an odd number the second half has one recording more.
+    Features keep the scale of the whole set. Segments of one recording stay in one half. Of an odd number of recordings
+    the second half has one more.
 
     Raises:
         DataError: fewer than two recordings, or alike ones.
@@ -179,8 +198,10 @@ def real_against_real(reference: Recordings, seed: int = 0) -> tuple[Spread, Spr
     scale = feature_scale(reference.vectors)
     errors = pair_errors(reference.spectra, reference.spectra)
     rng = np.random.default_rng([seed, 1])
-    half = len(reference) // 2
-    halves = [np.split(rng.permutation(len(reference)), [half]) for _ in range(SPLITS)]
+    groups = resampled_groups(reference)
+    half = len(groups) // 2
+    orders = [rng.permutation(len(groups)) for _ in range(SPLITS)]
+    halves = [[np.concatenate([groups[i] for i in part]) for part in np.split(order, [half])] for order in orders]
 
     def spread(of: Callable[[np.ndarray, np.ndarray], float]) -> Spread:
         values = [of(a, b) for a, b in halves]
@@ -200,7 +221,7 @@ def distance_reductions(
     Args:
         baseline: recordings by the model that is compared with, such as the base without its adapter.
         generated, reference: as for `compare_recordings`.
-        seed: of the bootstrap over the files of all three sets; a resample's reference is the same for both distances.
+        seed: of the bootstrap over the recordings of all three sets. A resample has one reference for both distances.
         matched: the n-th recordings of both sets come from the same noise. A resample then takes both or neither, so
             that the effect of the noise cancels.
 
@@ -209,10 +230,10 @@ def distance_reductions(
     """
     scale = feature_scale(reference.vectors)
     rng = np.random.default_rng([seed, 2])
-    sizes = len(baseline), len(generated), len(reference)
-    picks = [tuple(np.arange(n) for n in sizes)]
+    picks = [tuple(np.arange(len(part)) for part in (baseline, generated, reference))]
+    groups = baseline.groups, generated.groups, resampled_groups(reference)
     for _ in range(RESAMPLES):
-        b, g, r = (rng.integers(0, n, n) for n in sizes)
+        b, g, r = (_draw_files(part, rng) for part in groups)
         picks.append((g if matched else b, g, r))
     errors = [pair_errors(part.spectra, reference.spectra) for part in (baseline, generated)]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from musiclora.errors import DataError
+from musiclora.evaluation.groups import group_related
 
 ANALYSIS_RATE = (
     22050  # Hz; what librosa's features are usually computed at, so that figures of other papers are comparable
@@ -40,15 +42,25 @@ class Recordings:
         vectors: float64 [N, 45], columns as FEATURE_NAMES.
         spectra: float64 [N, 128], mean log-mel spectra in dB.
         left_out: a line for each file that was not measured, or only in part.
+        sources: the recording that each file was cut from; empty where every file is a recording.
     """
 
     names: tuple[str, ...]
     vectors: np.ndarray
     spectra: np.ndarray
     left_out: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def groups(self) -> list[np.ndarray]:
+        """Indices of the files of each recording: segments of one source, and files with the same sound."""
+        sources = self.sources or tuple(str(number) for number in range(len(self)))
+        sounds = (row.tobytes() + spectrum.tobytes() for row, spectrum in zip(self.vectors, self.spectra, strict=True))
+        keys = [(f"source {source}", f"sound {sound.hex()}") for source, sound in zip(sources, sounds, strict=True)]
+        return [np.array(group) for group in group_related(keys)]
 
 
 def resample_mono(audio: np.ndarray, rate: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from musiclora.evaluation.audio_distances import (
 from musiclora.evaluation.audio_features import Recordings
 from musiclora.evaluation.measure import (
     are_same_pieces,
+    cut_sources,
     measure_recordings,
     need_audio,
     prefix_path,
@@ -29,6 +30,7 @@ from musiclora.evaluation.measure import (
     recording_files,
     split_base_versions,
 )
+from musiclora.evaluation.scores import count_pieces
 from musiclora.evaluation.spectra_plot import spectra_picture
 from musiclora.formats import BASE_MARK, check_writable
 from musiclora.progress import OnProgress, Reporter
@@ -69,6 +71,8 @@ class Comparison:
             },
             "generated": d.generated,
             "reference": d.reference,
+            "generated_recordings": d.generated_recordings,
+            "reference_recordings": d.reference_recordings,
             "files": [{"name": name, "afd": afd, "spectral_distance": sd} for name, afd, sd in self.ranking],
             "notes": list(self.notes),
         }
@@ -83,7 +87,8 @@ class Comparison:
         """Format the result as lines."""
         d = self.distances
         rows = [
-            f"{d.generated} generated recordings against {d.reference} reference recordings; smaller is nearer",
+            f"{_count_files(d.generated, d.generated_recordings, 'generated')} against "
+            f"{_count_files(d.reference, d.reference_recordings, 'reference')}; smaller is nearer",
             f"{'':24}{'distance':>10}{'95 % interval':>22}{'real against real':>20}{'range':>22}",
             _distance_row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
             _distance_row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
@@ -100,6 +105,13 @@ class Comparison:
         """Format the distances of every generated recording, the nearest first."""
         head = f"{'nearest first':40}{'Audio Feature Distance':>24}{'Spectral Distance, dB²':>24}"
         return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.ranking)]
+
+
+def _count_files(files: int, recordings: int, kind: str) -> str:
+    """Format '30 reference recordings', or '30 reference files of 5 recordings' for segments."""
+    if files == recordings:
+        return f"{files} {kind} recordings"
+    return f"{files} {kind} files of {count_pieces(recordings, 'recordings')}"
 
 
 def _distance_row(name: str, found: Spread, real: Spread, form: str) -> str:
@@ -147,10 +159,12 @@ def compare_folders(
     if picture:
         recordings = {str(path): path for paths in files.values() for path in paths}
         check_outputs("--picture", [picture], recordings, overwrite=overwrite)
+    folders = dict.fromkeys(folder for folder in (generated_dir, reference_dir, baseline_dir) if folder)
+    sources = {path: name for folder in folders for path, name in cut_sources(folder).items()}
     sets: dict[str, Recordings] = {}
     for what, paths in files.items():
         with out.task(f"listening to the {what} recordings") as update:
-            sets[what] = measure_recordings(paths, update)
+            sets[what] = measure_recordings(paths, update, sources)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = compare_recordings(generated, reference)
     reduction = None
@@ -168,6 +182,11 @@ def compare_folders(
     if bases:
         taken = "left out" if baseline_dir else "taken as the baseline"
         notes.append(f"{len(bases)} files whose names end in {BASE_MARK} are by the base alone: {taken}")
+    if found.reference_recordings == 1:
+        notes.append(
+            "all reference files are of one recording: intervals and real against real are over its segments, and say "
+            "nothing about other recordings"
+        )
     if found.constant:
         notes.append(
             "left out of the distance, since all reference recordings share them: "

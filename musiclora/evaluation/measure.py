@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
-from musiclora.formats import BASE_MARK, FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES
+from musiclora.formats import BASE_MARK, FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES, read_manifest
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
 from musiclora.progress import OnProgress
 
@@ -41,17 +41,31 @@ def are_same_pieces(generated: Sequence[str], bases: Sequence[str]) -> bool:
     return first == second
 
 
-def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = None) -> Recordings:
+def cut_sources(folder: Path) -> dict[Path, str]:
+    """Find the recordings that the segments below a folder were cut from, by the segments' paths.
+
+    Raises:
+        DataError: a damaged manifest of `cut`.
+    """
+    found = read_manifest(folder) if folder.is_dir() else {}
+    return {folder / name: str(item["source"]) for name, item in found.items()}
+
+
+def measure_recordings(
+    files: Sequence[Path], on_progress: OnProgress | None = None, sources: Mapping[Path, str] | None = None
+) -> Recordings:
     """Measure recordings, the first 300 s of long ones; those that cannot be measured are left out with a line.
 
     Args:
         files: as `recording_files` lists them.
         on_progress: called with (done, total) files.
+        sources: the recordings that segments were cut from; see `cut_sources`.
 
     Raises:
         DataError: none can be measured.
     """
     names: list[str] = []
+    whole: list[str] = []
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     left_out: list[str] = []
     long: list[str] = []
@@ -63,6 +77,7 @@ def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = N
             left_out.append(f"left out {prefix_path(path, error)}")
         else:
             names.append(path.name)
+            whole.append((sources or {}).get(path, str(path)))
             long += [path.name] if cut else []
         if on_progress:
             on_progress(done, len(files))
@@ -71,7 +86,7 @@ def measure_recordings(files: Sequence[Path], on_progress: OnProgress | None = N
     if long:
         left_out.append(f"only the first {LONGEST_SECONDS:.0f} s were measured of {', '.join(long)}")
     vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
-    return Recordings(tuple(names), vectors, spectra, tuple(left_out))
+    return Recordings(tuple(names), vectors, spectra, tuple(left_out), tuple(whole))
 
 
 def prefix_path(path: Path, error: DataError) -> str:

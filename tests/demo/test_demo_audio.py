@@ -126,7 +126,7 @@ def spread(value, low=None, high=None):
 
 
 def result_with(tmp_path, by_feature, by_spectrum):
-    distances = Distances(spread(0.03), spread(110.0), spread(0.001), spread(80.0), 32, 30, ())
+    distances = Distances(spread(0.03), spread(110.0), spread(0.001), spread(80.0), 32, 30, 32, 30, ())
     nearer = (by_feature, by_spectrum)
     training = TrainResult(tmp_path / "run", "torch", None, None, None, {}, RunProgress())
     return AudioDemoResult(tmp_path, training, 1.0, distances, distances, nearer, [], [], tmp_path / "x.sf2")

@@ -159,3 +159,26 @@ def test_matched_recordings_narrow_the_interval_of_a_reduction():
     assert [part.value for part in apart] == [part.value for part in matched]
     for loose, tight in zip(apart, matched, strict=True):
         assert tight.high - tight.low < (loose.high - loose.low) / 2
+
+
+def test_segments_of_one_recording_count_once_in_the_intervals():
+    # Thirty segments of five recordings gave an interval as narrow as that of thirty recordings.
+    generated, five = recordings(8, 30, 0.5), recordings(5, 31)
+    segments = Recordings(
+        tuple(f"{i}.wav" for i in range(30)),
+        np.repeat(five.vectors, 6, 0) + 1e-9 * np.arange(30)[:, None],  # not the same sound
+        np.repeat(five.spectra, 6, 0),
+        sources=tuple(f"{i // 6}.wav" for i in range(30)),
+    )
+    whole, cut = compare_recordings(generated, five), compare_recordings(generated, segments)
+    assert (cut.reference, cut.reference_recordings, cut.generated_recordings) == (30, 5, 8)
+    for one, other in ((whole.afd, cut.afd), (whole.spectral, cut.spectral), (whole.real_afd, cut.real_afd)):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=1e-5)
+    for one, other in zip(*(distance_reductions(generated, five, ref) for ref in (five, segments)), strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=1e-5)
+
+
+def test_files_with_the_same_sound_count_once():
+    one = recordings(5, 32)
+    twice = Recordings(one.names * 2, np.tile(one.vectors, (2, 1)), np.tile(one.spectra, (2, 1)))
+    assert [group.tolist() for group in twice.groups] == [[i, i + 5] for i in range(5)]

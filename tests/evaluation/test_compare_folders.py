@@ -224,7 +224,7 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
 
 def test_recordings_that_are_farther_than_the_baseline_are_called_so(folders):
     same = Spread(1.0, 0.5, 1.5)
-    distances = Distances(same, same, same, same, 6, 6, ())
+    distances = Distances(same, same, same, same, 6, 6, 6, 6, ())
     found = Comparison(distances, None, (Spread(-0.27, -0.5, -0.1), Spread(0.16, 0.1, 0.2)), [], ())
     assert "Audio Feature Distance: 27.0% larger than the baseline's" in found.lines()[-2]
     assert "Spectral Distance: 16.0% smaller than the baseline's" in found.lines()[-1]
@@ -278,3 +278,21 @@ def test_candidates_are_ranked_by_their_own_distance_to_the_reference(folders, t
     found = compare_folders(candidates, folders["reference"])
     alone = compare_folders(fill(tmp_path / "alone", sounds[2:]), folders["reference"]).distances
     assert found.ranking[1][1:] == pytest.approx((alone.afd.value, alone.spectral.value), rel=1e-9)
+
+
+def test_segments_that_cut_made_are_counted_as_the_recordings_they_come_from(folders, tmp_path):
+    source, pieces = fill(tmp_path / "long", [plucked(i, seconds=4.0) for i in range(2)]), tmp_path / "cut"
+    assert (
+        CliRunner()
+        .invoke(main, ["cut", "--input-dir", str(source), "--output-dir", str(pieces), "--seconds", "2"])
+        .exit_code
+        == 0
+    )
+    result = evaluate("--generated-dir", folders["alike"], "--reference-dir", pieces)
+    assert "6 generated recordings against 4 reference files of 2 recordings; smaller" in result.stdout
+    (source / "01.wav").unlink()
+    again = tmp_path / "again"
+    CliRunner().invoke(main, ["cut", "--input-dir", str(source), "--output-dir", str(again), "--seconds", "2"])
+    result = evaluate("--generated-dir", folders["alike"], "--reference-dir", again)
+    assert "4 reference" not in result.stdout
+    assert "all reference files are of one recording" in result.stderr

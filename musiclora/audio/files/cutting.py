@@ -15,15 +15,12 @@ from musiclora.audio.files.health import SILENT_PEAK, AudioHealth, group_notes, 
 from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.json_file import NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.outputs import check_apart
-from musiclora.errors import ConfigError, ConvertError, DataError, OutputError, join_problems
+from musiclora.errors import ConfigError, DataError, OutputError, join_problems
+from musiclora.formats import MANIFEST
 from musiclora.progress import Reporter
 
 DEFAULT_SECONDS = 95.0  # 2048 frames of DiffRhythm's codec
-MANIFEST = "manifest.json"
-_SEGMENT = {"file": TEXT, "source": TEXT, "start": NUMBER, "end": NUMBER}
-_MANIFEST_KIND = object_with({"segments": list_of(object_with(_SEGMENT, _SEGMENT))})
 
 
 @dataclass(frozen=True)
@@ -249,23 +246,3 @@ def _write_segment(
 
 def _new_remarks(known: list[tuple[str, str]], remark: tuple[str, str]) -> list[tuple[str, str]]:
     return [] if remark in known else [remark]
-
-
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read `source`, `start` and `end` of the segments that `cut` wrote below a folder, by path inside it.
-
-    Raises:
-        DataError: a damaged manifest, without which segments of one recording cannot be kept together.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.rglob(MANIFEST)):
-        below = path.parent.relative_to(folder)
-        try:
-            segments = read_json(path, _MANIFEST_KIND).get("segments", [])  # none in another tool's manifest
-        except ConvertError as error:
-            raise DataError(f"{path}: is no manifest of musiclora cut ({error}); remove it or cut again") from error
-        for item in segments:
-            source = (below / item["source"]).as_posix()
-            span = {"start": float(item["start"]), "end": float(item["end"])}
-            found[(below / item["file"]).as_posix()] = {"source": source, **span}
-    return found

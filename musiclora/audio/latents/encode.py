@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.cutting import read_manifest
 from musiclora.audio.files.health import measure_health
 from musiclora.audio.latents.blocks import stream_blocks
 from musiclora.audio.latents.levels import (
@@ -36,6 +35,7 @@ from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_error
 from musiclora.convert.files.folder_lock import locked_folder
 from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.formats import read_manifest
 from musiclora.progress import Reporter
 
 # Latent frames of one pass of the encoder, and its context on both sides. The margin exceeds the receptive field

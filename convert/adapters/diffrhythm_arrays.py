@@ -14,9 +14,10 @@ from musiclora.convert.adapters.diffrhythm_modules import known_modules
 from musiclora.convert.adapters.lora import (
     MAGNITUDE,
     describe_foreign_array,
-    integer_problem,
+    rank_of,
     state_keys,
     state_modules,
+    to_float32,
 )
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
@@ -54,7 +55,7 @@ class LoraArrays:
         Args:
             others: multiplier of modules without an alpha of their own; 1 where there is none, as in other readers.
         """
-        ranks = {module: len(self.state.get(state_keys(module)[0], ())) for module in state_modules(self.state)}
+        ranks = {module: rank_of(self.state, module) for module in state_modules(self.state)}
         return {
             module: self.alphas[module] / rank if module in self.alphas and rank else (others or {}).get(module, 1.0)
             for module, rank in ranks.items()
@@ -124,19 +125,21 @@ def _add_array(found: LoraArrays, module: str, part: str, name: str, array: np.n
         if array.size != 1 or not abs(float(array.reshape(-1)[0])) <= LARGEST_ALPHA:
             return f"{name} is no single finite number"
         return _add(found.alphas, module, float(array.reshape(-1)[0]), name)
-    if problem := integer_problem(name, array):
-        return problem
+    try:
+        array = to_float32(name, array)
+    except ConvertError as error:
+        return str(error)
     if part == "magnitude":
-        return _add(found.magnitudes, module, array.astype(np.float32), name)
+        return _add(found.magnitudes, module, array, name)
     if part == "dora_scale":
         if array.ndim != 2 or array.shape[1] != 1:
             # LyCORIS without wd_on_out keeps lengths of columns; on a square matrix only the shape tells.
             return f"{name} is {list(array.shape)}, only DoRA over outputs, [out, 1], is supported"
-        return _add(found.magnitudes, module, array[:, 0].astype(np.float32), name)
+        return _add(found.magnitudes, module, array[:, 0], name)
     if set(array.shape[2:]) - {1}:
         return f"{name} is {list(array.shape)}, the kernel of a convolution; DiffRhythm's adapted layers are linear"
     matrix = array.reshape(array.shape[:2]) if array.ndim > 2 else array
-    return _add(found.state, state_keys(module)[part == "B"], matrix.astype(np.float32), name)
+    return _add(found.state, state_keys(module)[part == "B"], matrix, name)
 
 
 def _add(values: dict[str, Any], key: str, value: object, name: str) -> str:

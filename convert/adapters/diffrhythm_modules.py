@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules, to_float32
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    alpha_for,
+    rank_of,
+    rank_problems,
+    state_keys,
+    state_modules,
+    to_float32,
+)
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.json_file import OBJECT, Kind, parse_json
@@ -78,10 +86,11 @@ def build_adapter(
     modules = state_modules(state)
     problems = [f"{module} is no linear layer of DiffRhythm" for module in modules if module not in known_modules()]
     problems += [text for name, array in state.items() if (text := non_finite(name, array))]
-    problems += [f"{key} is missing" for module in modules for key in state_keys(module) if key not in state]
+    problems += rank_problems(state)
+    problems += [f"{key} is missing" for module in modules if (key := state_keys(module)[1]) not in state]
     if problems or not modules:
         raise ConvertError(f"{where}: {join_problems(problems or ['no LoRA arrays here'])}")
-    rank_scales = {module: (int(state[state_keys(module)[0]].shape[0]), scales[module]) for module in modules}
+    rank_scales = {module: (rank_of(state, module), scales[module]) for module in modules}
     rank = max(rank for rank, _ in rank_scales.values())
     scale = max((scale for _, scale in rank_scales.values()), key=abs)
     adapter = LoraAdapter.from_spec(

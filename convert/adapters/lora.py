@@ -206,6 +206,18 @@ def state_modules(state: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(match["module"] for name in state if (match := STATE_KEY.fullmatch(name))))
 
 
+def rank_of(state: Arrays, module: str) -> int:
+    """Read a module's rank off its A, [rank, in]; 0 where A is missing or no matrix."""
+    a = state.get(state_keys(module)[0])
+    return int(a.shape[0]) if a is not None and a.ndim == 2 else 0
+
+
+def rank_problems(state: Arrays) -> list[str]:
+    """List the matrices A of a state that are missing or have no rank; see `rank_of`."""
+    keys = [state_keys(module)[0] for module in state_modules(state) if not rank_of(state, module)]
+    return [f"{k} is {list(state[k].shape)}, expected [rank, in]" if k in state else f"{k} is missing" for k in keys]
+
+
 def shapes_by_rank(state: Arrays, ranks: Mapping[str, int]) -> dict[str, Shape]:
     """Compute the shapes that the ranks alone demand; input and output sizes are those of the arrays themselves."""
     shapes: dict[str, Shape] = {}

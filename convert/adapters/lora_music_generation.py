@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter
-from musiclora.convert.adapters.lora import state_keys, state_modules
+from musiclora.convert.adapters.lora import rank_of, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
@@ -38,5 +38,5 @@ def read_lora_music_generation(path: Path) -> LoraAdapter:
         state[state_keys(match["module"])[match["part"] == "B"]] = np.ascontiguousarray(array.T)
     if problems:
         raise ConvertError(f"{path}: {join_problems(problems)}")
-    scales = {module: ALPHA / max(len(state.get(state_keys(module)[0], ())), 1) for module in state_modules(state)}
+    scales = {module: ALPHA / max(rank_of(state, module), 1) for module in state_modules(state)}
     return build_adapter(state, scales, str(path))

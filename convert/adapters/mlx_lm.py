@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules, to_float32
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConvertError, join_problems, show_value
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
 from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.json_file import INTEGER, NULL, NUMBER, TEXT, list_of, object_with, read_json
@@ -104,21 +103,11 @@ def read_mlx_lm(folder: Path) -> LoraAdapter:
 def _read_parameters(config: Mapping[str, Any], folder: Path) -> tuple[int, float, float]:
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora"):
-        raise ConvertError(f"{folder}: fine_tune_type {kind!r} is not supported, only 'lora' and 'dora' are")
-    parameters = config.get("lora_parameters")
-    values = parameters if isinstance(parameters, dict) else {}
-    rank, scale, dropout = (
-        values.get("rank"),
-        _finite_number(values.get("scale")),
-        _finite_number(values.get("dropout", 0.0)),
-    )
-    if type(rank) is not int or rank < 1 or scale is None or dropout is None:
-        raise ConvertError(f"{folder}: adapter_config.json lacks a usable lora_parameters.rank, .scale or .dropout")
-    return rank, scale, dropout
-
-
-def _finite_number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and type(value) is not bool and math.isfinite(value) else None
+        raise ConvertError(f"{folder}: fine_tune_type {show_value(kind)} is not supported, only 'lora' and 'dora' are")
+    values = config["lora_parameters"]
+    if values["rank"] < 1:
+        raise ConvertError(f"{folder}: lora_parameters.rank is {values['rank']}; it must be at least 1")
+    return values["rank"], float(values["scale"]), float(values.get("dropout", 0.0))
 
 
 def _read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:

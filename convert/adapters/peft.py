@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.diffrhythm_modules import owns_diffrhythm_modules
-from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, state_keys, state_modules
+from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, rank_of, rank_problems, state_modules
 from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter, PeftArrays, sort_arrays
 from musiclora.convert.adapters.peft_config import PEFT_PREFIX, base_keys, lora_config, module_scale, named_base
 from musiclora.convert.adapters.peft_keys import read_config, refuse_others
@@ -124,7 +124,9 @@ def read_peft_file(path: Path) -> LoraAdapter:
         ConvertError: arrays that are missing, mis-shaped or non-finite.
     """
     found = sort_arrays(iter_safetensors(path), PEFT_PREFIX, str(path))
-    ranks = {m: len(found.state.get(state_keys(m)[0], ())) for m in state_modules(found.state)}
+    if problems := rank_problems(found.state):
+        raise ConvertError(f"{path}: {join_problems(problems)}")
+    ranks = {module: rank_of(found.state, module) for module in state_modules(found.state)}
     rank = max(ranks.values())
     adapter = LoraAdapter(
         LoraSpec(rank, float(rank), 0.0, tuple(ranks)),

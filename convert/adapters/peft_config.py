@@ -84,24 +84,33 @@ def _rank_patterns(rank_scales: RankScales) -> dict[str, Any]:
 def _all_versions_read(config: Mapping[str, Any], rank_scales: RankScales) -> bool:
     """Tell whether PEFT's rule of today and that of versions up to 0.14 both read these ranks and scales."""
     keys = (*(config["rank_pattern"] or {}), *(config["alpha_pattern"] or {}))
-    return not any(
-        "|" in key for key in keys
-    ) and all(  # an alternative of the old rule ends where the new one's does not
+    if any("|" in key for key in keys):  # an alternative of the old rule ends where the new one's does not
+        return False
+    return all(
         module_scale(config, module, "") == wanted == _module_scale_of_0_14(config, module)
         for module, wanted in rank_scales.items()
     )
 
 
-def _module_scale_of_0_14(config: Mapping[str, Any], module: str) -> tuple[int, float]:
-    """Compute rank and multiplier of one module by the rule of PEFT up to 0.14.
+def _module_scale_of_0_14(config: Mapping[str, Any], module: str) -> tuple[int, float] | None:
+    """Compute rank and multiplier of one module by the rule of PEFT up to 0.14; None where it finds no usable value.
 
     One key serves both patterns: the first that matches a dotted suffix of the path, else the path itself.
     """
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rest = module.partition(".")[2]
-    key = next((key for key in (*ranks, *alphas) if "^" not in key and matches_path(key, rest)), module)
-    rank = ranks.get(key, config.get("r", 8))
-    alpha = alphas.get(key, config.get("lora_alpha", 8))
+    try:
+        key = next((key for key in (*ranks, *alphas) if "^" not in key and matches_path(key, rest)), module)
+    except PatternError:  # of a key that today's rule does not reach
+        return None
+    return _rank_and_scale(config, ranks.get(key, config.get("r", 8)), alphas.get(key, config.get("lora_alpha", 8)))
+
+
+def _rank_and_scale(config: Mapping[str, Any], rank: Any, alpha: Any) -> tuple[int, float] | None:
+    """Compute rank and multiplier; None where the rank or the alpha is no usable number."""
+    usable = type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA  # NaN is not
+    if type(rank) is not int or not 0 < rank < 2**20 or not usable:
+        return None
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
@@ -122,11 +131,11 @@ def module_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[in
     """
     rank = _pattern_value(config, "rank_pattern", module, config.get("r", 8), where)
     alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha", 8), where)
-    usable = type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA  # NaN is not
-    if type(rank) is not int or not 0 < rank < 2**20 or not usable:
-        found = f"rank {show_value(rank)} and alpha {show_value(alpha)} of {module}"
-        raise ConvertError(f"{where}: adapter_config.json: {found} are not usable")
-    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    found = _rank_and_scale(config, rank, alpha)
+    if found is None:
+        values = f"rank {show_value(rank)} and alpha {show_value(alpha)} of {module}"
+        raise ConvertError(f"{where}: adapter_config.json: {values} are not usable")
+    return found
 
 
 def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: object, where: str) -> Any:

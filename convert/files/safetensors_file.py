@@ -157,8 +157,8 @@ def cast_tensor(name: str, array: np.ndarray, dtype: Dtype) -> np.ndarray:
         result = array.astype(dtype)
     if dtype in FLOATS and not _is_finite(result) and _is_finite(array):
         largest = float(np.abs(array.astype(np.float64)).max())
-        text = f"its largest value {largest:.3g} does not fit {dtype.name}; use bfloat16 or float32"
-        raise ConvertError(f"{name}: {text}")
+        hint = "; use bfloat16 or float32" if dtype == DTYPES["F16"] else ""
+        raise ConvertError(f"{name}: its largest value {largest:.3g} does not fit {dtype.name}{hint}")
     return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from musiclora.convert.models.name_mapping import Rule
 
 PRETRANSFORM_PREFIX = "pretransform.model."  # in a checkpoint of Stable Audio, next to the diffusion model
-OOBLECK_LAYOUTS = ("hf", "mlx", "diffusers", "pretransform")
 EXPORTS = ("hf", "mlx", "diffusers")
 
 _CONV, _TRANSPOSED, _SNAKE = "conv", "transposed", "snake"

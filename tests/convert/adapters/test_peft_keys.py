@@ -129,3 +129,12 @@ def test_a_copy_keeps_the_patterns_of_its_source_where_all_versions_of_peft_read
     assert ((copy.config["rank_pattern"], copy.config["alpha_pattern"]) == (ranks, alphas)) == kept
     for module, rank in copy.ranks.items():
         assert read_like_peft_0_14(copy.config, module) == (rank, copy.scales[module] * rank)
+
+
+@pytest.mark.parametrize("unreached", [{"h.0.attn.c_attn": 0}, {"h.0.attn.c_attn": -3}, {"(": 5}])
+def test_a_pattern_that_only_old_versions_of_peft_reach_is_not_kept(tmp_path: Path, unreached: dict[str, int]) -> None:
+    module = "transformer.h.0.attn.c_attn"
+    write_peft(tmp_path / "a", LoraSpec(8, 8.0, 0.0, (module,)), make_state({module: 8}), base_model="")
+    edit(tmp_path / "a" / "adapter_config.json", rank_pattern={module: 8, **unreached})
+    convert_adapter(str(tmp_path / "a"), tmp_path / "b", "peft")
+    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["rank_pattern"] == {}

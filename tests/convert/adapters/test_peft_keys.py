@@ -133,8 +133,12 @@ def test_a_copy_keeps_the_patterns_of_its_source_where_all_versions_of_peft_read
 
 @pytest.mark.parametrize("unreached", [{"h.0.attn.c_attn": 0}, {"h.0.attn.c_attn": -3}, {"(": 5}])
 def test_a_pattern_that_only_old_versions_of_peft_reach_is_not_kept(tmp_path: Path, unreached: dict[str, int]) -> None:
-    module = "transformer.h.0.attn.c_attn"
-    write_peft(tmp_path / "a", LoraSpec(8, 8.0, 0.0, (module,)), make_state({module: 8}), base_model="")
-    edit(tmp_path / "a" / "adapter_config.json", rank_pattern={module: 8, **unreached})
+    module, other = "transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_fc"
+    scales = {module: (4, 1.0), other: (8, 1.0)}
+    spec, state = LoraSpec(8, 8.0, 0.0, (module, other)), make_state({module: 4, other: 8})
+    write_peft(tmp_path / "a", spec, state, base_model="", rank_scales=scales)
+    edit(tmp_path / "a" / "adapter_config.json", r=8, rank_pattern={module: 4, other: 8, **unreached})
     convert_adapter(str(tmp_path / "a"), tmp_path / "b", "peft")
-    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["rank_pattern"] == {}
+    written = read_peft(tmp_path / "b")
+    assert written.ranks == {module: 4, other: 8}
+    assert not unreached.keys() & written.config["rank_pattern"].keys()

@@ -67,9 +67,12 @@ def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
     if len(text) > LONGEST_WORD and any(len(word) > LONGEST_WORD for word in words):
         text = " ".join(_cut_middle(word, LONGEST_WORD) for word in words)
     text = _cut_middle(text, longest)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return text if text.isprintable() else escape_controls(text, keep="\n\t")
+
+
+def escape_controls(text: str, keep: str = "") -> str:
+    """Escape control characters and the bytes of a file's name that are no UTF-8, but not those to keep."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_value(value: object, longest: int = 60) -> str:

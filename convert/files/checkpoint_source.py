@@ -11,10 +11,10 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.json_file import read_optional_json
-from musiclora.convert.files.safetensors_file import FLOATS, Layout, non_finite, safetensors_header
+from musiclora.convert.files.safetensors_file import FLOATS, Layout, safetensors_header
 from musiclora.convert.files.state_dict import find_state_dict, state_tensors, unwrap_names
 from musiclora.convert.files.torch_file import TORCH_SUFFIXES, TorchFile
-from musiclora.convert.files.weight_files import read_tensors, weight_files
+from musiclora.convert.files.weight_files import stream_tensors, weight_files
 
 _EMA_PREFIX = "ema_model."
 _EMA_COUNTERS = ("initted", "step")
@@ -53,21 +53,8 @@ class Source:
             )
 
     def tensors(self, wanted: Container[str], *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array) of the wanted tensors, one in memory at a time.
-
-        Args:
-            wanted: names of the tensors; others are not read.
-            checked: look for NaN and infinity; False where a checksum proves the values anyway.
-
-        Raises:
-            ConvertError: a damaged file, or a NaN or infinity, with the tensor's name.
-        """
-        for path, names in self.files.items():
-            back = {stored: name for name, stored in names.items() if name in wanted}
-            for stored, array in read_tensors(path, back):
-                if checked and (problem := non_finite(back[stored], array)):
-                    raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
-                yield back[stored], array
+        """Yield (name, array) of the wanted tensors, one in memory at a time; see `stream_tensors`."""
+        return stream_tensors(self.files, wanted, checked=checked)
 
     def checksums(self) -> dict[str, int]:
         """Collect the CRC-32 of each tensor whose file states it; `tensors` verifies these while it reads."""

@@ -33,12 +33,7 @@ class WeightFiles:
 
     def tensors(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, array) of the wanted tensors one at a time; NaN or infinity is an error."""
-        for path, names in self.files.items():
-            back = {stored: name for name, stored in names.items() if name in wanted}
-            for stored, array in read_tensors(path, back):
-                if problem := non_finite(back[stored], array):
-                    raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
-                yield back[stored], array
+        return stream_tensors(self.files, wanted)
 
 
 def weight_files(folder: Path) -> WeightFiles:
@@ -72,6 +67,27 @@ def read_tensors(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.n
         return iter_safetensors(path, names)
     file = TorchFile(path)
     return file.read(item for item in state_tensors(file).items() if item[0] in names)
+
+
+def stream_tensors(
+    files: Mapping[Path, Mapping[str, str]], wanted: Container[str], *, checked: bool = True
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, array) of the wanted tensors, one in memory at a time.
+
+    Args:
+        files: for every file, the name in it of each tensor: {file: {name: name in the file}}.
+        wanted: names of the tensors; others are not read.
+        checked: look for NaN and infinity; False where a checksum proves the values anyway.
+
+    Raises:
+        ConvertError: a damaged file, or a NaN or infinity, with the tensor's name.
+    """
+    for path, names in files.items():
+        back = {stored: name for name, stored in names.items() if name in wanted}
+        for stored, array in read_tensors(path, back):
+            if checked and (problem := non_finite(back[stored], array)):
+                raise ConvertError(f"{path}: {problem}; this checkpoint is damaged")
+            yield back[stored], array
 
 
 def _read_single(path: Path) -> WeightFiles:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import LossSum, Model
 from musiclora.convert.adapters.lora import check_rank, match_targets
+from musiclora.convert.errors import ConvertError
+from musiclora.convert.files.json_file import read_json
 from musiclora.evaluation.scores import total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import FamilySpec, resolve
@@ -43,9 +44,9 @@ def check_adapter_size(config: TrainConfig, spec: FamilySpec, base: Path) -> Non
 def saved_base_check(folder: Path) -> BaseCheck | None:
     """Read the check that an earlier start of a run recorded; None where there is none."""
     try:
-        found: Any = json.loads((folder / META).read_text(encoding="utf-8"))["base_check"]
+        found: Any = read_json(folder / META)["base_check"]
         return BaseCheck(float(found["loss"]), float(found["guess"]), str(found["warning"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ConvertError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musiclora.convert.errors import ConfigError, DataError
+from musiclora.convert.errors import ConfigError, DataError, escape_controls
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.outputs import check_apart
 from musiclora.convert.files.temporary import remove_leftovers
@@ -17,7 +17,7 @@ from musiclora.progress import OnProgress
 from musiclora.symbolic.formats.sanitise import QPM_RANGE
 from musiclora.symbolic.reading.health import HealthRow
 from musiclora.symbolic.reading.provenance import PROVENANCE_FILE, Origin, read_provenance, write_provenance
-from musiclora.symbolic.reading.read_folder import Song, escape_name, read_music
+from musiclora.symbolic.reading.read_folder import Song, read_music
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -130,7 +130,7 @@ def _is_augment_output(folder: Path) -> bool:
     if not (folder / PROVENANCE_FILE).is_file():
         return False
     known = {*read_provenance(folder), PROVENANCE_FILE}
-    return all(escape_name(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
+    return all(escape_controls(p.relative_to(folder).as_posix()) in known for p in folder.rglob("*") if not p.is_dir())
 
 
 def _choose_stems(songs: Sequence[Song], root: Path) -> list[str]:
@@ -138,7 +138,7 @@ def _choose_stems(songs: Sequence[Song], root: Path) -> list[str]:
     bare = []
     for song in songs:
         path = song.source.relative_to(root)
-        safe = escape_name(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
+        safe = escape_controls(path.with_suffix("").as_posix()).replace("\\", "_").replace(":", "_")
         folder, _, leaf = safe.rpartition("/")
         bare.append(f"{folder}/{leaf[:_MAX_STEM_CHARACTERS]}" if folder else leaf[:_MAX_STEM_CHARACTERS])
     files = Counter(stem.casefold() for stem, _ in {(b, s.source) for b, s in zip(bare, songs, strict=True)})

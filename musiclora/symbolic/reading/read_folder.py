@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.children.pool import run_tasks
-from musiclora.convert.errors import DataError, join_problems
+from musiclora.convert.errors import DataError, escape_controls, join_problems
 from musiclora.formats import ABC_SUFFIXES, MUSIC_SUFFIXES, foreign_score
 from musiclora.progress import OnProgress
 from musiclora.symbolic.formats import abc, midi
@@ -78,12 +78,6 @@ class _TuneJob:
     error: str = ""
 
 
-def escape_name(name: str) -> str:
-    """Escape undecodable bytes and control characters, so that terminals and JSON files can hold the name."""
-    safe = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
-
-
 def music_files(source: Path) -> list[Path]:
     """List the music files of a folder and its subfolders in a stable order, or the one file given.
 
@@ -97,7 +91,7 @@ def music_files(source: Path) -> list[Path]:
         known = [p for p in _visible_files(source) if p.suffix.lower() in MUSIC_SUFFIXES or foreign_score(p)]
         if not known:
             raise DataError(
-                f"{escape_name(str(source))}: no music in this folder; put {', '.join(MUSIC_SUFFIXES)} files there"
+                f"{escape_controls(str(source))}: no music in this folder; put {', '.join(MUSIC_SUFFIXES)} files there"
             )
         return sorted(known, key=lambda p: p.relative_to(source).parts)
     check_readable(source)
@@ -110,7 +104,7 @@ def check_readable(source: Path) -> None:
     Raises:
         DataError: it does not, or its format is not read; the text says what to do.
     """
-    known, name = ", ".join(MUSIC_SUFFIXES), escape_name(str(source))
+    known, name = ", ".join(MUSIC_SUFFIXES), escape_controls(str(source))
     if not os.path.lexists(source):
         raise DataError(f"{name}: no such file or folder; give a folder with {known} files, or one of them")
     if source.is_dir():
@@ -170,7 +164,7 @@ def read_music(
             _add_tune(reading, job, tune, outcome, origins)
     if need_songs and not reading.songs:
         raise DataError(
-            f"{escape_name(str(source))}: none of {len(files)} music files can be used: "
+            f"{escape_controls(str(source))}: none of {len(files)} music files can be used: "
             f"{join_problems(skip_reasons(reading.health), 3)}"
         )
     return reading
@@ -187,7 +181,7 @@ class _OriginFinder:
         for folder in file.parents:
             if folder not in self.cached:
                 self.cached[folder] = read_provenance(folder)
-            if found := self.cached[folder].get(escape_name(file.relative_to(folder).as_posix())):
+            if found := self.cached[folder].get(escape_controls(file.relative_to(folder).as_posix())):
                 return found
             if folder == self.root:
                 break
@@ -196,7 +190,7 @@ class _OriginFinder:
 
 def _list_jobs(files: Sequence[Path], root: Path, workers: int, timeout: float) -> list[_TuneJob]:
     """List the tunes of all files in their order; child processes split ABC files into tunes."""
-    names = [escape_name(file.relative_to(root).as_posix()) for file in files]
+    names = [escape_controls(file.relative_to(root).as_posix()) for file in files]
     problems = [_find_problem(file) for file in files]
     abc_files = [file for file, problem in zip(files, problems, strict=True) if not problem and _is_abc(file)]
     # a process takes longer to start than to split some megabytes
@@ -250,7 +244,7 @@ def _list_tunes(file: Path, name: str, answer: object) -> list[_TuneJob]:
 def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, origins: _OriginFinder) -> None:
     """Add one row to the health table and, unless the tune is skipped, one song."""
     if outcome.error:
-        reading.health.append(HealthRow(job.name, tune, "skipped", escape_name(outcome.error)))
+        reading.health.append(HealthRow(job.name, tune, "skipped", escape_controls(outcome.error)))
         return
     reading.health.append(
         HealthRow(

@@ -1,15 +1,12 @@
-"""Suffixes of music and sound files, names of generated files, manifests of cut recordings, checks of a destination."""
+"""Suffixes of music and sound files, names of generated files, and manifests of cut recordings."""
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from musiclora.convert.errors import ConfigError, ConvertError, DataError
+from musiclora.convert.errors import ConvertError, DataError
 from musiclora.convert.files.json_file import NUMBER, TEXT, list_of, object_with, read_json
-from musiclora.convert.files.temporary import remove_leftovers, temporary_sibling
 
 BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the base alone
 
@@ -94,33 +91,6 @@ def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:
     suffix = output.suffix or ".mid"
     numbers = [""] if count == 1 else [f"-{i:03d}" for i in range(1, count + 1)]
     return [output.with_name(f"{output.stem}{number}{mark}{suffix}") for number in numbers]
-
-
-def check_writable(path: Path, option: str) -> None:
-    """Check before any work that a file or folder can be made at path.
-
-    What dead processes left there is removed.
-
-    Args:
-        path: destination; its parents may be missing.
-        option: option that named it, for the message.
-
-    Raises:
-        ConfigError: the nearest existing folder above it, or the folder itself, refuses a new file.
-    """
-    parent = path.absolute() if path.is_dir() else path.absolute().parent
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    probe = temporary_sibling(parent / "musiclora")
-    remove_leftovers(probe)
-    try:
-        probe.write_bytes(b"\0" * 4096)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"{option} {path}: {parent} cannot be written ({reason}); choose another {option}") from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

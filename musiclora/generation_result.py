@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
-from musiclora.convert.files.outputs import check_outputs
+from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.errors import ConfigError
-from musiclora.formats import BASE_MARK, check_writable, output_paths
+from musiclora.formats import BASE_MARK, output_paths
 from musiclora.progress import Reporter
 
 MOST_PIECES = 10_000  # of one command

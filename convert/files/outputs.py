@@ -1,12 +1,14 @@
-"""Outputs that must not replace anything: inputs of the same command, files that exist, folders that are read."""
+"""Early checks of outputs: that they replace nothing they must not, and that they can be written."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from musiclora.convert.errors import ConfigError
+from musiclora.convert.files.temporary import remove_leftovers, temporary_sibling
 
 
 def check_outputs(
@@ -47,6 +49,46 @@ def check_apart(output: Path, inputs: Mapping[str, Path | str | None], option: s
                 f"{option} {output} and {name} {path} lie inside one another: the input would be overwritten, or the "
                 "output read as input at the next start; choose a folder beside it"
             )
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check before any work that a file or folder can be made at path; see `check_folder` for folders.
+
+    What dead processes left there is removed.
+
+    Args:
+        path: destination; its parents may be missing.
+        option: option that named it, for the message.
+
+    Raises:
+        ConfigError: the nearest existing folder above it, or the folder itself, refuses a new file.
+    """
+    parent = path.absolute() if path.is_dir() else path.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    probe = temporary_sibling(parent / "musiclora")
+    remove_leftovers(probe)
+    try:
+        probe.write_bytes(b"\0" * 4096)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{option} {path}: {parent} cannot be written ({reason}); choose another {option}") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def check_folder(path: Path, option: str = "--output-dir") -> None:
+    """Check before any work that a folder can be made, or written to, at path.
+
+    Raises:
+        ConfigError: a file or a dangling link is there, or it cannot be written; see `check_writable`.
+    """
+    if path.is_symlink() and not path.exists():
+        raise ConfigError(f"{option} {path}: is a link that leads nowhere; choose another folder")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{option} {path}: is a file; give a folder")
+    check_writable(path, option)
 
 
 def same_place(first: Path, second: Path) -> bool:

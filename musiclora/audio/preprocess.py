@@ -16,7 +16,7 @@ from musiclora.audio.latents.store import refuse_foreign_files
 from musiclora.audio.latents.survey import Encoded
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
-from musiclora.formats import check_writable
+from musiclora.convert.files.outputs import check_folder
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
@@ -89,7 +89,7 @@ def preprocess_recordings(
     Raises:
         MusicLoraError: the folders, the codec or the options do not fit. Latents encoded so far are kept.
     """
-    check_writable(output_dir, "--output-dir")
+    check_folder(output_dir)
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
     refuse_foreign_files(output_dir)

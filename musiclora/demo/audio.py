@@ -17,6 +17,7 @@ from musiclora.backends.registry import choose
 from musiclora.convert.errors import OutputError
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.outputs import check_folder
 from musiclora.demo.audio_report import write_audio_report
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.corpora import ESSEN_TERMS, corpus_folder, han_folk_songs, order_by_seed
@@ -28,7 +29,6 @@ from musiclora.evaluation.measure import measure_recordings, need_audio, recordi
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
-from musiclora.training.run_folder import check_writable
 
 RENDERED_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel, rendered here"
 READ_TUNES = 70  # fewer are rendered
@@ -68,7 +68,7 @@ def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> bool
         raise OutputError(f"--output-dir {folder}: holds {made[0].name} of unknown making; choose a new folder")
     for path in made:
         shutil.rmtree(path)
-    check_writable(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)
     return bool(made)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.files.outputs import check_outputs
+from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_distances import (
     Distances,
@@ -32,7 +32,7 @@ from musiclora.evaluation.measure import (
 )
 from musiclora.evaluation.scores import count_pieces
 from musiclora.evaluation.spectra_plot import spectra_picture
-from musiclora.formats import BASE_MARK, check_writable
+from musiclora.formats import BASE_MARK
 from musiclora.progress import OnProgress, Reporter
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from musiclora.convert.files.outputs import check_apart
+from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.families import refuse_foreign, resolve, spec_of_family, spec_of_folder
-from musiclora.formats import check_writable
 from musiclora.jobs.models import JobResult, drop_missing, find_model_for
 from musiclora.progress import Reporter
 from musiclora.training.config import DEFAULT_MODEL
@@ -52,7 +51,7 @@ def preprocess(
         MusicLoraError: the folder, the model or the options do not fit.
     """
     check_apart(output_dir, {"--data-dir": data_dir})
-    check_writable(output_dir, "--output-dir")
+    check_folder(output_dir)
     name = model or DEFAULT_MODEL
     options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
     # A tokenizer that is named needs no model, hence none that has to be fetched.

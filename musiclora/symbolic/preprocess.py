@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from musiclora.formats import check_writable
+from musiclora.convert.files.outputs import check_folder
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, write_token_cache
 from musiclora.symbolic.model import tokenizer_for
@@ -79,7 +79,7 @@ def preprocess_songs(
     Raises:
         DataError: the folder holds no usable song.
     """
-    check_writable(output_dir, "--output-dir")
+    check_folder(output_dir)
     chosen = tokenizer_for(model, tokenizer)
     with reporter.task("tokenising") as update:
         pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from musiclora.convert.files.outputs import check_folder
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
@@ -21,7 +22,6 @@ from musiclora.training.config import TrainConfig
 from musiclora.training.limits import SessionOptions
 from musiclora.training.result import TrainResult
 from musiclora.training.resume import open_run
-from musiclora.training.run_folder import check_writable
 from musiclora.training.session import Session
 
 # Tokens of an epoch for each parameter, below which a warning says that the music is little.
@@ -73,7 +73,7 @@ def pretrain_base(
         reporter: told what happens.
         restart: begin again and keep the old run as a backup.
     """
-    check_writable(Path(config.output_dir))
+    check_folder(Path(config.output_dir))
     out = reporter or Reporter()
     run = open_run(config)
     with run.locked(), scratch_folder() as scratch:

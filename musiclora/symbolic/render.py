@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from musiclora.children.process import Child, ChildLost
 from musiclora.convert.files.atomic import atomic_write
-from musiclora.convert.files.outputs import check_outputs
+from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError, DataError
-from musiclora.formats import check_writable
 from musiclora.symbolic.reading.read_folder import check_readable
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
-from musiclora.convert.files.outputs import check_apart
+from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import MusicLoraError, TrainingError
 from musiclora.training.config import TrainConfig, option_name, read_toml
-from musiclora.training.run_folder import CONFIG, META, Run, check_writable
+from musiclora.training.run_folder import CONFIG, META, Run
 
 # Settings that may change between two starts of one run without making it another run.
 _CHANGEABLE = {
@@ -34,12 +34,11 @@ def open_run(config: TrainConfig) -> Run:
     """Check that a run can be written where the options say; nothing is written yet.
 
     Raises:
-        ConfigError: the output folder lies inside a folder of music, or around it.
-        TrainingError: it cannot be written.
+        ConfigError: the output folder lies inside a folder of music, or around it, or cannot be written.
     """
     folder = Path(config.output_dir)
     check_apart(folder, {"--data-dir": config.data_dir, "--mix-dir": config.mix_dir})
-    check_writable(folder)
+    check_folder(folder)
     return Run(folder)
 
 

@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from musiclora import formats
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, new_parents_of, write_json
 from musiclora.convert.files.folder_lock import LOCK_FILE, FolderInUseError, drop_lock, take_lock
 from musiclora.convert.files.json_file import (
@@ -233,17 +232,3 @@ class Run:
 def _is_known(row: Mapping[str, Any], progress: RunProgress) -> bool:
     step = row.get("step", 0)
     return step < progress.step or (step == progress.step and ("val_loss" not in row or progress.evaluated == step))
-
-
-def check_writable(path: Path) -> None:
-    """Check early that a folder can be made and written at path.
-
-    Raises:
-        TrainingError: it is a file.
-        ConfigError: the nearest existing parent refuses a new file.
-    """
-    if path.exists() and not path.is_dir():
-        raise TrainingError(f"{path}: is a file; --output-dir must be a folder")
-    if path.is_symlink() and not path.exists():
-        raise TrainingError(f"{path}: is a link that leads nowhere; choose another --output-dir")
-    formats.check_writable(path, "--output-dir")

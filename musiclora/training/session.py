@@ -11,6 +11,7 @@ from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.folder_lock import LOCK_FILE
+from musiclora.convert.files.outputs import check_folder
 from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.progress import Reporter
@@ -33,7 +34,7 @@ from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_
 from musiclora.training.report import write_run_report
 from musiclora.training.result import TrainResult, finished_line
 from musiclora.training.resume import PLANNED, check_same_run
-from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress, check_writable
+from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
 from musiclora.training.trained_files import save_task_adapter
@@ -63,7 +64,7 @@ class Session(Generic[ModelT]):
         """
         self.out = reporter or Reporter()
         self.options = options or SessionOptions()
-        check_writable(Path(config.output_dir))
+        check_folder(Path(config.output_dir))
         self.backend_name = choose(config.backend)
         self.task = task
         self.config = config = dataclasses.replace(config, family=task.family)

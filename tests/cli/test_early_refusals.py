@@ -78,17 +78,26 @@ def test_an_output_inside_a_file_or_of_another_kind_is_refused(tiny_base, tunes,
 @pytest.mark.parametrize(
     "command",
     [
-        ("train", "--model", "bundled"),
-        ("pretrain",),
-        ("preprocess", "--model", "bundled"),
-        ("preprocess", "--model", "bundled-audio"),
+        ("train", "--model", "bundled", "--data-dir"),
+        ("pretrain", "--data-dir"),
+        ("preprocess", "--model", "bundled", "--data-dir"),
+        ("preprocess", "--model", "bundled-audio", "--data-dir"),
+        ("augment", "--input-dir"),
+        ("cut", "--input-dir"),
     ],
-    ids=" ".join,
+    ids=lambda command: " ".join(command[:-1]),
 )
-def test_an_output_folder_inside_a_file_is_refused(tunes, tmp_path, command):
+@pytest.mark.parametrize(
+    ("place", "said"), [("file/out", "cannot be written"), ("file", "is a file"), ("link", "leads nowhere")]
+)
+def test_an_output_folder_that_cannot_be_made_is_refused_before_music_is_read(tunes, tmp_path, command, place, said):
     (tmp_path / "file").write_text("mine")
-    folder = tmp_path / "file" / "out"
-    refused(run(*command, "--data-dir", tunes, "--output-dir", folder), f"--output-dir {folder}", "cannot be written")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    data = tunes if command[0] in ("train", "pretrain") else tmp_path / "empty"
+    folder = tmp_path / place
+    refused(run(*command, data, "--output-dir", folder), f"--output-dir {folder}", said)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("model", ["bundled", "bundled-audio"])

@@ -15,7 +15,7 @@ from musiclora.audio.files.health import SILENT_PEAK, AudioHealth, group_notes, 
 from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
 from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.outputs import check_apart
+from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import ConfigError, DataError, OutputError, join_problems
 from musiclora.formats import MANIFEST
 from musiclora.progress import Reporter
@@ -107,7 +107,8 @@ def cut_folder(
     """
     out = reporter or Reporter()
     check_apart(output, {"--input-dir": folder})
-    if output.exists() and (output.is_file() or any(output.iterdir())):
+    check_folder(output)
+    if output.exists() and any(output.iterdir()):
         raise OutputError(f"{output} exists already; remove it or choose another name")
     result = CutResult()
     healths = _survey_folder(folder, result, out)

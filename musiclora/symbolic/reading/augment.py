@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import ConfigError, DataError, escape_controls
 from musiclora.convert.files.atomic import atomic_folder
-from musiclora.convert.files.outputs import check_apart
+from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
 from musiclora.symbolic.formats.sanitise import QPM_RANGE
@@ -79,6 +79,7 @@ def augment_folder(
     """
     shifts, factors = _complete_grid(transpose, tempo)
     check_apart(output_dir, {"--input-dir": input_dir})
+    check_folder(output_dir)
     reading = read_music(input_dir, workers=workers)
     songs = [s for s in reading.songs if s.is_original]
     if not songs:

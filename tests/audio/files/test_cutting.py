@@ -10,9 +10,10 @@ import pytest
 from require import require
 
 from musiclora.audio.files.cut_times import grid_spans, read_cut_times, seconds_of
-from musiclora.audio.files.cutting import CutOptions, cut_folder, read_manifest
+from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.segments import TRUE_PEAK_LIMIT
 from musiclora.errors import ConfigError, DataError, OutputError
+from musiclora.formats import read_manifest
 
 soundfile = require("soundfile")
 RATE = 44100

@@ -15,7 +15,6 @@ import pytest
 import tomli_w
 
 from musiclora.adapters import check_base, find_adapter
-from musiclora.audio.files.cutting import read_manifest
 from musiclora.audio.latents.store import known_items, read_latents
 from musiclora.convert.adapters.kohya import read_kohya
 from musiclora.convert.adapters.lora import LoraSpec
@@ -29,6 +28,7 @@ from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.convert.models.oobleck_config import OobleckConfig
 from musiclora.errors import MusicLoraError
+from musiclora.formats import read_manifest
 from musiclora.models import BaseModel
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, read_token_cache, write_token_cache
 from musiclora.symbolic.reading.health import HealthRow

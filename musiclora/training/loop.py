@@ -152,16 +152,18 @@ class Loop:
         p, steps = self.progress, group_batches(self.data.batches(self.progress.epoch), self.options.accumulate)
         if not steps:
             raise TrainingError("there is nothing to train on: the training songs give no batch")
-        self._evaluate_within(len(steps))  # where the run was stopped between a step and its evaluation
+        p.ended = self._end_reason()  # where the run was stopped right after its last step
+        self._evaluate_within(len(steps))  # where it was stopped between a step and its evaluation
         while p.index < len(steps) and not p.ended:
             self._run_step(steps[p.index])
             p.ended = self._end_reason()
             self._evaluate_within(len(steps))
-            if time.monotonic() - self._saved_at > self.options.save_seconds:
+            # A state that says how the run ended holds its last evaluation too.
+            if not p.ended and time.monotonic() - self._saved_at > self.options.save_seconds:
                 self.save()
         whole = p.index >= len(steps)
         due = p.ended or p.epoch + 1 >= self.options.epochs or (p.epoch + 1) % self.options.evaluate_epochs == 0
-        if due:
+        if due and p.evaluated != p.step:
             self._evaluate_held_out()
         if whole:
             p.epoch, p.index, p.loss, p.weight = p.epoch + 1, 0, 0.0, 0.0
@@ -226,7 +228,7 @@ class Loop:
         return "time" if o.max_seconds and p.seconds >= o.max_seconds else ""
 
     def _evaluate_within(self, steps: int) -> None:
-        """Evaluate inside an epoch of so many steps, where that is due and was not done."""
+        """Evaluate inside an epoch of a number of steps, where that is due and was not done."""
         p, every = self.progress, self.options.evaluate_every
         if every and p.step % every == 0 and 0 < p.index < steps and not p.ended and p.evaluated != p.step:
             self._evaluate_held_out()

@@ -182,7 +182,7 @@ class Session(Generic[ModelT]):
         progress = self.run.read_progress() if resuming else RunProgress()
         if resuming:
             self._restore_state()
-        done = progress.epoch >= plan.epochs or bool(self.config.max_steps and progress.step >= self.config.max_steps)
+        done = bool(progress.ended) and self._is_trained(progress, plan)
         more_epochs = plan.epochs > self.earlier.get("epochs", plan.epochs)
         patience = choose_patience(self.config, self.options)
         out_of_patience = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
@@ -210,6 +210,12 @@ class Session(Generic[ModelT]):
             self.out.say(f"saved after step {progress.step}; the same command goes on from there")
             raise
         return self._finish(progress, plan)
+
+    def _is_trained(self, progress: RunProgress, plan: TrainingPlan) -> bool:
+        """Return True where the epochs, the steps or the seconds that are asked for are used up."""
+        steps, seconds = self.config.max_steps, self.options.budget_seconds
+        used_up = bool(steps and progress.step >= steps) or bool(seconds and progress.seconds >= seconds)
+        return used_up or progress.epoch >= plan.epochs
 
     def _measure_plan(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         """Probe the speed and fit the plan into the session's limits."""

@@ -165,3 +165,24 @@ def test_a_termination_signal_finishes_the_step_and_saves_the_run(tmp_path, name
     with pytest.raises(Terminated, match=name):
         built.go()
     assert Run(tmp_path).read_progress().step == 1
+
+
+def test_a_run_stopped_at_its_last_step_is_evaluated_and_ended_by_the_next_start(tmp_path):
+    # The next start trained one step too many, or none and left the last evaluation out.
+    stopped, _ = loop(Fake([1.0] * 99), tmp_path, max_steps=2)
+    stopped.hooks.on_step = lambda note: os.kill(os.getpid(), signal.SIGINT) if note.progress.step == 2 else None
+    with pytest.raises(KeyboardInterrupt):
+        stopped.go()
+    resumed, saved = loop(Fake([1.0] * 99), tmp_path, max_steps=2)
+    resumed.progress = resumed.run.read_progress()
+    progress = resumed.go()
+    assert (progress.ended, progress.step, progress.best, saved[0]) == ("steps", 2, 1.0, "best")
+    assert rows_of(tmp_path) == [(1, False), (2, False), (2, True)]
+
+
+def test_a_run_that_is_killed_in_its_last_evaluation_has_not_ended_on_disk(tmp_path):
+    killed, _ = loop(Fake([1.0] * 99), tmp_path, max_steps=2, save_seconds=0.0)
+    crash_after(killed.run, 3)
+    with pytest.raises(Crashed):
+        killed.go()
+    assert not Run(tmp_path).read_progress().ended

@@ -51,6 +51,11 @@ class TrainingError(MusicLoraError):
     """A training run that cannot go on."""
 
 
+def option_name(name: str) -> str:
+    """Return the option of a parameter, for messages: `--lora-r` for lora_r."""
+    return "--" + name.replace("_", "-")
+
+
 def join_problems(problems: list[str], shown: int = 5) -> str:
     """Join problems into one line: the first few by name, then a count of the rest."""
     more = len(problems) - shown

@@ -9,6 +9,7 @@ from musiclora.convert.errors import (
     OutputError,
     TrainingError,
     join_problems,
+    option_name,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "OutputError",
     "TrainingError",
     "join_problems",
+    "option_name",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
 from musiclora.convert.files.json_file import read_json
-from musiclora.errors import ConfigError, ConvertError, join_problems
+from musiclora.errors import ConfigError, ConvertError, join_problems, option_name
 
 __all__ = [
     "FAMILIES",
@@ -290,5 +290,5 @@ def refuse_foreign(family: str, model: str, given: Mapping[str, Any]) -> None:
         names = [name for spec in SPECS if spec.family == other for name in spec.options if name not in own]
         foreign = [name for name in dict.fromkeys(names) if given.get(name) not in (None, ())]
         if foreign:
-            options = ", ".join("--" + name.replace("_", "-") for name in foreign)
+            options = ", ".join(map(option_name, foreign))
             raise ConfigError(f"{options}: for models of the {other} family only, and {model} is of the {family} one")

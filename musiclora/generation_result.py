@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 from musiclora.convert.files.outputs import check_outputs, check_writable
-from musiclora.errors import ConfigError
-from musiclora.formats import BASE_MARK, output_paths
+from musiclora.errors import ConfigError, option_name
+from musiclora.formats import BASE_MARK, check_writable, output_paths
 from musiclora.progress import Reporter
 
 MOST_PIECES = 10_000  # of one command
@@ -115,7 +115,7 @@ def options_outside(request: object, bounds: Sequence[tuple[str, float, float]])
     problems = options_below(request, ((name, least) for name, least, _ in bounds))
     above = [(name, most) for name, _, most in bounds if most < getattr(request, name) < float("inf")]
     return problems + [
-        f"--{name.replace('_', '-')} is {getattr(request, name)}; it must be at most {most}" for name, most in above
+        f"{option_name(name)} is {getattr(request, name)}; it must be at most {most}" for name, most in above
     ]
 
 
@@ -130,5 +130,5 @@ def options_below(request: object, minima: Iterable[tuple[str, float]]) -> list[
     for name, least in minima:
         value = getattr(request, name)
         if not least <= value < float("inf"):
-            problems.append(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+            problems.append(f"{option_name(name)} is {value}; it must be at least {least}")
     return problems

@@ -17,6 +17,7 @@ from musiclora.audio.latents.survey import Encoded
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.files.outputs import check_folder
+from musiclora.evaluation.scores import count_pieces
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
@@ -49,7 +50,7 @@ class LatentsResult:
         e = self.encoded
         kept = e.recordings - e.fresh
         return [
-            f"{e.recordings} recordings, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"
+            f"{count_pieces(e.recordings, 'recordings')}, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"
             + (f" ({kept} were there already)" if kept else "")
         ]
 

@@ -157,6 +157,8 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         gain=result.gain,
         check=result.training.check,
         metrics=Run(result.training.run_dir).read_metrics(),
+        steps=result.training.progress.step,
+        seconds=result.training.progress.seconds,
         update=result.training.update,
         samples=samples,
         health=songs.health,

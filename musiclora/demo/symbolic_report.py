@@ -69,6 +69,7 @@ class ReportData:
         gain: their difference in bits a note, with its spread.
         check: loss of the base next to a guess's, None where it is not known.
         metrics: lines of metrics.jsonl.
+        steps, seconds: optimiser steps and time of the training.
         update: ||dW|| / ||W|| by module.
         samples: music of both models.
         copying: findings of the copy meter, words by name.
@@ -85,6 +86,8 @@ class ReportData:
     gain: Gain | None = None
     check: BaseCheck | None = None
     metrics: Sequence[Mapping[str, Any]] = ()
+    steps: int = 0
+    seconds: float = 0.0
     update: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[ReportSample] = ()
     copying: Mapping[str, str] = field(default_factory=dict)
@@ -139,7 +142,7 @@ def _key_figures(data: ReportData) -> str:
             ("bits a note", f"{b.bits_per_note:.2f} → {a.bits_per_note:.2f}", f"over {a.notes:,} held-out notes")
         )
         facts.append(("perplexity", f"{b.perplexity:.2f} → {a.perplexity:.2f}", "how many tokens it hesitates between"))
-    return fact_list([*facts, *run_facts(data.metrics, data.update)])
+    return fact_list([*facts, *run_facts(data.steps, data.seconds, data.update)])
 
 
 def _score_section(data: ReportData) -> str:

@@ -129,7 +129,7 @@ def compare_folders(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Comparison:
-    """Compare two folders of recordings; definitions in docs/audio-evaluation.md.
+    """Compare two folders of recordings; definitions in docs/evaluation.md.
 
     Args:
         generated_dir, reference_dir: searched with their subfolders.

@@ -53,7 +53,7 @@ class Verdict:
 def judge_adapter(
     gain: Gain | None, check: BaseCheck | None, after: float | None, trained_on: int = 0, pieces: str = "songs"
 ) -> Verdict:
-    """Say what the scores of an adapter show.
+    """Judge an adapter by its scores.
 
     Args:
         gain: over songs that the adapter was not trained on, None where there are none.
@@ -92,7 +92,7 @@ def _judge_gain(gain: Gain) -> Verdict:
 
 
 def judge_base(check: BaseCheck | None, after: float | None) -> Verdict | None:
-    """Say where a base is still no better than a guess after its training; None where it is, or is not known."""
+    """Judge a base that is no better than a guess after its training; None where it is better, or not scored."""
     if check is None or after is None or BaseCheck(after, check.guess).is_known:
         return None
     words = f"held-out loss {after:.3f}, a guess has {check.guess:.3f}; train longer, or on more music"
@@ -128,7 +128,7 @@ class Evaluation:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the gain shows; None without adapters."""
+        """Verdict on the gain; None without adapters."""
         if self.gain is None:
             return None
         only = self.trained_on if self.trained_on >= self.songs else 0

@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Songs are transposed in training where their tokens allow it; an audio model's noise and times are drawn anew.
+_ALTERED = {"songs": "other keys, where they are drawn", "recordings": "other places, new noise"}
 _TWO_LEVELS = (
-    "Training is measured with dropout and on altered songs (other keys, or new noise), held-out songs as they are:\n"
+    "Training is measured with dropout and on altered {pieces} ({altered}), held-out {pieces} as they are:\n"
     "each curve's own course counts, not the distance between the two."
 )
 LOSS_PLOT = "loss.png"  # in a run folder
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 
 
-def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> Figure:
+def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", pieces: str = "songs") -> Figure:
     """Draw training loss, held-out loss, the base's level and the best step.
 
     Args:
         rows: lines of metrics.jsonl: `step` with `loss` (a step), or with `val_loss` (an evaluation; that of step 0
             is the base's).
         loss: unit of the loss, for the axis.
+        pieces: `songs` or `recordings`.
 
     Returns:
         A matplotlib Figure.
@@ -46,18 +47,17 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -
         axis.plot(*train.T, color=_TRAIN_COLOUR, alpha=0.3, linewidth=0.9)
         axis.plot(*_smooth_series(train).T, color=_TRAIN_COLOUR, linewidth=1.8, label="training, smoothed")
     if len(held_out):
-        axis.plot(*held_out.T, color=_HELD_OUT_COLOUR, linewidth=1.8, marker="o", markersize=4, label="held-out songs")
+        name = f"held-out {pieces}"
+        axis.plot(*held_out.T, color=_HELD_OUT_COLOUR, linewidth=1.8, marker="o", markersize=4, label=name)
         if held_out[0, 0] == 0:
-            axis.axhline(
-                held_out[0, 1], color=_BASE_COLOUR, linestyle="--", linewidth=1.2, label="held-out songs, base alone"
-            )
+            axis.axhline(held_out[0, 1], color=_BASE_COLOUR, linestyle="--", linewidth=1.2, label=f"{name}, base alone")
         _mark_best(axis, held_out, np.concatenate([train, held_out])[:, 1])
     if len(train) or len(held_out):
         axis.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     else:
         axis.text(0.5, 0.5, "no step was recorded", ha="center", va="center", transform=axis.transAxes)
     if len(train) and len(held_out):
-        figure.supxlabel(_TWO_LEVELS, fontsize=8, color=_BASE_COLOUR)
+        figure.supxlabel(_TWO_LEVELS.format(pieces=pieces, altered=_ALTERED[pieces]), fontsize=8, color=_BASE_COLOUR)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.set_xlabel("optimiser step", color=_BASE_COLOUR)
     axis.set_ylabel(f"loss, {loss}", color=_BASE_COLOUR)
@@ -104,6 +104,6 @@ def _smooth_series(series: np.ndarray) -> np.ndarray:
     return np.stack([series[:, 0], (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)], 1)
 
 
-def loss_plot(path: Path, rows: Sequence[Mapping[str, Any]], loss: str = "nats a token") -> None:
+def loss_plot(path: Path, rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", pieces: str = "songs") -> None:
     """Write the loss curve as a PNG file that appears whole or not at all; see `loss_figure`."""
-    atomic_write(path, figure_png(loss_figure(rows, loss), dpi=130))
+    atomic_write(path, figure_png(loss_figure(rows, loss, pieces), dpi=130))

@@ -22,21 +22,20 @@ def fact_list(facts: Iterable[Fact]) -> str:
     return f'<dl class="facts">{cells}</dl>' if cells else ""
 
 
-def run_facts(metrics: Sequence[Mapping[str, Any]], update: Mapping[str, float]) -> list[Fact]:
+def run_facts(steps: int, seconds: float, update: Mapping[str, float]) -> list[Fact]:
     """Return the size of the update, and steps and seconds of the training.
 
     Args:
-        metrics: lines of metrics.jsonl.
+        steps: optimiser steps.
+        seconds: training time of all starts, with the evaluations.
         update: ||dW|| / ||W|| by module.
     """
     facts = []
     if update:
         mean = sum(update.values()) / len(update)
         facts.append(("size of the update", f"{mean:.2%}", "of the weights it is added to, on average"))
-    steps = [row["step"] for row in metrics if row.get("loss") is not None]
     if steps:
-        seconds = [row["seconds"] for row in metrics if row.get("seconds") is not None]
-        facts.append(("training", f"{max(steps)} steps", f"in {max(seconds):,.0f} s" if seconds else ""))
+        facts.append(("training", f"{steps} steps", f"in {seconds:,.0f} s"))
     return facts
 
 
@@ -56,7 +55,7 @@ def loss_section(
     """
     if not metrics:
         return ""
-    picture = picture or figure_png(loss_figure(metrics, loss))
+    picture = picture or figure_png(loss_figure(metrics, loss, pieces))
     image = image_tag(picture, f"Loss by optimiser step, on training and on held-out {pieces}")
     held_out = any(row.get("val_loss") is not None for row in metrics)
     caption = "Dashed: the base alone. Circle: the step that was kept." if held_out else ""

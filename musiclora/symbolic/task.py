@@ -17,7 +17,7 @@ from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
-from musiclora.evaluation.scores import token_gain, token_score, total_loss
+from musiclora.evaluation.scores import count_pieces, token_gain, token_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
@@ -72,7 +72,7 @@ class SymbolicTask:
 
     def describe_data(self) -> Sequence[str]:
         train, held_out = self.count_songs()
-        return [f"{train} pieces to train on, {held_out} held out", *self.songs.notes]
+        return [f"{count_pieces(train, 'pieces')} to train on, {held_out} held out", *self.songs.notes]
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.n_positions)

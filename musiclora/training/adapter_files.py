@@ -98,7 +98,7 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
         header=card_header(
             pipeline_tag=family.pipeline_tag,
             tags=("music", "lora", family.card_tag),
-            base=base.name.partition("@")[0] if base.kind == "hub" else "",
+            base=base.name if base.kind == "hub" else "",
             licence=base.licence,
             library="peft",
         ),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from musiclora.backends.base import LossSum, Model
 from musiclora.convert.adapters.lora import check_rank, match_targets
-from musiclora.convert.errors import ConvertError
-from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.json_file import NULL, field_kinds, object_with, read_optional_json
+from musiclora.errors import ConvertError
 from musiclora.evaluation.scores import total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import FamilySpec, resolve
@@ -18,6 +18,8 @@ from musiclora.training.run_folder import META
 from musiclora.training.task import TaskScoring
 
 ModelT = TypeVar("ModelT", bound=Model)
+_CHECK = field_kinds(BaseCheck)
+_CHECKED = object_with({"base_check": object_with(_CHECK, _CHECK) | NULL})  # of training_meta.json
 
 
 class HasShapes(Protocol):
@@ -44,10 +46,10 @@ def check_adapter_size(config: TrainConfig, spec: FamilySpec, base: Path) -> Non
 def saved_base_check(folder: Path) -> BaseCheck | None:
     """Read the check that an earlier start of a run recorded; None where there is none."""
     try:
-        found: Any = read_json(folder / META)["base_check"]
-        return BaseCheck(float(found["loss"]), float(found["guess"]), str(found["warning"]))
-    except (ConvertError, ValueError, KeyError, TypeError):
+        found = read_optional_json(folder / META, _CHECKED).get("base_check")
+    except ConvertError:
         return None
+    return BaseCheck(**{name: found[name] for name in _CHECK}) if found else None
 
 
 def compare_with_guess(

@@ -13,7 +13,7 @@ from typing import Any
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.json_file import OBJECT, TEXT, Kind, field_kinds
-from musiclora.errors import ConfigError, join_problems
+from musiclora.errors import ConfigError, join_problems, option_name
 from musiclora.training.schedule import SCHEDULES
 
 _MAX_TOML_BYTES = 1_000_000
@@ -173,11 +173,6 @@ class TrainConfig:
     def as_toml(self) -> dict[str, Any]:
         """Return plain values for config.toml, without those that are None."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if v is not None}
-
-
-def option_name(name: str) -> str:
-    """Return the option of a field: `--lora-r` for lora_r."""
-    return "--" + name.replace("_", "-")
 
 
 def resolve_config(

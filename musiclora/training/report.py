@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from musiclora.errors import option_name
 from musiclora.evaluation.scores import count_pieces
 from musiclora.evaluation.verdict import Verdict
 from musiclora.reporting.html import (
@@ -22,7 +23,7 @@ from musiclora.reporting.html import (
 from musiclora.reporting.loss_plot import LOSS_PLOT
 from musiclora.reporting.run_sections import Fact, fact_list, loss_section, run_facts, update_section
 from musiclora.reporting.samples import sample_section
-from musiclora.training.config import TrainConfig, option_name
+from musiclora.training.config import TrainConfig
 from musiclora.training.plan import TrainingPlan
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import Run
@@ -31,26 +32,30 @@ _MOST_SAMPLES = 4  # shown in the page
 _COLUMNS = {"bits_per_note": "bits a note"}  # heading of a score's value where it is not the attribute's name
 
 
-def write_run_report(result: TrainResult, config: TrainConfig, plan: TrainingPlan, songs: tuple[int, int]) -> None:
+def write_run_report(
+    result: TrainResult, config: TrainConfig, plan: TrainingPlan, row_length: int, songs: tuple[int, int]
+) -> None:
     """Write `report.html` into the run folder, beside its loss.png; it appears whole or not at all.
 
     Args:
         result: of the run.
         config: the options.
         plan: values of the options that were not given.
+        row_length: longest row in units: --max-seq-len, at most the model's limit.
         songs: numbers of training and held-out songs, or recordings.
     """
     metrics = Run(result.run_dir).read_metrics()
+    steps, seconds = result.progress.step, result.progress.seconds
     verdict = result.verdict or Verdict("flat", "a new base", "all of its weights were trained")
     parts = [
         verdict_box(verdict.style, sentence(verdict.headline), f"{sentence(verdict.words)}."),
-        fact_list([*_score_facts(result), *_parameter_facts(result), *run_facts(metrics, result.update)]),
+        fact_list([*_score_facts(result), *_parameter_facts(result), *run_facts(steps, seconds, result.update)]),
         section("What the verdict rests on", _evidence(result, songs)),
         loss_section(metrics, pieces=result.pieces, picture=(result.run_dir / LOSS_PLOT).read_bytes()),
         sample_section(_shown_samples(result.run_dir / "samples")),
         update_section(result.update),
         section("Plan", paragraphs(sentence(line.strip().removeprefix("plan: ")) for line in plan.lines())),
-        section("Settings", text_table({option_name(k): v for k, v in _settings(config, plan).items()})),
+        section("Settings", text_table({option_name(k): v for k, v in _settings(config, plan, row_length).items()})),
         section("Go on", command_boxes(_commands(result))),
     ]
     base = Path(config.model).name if Path(config.model).is_dir() else config.model
@@ -108,7 +113,7 @@ def _shown_samples(folder: Path) -> list[Path]:
     return [*base, *epochs[-(_MOST_SAMPLES - len(base)) :]]
 
 
-def _settings(config: TrainConfig, plan: TrainingPlan) -> Mapping[str, object]:
+def _settings(config: TrainConfig, plan: TrainingPlan, row_length: int) -> Mapping[str, object]:
     """Return the options that hold, without folders outside the run."""
     lora, family = config.lora(), config.family_record
     adapter: dict[str, object] = {} if config.trainable == "all" else {"lora_r": lora.rank, "lora_alpha": lora.alpha}
@@ -120,7 +125,7 @@ def _settings(config: TrainConfig, plan: TrainingPlan) -> Mapping[str, object]:
         "weight_decay": config.weight_decay,
         "batch_size": plan.batch_size,
         "grad_accum_steps": plan.accumulate,
-        "max_seq_len": config.max_seq_len,
+        "max_seq_len": row_length,
         "val_split": config.val_split,
         **({"transpose": config.transpose} if config.transpose else {}),
         **({"max_steps": config.max_steps} if config.max_steps else {}),

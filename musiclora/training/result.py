@@ -64,10 +64,10 @@ class TrainResult:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the scores show; None for a new base that is better than a guess."""
-        after = None if self.after is None else self.after.loss
+        """Verdict on the held-out scores; None for a new base that is better than a guess."""
         if self.new_base:
-            return judge_base(self.check, after)
+            return judge_base(self.check, self.progress.best)
+        after = None if self.after is None else self.after.loss
         return judge_adapter(self.gain, self.check, after, pieces=self.pieces)
 
     def as_json(self) -> dict[str, Any]:

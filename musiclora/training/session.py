@@ -291,11 +291,11 @@ class Session(Generic[ModelT]):
         batches = task.song_batches(self.config) if self.before else []
         scores = task.compare_losses(self.before, self._song_losses("scoring the result", batches)) if batches else None
         write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update)
-        loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss)
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
             *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
         )
-        write_run_report(result, self.config, plan, task.count_songs())
+        loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
+        write_run_report(result, self.config, plan, self.length, task.count_songs())
         return result

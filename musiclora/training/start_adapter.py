@@ -10,7 +10,7 @@ from musiclora.adapters import Adapter, base_of, check_base, find_adapter
 from musiclora.convert.adapters.lora import alpha_for
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import find_tokenizer_file, fingerprint_file
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, option_name
 from musiclora.models import BaseModel
 from musiclora.training.config import DEFAULT_MODEL, TrainConfig
 
@@ -43,7 +43,7 @@ def take_adapter_settings(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         "target_modules": spec.targets,
     }
     wrong = [
-        f"--{name.replace('_', '-')} is {given}, not {value}"
+        f"{option_name(name)} is {given}, not {value}"
         for name, value in own.items()
         if (given := _sorted_names(getattr(config, name))) is not None and given != value
     ]

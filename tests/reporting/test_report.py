@@ -88,6 +88,8 @@ def full(tmp_path: Path, gain: Gain | None) -> ReportData:
         after=AFTER,
         gain=gain,
         metrics=METRICS,
+        steps=20,
+        seconds=10.0,
         update={f"h.{NASTY}": 0.03, "zero": 0.0},
         samples=[
             ReportSample(NASTY, score_of(60, 64), score_of(67), wav, other),
@@ -209,6 +211,13 @@ def test_loss_figure_has_the_curves_the_base_and_the_best_step():
     assert axis.texts[0].get_text() == "best 2.000, step 10"
     # a straight line stays straight when smoothed
     assert lines["training, smoothed"].get_ydata() == pytest.approx(raw[:, 1])
+
+
+def test_loss_figure_of_recordings_does_not_speak_of_songs():
+    figure = loss_figure(METRICS, "squared error a latent value", "recordings")
+    labels = [str(line.get_label()) for line in figure.axes[0].lines]
+    assert "held-out recordings" in labels
+    assert "song" not in f"{labels} {figure.get_supxlabel()}"
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 20, 70, 300])

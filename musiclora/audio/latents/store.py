@@ -12,7 +12,7 @@ from musiclora.audio.latents.levels import LARGE_LATENTS, latents_size
 from musiclora.backends.base import Codec
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.folder_lock import is_locked
-from musiclora.convert.files.json_file import BOOLEAN, NULL, NUMBER, TEXT, list_of, object_with, read_json
+from musiclora.convert.files.json_file import BOOLEAN, INTEGER, NUMBER, TEXT, list_of, object_with, read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.files.temporary import remove_tree
 from musiclora.errors import ConfigError, ConvertError, DataError
@@ -22,12 +22,14 @@ _ITEM = object_with(
     {
         "source": TEXT,
         "sha256": TEXT,
-        "start": NUMBER | NULL,
-        "end": NUMBER | NULL,
-        "seconds": NUMBER | NULL,
-        "codec": TEXT | NULL,
-        "posterior": TEXT | NULL,
-        "notes": list_of(TEXT) | NULL,
+        "start": NUMBER,
+        "end": NUMBER,
+        "seconds": NUMBER,
+        "codec": TEXT,
+        "posterior": TEXT,
+        "notes": list_of(TEXT),
+        "frames": INTEGER,
+        "gain_db": NUMBER,
     },
     ("source", "sha256"),
 )

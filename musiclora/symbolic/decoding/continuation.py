@@ -161,7 +161,8 @@ def generate_pieces(
         for row in rows:
             _append_tokens(row, prompt, info)
             row.state = int(info.unsounded[row.state])
-        if len(prompt) > len(seen := _context_of(rows[0], info, model.n_positions)):
+        seen = _context_of(rows[0], info, model.n_positions)
+        if first == 0 and len(prompt) > len(seen):
             context = describe_context(info, len(prompt), seen, model.n_positions)
             given = dataclasses.replace(given, remark=f"{given.remark}; {context}" if given.remark else context)
         draw = uniforms(request.seed, request.max_new_tokens, len(rows), first)

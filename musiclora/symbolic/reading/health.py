@@ -120,6 +120,6 @@ def describe_skipped(rows: Sequence[HealthRow], most: int = 5) -> list[str]:
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Join at most so many names, each bounded, and count the rest."""
+    """Join the first names, each bounded in length, and count the rest."""
     shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -26,7 +26,12 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_check
 from musiclora.errors import ConfigError, ConvertError, DataError
 from musiclora.formats import output_paths
 from musiclora.sampling import OpenKeys, decision_margin, sample_token, uniforms
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces, write_midi_sample
+from musiclora.symbolic.decoding.continuation import (
+    BATCH_PIECES,
+    GenerationRequest,
+    generate_pieces,
+    write_midi_sample,
+)
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
@@ -483,3 +488,10 @@ def test_generate_with_bad_options_is_one_line_and_exit_code_2(folder, tmp_path,
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_every_piece_has_one_remark_on_a_prompt_longer_than_the_context(tokenizer):
+    # Each further batch of pieces added the remark once more.
+    request = GenerationRequest(4, prompt=tune(20), count=BATCH_PIECES + 1)
+    remarks = [piece.remark for piece in generate_pieces(NumpyModel(tokenizer, 64), tokenizer, request)]
+    assert [remark.count("positions hold") for remark in remarks] == [1] * (BATCH_PIECES + 1)

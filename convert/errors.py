@@ -12,9 +12,11 @@ MusicLoraError
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 LONGEST_MESSAGE = 3000  # characters
 LONGEST_WORD = 400  # paths are shorter, damaged names are not
+_LONGEST_NAME = 80
 
 
 class MusicLoraError(Exception):
@@ -49,6 +51,12 @@ class OutputError(MusicLoraError):
 
 class TrainingError(MusicLoraError):
     """A training run that cannot go on."""
+
+
+def list_names(names: Sequence[str], shown: int = 40) -> str:
+    """Join the first names, each bounded in length, and count the rest."""
+    first = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:shown]]
+    return ", ".join(first) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def option_name(name: str) -> str:

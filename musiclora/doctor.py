@@ -20,12 +20,13 @@ from musiclora.evaluation.scores import count_pieces
 from musiclora.families import SPECS, resolve, spec_of_data, spec_of_folder
 from musiclora.models import find_model
 from musiclora.progress import OnProgress
-from musiclora.symbolic.dataset.pieces import from_reading
+from musiclora.symbolic.dataset.pieces import PieceSet, from_reading, is_token_cache, read_token_cache
 from musiclora.symbolic.reading.health import health_json, health_line, health_table
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.render import find_soundfont
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
 ModelFacts = Callable[[Path], dict[str, Any]]  # layout and size of a model folder; one for each architecture
 
@@ -75,8 +76,8 @@ def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: O
     """Read a folder of songs and count what a model's tokens keep and lose of it.
 
     Args:
-        data_dir: folder of music, or one file.
-        model: base model, whose tokenizer is used.
+        data_dir: folder of music, one file, or a token cache.
+        model: base model, whose tokenizer is used; a token cache has its own.
         workers: child processes that read; None: one for each core, at most eight.
         on_progress: called with (done, total) tunes.
 
@@ -85,20 +86,24 @@ def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: O
         `kept_by_tokens` holds the counts; both are None where the model has no tokenizer. `notes` are remarks.
 
     Raises:
-        DataError: the folder holds no music.
+        DataError: the folder holds no music, or is a damaged token cache.
     """
-    tokenizer, notes = _find_tokenizer(model)
-    reading = read_music(
-        data_dir, workers=workers, on_progress=on_progress, tokenizer=tokenizer, keep_scores=False, need_songs=False
-    )
-    found = from_reading(reading) if tokenizer else None
-    rows = found.health if found else reading.health
-    if found and tokenizer:
+    tokenizer, notes = (load_tokenizer(data_dir), []) if is_token_cache(data_dir) else _find_tokenizer(model)
+    if is_token_cache(data_dir):
+        model, found = str(data_dir), read_token_cache(data_dir, tokenizer)
+    else:
+        reading = read_music(
+            data_dir, workers=workers, on_progress=on_progress, tokenizer=tokenizer, keep_scores=False, need_songs=False
+        )
+        # Without a tokenizer there are no pieces.
+        found = from_reading(reading) if tokenizer else PieceSet([], reading.health)
+    rows = found.health
+    if tokenizer:
         notes = [f"{model} ({tokenizer.kind}): {line}" for line in describe_kept(found.kept, tokenizer.holds)]
     return {
         **health_json(rows),
         "tokenizer": tokenizer.kind if tokenizer else None,
-        "kept_by_tokens": found.kept.as_json() if found else None,
+        "kept_by_tokens": found.kept.as_json() if tokenizer else None,
         "notes": notes,
         "line": health_line(rows),
         "table": health_table(rows),

@@ -9,6 +9,7 @@ from musiclora.convert.errors import (
     OutputError,
     TrainingError,
     join_problems,
+    list_names,
     option_name,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "OutputError",
     "TrainingError",
     "join_problems",
+    "list_names",
     "option_name",
 ]

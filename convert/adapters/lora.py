@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from musiclora.convert.errors import ConfigError, ConvertError, join_problems
+from musiclora.convert.errors import ConfigError, ConvertError, join_problems, list_names
 from musiclora.convert.files.safetensors_file import FLOATS, Arrays, Shape, cast_tensor, non_finite
 
 # Rank and scale of every module, by its path.
@@ -73,12 +73,6 @@ def check_rank(rank: int, linear_shapes: Mapping[str, tuple[int, int]], option: 
     most = min(out, inputs)
     if rank > most:
         raise ConfigError(f"{option} is {rank}; {module} is {out} x {inputs}, so that the rank can be at most {most}")
-
-
-def list_names(names: Sequence[str], shown: int = 40) -> str:
-    """Join names; of very many the first ones and a count."""
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:

@@ -38,6 +38,7 @@ class LatentsResult:
         return {
             "output_dir": self.folder,
             "backend": self.backend,
+            "files": e.files,
             "recordings": e.recordings,
             "seconds": e.seconds,
             "encoded": e.fresh,
@@ -48,11 +49,10 @@ class LatentsResult:
     def lines(self) -> list[str]:
         """Describe the result in lines."""
         e = self.encoded
-        kept = e.recordings - e.fresh
-        return [
-            f"{count_pieces(e.recordings, 'recordings')}, {e.seconds / 60:.1f} minutes, as latents in {self.folder}"
-            + (f" ({kept} were there already)" if kept else "")
-        ]
+        kept = e.files - e.fresh
+        segments = f" ({e.files:,} segments)" if e.files > e.recordings else ""
+        found = f"{count_pieces(e.recordings, 'recordings')}{segments}, {e.seconds / 60:.1f} minutes"
+        return [f"{found}, as latents in {self.folder}{f' ({kept:,} were there already)' if kept else ''}"]
 
     def notes(self) -> list[str]:
         """List the files left out and the remarks."""

@@ -21,7 +21,7 @@ from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
-from musiclora.errors import DataError
+from musiclora.errors import DataError, list_names
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel, find_model
@@ -109,7 +109,12 @@ class AudioTask:
             "given": "all recordings are learnt with the style that is given",
             "recordings": "every recording is learnt with the style beside it",
         }[self.style_source]
-        return [f"{train} to train on, {held_out} held out", *self.notes, style]
+        names = [f"held out: {list_names(self._held_out_sources, 8)}"] if self.held_out else []
+        return [f"{train} to train on, {held_out} held out", *names, *self.notes, style]
+
+    @property
+    def _held_out_sources(self) -> list[str]:
+        return list(dict.fromkeys(r.source for r in self.held_out))
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.shape.max_frames)
@@ -199,7 +204,13 @@ class AudioTask:
 
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         frames = sum(r.frames for r in self.train)
-        return {"max_frames": self.shape.max_frames, "style": self.style_source, "codec": self.codec, "frames": frames}
+        return {
+            "max_frames": self.shape.max_frames,
+            "style": self.style_source,
+            "codec": self.codec,
+            "frames": frames,
+            "held_out_recordings": self._held_out_sources,
+        }
 
     def save_model(self, path: Path, model: FlowModel) -> None:
         with atomic_folder(path, overwrite=True) as folder:

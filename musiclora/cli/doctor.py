@@ -19,15 +19,16 @@ from musiclora.convert.errors import printable
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
     """Describe this machine and, with DATA_DIR, the health of a folder of music: kept, repaired, skipped, and why.
 
-    A folder may hold notes (MIDI, ABC), recordings, or both. For notes it counts what the model's tokens keep and
-    lose. For recordings the table shows seconds, rate, channels, peak, clipped samples and problems.
+    A folder may hold notes (MIDI, ABC), recordings, or both, or what preprocess wrote. For notes it counts what the
+    model's tokens keep and lose. For recordings the table shows seconds, rate, channels, peak, clipped samples and
+    problems.
     """
     from musiclora import doctor as jobs
 
     model = model or jobs.bundled_model_for(data_dir)
     report: dict[str, Any] = {"machine": jobs.machine_facts(), "model": jobs.model_facts(model)}
     if data_dir:
-        report |= _health_tables(data_dir, model or "bundled", num_workers)
+        report |= _health_tables(data_dir, model, num_workers)
     if as_json:
         print_json(report)
         return

@@ -176,11 +176,15 @@ class Gain:
         sign = -1 if rises else 1
         words = f"loss {'raised' if rises else 'lowered'} by" if self.unit == "loss" else "gain"
         unit = "" if self.unit == "loss" else f" {self.unit}"
+        mean = _format_number(sign * self.mean, digits)
         if self.low is None or self.high is None:
-            return f"{words} {sign * self.mean:.{digits}f}{unit} over {self.counted}, too few for an interval"
-        low, high = sorted((sign * self.low, sign * self.high))
-        interval = f"95 % over {self.counted}: {low:.{digits}f} to {high:.{digits}f}"
-        return f"{words} {sign * self.mean:.{digits}f}{unit} ({interval})"
+            return f"{words} {mean}{unit} over {self.counted}, too few for an interval"
+        low, high = (_format_number(value, digits) for value in sorted((sign * self.low, sign * self.high)))
+        return f"{words} {mean}{unit} (95 % over {self.counted}: {low} to {high})"
+
+
+def _format_number(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # the sum makes a zero of -0.0
 
 
 def count_pieces(number: int, pieces: str = "songs") -> str:

@@ -13,7 +13,7 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.songs import Songs, read_songs
+from musiclora.symbolic.dataset.songs import read_songs
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -85,7 +85,7 @@ def pretrain_base(
         fresh = not options.model
         task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range, fresh)
         if fresh:
-            for text in describe_fresh(base.path, songs):
+            for text in describe_fresh(base.path, task.measure_epoch(config)[0]):
                 out.say(text)
         config = dataclasses.replace(
             config, model=options.model or options.preset, trainable="all", allow_base_mismatch=True
@@ -94,10 +94,9 @@ def pretrain_base(
         return Session(config, task, out, limits, run).train(restart)
 
 
-def describe_fresh(folder: Path, songs: Songs) -> list[str]:
-    """Say that a base begins with random weights, and where there is too little music for its size."""
+def describe_fresh(folder: Path, tokens: int) -> list[str]:
+    """Say that a base begins with random weights, and where an epoch's tokens are few for its size."""
     parameters = sum(math.prod(shape) for shape in read_checkpoint(folder).config.tensor_shapes().values())
-    tokens = sum(len(piece.tokens) for piece in songs.train)
     lines = [f"a fresh base: {parameters:,} random weights, which know no music before they are trained"]
     if tokens < parameters * LEAST_TOKENS_A_PARAMETER:
         lines.append(

@@ -110,7 +110,7 @@ class Session(Generic[ModelT]):
         self.before = [] if resumes_all else self._song_losses("scoring the base", self.task.song_batches(config))
         self.base_check = saved_base_check(self.run.path) if resuming else None
         if not (self.base_check or resumes_all):
-            judged = self._song_losses("scoring the base on training songs", self.task.judging_batches(config))
+            judged = self._song_losses("scoring the base on training data", self.task.judging_batches(config))
             self.base_check = compare_with_guess(self.task, self.model, self.before + judged, config, self._load_folder)
         if self.base_check and self.base_check.warning:
             self.out.say(f"warning: {self.base_check.warning}")

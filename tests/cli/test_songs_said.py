@@ -83,6 +83,9 @@ def test_preprocess_names_skipped_files_and_counts_what_is_kept(music, tmp_path)
     assert "the tokens keep " in result.stdout
     kept = json.loads(run(*options, "--json").stdout)["kept_by_tokens"]
     assert (kept["outside"], kept["merged"]) == (20, 8)
+    cached = songs_report(tmp_path / "cache", "bundled-audio", 1, lambda done, total: None)
+    assert cached["kept_by_tokens"] == kept
+    assert cached["skipped"] == 1
 
 
 def test_train_and_evaluate_name_what_is_held_out_and_skipped(music, tiny_base, any_backend, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from musiclora.backends.base import LossSum
 from musiclora.errors import DataError
-from musiclora.evaluation.scores import flow_score, song_losses, token_score
+from musiclora.evaluation.scores import Gain, flow_score, song_losses, token_score
 
 
 class Model:
@@ -33,3 +33,7 @@ def test_nothing_to_score_is_an_error_and_no_nan():
         token_score(LossSum(0.0, 0.0), 5)
     with pytest.raises(DataError, match="nothing to score"):
         flow_score(LossSum(0.0, 0.0), 4)
+
+
+def test_a_gain_that_rounds_to_zero_has_no_sign():
+    assert Gain(-0.0001, -0.0004, 0.2, 9).describe() == "gain 0.000 bits a note (95 % over 9 songs: 0.000 to 0.200)"

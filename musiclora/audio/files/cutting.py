@@ -81,8 +81,9 @@ class CutResult:
 
     @property
     def notes(self) -> list[str]:
-        """Spans left out and remarks, a line each."""
-        gone = [f"left out: {i['source']}, {i['start']:g} to {i['end']:g} s: {i['reason']}" for i in self.left_out]
+        """Spans left out, or files without any sound, and remarks, a line each."""
+        spans = [f", {i['start']:g} to {i['end']:g} s" if i["end"] else "" for i in self.left_out]
+        gone = [f"left out: {i['source']}{span}: {i['reason']}" for i, span in zip(self.left_out, spans, strict=True)]
         return [*gone, *group_notes(self.remarks)]
 
 

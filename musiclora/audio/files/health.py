@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musiclora.audio.files.sound import Sound, audio_files
-from musiclora.errors import DataError
+from musiclora.errors import DataError, list_names
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
 SILENT_PEAK = 1e-4  # of full scale, -80 dB; microphones are louder
@@ -199,8 +199,7 @@ def group_notes(notes: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:
         by_text.setdefault(text, []).append(file)
     lines = []
     for text, files in by_text.items():
-        more = f" and {len(files) - shown} more" if len(files) > shown else ""
-        lines.append(f"{', '.join(files[:shown])}{more}: {text}")
+        lines.append(f"{list_names(files, shown)}: {text}")
     return lines
 
 

@@ -136,7 +136,8 @@ def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: 
         raise DataError(f"{folder}: no recording can be used: {join_problems(result.left_out)}")
     write_index(cache, items)  # drops recordings that the folder no longer holds
     remove_temporary_files(cache, ".*.part")  # likewise
-    result.recordings, result.seconds = len(items), sum(item["seconds"] for item in items)
+    result.files, result.recordings = len(items), len({item["source"] for item in items})
+    result.seconds = sum(item["seconds"] for item in items)
     return result
 
 

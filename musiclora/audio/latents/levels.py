@@ -13,6 +13,7 @@ import numpy as np
 
 from musiclora.audio.files.sound import Sound
 from musiclora.backends.base import Codec
+from musiclora.evaluation.scores import count_pieces
 
 LARGE_LATENTS = 2.0  # root mean square from which on a recording is turned down
 _USUAL_LATENTS = 1.0  # root mean square that it then has
@@ -55,18 +56,19 @@ def decibels_to_factor(decibels: float) -> np.float32:
 
 
 def level_notes(gains_db: Sequence[float]) -> list[str]:
-    """Say how many recordings are turned down; empty where none is.
+    """Say how many files are turned down; empty where none is.
 
     Args:
-        gains_db: gain of each recording in dB.
+        gains_db: gain of each file in dB.
     """
     lowered = sorted(-gain for gain in gains_db if gain < 0)
     if not lowered:
         return []
     span = f"{lowered[0]:g}" if lowered[0] == lowered[-1] else f"{lowered[0]:g} to {lowered[-1]:g}"
     verb = "is" if len(lowered) == 1 else "are"
+    found = f"{len(lowered)} of {count_pieces(len(gains_db), 'files')} {verb}"
     return [
-        f"{len(lowered)} of {len(gains_db)} recordings {verb} encoded {span} dB quieter: at their own level they are "
+        f"{found} encoded {span} dB quieter: at their own level they are "
         "too loud for this codec, whose latents of them would be too large"
     ]
 

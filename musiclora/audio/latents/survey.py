@@ -20,14 +20,16 @@ class Encoded:
     """Result of encoding a folder of recordings.
 
     Attributes:
-        recordings: number of recordings in the latents folder.
+        files: number of files in the latents folder: recordings, or segments of them.
+        recordings: number of recordings that they come from.
         seconds: their total length.
-        fresh: number of recordings that this start encoded; the others were there already.
+        fresh: number of files that this start encoded; the others were there already.
         left_out: one line for each file that cannot be used.
         remarks: (file, text) of remarks on the others.
         gains_db: gain of each recording before it was encoded, in dB; below 0 for those that were too loud.
     """
 
+    files: int = 0
     recordings: int = 0
     seconds: float = 0.0
     fresh: int = 0

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from musiclora.errors import list_names
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
 from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
-from musiclora.symbolic.reading.health import HealthRow, describe_skipped, list_names
+from musiclora.symbolic.reading.health import HealthRow, describe_skipped
 from musiclora.symbolic.tokens.kept import Kept
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer

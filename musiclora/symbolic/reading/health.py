@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from musiclora.errors import list_names
 from musiclora.symbolic.tokens.kept import Kept, kept_from_json
 
 Status = Literal["kept", "repaired", "skipped"]
 SAME_AS_A_COPY = "to this tokenizer the same as another copy of its song"
-_LONGEST_NAME, _LONGEST_TEXT = 80, 200  # characters, in messages
+_LONGEST_TEXT = 200  # characters, in messages
 SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
 
@@ -117,9 +118,3 @@ def describe_skipped(rows: Sequence[HealthRow], most: int = 5) -> list[str]:
     lines += [f"skipped {list_names(names, most)}: {why[:_LONGEST_TEXT]}" for why, names in named]
     rest = sum(len(names) for names in by_reason.values()) - sum(len(names) for _, names in named)
     return [*lines, f"skipped {rest} more, for other reasons; doctor lists them all"] if rest else lines
-
-
-def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Join the first names, each bounded in length, and count the rest."""
-    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

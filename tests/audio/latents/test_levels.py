@@ -50,7 +50,7 @@ def test_a_recording_that_is_too_loud_is_turned_down_to_the_usual_size(tmp_path)
     assert loud[0]["gain_db"] == pytest.approx(20 * np.log10(1 / 5), abs=0.51)
     assert latents_size(usual[1]["latents"]) == pytest.approx(1.2, rel=0.01)
     assert usual[0]["gain_db"] == 0
-    assert "1 of 2 recordings is encoded 14 dB quieter" in found.notes()[0]
+    assert "1 of 2 files is encoded 14 dB quieter" in found.notes()[0]
     assert not list((tmp_path / "cache").glob(".*.part"))
 
 
@@ -85,4 +85,4 @@ def test_latents_of_an_earlier_version_are_kept_unless_they_are_too_large(tmp_pa
 
 def test_notes_count_the_recordings_and_name_the_span():
     assert level_notes([0.0, 0.0]) == []
-    assert level_notes([-8.5, -13.0, 0.0])[0].startswith("2 of 3 recordings are encoded 8.5 to 13 dB quieter")
+    assert level_notes([-8.5, -13.0, 0.0])[0].startswith("2 of 3 files are encoded 8.5 to 13 dB quieter")

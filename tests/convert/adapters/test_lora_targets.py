@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from musiclora.convert.adapters.lora import check_rank, list_names, match_targets
-from musiclora.errors import ConfigError
+from musiclora.convert.adapters.lora import check_rank, match_targets
+from musiclora.errors import ConfigError, list_names
 
 SHAPES = {"h.0.attn.c_attn": (192, 64), "h.0.mlp.c_fc": (256, 64)}
 

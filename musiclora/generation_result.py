@@ -28,6 +28,36 @@ class GenerationSetup(TypedDict, total=False):
     reporter: Reporter | None
 
 
+class GenerationOptions(TypedDict, total=False):
+    """Options of a generation; one that is left out, or None, has the default of the model's family.
+
+    Attributes:
+        seed, count: of every family: piece i of one seed is the same for every count.
+        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars: of the symbolic family, see
+            `symbolic.decoding.continuation.GenerationRequest`.
+        seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
+            `audio.flow_sampling.FlowRequest`.
+    """
+
+    seed: int | None
+    count: int | None
+    tokenizer: str | None
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    prompt: Path | None
+    prompt_bars: int | None
+    seconds: float | None
+    steps: int | None
+    guidance: float | None
+    style: str | None
+    negative_style: Path | None
+    init_audio: Path | None
+    repaint: tuple[tuple[float, float], ...]
+    vae: Path | None
+
+
 class GeneratedFile(Protocol):
     """File that a generation wrote."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from musiclora.families import check_data_exists, refuse_other_data, resolve
-from musiclora.generation_result import GenerationResult
+from musiclora.generation_result import GenerationOptions, GenerationResult
 from musiclora.jobs.models import spec_and_options
 from musiclora.progress import Reporter
 
@@ -25,28 +25,9 @@ def generate(
     allow_base_mismatch: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
-    seed: int | None = None,
-    count: int | None = None,
-    tokenizer: str | None = None,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    prompt: Path | None = None,
-    prompt_bars: int | None = None,
-    seconds: float | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    style: str | None = None,
-    negative_style: Path | None = None,
-    init_audio: Path | None = None,
-    repaint: tuple[tuple[float, float], ...] = (),
-    vae: Path | None = None,
+    **options: Unpack[GenerationOptions],
 ) -> GenerationResult:
     """Write new music with a base model and any number of adapters.
-
-    An option that is None has the default of the model's family; see `symbolic.decoding.continuation.GenerationRequest`
-    and `audio.flow_sampling.FlowRequest`.
 
     Args:
         output: the file to write; several pieces become `F-001.mid` and so on.
@@ -57,33 +38,11 @@ def generate(
         allow_base_mismatch: use an adapter although its base differs.
         overwrite: replace files that exist.
         reporter: told what happens.
-        seed: piece i of one seed is the same for every count.
-        count: number of pieces.
-        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars: of the symbolic family.
-        seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family.
+        options: of the pieces; those of another family than the model's are refused.
 
     Raises:
         MusicLoraError: the options, the model or the adapters do not fit.
     """
-    options: dict[str, object] = {
-        "seed": seed,
-        "count": count,
-        "tokenizer": tokenizer,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "prompt": prompt,
-        "prompt_bars": prompt_bars,
-        "seconds": seconds,
-        "steps": steps,
-        "guidance": guidance,
-        "style": style,
-        "negative_style": negative_style,
-        "init_audio": init_audio,
-        "repaint": repaint,
-        "vae": vae,
-    }
     spec, given = spec_and_options(model, adapters, options)
     result: GenerationResult = resolve(spec.generate)(
         output,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musiclora.convert.errors import ConvertError, DataError
-from musiclora.convert.files.json_file import OBJECT, parse_json
+from musiclora.convert.files.json_file import parse_json
 from musiclora.symbolic.tokens.holds import DRUMS, PITCH_STARTS, Holds, find_holds, find_pitch_range
 from musiclora.symbolic.tokens.merge import (
     PertokLayout,
@@ -26,7 +26,7 @@ from musiclora.symbolic.tokens.merge import (
     pertok_layout,
     place_pertok_tempos,
 )
-from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND
+from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_learnt_model
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -259,19 +259,6 @@ def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _check_learnt_model(text: str, where: str) -> None:
-    """Refuse a damaged model of merged tokens, which a tokenizer holds as a text in the format of `tokenizers`."""
-    parse_json(text, f"{where}: its _model", OBJECT)
-    from tokenizers import Tokenizer
-
-    try:
-        Tokenizer.from_str(text)
-    except Exception as error:
-        if type(error) is not Exception:  # that library raises nothing more specific
-            raise
-        raise DataError(f"{where}: its _model is damaged: {error}") from error
-
-
 def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer") -> MusicTokenizer:
     """Build the tokenizer that a tokenizer.json describes.
 
@@ -293,7 +280,7 @@ def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer
     if not isinstance(kind, str) or kind not in names:
         raise DataError(f"{where}: unknown tokenization {kind!r}; known: {', '.join(sorted(names))}")
     if params.get("_model") is not None:
-        _check_learnt_model(params["_model"], where)
+        check_learnt_model(params["_model"], where)
     kept = {k: params[k] for k in _FILE_KEYS if k in params}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 
-from musiclora.convert.errors import show_value
+from musiclora.convert.errors import DataError, show_value
 from musiclora.convert.files.json_file import (
     BOOLEAN,
     COUNT,
     NULL,
     NUMBER,
+    OBJECT,
     TEXT,
     Kind,
     integer_between,
     list_of,
     map_of,
     object_with,
+    parse_json,
 )
 
 _MOST_POSITIONS = 20_000  # of all beat ranges together; real tokenizers have hundreds
@@ -118,3 +120,20 @@ TOKENIZER_KIND = object_with(
     },
     ("tokenization",),
 )
+
+
+def check_learnt_model(text: str, where: str) -> None:
+    """Refuse a damaged model of merged tokens, which a tokenizer holds as a text in the format of `tokenizers`.
+
+    Raises:
+        ConvertError, DataError: it is damaged.
+    """
+    parse_json(text, f"{where}: its _model", OBJECT)
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_str(text)
+    except Exception as error:
+        if type(error) is not Exception:  # that library raises nothing more specific
+            raise
+        raise DataError(f"{where}: its _model is damaged: {error}") from error

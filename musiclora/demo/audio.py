@@ -45,11 +45,8 @@ def audio_next_commands(result: AudioDemoResult) -> list[str]:
     ]
 
 
-def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> bool:
+def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> None:
     """Remove renders and latents that an earlier demo made in another way, and note how these are made.
-
-    Returns:
-        True where there were such files.
 
     Raises:
         OutputError: there is such a folder without a note by the demo, or the folder cannot be written.
@@ -63,7 +60,7 @@ def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> bool
     record, made = folder / DATA_RECORD, [folder / name for name in _DATA_FOLDERS if (folder / name).exists()]
     earlier = read_optional_json(record) if record.is_file() else {}
     if earlier == settings:
-        return False
+        return
     if made and not settings.keys() & earlier.keys():
         raise OutputError(f"--output-dir {folder}: holds {made[0].name} of unknown making; choose a new folder")
     for path in made:
@@ -71,7 +68,6 @@ def clear_other_data(folder: Path, soundfont: Path, o: AudioDemoOptions) -> bool
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)
-    return bool(made)
 
 
 def render_data(folder: Path, o: AudioDemoOptions, out: Reporter, soundfont: Path | None = None) -> list[Path]:
@@ -122,9 +118,9 @@ def audio_demo(
     out.say(f"terms: {ESSEN_TERMS}")
     soundfont = demo_soundfont()
     out.say(f"soundfont: {soundfont}")
-    anew = clear_other_data(folder, soundfont, o)
+    clear_other_data(folder, soundfont, o)
     held_out = render_data(folder, o, out, soundfont)
-    training = train_on_recordings(folder, name, o, out, anew=anew)
+    training = train_on_recordings(folder, name, o, out)
     request = FlowRequest(seed=o.seed, count=o.pieces, steps=o.grid, guidance=o.guidance)
     adapter = str(training.run_dir / "adapter-best")
     generate_recordings(
@@ -157,10 +153,8 @@ def audio_demo(
     return result
 
 
-def train_on_recordings(
-    folder: Path, backend: str, o: AudioDemoOptions, out: Reporter, *, anew: bool = False
-) -> TrainResult:
-    """Cut and encode the recordings, and train the adapter in `<folder>/run`, from the beginning with `anew`."""
+def train_on_recordings(folder: Path, backend: str, o: AudioDemoOptions, out: Reporter) -> TrainResult:
+    """Cut and encode the recordings, and train the adapter in `<folder>/run`."""
     pieces = folder / "cut"
     if not pieces.exists():
         options = CutOptions(seconds=SEGMENT_SECONDS, leftover="merge", loudness=o.loudness)
@@ -171,4 +165,4 @@ def train_on_recordings(
         val_split=0.2,
         grad_checkpointing=False,
     )
-    return train_demo(config, load_audio_task(config, out, backend), o, out, anew=anew)
+    return train_demo(config, load_audio_task(config, out, backend), o, out)

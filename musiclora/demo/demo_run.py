@@ -136,28 +136,35 @@ def check_demo_folder(folder: Path) -> None:
 
 
 def train_demo(
-    config: TrainConfig, task: TrainingTask[ModelT], options: DemoOptions, reporter: Reporter, *, anew: bool = False
+    config: TrainConfig, task: TrainingTask[ModelT], options: DemoOptions, reporter: Reporter
 ) -> TrainResult:
-    """Train a demo's adapter within its time; resume an unfinished run, set another one (always with `anew`) aside."""
+    """Train a demo's adapter within its time; resume an unfinished run of the same data, and set another one aside."""
     run = Run(Path(config.output_dir))
     with run.locked():
         run.recover()
-        kept = None if anew else unfinished_steps(run, config)
+        kept = unfinished_steps(run, config, task.hash_data())
         if kept is not None:  # as many as fitted the time when it was begun, so that the schedule stays
             config = dataclasses.replace(config, max_steps=kept)
         limits = SessionOptions(longest_seconds=0.0 if kept else options.seconds, evaluations=EVALUATIONS)
         return Session(config, task, reporter, limits, run).train(restart=run.exists and kept is None)
 
 
-def unfinished_steps(run: Run, config: TrainConfig) -> int | None:
-    """Return the planned steps of an unfinished run of this very demo; None for another one, or a damaged record."""
+def unfinished_steps(run: Run, config: TrainConfig, data: str) -> int | None:
+    """Return the planned steps of an unfinished run of this very demo; None for another one, or a damaged record.
+
+    Args:
+        run: the folder.
+        config: the options that are asked for.
+        data: hash of the songs or recordings.
+    """
     if not run.exists:
         return None
     try:
         earlier = read_toml(run.path / CONFIG)["train"]
         steps = earlier["max_steps"]
-        asked = read_json(run.path / META).get(ASKED_STEPS, steps)
-        same = (earlier["backend"], asked) == (config.backend, config.max_steps)
+        record = read_json(run.path / META)
+        asked = record.get(ASKED_STEPS, steps)
+        same = (earlier["backend"], asked, record["data"]) == (config.backend, config.max_steps, data)
         return int(steps) if same and not run.read_progress().ended else None
     except (ValueError, KeyError, TypeError, MusicLoraError):
         return None

@@ -108,6 +108,19 @@ def test_an_unfinished_demo_is_resumed(any_backend, tunes, tiny_base, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_unfinished_demo_of_other_songs_is_set_aside(any_backend, tunes, tiny_base, tmp_path):
+    # A start that was stopped after the audio demo had rendered anew met another run and had no way out.
+    options = SymbolicDemoOptions(steps=3)
+    config = options.train_config(str(tunes), tmp_path / "run", str(tiny_base), any_backend)
+    config = dataclasses.replace(config, max_seq_len=128, num_workers=1, val_split=0.25)
+    task = load_symbolic_task(config, Reporter(), any_backend)
+    stop_after(Session(config, task, Reporter()), 2)
+    fewer = dataclasses.replace(task, songs=dataclasses.replace(task.songs, train=task.songs.train[1:]))
+    assert train_demo(config, fewer, options, Reporter()).progress.step == 3
+    assert list(tmp_path.glob("run.backup-*"))
+
+
+@pytest.mark.slow
 def test_an_unfinished_demo_on_a_slow_machine_is_resumed_with_the_steps_it_was_begun_with(
     any_backend, tunes, tiny_base, tmp_path, monkeypatch
 ):

@@ -116,6 +116,16 @@ def test_ctrl_c_finishes_the_step_and_saves(config):
     assert (session.run.path / "adapter-last").is_dir()
 
 
+@pytest.mark.slow
+def test_a_run_stopped_at_its_last_step_is_evaluated_by_the_next_start(config):
+    stop_after(open_session(config(max_steps=3)), 3)
+    result = train(config(max_steps=3))
+    assert (result.progress.step, result.progress.ended, result.already_finished) == (3, "steps", False)
+    assert result.progress.best is not None
+    assert result.after is not None
+    assert train(config(max_steps=3)).already_finished
+
+
 _TRAIN = "from musiclora.cli import main; main()"
 # Dies as soon as its second state is on disk.
 _KILLED_TRAIN = """

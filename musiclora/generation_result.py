@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.errors import ConfigError, option_name
-from musiclora.formats import BASE_MARK, check_writable, output_paths
+from musiclora.formats import BASE_MARK, output_paths
 from musiclora.progress import Reporter
 
 MOST_PIECES = 10_000  # of one command

@@ -10,7 +10,7 @@ from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import MusicLoraError, TrainingError, option_name
-from musiclora.training.config import TrainConfig, option_name, read_toml
+from musiclora.training.config import TrainConfig, read_toml
 from musiclora.training.run_folder import CONFIG, META, Run
 
 # Settings that may change between two starts of one run without making it another run.

@@ -157,9 +157,9 @@ class Evaluation:
             rest = self.songs - self.trained_on
             judged = f"; the gain is over the other {rest:,}" if rest > 0 else ""
             lines.append(f"the adapter was trained on {self.trained_on:,} of the {self.songs:,} {self.pieces}{judged}")
-        judged = self.songs - self.trained_on or self.songs
-        if self.gain and self.gain.songs < judged:
-            lines.append(f"near duplicates count once: {judged:,} {self.pieces} are {self.gain.songs:,} different ones")
+        scored = self.songs - self.trained_on or self.songs
+        if self.gain and self.gain.songs < scored:
+            lines.append(f"near duplicates count once: {scored:,} {self.pieces} are {self.gain.songs:,} different ones")
         if self.gain and self.verdict:
             lines += [self.gain.describe(), self.verdict.line()]
         return lines

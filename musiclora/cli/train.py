@@ -11,7 +11,7 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 
 @click.command(cls=ManyCommand)
 @click.option(
-    "--data-dir", help="Folder of .mid, .midi, .kar or .abc files or of recordings, or the output of preprocess."
+    "--data-dir", help="Folder of .mid, .midi, .kar, .rmi or .abc files or of recordings, or the output of preprocess."
 )
 @click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
 @click.option(

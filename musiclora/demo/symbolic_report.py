@@ -123,11 +123,11 @@ def write_symbolic_report(path: Path, data: ReportData) -> None:
 def verdict_words(data: ReportData) -> tuple[str, str, str]:
     """Return style, headline and explanation of what the adapter achieved."""
     if data.before is None or data.after is None or data.gain is None:
-        verdict = judge_adapter(None, None, None)
+        verdict = judge_adapter(None, None)
         return verdict.style, sentence(verdict.headline), f"{sentence(verdict.words)}."
     before, after = data.before.bits_per_note, data.after.bits_per_note
     numbers = f"New songs of the style cost {before:.2f} bits a note before and {after:.2f} after. "
-    verdict = judge_adapter(data.gain, data.check, data.after.loss)
+    verdict = judge_adapter(data.gain, data.check)
     numbers += f"{sentence(data.gain.describe(2))}. {sentence(verdict.words)}."
     headline = "The adapter learnt the style" if verdict.style == "gained" else sentence(verdict.headline)
     return verdict.style, headline, numbers

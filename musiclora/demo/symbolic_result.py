@@ -55,7 +55,7 @@ class SymbolicDemoResult(DemoResult):
         return [
             *self.training.lines(),
             f"on {g.songs} test songs that nothing was chosen by: {b.bits_per_note:.2f} bits a note by the base, "
-            f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check, a.loss).headline}",
+            f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check).headline}",
             f"the same adapter's loss on them by backend: {self.crossed_losses()}",
             self.last_line(),
         ]

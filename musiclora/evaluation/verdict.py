@@ -50,15 +50,12 @@ class Verdict:
         return f"{self.headline}: {self.words}" if self.words else self.headline
 
 
-def judge_adapter(
-    gain: Gain | None, check: BaseCheck | None, after: float | None, trained_on: int = 0, pieces: str = "songs"
-) -> Verdict:
+def judge_adapter(gain: Gain | None, check: BaseCheck | None, trained_on: int = 0, pieces: str = "songs") -> Verdict:
     """Judge an adapter by its scores.
 
     Args:
         gain: over songs that the adapter was not trained on, None where there are none.
         check: the base's loss and a guess's, None where it is not known.
-        after: held-out loss with the adapter.
         trained_on: number of songs that were trained on, where these are all that was scored.
         pieces: `songs` or `recordings`.
     """
@@ -66,9 +63,8 @@ def judge_adapter(
         words = "this shows how well they are learnt by heart; score other ones"
         return Verdict("flat", f"no verdict, the adapter was trained on these {pieces}", words)
     if check is not None and not check.is_known:
-        found = "" if after is None else f", adapted {after:.3f}"
-        words = (
-            f"its loss on them is {check.loss:.3f}{found}, a guess has {check.guess:.3f}; a lower loss "
+        words = (  # without the adapted loss, which may be that of fewer songs
+            f"over all {pieces} scored its loss is {check.loss:.3f}, a guess has {check.guess:.3f}; a lower loss "
             "than such a base's says little about the style"
         )
         return Verdict("flat", f"no verdict, the base does not know these {pieces}", words)
@@ -132,7 +128,7 @@ class Evaluation:
         if self.gain is None:
             return None
         only = self.trained_on if self.trained_on >= self.songs else 0
-        return judge_adapter(self.gain, self.check, self.score.loss, only, self.pieces)
+        return judge_adapter(self.gain, self.check, only, self.pieces)
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""

@@ -60,7 +60,7 @@ a { color: var(--accent); }
 .bar { display: block; height: .55rem; border-radius: 3px; background: var(--accent); min-width: 2px; }
 td.bars { width: 45%; }
 @media (max-width: 44rem) { .pair { grid-template-columns: 1fr; } main { padding: 1.25rem .9rem 3rem; } h1 {
-  font-size: 1.5rem; } }
+  font-size: 1.5rem; } table:not(.text) { font-size: .82rem; } th, td { padding: .4rem .3rem; } }
 @media print { :root { --ink: #000; --soft: #444; --paper: #fff; --card: #fff; --line: #bbb; --good: #14532d;
   --goodbg: #fff; --flat: #713f12; --flatbg: #fff; --bad: #7f1d1d; --badbg: #fff; } img { filter: none; }
   audio, button { display: none; } figure, .verdict, tr, .command { break-inside: avoid; } h2 { break-after:

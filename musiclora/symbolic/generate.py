@@ -126,7 +126,7 @@ def generate_songs(
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
             piece.save(path, overwrite=overwrite)
             files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
-    remarks = dict.fromkeys(file.piece.remark for file in files if file.piece.remark)
+    remarks = dict.fromkeys(remark for file in files for remark in file.piece.remarks)
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *remarks))
 
 

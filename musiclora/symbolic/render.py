@@ -130,7 +130,8 @@ class Rendering:
         if self.kind == "picture":
             return f"wrote {self.output}"
         font = self.soundfont.name if self.soundfont else ""
-        return f"wrote {self.output}: {self.seconds:.1f} s, {self.parts} part(s), by {self.engine} with {font}"
+        parts = f"{self.parts} part{'' if self.parts == 1 else 's'}"
+        return f"wrote {self.output}: {self.seconds:.1f} s, {parts}, by {self.engine} with {font}"
 
 
 def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overwrite: bool = False) -> Rendering:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +33,12 @@ _COLUMNS = {"bits_per_note": "bits a note"}  # heading of a score's value where 
 
 
 def write_run_report(
-    result: TrainResult, config: TrainConfig, plan: TrainingPlan, row_length: int, songs: tuple[int, int]
+    result: TrainResult,
+    config: TrainConfig,
+    plan: TrainingPlan,
+    row_length: int,
+    songs: tuple[int, int],
+    data: Iterable[str],
 ) -> None:
     """Write `report.html` into the run folder, beside its loss.png; it appears whole or not at all.
 
@@ -43,6 +48,7 @@ def write_run_report(
         plan: values of the options that were not given.
         row_length: longest row in units: --max-seq-len, at most the model's limit.
         songs: numbers of training and held-out songs, or recordings.
+        data: lines that describe them.
     """
     metrics = Run(result.run_dir).read_metrics()
     steps, seconds = result.progress.step, result.progress.seconds
@@ -54,6 +60,7 @@ def write_run_report(
         loss_section(metrics, pieces=result.pieces, picture=(result.run_dir / LOSS_PLOT).read_bytes()),
         sample_section(_shown_samples(result.run_dir / "samples")),
         update_section(result.update),
+        section(sentence(result.pieces), paragraphs(sentence(line) for line in data)),
         section("Plan", paragraphs(sentence(line.strip().removeprefix("plan: ")) for line in plan.lines())),
         section("Settings", text_table({option_name(k): v for k, v in _settings(config, plan, row_length).items()})),
         section("Go on", command_boxes(_commands(result))),
@@ -70,12 +77,17 @@ def _score_facts(result: TrainResult) -> list[Fact]:
         return []
     before, after = asdict(result.before), asdict(result.after)
     shown = [name for name in ("loss", "bits_per_note", "perplexity") if name in before]
-    return [(f"held-out {_heading(name)}", f"{before[name]:.3f} → {after[name]:.3f}", "") for name in shown]
+    return [(f"held-out {_heading(name)}", f"{_number(before[name])} → {_number(after[name])}", "") for name in shown]
 
 
 def _parameter_facts(result: TrainResult) -> list[Fact]:
     trained, every = result.parameters
     return [("trained parameters", f"{trained:,}", f"{trained / every:.3%} of the model")] if every else []
+
+
+def _number(value: float) -> str:
+    """Format a count, or a measure with three decimals, from 100 on with one."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.{3 if abs(value) < 100 else 1}f}"
 
 
 def _heading(name: str) -> str:
@@ -88,7 +100,7 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
     if result.before and result.after:
         before, after = asdict(result.before), asdict(result.after)
         rows = [
-            (name, [f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" for value in score.values()])
+            (name, [_number(value) for value in score.values()])
             for name, score in (("base", before), ("trained" if result.new_base else "with the adapter", after))
         ]
         content = number_table(("", *map(_heading, before)), rows)
@@ -97,11 +109,11 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
         facts.append(f"{sentence(result.gain.describe())}.")
     if check := result.check:
         than = "better than" if check.is_known else "no better than"
-        facts.append(
-            f"Before training the base's loss on these {result.pieces} was {check.loss:.3f}: {than} a guess, which has "
-            f"{check.guess:.3f}."
+        known = (
+            f"before training the base's loss over all {result.pieces} scored was {check.loss:.3f}: {than} a guess, "
+            f"which has {check.guess:.3f}"
         )
-        facts += [f"Warning: {check.warning}."] if check.warning else []
+        facts.append(f"{sentence(check.warning or known)}.")
     return content + soft_paragraph(" ".join(facts))
 
 

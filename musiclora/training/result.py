@@ -67,8 +67,7 @@ class TrainResult:
         """Verdict on the held-out scores; None for a new base that is better than a guess."""
         if self.new_base:
             return judge_base(self.check, self.progress.best)
-        after = None if self.after is None else self.after.loss
-        return judge_adapter(self.gain, self.check, after, pieces=self.pieces)
+        return judge_adapter(self.gain, self.check, pieces=self.pieces)
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""

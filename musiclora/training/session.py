@@ -297,5 +297,5 @@ class Session(Generic[ModelT]):
             *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
-        write_run_report(result, self.config, plan, self.length, task.count_songs())
+        write_run_report(result, self.config, plan, self.length, task.count_songs(), task.describe_data())
         return result

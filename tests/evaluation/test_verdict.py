@@ -19,7 +19,7 @@ def test_one_held_out_song_gets_neither_interval_nor_verdict():
     gain = token_gain([LossSum(5.83 * 100, 100)], [LossSum(5.80 * 100, 100)], [30])
     assert (gain.low, gain.high, gain.songs) == (None, None, 1)
     assert gain.mean == pytest.approx(0.03 * 100 / math.log(2) / 30)
-    verdict = judge_adapter(gain, KNOWN, 5.8)
+    verdict = judge_adapter(gain, KNOWN)
     assert verdict.line().startswith("no verdict, too few songs: 1 song ")
     assert "1 songs" not in gain.describe() + verdict.line()
     assert "95 %" not in gain.describe()
@@ -29,19 +29,20 @@ def test_one_held_out_song_gets_neither_interval_nor_verdict():
 def test_a_verdict_needs_six_songs(songs):
     before, after = [LossSum(700, 100)] * songs, [LossSum(600, 100)] * songs
     gain = token_gain(before, after, [30] * songs)
-    assert judge_adapter(gain, KNOWN, 2.0).style == ("gained" if songs >= 6 else "flat")
+    assert judge_adapter(gain, KNOWN).style == ("gained" if songs >= 6 else "flat")
     assert (gain.low is None) == (songs < 6)
 
 
 def test_a_base_worse_than_a_guess_is_never_called_gained():
     check = BaseCheck(5.83, math.log(285))  # ln 285 = 5.65
     assert not check.is_known
-    text = judge_adapter(CLEAR, check, 5.2).line()
+    text = judge_adapter(CLEAR, check).line()
     assert text.startswith("no verdict, the base does not know these songs")
-    assert "5.830" in text
+    assert "over all songs scored its loss is 5.830, a guess has 5.652" in text
+    assert "adapted" not in text  # its loss may be over fewer songs: of training runs, the held-out ones
     assert "5.652" in text
     assert "gained" not in text
-    audio = judge_adapter(Gain(2.2, 2.0, 2.4, 9, "loss"), BaseCheck(291.6, 7.7), 289.4, pieces="recordings")
+    audio = judge_adapter(Gain(2.2, 2.0, 2.4, 9, "loss"), BaseCheck(291.6, 7.7), pieces="recordings")
     assert (audio.style, "gained" in audio.line()) == ("flat", False)
 
 
@@ -56,7 +57,7 @@ def test_a_base_worse_than_a_guess_is_never_called_gained():
     ids=["gained", "nothing", "lost", "none held out"],
 )
 def test_a_verdict_over_many_songs_is_the_interval_s(gain, style, words):
-    verdict = judge_adapter(gain, KNOWN, 2.0)
+    verdict = judge_adapter(gain, KNOWN)
     assert verdict.style == style
     assert words in verdict.line()
     assert "knows this style" not in verdict.line()

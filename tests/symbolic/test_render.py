@@ -21,7 +21,7 @@ from musiclora.cli import main
 from musiclora.errors import ConfigError, DataError
 from musiclora.reporting.piano_roll import roll_of
 from musiclora.symbolic import render
-from musiclora.symbolic.render import find_engine, find_soundfont, read_score, render_audio, render_file
+from musiclora.symbolic.render import Rendering, find_engine, find_soundfont, read_score, render_audio, render_file
 from musiclora.symbolic.render_worker import resample_sinc, scale_to_peak
 
 
@@ -178,6 +178,11 @@ def test_render_reports_on_stdout_and_as_json(tmp_path):
     assert "damaged (cut off)" in result.stderr
     picture = CliRunner().invoke(main, ["render", str(FOUND / "gap.mid"), "--output", str(tmp_path / "o.png")])
     assert picture.stdout == f"wrote {tmp_path / 'o.png'}\n"
+
+
+@pytest.mark.parametrize(("parts", "words"), [(1, "2.0 s, 1 part, by x with f.sf2"), (16, "16 parts,")])
+def test_the_parts_that_are_played_are_counted_in_words(parts, words):
+    assert words in Rendering(Path("o.wav"), "sound", (), 2.0, parts, "x", Path("f.sf2")).line()
 
 
 @pytest.mark.parametrize("name", ["score.musicxml", "missing.mid", "x.txt"])

@@ -45,6 +45,10 @@ def test_a_run_writes_a_report_that_needs_no_other_file(run, tmp_path):
     assert "What the verdict rests on" in text
     assert "No verdict, the base does not know these songs" in text  # its weights are random
     assert "2 steps" in text
+    assert "Held out: " in text
+    assert "The tokens keep " in text
+    assert text.count("no better than chance") == 1
+    assert "a guess, which has" not in text  # the warning says it
     assert "trained parameters" in text
     assert html.count("<img") >= 3  # the curve, and piano rolls of base and adapted model
     assert "the base" in text

@@ -81,7 +81,7 @@ class GeneratedPiece:
         prompt_notes: number of notes from the prompt.
         notes: number of all notes.
         ended: True where the model drew EOS.
-        remark: remark on the prompt for the user, or an empty text.
+        remarks: remarks on the prompt for the user.
     """
 
     number: int
@@ -90,7 +90,7 @@ class GeneratedPiece:
     prompt_notes: int
     notes: int
     ended: bool
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
 
     def save(self, path: Path, *, overwrite: bool = True) -> None:
         """Write the piece as a MIDI file that appears whole or not at all.
@@ -164,7 +164,7 @@ def generate_pieces(
         seen = _context_of(rows[0], info, model.n_positions)
         if first == 0 and len(prompt) > len(seen):
             context = describe_context(info, len(prompt), seen, model.n_positions)
-            given = dataclasses.replace(given, remark=f"{given.remark}; {context}" if given.remark else context)
+            given = dataclasses.replace(given, remarks=tuple(dict.fromkeys((*given.remarks, context))))
         draw = uniforms(request.seed, request.max_new_tokens, len(rows), first)
         _draw_tokens(model, info, rows, request, draw, count_tokens)
         pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]
@@ -267,7 +267,9 @@ def _decode_piece(
             "or --temperature"
         )
     clean_score(score, prompt.score, cut)
-    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, prompt.remark)
+    return GeneratedPiece(
+        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, prompt.remarks
+    )
 
 
 def write_midi_sample(

@@ -11,7 +11,7 @@ import numpy as np
 from musiclora.errors import DataError
 from musiclora.symbolic.decoding.bars import bar_lines
 from musiclora.symbolic.decoding.grammar import GrammarInfo
-from musiclora.symbolic.tokens.kept import encode_and_count
+from musiclora.symbolic.tokens.kept import Kept, encode_and_count
 from musiclora.symbolic.tokens.kept_lines import list_left_out
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -29,18 +29,18 @@ class Prompt:
     Attributes:
         ids: tokens without BOS; up to the bar line where the continuation begins, if bars are counted.
         score: the bars that are continued, or None without a prompt.
-        remark: remark for the user on what the model does not see of it, or an empty text.
+        remarks: what the tokens do not hold of it, and what the model does not see of it, for the user.
     """
 
     ids: list[int] = dataclasses.field(default_factory=list)
     score: Score | None = None
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def describe_context(info: GrammarInfo, tokens: int, seen: list[int], n_positions: int) -> str:
     """Say from which part of a prompt a model goes on that cannot hold all its tokens."""
     bars = int(info.opens_bar[seen].sum())
-    part = f"{bars} bars" if bars else f"{len(seen)} tokens"
+    part = ("bar" if bars == 1 else f"{bars} bars") if bars else f"{len(seen)} tokens"
     return (
         f"--prompt: its {tokens} tokens are more than the model's {n_positions} positions hold; "
         f"the model sees the last {part} of it"
@@ -67,8 +67,16 @@ def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | N
         raise DataError(f"--prompt: holds no notes that this model's tokenizer can write{_in_bars(bars)}")
     if line is not None:
         ids += _missing_bar_lines(tokenizer, info, ids, score, line)
+    return Prompt(ids, score, tuple(_describe_losses(tokenizer, kept)))
+
+
+def _describe_losses(tokenizer: MusicTokenizer, kept: Kept) -> list[str]:
+    """Say which notes of a prompt the tokens leave out, and that they write its bars in another metre."""
     left_out = list_left_out(kept, tokenizer.holds)
-    return Prompt(ids, score, f"--prompt: left out {', '.join(left_out)}" if left_out else "")
+    lines = [f"--prompt: left out {', '.join(left_out)}"] if left_out else []
+    if kept.metres and tokenizer.metres_in_tokens:  # without metres in the tokens, the piece keeps the prompt's
+        lines.append("--prompt: its time signature has no token in this model; the piece is written in another")
+    return lines
 
 
 def _in_bars(bars: int) -> str:

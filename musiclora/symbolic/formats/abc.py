@@ -108,7 +108,7 @@ def parse_tune(tune: str, shared: str = "") -> tuple[Score, tuple[str, ...]]:
     plain = mute_dynamics(quiet)
     score = _run_abc2midi(quiet)
     shift = _pickup_gap(score if plain == quiet else _run_abc2midi(plain))
-    repairs = (f"{dropped} line(s) of text among the music left out",) if dropped else ()
+    repairs = (f"lines of text among the music left out: {dropped}",) if dropped else ()
     return _align_bars(score, shift), repairs
 
 

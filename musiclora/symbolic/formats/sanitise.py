@@ -55,7 +55,7 @@ def sanitise_score(score: Score) -> Clean:
     ends = onsets + np.concatenate([a["duration"] for _, a in parts])
     gaps = _find_long_gaps(onsets, ends, tpq)
     if len(gaps[0]):
-        repairs.append(f"{len(gaps[0])} silence(s) over {MAX_GAP_QUARTERS} quarters closed")
+        repairs.append(f"silences over {MAX_GAP_QUARTERS} quarters closed: {len(gaps[0])}")
     if _close_gaps(ends, gaps).max() > MAX_QUARTERS * tpq:
         raise DataError(f"longer than {MAX_QUARTERS} quarters")
     clean = _rebuild_score(score, parts, gaps)
@@ -146,7 +146,7 @@ def _repair_tempos(
     found = [(t.time, t.qpm) for t in score.tempos]
     good = [(t, q) for t, q in found if t >= 0 and np.isfinite(q) and QPM_RANGE[0] <= q <= QPM_RANGE[1]]
     if len(good) < len(found):
-        repairs.append(f"{len(found) - len(good)} impossible tempo(s) dropped")
+        repairs.append(f"impossible tempos dropped: {len(found) - len(good)}")
     good.sort(key=lambda item: item[0])
     times = np.array([t for t, _ in good], np.int64)
     # Each onset needs only the last tempo before it; ten thousand changes without a note would be ten thousand tokens.
@@ -164,7 +164,7 @@ def _repair_metres(score: Score, gaps: tuple[np.ndarray, np.ndarray], repairs: l
     found = list(score.time_signatures)
     good = [s for s in found if s.time >= 0 and 0 < s.numerator <= 64 and s.denominator in (1, 2, 4, 8, 16, 32, 64)]
     if len(good) < len(found):
-        repairs.append(f"{len(found) - len(good)} impossible time signature(s) dropped")
+        repairs.append(f"impossible time signatures dropped: {len(found) - len(good)}")
     times = _close_gaps(np.array([s.time for s in good], np.int64), gaps)
     latest = {int(t): s for t, s in sorted(zip(times, good, strict=True), key=lambda item: int(item[0]))}
     return [TimeSignature(t, s.numerator, s.denominator) for t, s in latest.items()]

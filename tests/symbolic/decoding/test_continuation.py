@@ -187,7 +187,7 @@ def test_a_prompt_longer_than_the_context_is_continued_from_its_last_bars(tokeni
     for note in melody(tune(20)):
         new.remove(note)
     assert new[0][0] >= 79
-    assert "more than the model's 64 positions hold; the model sees the last" in piece.remark
+    assert "more than the model's 64 positions hold; the model sees the last" in piece.remarks[0]
     assert 10 < len(model.contexts[0]) <= 33
 
 
@@ -232,7 +232,7 @@ def test_prompt_keeps_its_later_metres_and_tempos(tokenizer):
 def test_notes_that_the_tokens_leave_out_of_a_prompt_are_said(tokenizer):
     prompt = Score(FOUND / "highlow.mid")
     piece = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(20, prompt=prompt))[0]
-    assert piece.remark == "--prompt: left out 20 notes outside 21..109"
+    assert piece.remarks == ("--prompt: left out 20 notes outside 21..109",)
 
 
 def test_prompt_without_notes_is_refused(tokenizer):

@@ -82,7 +82,7 @@ def test_prose_among_the_music_is_left_out_and_said():
     ]
     assert (reading.health[0].status, reading.health[0].why) == (
         "repaired",
-        "1 line(s) of text among the music left out",
+        "lines of text among the music left out: 1",
     )
 
 

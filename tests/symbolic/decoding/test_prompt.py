@@ -9,6 +9,7 @@ from symusic import Note, Score, TimeSignature, Track
 
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.decoding.prompt import describe_context, encode_prompt
+from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens
 from musiclora.symbolic.tokens.tokenizer import from_json
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 
@@ -41,3 +42,12 @@ def test_the_bars_that_a_model_sees_of_a_long_prompt_are_counted_in_words(bars, 
     tokenizer = own_tokenizer()
     info = grammar_for(tokenizer)
     assert describe_context(info, 365, [tokenizer.bar_ids[0]] * bars, 256).endswith(words)
+
+
+def test_a_prompted_piece_bears_the_name_and_the_instrument_of_its_prompt():
+    tokenizer, prompt = own_tokenizer(), seven_eighths()
+    prompt.tracks[0].name, prompt.tracks[0].program = "Lead", 81
+    info = grammar_for(tokenizer)
+    score = decode_tokens(tokenizer.inner, info.base_tokens(encode_prompt(tokenizer, info, prompt, 0).ids))
+    clean_score(score, prompt, cut=False)
+    assert [(track.name, track.program) for track in score.tracks] == [("Lead", 81)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.audio.files.sound import read_recording
+from musiclora.audio.latents.levels import decibels_to_factor, lower_sound
 from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
@@ -156,7 +157,7 @@ def _span_frames(start: float, end: float, pace: float, frames: int) -> tuple[in
 def read_reference(
     path: Path, repaint: Sequence[tuple[float, float]], codec: Codec, frames: int | None, longest: int, seed: int
 ) -> tuple[Reference, list[str]]:
-    """Read a recording, encode it at a peak of -6 dB and draw from the posterior.
+    """Read a recording, encode it at a peak of -6 dB, or below where its latents are too large, and draw from them.
 
     Raises:
         MusicLoraError: the file cannot be read, or does not fit; see `reference_of`.
@@ -165,8 +166,23 @@ def read_reference(
     peak = float(np.abs(sound).max(initial=0.0))
     sound = sound / np.float32(max(1.0, peak))  # a file of 16 bits cannot go beyond full scale
     gain = _REFERENCE_PEAK / min(1.0, peak) if peak else 1.0
+    latents = _encode_at(gain, sound, codec, seed)
+    lowered = lower_sound(sound * np.float32(gain), latents, codec)
+    if lowered:
+        gain *= float(decibels_to_factor(lowered))
+        latents = _encode_at(gain, sound, codec, seed)
+    reference, notes = reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)
+    if lowered:
+        change = 20 * math.log10(gain)
+        notes.append(
+            f"--init-audio: encoded {abs(change):.1f} dB {'quieter' if change < 0 else 'louder'}, where its latents "
+            "have their usual size; what is kept of it stays at its own level"
+        )
+    return dataclasses.replace(reference, sound=sound, gain=gain), notes
+
+
+def _encode_at(gain: float, sound: np.ndarray, codec: Codec, seed: int) -> np.ndarray:
+    """Encode a recording [channels, N] at a gain and draw its latents, float32 [T, C]."""
     mean, scale = (part[0] for part in codec.encode(sound[None] * np.float32(gain)))
     # The key is the seed's alone, so that a recording has the same latents in every use.
-    latents = draw_posterior(mean, scale, np.random.default_rng([seed, 1, 1]))
-    reference, notes = reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)
-    return dataclasses.replace(reference, sound=sound, gain=gain), notes
+    return draw_posterior(mean, scale, np.random.default_rng([seed, 1, 1]))

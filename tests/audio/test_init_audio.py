@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from require import require
 
-from musiclora.audio.init_audio import Reference, reference_of
+from musiclora.audio.init_audio import Reference, read_reference, reference_of
 from musiclora.errors import ConfigError
 
 PACE, LONGEST = 10.0, 100
@@ -121,3 +122,41 @@ def test_what_is_made_is_turned_down_where_it_would_pass_full_scale_and_the_rest
     found = restored(mask, 4 * HOP, made=3.0)
     np.testing.assert_allclose(found[:, 2 * HOP + HOP // 2 :], 1.0, atol=1e-6)
     assert np.array_equal(found[:, : 2 * HOP], sound_of(4 * HOP)[:, : 2 * HOP])
+
+
+class LoudCodec:
+    """Codec whose latents grow with the level, as a small codec's do."""
+
+    sample_rate, hop, audio_channels, latent_channels = 44100, 2048, 2, 6
+
+    def encode(self, audio):
+        frames = audio.shape[-1] // self.hop
+        level = np.abs(audio[..., : frames * self.hop].reshape(len(audio), 2, frames, self.hop)).mean((1, 3))
+        mean = np.repeat(40 * level[..., None], self.latent_channels, 2).astype(np.float32)
+        return mean, np.full_like(mean, -20.0)  # softplus makes it small
+
+
+@pytest.mark.parametrize(("amplitude", "words"), [(0.9, "dB quieter"), (0.001, "dB louder")])
+def test_a_recording_to_continue_is_encoded_at_the_level_that_the_codec_knows(tmp_path, amplitude, words):
+    # At a peak of -6 dB dense music gave latents of 20, on which a model goes wrong.
+    soundfile = require("soundfile")
+    noise = np.random.default_rng(0).uniform(-amplitude, amplitude, (2048 * 20, 2))
+    noise[100] = amplitude
+    soundfile.write(tmp_path / "loud.wav", noise, 44100, subtype="FLOAT")
+    reference, notes = read_reference(tmp_path / "loud.wav", [(0.2, 0.4)], LoudCodec(), None, LONGEST, 0)
+    kept = reference.known[~reference.mask]
+    assert 0.8 < float(np.sqrt(np.square(kept).mean())) <= 1.01
+    assert any(words in text and "its latents have their usual size" in text for text in notes)
+    decoded = np.zeros((2, 2048 * 20), np.float32)
+    start = 2048 * 12
+    np.testing.assert_array_equal(reference.restore_sound(decoded)[:, start:], noise.T.astype(np.float32)[:, start:])
+
+
+def test_a_recording_whose_latents_are_usual_keeps_the_peak_of_6_db_below_full_scale(tmp_path):
+    soundfile = require("soundfile")
+    sound = np.zeros((2048 * 10, 2))
+    sound[::2048] = 0.25
+    soundfile.write(tmp_path / "clicks.wav", sound, 44100, subtype="FLOAT")
+    reference, notes = read_reference(tmp_path / "clicks.wav", [(0.1, 0.2)], LoudCodec(), None, LONGEST, 0)
+    assert reference.gain == pytest.approx(0.5012 / 0.25)
+    assert not notes

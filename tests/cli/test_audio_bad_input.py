@@ -262,6 +262,7 @@ def test_a_style_file_that_is_none_is_refused(base, any_backend, tmp_path, endin
 
 @pytest.mark.parametrize("content", ["objects", "words", "archive", "huge"])
 def test_a_numpy_file_of_something_else_is_refused_in_our_words(base, any_backend, tmp_path, content):
+    toy_audio.write_recordings(tmp_path / "in", 1, 0.2)
     style = tmp_path / "style.npy"
     with style.open("wb") as file:
         if content == "objects":

@@ -139,9 +139,22 @@ def test_usable_recordings_of_every_kind_are_cut_and_encoded(folder, base, any_b
         assert ("clipped" in result.stderr) == (kind == "clipped")
 
 
+def test_very_quiet_recordings_are_named_with_what_to_do(folder, base, any_backend):
+    # Music at -50 dB was encoded as silence without a word.
+    for number in range(2):
+        soundfile.write(folder / f"{number}.wav", toy_audio.tone(1.5, number) * 0.02, RATE, subtype="PCM_24")
+    for result in (cut(folder), preprocess(folder, base, any_backend), call("doctor", folder)):
+        assert result.exit_code == 0, result.stderr
+        assert "very quiet, with a peak below -30 dB" in result.output
+        assert "musiclora cut --loudness -20 raises it" in result.output
+    loud = call("cut", "--input-dir", folder, "--output-dir", folder.parent / "loud", "--loudness", -20)
+    assert loud.exit_code == 0
+    assert "very quiet" not in preprocess(folder.parent / "loud", base, any_backend).stderr
+
+
 def test_a_folder_without_recordings_or_no_folder_is_one_line_for_every_command(folder, base, any_backend):
     (folder / "notes.txt").write_text("hello")
-    for given, words in ((folder, "holds no recordings"), (folder / "none", "there is no such folder")):
+    for given, words in ((folder, "holds no recordings"), (folder / "none", "no such")):
         refused(cut(given), words)
         refused(preprocess(given, base, any_backend), words)
         refused(train(given, base, any_backend), words)
@@ -247,6 +260,7 @@ def test_an_output_folder_with_something_else_in_it_is_left_alone(folder, base, 
 
 
 def test_preprocess_of_the_other_family_refuses_options_of_this_one(folder):
+    (folder / "tune.abc").write_text("X:1\nK:C\nCDEF|\n")
     refused(
         call(
             "preprocess",

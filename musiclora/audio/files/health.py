@@ -15,6 +15,7 @@ from musiclora.errors import DataError, list_names
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
 SILENT_PEAK = 1e-4  # of full scale, -80 dB; microphones are louder
+_QUIET_PEAK = 10 ** (-30 / 20)  # of full scale; the latents of quieter music are nearly those of silence
 CLIPPED_SHARE = 1e-4  # share of clipped samples that is reported
 _FLAT_SAMPLES = 3  # equal samples at full scale that count as clipped
 _FINE_KINDS = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
@@ -111,6 +112,10 @@ def _list_notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
         found.append(f"has {sound.channels} channels: the first two are taken")
     if sound.rate < _LOW_RATE_HZ:
         found.append(f"is sampled at {sound.rate} Hz: nothing above {sound.rate // 2} Hz is in it")
+    if SILENT_PEAK <= peak < _QUIET_PEAK:
+        found.append(
+            "is very quiet, with a peak below -30 dB: nearly silence to a codec; musiclora cut --loudness -20 raises it"
+        )
     if clipped >= CLIPPED_SHARE:
         where = "at or beyond full scale" if peak > 0.999 else "flat tops at its peak"
         found.append(f"is clipped: {clipped:.2%} of its samples are {where}")

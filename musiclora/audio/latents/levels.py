@@ -37,7 +37,25 @@ def choose_gain_db(path: Path, seconds: float, codec: Codec) -> float:
     Returns:
         A multiple of 0.5 dB.
     """
-    excerpts = _read_excerpts(path, seconds, codec)
+    return _fitting_gain_db(_read_excerpts(path, seconds, codec), codec)
+
+
+def lower_sound(sound: np.ndarray, latents: np.ndarray, codec: Codec) -> float:
+    """Choose the gain in dB, 0 or below, at which a recording in memory is encoded; see `choose_gain_db`.
+
+    Args:
+        sound: float32 [channels, N] at the codec's rate.
+        latents: its latents at its own level, which is kept unless they are large.
+        codec: encodes five excerpts of it.
+    """
+    if latents_size(latents) <= LARGE_LATENTS:
+        return 0.0
+    starts, size = _excerpt_starts(sound.shape[1], codec)
+    return _fitting_gain_db([sound[:, start : start + size] for start in starts], codec)
+
+
+def _fitting_gain_db(excerpts: Sequence[np.ndarray], codec: Codec) -> float:
+    """Find the largest gain in dB, 0 or below, at which the latents of excerpts have at most their usual size."""
     if not excerpts:
         return 0.0
     low, high = round(_LOWEST_DB / _STEP_DB), 0  # in steps; the size grows with the level
@@ -80,11 +98,16 @@ def _size_at(excerpts: Sequence[np.ndarray], codec: Codec, gain_db: float) -> fl
     return latents_size(np.concatenate([mean.ravel() for mean in means]))
 
 
+def _excerpt_starts(total: int, codec: Codec) -> tuple[list[int], int]:
+    """Choose where the excerpts of a recording of `total` samples begin, and their length in samples."""
+    size = _EXCERPT_FRAMES * codec.hop
+    count = max(1, min(_EXCERPTS, total // size))
+    return [int(at) for at in np.linspace(0, max(0, total - size), count)], size
+
+
 def _read_excerpts(path: Path, seconds: float, codec: Codec) -> list[np.ndarray]:
     """Read excerpts at even distances, float32 [channels, n] each; the whole of a short recording."""
-    total, size = int(seconds * codec.sample_rate), _EXCERPT_FRAMES * codec.hop
-    count = max(1, min(_EXCERPTS, total // size))
-    starts = [int(at) for at in np.linspace(0, max(0, total - size), count)]
+    starts, size = _excerpt_starts(int(seconds * codec.sample_rate), codec)
     parts: list[list[np.ndarray]] = [[] for _ in starts]
     position = 0
     with Sound(path) as sound:

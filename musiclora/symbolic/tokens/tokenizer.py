@@ -26,7 +26,7 @@ from musiclora.symbolic.tokens.merge import (
     pertok_layout,
     place_pertok_tempos,
 )
-from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_learnt_model
+from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_decodable, check_learnt_model
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -268,7 +268,8 @@ def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer
         where: source of the text, for error messages.
 
     Raises:
-        DataError: the text is no MidiTok tokenizer, or one with several ids for each step.
+        DataError: the text is no MidiTok tokenizer, one with several ids for each step, or one that MidiTok cannot
+            decode.
     """
     miditok = load_miditok()
     try:
@@ -292,4 +293,5 @@ def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer
             raise DataError(f"{where}: MidiTok cannot build this {kind} tokenizer ({error!r})") from error
     if inner.is_multi_voc:
         raise DataError(f"{where}: {kind} writes several ids a step; a GPT-2 needs one (REMI, PerTok, TSD, ...)")
+    check_decodable(inner.config, kind, where)
     return MusicTokenizer(inner, inferred)

@@ -12,7 +12,9 @@ from symusic import Note, Score, Tempo, Track
 
 from musiclora.cli import main
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.errors import DataError
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer, from_json
+from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
 MICROTIMING = {
     "use_velocities": True,
@@ -76,3 +78,16 @@ def test_such_a_base_is_trained_evaluated_and_generated_from(any_backend, kind, 
     assert Score(tmp_path / "new.mid").note_num() > 0
     record = json.loads((tmp_path / "run" / "adapter-best" / "musiclora.json").read_text())
     assert record["notes_at_once"] == (2 if kind == "pertok-microtiming" else 1)  # MMM: one track after the other
+
+
+@pytest.mark.parametrize("event", ["use_tempos", "use_pitch_bends"])
+def test_a_pertok_that_miditok_cannot_decode_is_refused_by_name_where_it_is_loaded(event, tmp_path):
+    # Decoding ended in a TypeError inside MidiTok.
+    options = {"use_time_signatures": True, "ticks_per_quarter": 320, "use_microtiming": False}
+    text = json.dumps(PerTok(TokenizerConfig(**options, max_microtiming_shift=0.125, **{event: True})).to_dict())
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(DataError, match=f"PerTok with time signatures and {event[4:].replace('_', ' ')}, which"):
+        load_tokenizer(tmp_path)
+    text = json.dumps(PerTok(TokenizerConfig(**options, max_microtiming_shift=0.125)).to_dict())
+    tokenizer = from_json(text)
+    assert tokenizer.decode(tokenizer.encode(song())).note_num() == 32

@@ -21,6 +21,7 @@ from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, parse_midi, read_lay
 from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
 from musiclora.symbolic.formats.sanitise import sanitise_score
 from musiclora.symbolic.formats.score_arrays import pack_score
+from musiclora.symbolic.render_missing import SILENT_PEAK, missing_remarks
 from musiclora.symbolic.render_parts import Arrangement, Part, arrange_parts, pass_midi, scale_volume, split_passes
 from musiclora.wav import read_wav, write_wav
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 RENDER_RATE_HZ = 44100
 RENDER_PEAK = 0.89  # -1 dB of full scale
-_SILENT_PEAK = 1e-6
 _CLIPPED_PEAK = 32766 / 32768  # of 16 bits
 _MOST_HALVINGS = 3  # of volumes, 36 dB
 
@@ -104,7 +104,7 @@ _ENGINES: dict[str, Callable[[Path, bytes], tuple[np.ndarray, int]]] = {
 def scale_to_peak(audio: np.ndarray) -> np.ndarray:
     """Scale to a peak of RENDER_PEAK; silence stays silence."""
     peak = float(np.abs(audio).max(initial=0.0))
-    return audio * np.float32(RENDER_PEAK / peak) if peak > _SILENT_PEAK else audio
+    return audio * np.float32(RENDER_PEAK / peak) if peak > SILENT_PEAK else audio
 
 
 def play_song(arranged: Arrangement, engine: str, soundfont: Path) -> np.ndarray:
@@ -119,7 +119,7 @@ def play_song(arranged: Arrangement, engine: str, soundfont: Path) -> np.ndarray
         if len(audio) > len(mixed):
             audio, mixed = mixed, audio
         mixed[: len(audio)] += audio
-    if np.abs(mixed).max(initial=0.0) < _SILENT_PEAK:
+    if np.abs(mixed).max(initial=0.0) < SILENT_PEAK:
         check_soundfont(engine, soundfont)
         raise DataError("it makes no sound: its notes are too soft, or the soundfont lacks its instruments")
     return scale_to_peak(mixed)
@@ -158,7 +158,7 @@ def check_soundfont(engine: str, soundfont: Path) -> None:
     midi = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk" + len(body).to_bytes(4, "big") + body
     try:
         audio, _ = _ENGINES[engine](soundfont, midi)
-        reason = "" if np.abs(audio).max(initial=0.0) > _SILENT_PEAK else "it makes no sound"
+        reason = "" if np.abs(audio).max(initial=0.0) > SILENT_PEAK else "it makes no sound"
     except Exception as error:
         reason = " ".join(str(error).split())[:160] if engine == "midirenderer" else "it cannot be loaded"
     if reason:
@@ -206,14 +206,16 @@ def _read_events(path: Path) -> _SongEvents:
 def _render_sound(task: dict[str, Any]) -> dict[str, Any]:
     song = _read_events(Path(task["source"]))
     arranged = arrange_parts(song.tracks, song.division, float(task["max_seconds"]), song.use_tempos)
-    audio = play_song(arranged, task["engine"], Path(task["soundfont"]))
+    engine, soundfont = task["engine"], Path(task["soundfont"])
+    audio = play_song(arranged, engine, soundfont)
+    missing = missing_remarks(arranged.parts, arranged.end, soundfont, lambda midi: _play(engine, soundfont, midi))
     buffer = io.BytesIO()
     write_wav(buffer, audio, RENDER_RATE_HZ)
     return {
         "wav": np.frombuffer(buffer.getvalue(), np.uint8),
         "seconds": len(audio) / RENDER_RATE_HZ,
         "parts": len(arranged.parts),
-        "remarks": [*song.remarks, *arranged.remarks],
+        "remarks": [*song.remarks, *arranged.remarks, *missing],
     }
 
 

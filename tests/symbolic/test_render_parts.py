@@ -8,8 +8,9 @@ from render_helpers import ENGINES, FONT, FOUND, loudest_pitch
 
 from musiclora.errors import DataError
 from musiclora.symbolic.formats.midi_events import TrackEvents, read_events
+from musiclora.symbolic.render_missing import missing_remarks, soundfont_presets
 from musiclora.symbolic.render_parts import TICKS_PER_SECOND, arrange_parts, pass_midi, split_passes
-from musiclora.symbolic.render_worker import _read_events, play_song
+from musiclora.symbolic.render_worker import _play, _read_events, play_song
 
 
 def arrange(name: str, max_seconds: float = 900):
@@ -162,3 +163,43 @@ def test_a_file_that_only_the_tolerant_reader_understands_is_played():
     (part,) = arrange_parts(song.tracks, song.division, 900, song.use_tempos).parts
     assert len(part.notes) == 16
     assert "bytes over 127 cut to 7 bits" in song.remarks
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine):
+    # Beside others that are heard it was silent, or played by another instrument, without a word.
+    programs = {b"flute": (73, 72), b"violin": (40, 67)}
+    tracks = [
+        track_bytes(bytes((0, 0xC0, number)), bytes((0, 0x90, pitch, 100, 0x83, 0x60, 0x80, pitch, 0)))
+        for number, pitch in programs.values()
+    ]
+    tracks.append(track_bytes(bytes((0, 0xC0, 0, 0, 0x90, 60, 1, 0x83, 0x60, 0x80, 60, 0))))  # too soft to be heard
+    found = arrange_parts(tracks, 480, 900, True)
+    said = missing_remarks(found.parts, found.end, FONT, lambda midi: _play(engine, FONT, midi))
+    if engine == "midirenderer":  # fluidsynth gives floating point, in which the softest note is heard
+        assert said == [
+            "1 of 3 parts makes no sound (program 0): the soundfont lacks the instrument or these notes of it, or they "
+            "are too soft"
+        ]
+    content = bytearray(FONT.read_bytes())
+    assert (0, 73) in soundfont_presets(FONT)
+    at = content.index(b"phdr") + 8
+    while tuple(content[at + 20 : at + 24]) != (73, 0, 0, 0):
+        at += 38
+    content[at + 20] = 12  # the flute becomes another program
+    (tmp_path / "font.sf2").write_bytes(content)
+    font = tmp_path / "font.sf2"
+    said = missing_remarks(found.parts[:2], found.end, font, lambda midi: _play(engine, font, midi))
+    assert said == ["the soundfont lacks program 73: another instrument of it is heard"]
+
+
+def test_a_file_that_is_no_soundfont_has_no_presets(tmp_path):
+    for content in (
+        b"",
+        b"RIFF",
+        b"RIFF0000sfbkLIST",
+        b"RIFF0000sfbkLIST\xff\xff\xff\xffpdta",
+        FONT.read_bytes()[:900],
+    ):
+        (tmp_path / "bad.sf2").write_bytes(content)
+        assert soundfont_presets(tmp_path / "bad.sf2") == set()

@@ -9,7 +9,9 @@ import pytest
 import tolerance
 import toy_audio
 from click.testing import CliRunner
+from refusal import refused
 from require import require
+from safetensors.numpy import load_file, save_file
 
 from musiclora.audio import generate as generation
 from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
@@ -257,6 +259,29 @@ def test_values_that_are_not_finite_are_refused(model, monkeypatch):
     monkeypatch.setattr(model, "velocity", lambda x, time, prepared, guidance: x * np.nan)
     with pytest.raises(DataError, match="not finite"):
         sample_latents(model, FlowRequest(steps=3), 20, NO_CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "words"),
+    [
+        ("model.safetensors", np.nan, "non-finite values; this checkpoint is damaged"),
+        ("model.safetensors", 1e30, "the model made values that are not finite"),
+        ("vae/model.safetensors", np.nan, "non-finite values; this checkpoint is damaged"),
+        ("vae/model.safetensors", 1e38, "the codec made values that are not finite"),
+    ],
+    ids=["model nan", "model huge", "codec nan", "codec huge"],
+)
+def test_a_damaged_weight_is_one_line_and_nothing_is_written(backend_name, tmp_path, file, value, words):
+    folder = toy_audio.write_base(tmp_path / "damaged")
+    weights = load_file(folder / file)
+    for name in ("transformer.norm_out.linear.weight", "transformer.proj_out.weight", "decoder.layers.0.weight"):
+        if name in weights:
+            weights[name][:] = value
+    save_file(weights, folder / file)
+    output = tmp_path / "new.wav"
+    arguments = ["--model", folder, "--output", output, "--backend", backend_name, "--seconds", 1, "--steps", 3]
+    refused(CliRunner().invoke(main, ["generate", *map(str, arguments)]), words)
+    assert not output.exists()
 
 
 def test_progress_counts_every_update_of_every_piece(model):

@@ -15,7 +15,8 @@ from musiclora import __version__
 from musiclora.audio.latents.levels import latents_size
 from musiclora.audio.latents.store import read_latents
 from musiclora.backends.registry import BACKENDS, choose, probe
-from musiclora.errors import BackendError, DataError
+from musiclora.convert.files.json_file import read_json
+from musiclora.errors import BackendError, ConvertError, DataError
 from musiclora.evaluation.scores import count_pieces
 from musiclora.families import SPECS, resolve, spec_of_data, spec_of_folder
 from musiclora.models import find_model
@@ -27,6 +28,7 @@ from musiclora.symbolic.render import find_soundfont
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
+from musiclora.training.run_folder import META
 
 ModelFacts = Callable[[Path], dict[str, Any]]  # layout and size of a model folder; one for each architecture
 
@@ -143,6 +145,31 @@ def latents_report(folder: Path) -> dict[str, Any]:
         f"root mean square is {size:.2f}, about 1 is usual"
     )
     return {"recordings": sources, "files": len(found), "seconds": seconds, "latents_size": size, "line": line}
+
+
+def run_report(folder: Path) -> dict[str, Any] | None:
+    """Describe a run folder, an adapter's or a model's without music; None for others.
+
+    Returns:
+        Facts for `--json`, and as text under `line`.
+    """
+    if not (folder / META).is_file():
+        kinds = {"adapter_config.json": ("an adapter", "--adapter-dir"), "config.json": ("a model", "--model")}
+        for file, (kind, option) in kinds.items():
+            if (folder / file).is_file() and not any(resolve(spec.owns_data)(folder) for spec in SPECS):
+                return {"kind": kind, "line": f"{folder}: the folder of {kind}, no music; give it as {option}"}
+        return None
+    try:
+        meta = read_json(folder / META)
+    except ConvertError as error:
+        return {"kind": "run", "line": f"{folder}: a run folder whose {META} is damaged ({error})"}
+    kept = {name: meta.get(name) for name in ("base_model", "family", "backend", "steps", "ended", "best_val_loss")}
+    best = kept["best_val_loss"]
+    loss = f", best held-out loss {best:.4f}" if isinstance(best, int | float) else ""
+    end = f"finished ({kept['ended']})" if kept["ended"] else "not finished; the same command resumes it"
+    line = f"{folder}: a run folder of {kept['base_model']}, {kept['steps']} steps{loss}, {end}"
+    used = "--model" if meta.get("trainable") == "all" else "--adapter-dir"
+    return {"kind": "run", **kept, "line": f"{line}; it holds no music, give it as {used}"}
 
 
 def backend_line(name: str, facts: dict[str, Any]) -> str:

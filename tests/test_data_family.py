@@ -78,3 +78,23 @@ def test_pretrain_says_that_it_is_for_symbolic_music(folders, tmp_path, data):
         "holds recordings, and pretrain makes symbolic bases only; train adapts --model bundled-audio" in result.stderr
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ended", ["epochs", None])
+def test_doctor_says_what_a_run_folder_is(tmp_path, ended):
+    meta = {"base_model": "bundled", "family": "symbolic", "steps": 40, "ended": ended, "best_val_loss": 1.25}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training_meta.json").write_text(json.dumps(meta))
+    result = call("doctor", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    end = "finished (epochs)" if ended else "not finished; the same command resumes it"
+    assert f"a run folder of bundled, 40 steps, best held-out loss 1.2500, {end}; it holds no music" in result.stdout
+    assert json.loads(call("doctor", tmp_path / "run", "--json").stdout)["folder"]["kind"] == "run"
+
+
+@pytest.mark.parametrize(("file", "kind"), [("adapter_config.json", "an adapter"), ("config.json", "a model")])
+def test_doctor_says_that_an_adapter_or_a_model_is_no_music(tmp_path, file, kind):
+    (tmp_path / file).write_text("{}")
+    result = call("doctor", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert f"the folder of {kind}, no music" in result.stdout

@@ -19,9 +19,9 @@ from musiclora.convert.errors import printable
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
     """Describe this machine and, with DATA_DIR, the health of a folder of music: kept, repaired, skipped, and why.
 
-    A folder may hold notes (MIDI, ABC), recordings, or both, or what preprocess wrote. For notes it counts what the
-    model's tokens keep and lose. For recordings the table shows seconds, rate, channels, peak, clipped samples and
-    problems.
+    A folder may hold notes (MIDI, ABC), recordings, or both, or be what preprocess or train wrote. For notes it counts
+    what the model's tokens keep and lose. For recordings the table shows seconds, rate, channels, peak, clipped samples
+    and problems.
     """
     from musiclora import doctor as jobs
 
@@ -46,8 +46,9 @@ def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as
         f"fluidsynth: {facts['fluidsynth'] or 'none'}"
     )
     click.echo(printable("model: " + ", ".join(f"{k} {v}" for k, v in report["model"].items())))
-    if "latents" in report:
-        click.echo(report["latents"]["line"])
+    for kind in ("latents", "folder"):
+        if kind in report:
+            click.echo(printable(report[kind]["line"]))
     for kind in ("data", "recordings"):
         if kind in report:
             _print_table(report[kind], kind)
@@ -57,11 +58,13 @@ def _health_tables(data_dir: Path, model: str, workers: int | None) -> dict[str,
     """Build table `data` for notes and `recordings` for sound; an empty folder raises as the reader of notes does."""
     from musiclora.audio.files.sound import audio_files
     from musiclora.audio.latents.store import is_latents
-    from musiclora.doctor import latents_report
+    from musiclora.doctor import latents_report, run_report
     from musiclora.formats import MUSIC_SUFFIXES, foreign_score
 
     if is_latents(data_dir):
         return {"latents": latents_report(data_dir)}
+    if found_run := run_report(data_dir):
+        return {"folder": found_run}
     files, foreign = audio_files(data_dir) if data_dir.is_dir() else ([], [])
     has_notes = data_dir.is_dir() and any(
         p.suffix.lower() in MUSIC_SUFFIXES or foreign_score(p) for p in data_dir.rglob("*")

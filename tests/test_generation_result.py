@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from musiclora.errors import ConfigError
+from musiclora.formats import output_paths
 from musiclora.generation_result import check_comparison, complete_output, options_below
 
 
@@ -49,3 +50,9 @@ def test_options_below_their_minimum_or_not_finite_are_all_named():
         "--guidance is nan; it must be at least 0",
         "--seconds is inf; it must be at least 1",
     ]
+
+
+def test_output_paths_are_numbered_for_several(tmp_path):
+    assert output_paths(tmp_path / "F.mid", 1) == [tmp_path / "F.mid"]
+    names = [p.name for p in output_paths(tmp_path / "F.mid", 3, "-base")]
+    assert names == ["F-001-base.mid", "F-002-base.mid", "F-003-base.mid"]

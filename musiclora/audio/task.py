@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,10 @@ class AudioTask:
         return digest.hexdigest()
 
     def count_songs(self) -> tuple[int, int]:
+        return self._counts
+
+    @functools.cached_property
+    def _counts(self) -> tuple[int, int]:  # every saved adapter states it, and all latents are hashed for it
         return len(set(recording_labels(self.train))), len(set(recording_labels(self.held_out)))
 
     def describe_data(self) -> Sequence[str]:

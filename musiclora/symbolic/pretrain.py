@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from musiclora.convert.files.outputs import check_folder
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.errors import ConfigError
@@ -73,7 +72,6 @@ def pretrain_base(
         reporter: told what happens.
         restart: begin again and keep the old run as a backup.
     """
-    check_folder(Path(config.output_dir))
     out = reporter or Reporter()
     run = open_run(config)
     with run.locked(), scratch_folder() as scratch:

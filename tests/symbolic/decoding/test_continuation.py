@@ -1,31 +1,19 @@
-"""Generation: seeds, prompts, endings on bar lines, combined adapters, and parity of both backends."""
+"""Generation: seeds, prompts, and endings on bar lines."""
 
 from __future__ import annotations
 
 import io
 import itertools
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import mido
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from require import REQUIRED
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
-from musiclora.adapters import combine_adapters, parse_adapter
-from musiclora.backends import registry
-from musiclora.backends.base import FAMILIES, SamplingSpec
-from musiclora.cli import main
-from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.adapters.peft import write_peft
-from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.errors import ConfigError, ConvertError, DataError
-from musiclora.formats import output_paths
-from musiclora.sampling import OpenKeys, decision_margin, sample_token, uniforms
+from musiclora.errors import ConfigError, DataError
+from musiclora.sampling import OpenKeys, sample_token
 from musiclora.symbolic.decoding.continuation import (
     BATCH_PIECES,
     GenerationRequest,
@@ -191,6 +179,13 @@ def test_a_prompt_longer_than_the_context_is_continued_from_its_last_bars(tokeni
     assert 10 < len(model.contexts[0]) <= 33
 
 
+def test_every_piece_has_one_remark_on_a_prompt_longer_than_the_context(tokenizer):
+    # Each further batch of pieces added the remark once more.
+    request = GenerationRequest(4, prompt=tune(20), count=BATCH_PIECES + 1)
+    remarks = [piece.remark for piece in generate_pieces(NumpyModel(tokenizer, 64), tokenizer, request)]
+    assert [remark.count("positions hold") for remark in remarks] == [1] * (BATCH_PIECES + 1)
+
+
 def metres(score):
     return [(t.time / score.ticks_per_quarter, t.numerator, t.denominator) for t in score.time_signatures]
 
@@ -300,12 +295,6 @@ def test_request_out_of_range_names_the_option(field, value):
         GenerationRequest(**{field: value})
 
 
-def test_output_paths_are_numbered_for_several(tmp_path):
-    assert output_paths(tmp_path / "F.mid", 1) == [tmp_path / "F.mid"]
-    names = [p.name for p in output_paths(tmp_path / "F.mid", 3, "-base")]
-    assert names == ["F-001-base.mid", "F-002-base.mid", "F-003-base.mid"]
-
-
 def test_sample_to_folder_writes_a_file_or_leaves_nothing(tmp_path):
     tokenizer = own_tokenizer()
     path = write_midi_sample(NumpyModel(tokenizer), tokenizer, tmp_path / "samples", "epoch-001", 1)
@@ -313,185 +302,3 @@ def test_sample_to_folder_writes_a_file_or_leaves_nothing(tmp_path):
     assert Score(path).note_num() > 0
     assert write_midi_sample(NumpyModel(tokenizer, n_positions=2), tokenizer, tmp_path / "none", "x", 1) is None
     assert not (tmp_path / "none").exists()
-
-
-# -- adapters ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a/b", ("a/b", 1.0)),
-        ("a/b:0.5", ("a/b", 0.5)),
-        ("a:b:-1e-1", ("a:b", -0.1)),
-        ("C:\\runs\\mine", ("C:\\runs\\mine", 1.0)),
-        ("C:\\runs\\mine:2", ("C:\\runs\\mine", 2.0)),
-        ("owner/name:0", ("owner/name", 0.0)),
-    ],
-    ids=str,
-)
-def test_parse_adapter_takes_a_number_after_the_last_colon(text, expected):
-    assert parse_adapter(text) == expected
-
-
-def test_parse_adapter_takes_an_existing_path_as_it_is(tmp_path):
-    odd = tmp_path / "take:2"
-    odd.mkdir()
-    assert parse_adapter(str(odd)) == (str(odd), 1.0)
-    assert parse_adapter(f"{odd}:0.25") == (str(odd), 0.25)
-
-
-@pytest.mark.parametrize("text", ["a:nan", "a:inf", ":0.5"])
-def test_parse_adapter_refuses_what_is_no_strength(text):
-    with pytest.raises(ConfigError, match="PATH:STRENGTH"):
-        parse_adapter(text)
-
-
-def adapter(rank: int, alpha: float, modules: dict[str, tuple[int, int]], seed: int, rslora: bool = False):
-    rng = np.random.default_rng(seed)
-    state = {}
-    for module, (out, inputs) in modules.items():
-        state[f"{module}.lora_A.weight"] = rng.normal(size=(rank, inputs)).astype(np.float32)
-        state[f"{module}.lora_B.weight"] = rng.normal(size=(out, rank)).astype(np.float32)
-    targets = tuple({m.rsplit(".", 1)[-1] for m in modules})
-    return LoraSpec(rank, alpha, 0.1, targets, rslora), state
-
-
-def update(spec: LoraSpec, state, module: str) -> np.ndarray:
-    if f"{module}.lora_A.weight" not in state:
-        return 0
-    return spec.scale * state[f"{module}.lora_B.weight"] @ state[f"{module}.lora_A.weight"]
-
-
-@pytest.mark.parametrize("strengths", [(1.0, 1.0), (0.5, -2.0), (0.0, 1.0)], ids=str)
-def test_combined_adapter_is_the_weighted_sum_of_updates(strengths):
-    shapes = {"h.0.c_attn": (9, 5), "h.0.c_proj": (4, 4), "h.1.c_fc": (3, 7)}
-    one = adapter(3, 6.0, {m: shapes[m] for m in ("h.0.c_attn", "h.0.c_proj")}, 1)
-    two = adapter(2, 5.0, {m: shapes[m] for m in ("h.0.c_proj", "h.1.c_fc")}, 2, rslora=True)
-    spec, state = combine_adapters([(*one, strengths[0]), (*two, strengths[1])])
-    assert spec.rank == 5
-    for module in shapes:
-        expected = strengths[0] * update(one[0], one[1], module) + strengths[1] * update(two[0], two[1], module)
-        # float32 products of a few terms
-        assert update(spec, state, module) == pytest.approx(expected, abs=1e-5)
-
-
-def test_combining_one_adapter_changes_its_scale_only():
-    spec, state = adapter(3, 6.0, {"h.0.c_attn": (9, 5)}, 1)
-    found, same = combine_adapters([(spec, state, 0.5)])
-    assert found.scale == spec.scale / 2
-    assert all(np.array_equal(same[k], v) for k, v in state.items())
-
-
-def test_adapters_of_different_shapes_are_refused():
-    one, two = (adapter(2, 2.0, {"h.0.c_attn": shape}, 1) for shape in [(9, 5), (9, 6)])
-    with pytest.raises(ConvertError, match=r"h.0.c_attn is \[9, 5\] in one and \[9, 6\]"):
-        combine_adapters([(*one, 1.0), (*two, 1.0)])
-
-
-# -- both backends -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Write a small model, with weights large enough for music that differs by seed, and an adapter."""
-    os.environ.setdefault("MUSICLORA_COMPILE", "off")
-    tokenizer = own_tokenizer()
-    config = Gpt2Config(vocab_size=tokenizer.vocab_size, n_positions=96, n_embd=32, n_layer=2, n_head=2, n_inner=64)
-    tensors = {k: v * 8 if v.ndim > 1 else v for k, v in fresh_tensors(config, 1).items()}
-    root = tmp_path_factory.mktemp("models")
-    write_checkpoint(root / "toy", config, tensors, "hf", extra_files={"tokenizer.json": tokenizer.to_json().encode()})
-    modules = {m: s for m, s in config.linear_shapes().items() if m.endswith("c_attn")}
-    write_peft(root / "adapter", *adapter(2, 8.0, modules, 1), base_model=str(root / "toy"))
-    return root
-
-
-@pytest.fixture(scope="module")
-def models(folder):
-    """Load the same model on both backends."""
-    for name in registry.BACKENDS:
-        if reason := registry.why_not(name):
-            (pytest.fail if name in REQUIRED else pytest.skip)(f"{name}: {reason}")
-    return {name: registry.get_backend(name).load(FAMILIES["symbolic"], folder / "toy") for name in registry.BACKENDS}
-
-
-@pytest.mark.slow
-def test_same_seed_gives_the_same_music_on_both_backends(models):
-    tokenizer = own_tokenizer()
-    info = grammar_for(tokenizer)
-    request = {"max_new_tokens": 80, "top_k": 40, "top_p": 0.95, "count": 100, "seed": 11}
-    found = {name: generate_pieces(m, tokenizer, GenerationRequest(**request)) for name, m in models.items()}
-    left, right = found.values()
-    different = [i for i in range(100) if left[i].score.dumps_midi() != right[i].score.dumps_midi()]
-    assert len({tuple(p.ids) for p in left}) == 100
-    assert len(different) <= 1
-    spec = SamplingSpec(1.0, 40, 0.95, info.eos_id, info.pad_id)
-    draws = uniforms(11, 80, 100)
-    for i in different:
-        at = next(k for k, (a, b) in enumerate(zip(left[i].ids, right[i].ids, strict=False)) if a != b)
-        context = np.array([[info.bos_id, *left[i].ids[:at]]], np.int32)
-        allowed = info.allowed(info.state_after(left[i].ids[:at]))
-        for model in models.values():
-            batch = {"tokens": context, "loss_mask": np.zeros(context.shape, bool)}
-            assert decision_margin(model.logits(batch)[0, -1], float(draws[at, i]), spec, allowed) < 1e-5
-
-
-def test_generate_command_writes_numbered_pieces_of_base_and_adapted(folder, tmp_path):
-    output = tmp_path / "new" / "F.mid"
-    options = ["--max-new-tokens", "60", "--count", "2", "--seed", "1", "--compare", "--json"]
-    command = ["generate", "--output", str(output), "--adapter-dir", str(folder / "adapter"), *options]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.stderr
-    record = json.loads(result.stdout)
-    names = ["F-001-base.mid", "F-001.mid", "F-002-base.mid", "F-002.mid"]
-    assert sorted(p.name for p in output.parent.iterdir()) == names
-    assert {(f["kind"], f["path"].endswith("-base.mid")) for f in record["files"]} == {
-        ("adapted", False),
-        ("base", True),
-    }
-    assert [Score(f["path"]).note_num() for f in record["files"]] == [f["notes"] for f in record["files"]]
-    alone = CliRunner().invoke(
-        main,
-        ["generate", "--output", str(tmp_path / "B.mid"), "--model", str(folder / "toy"), *options[:6]],
-    )
-    assert alone.exit_code == 0, alone.stderr
-    # The same batch size on both sides, since products of other shapes are summed in another order.
-    assert (tmp_path / "B-001.mid").read_bytes() == (output.parent / "F-001-base.mid").read_bytes()
-    assert (tmp_path / "B-001.mid").read_bytes() != (output.parent / "F-001.mid").read_bytes()
-
-
-def test_generate_with_strength_zero_is_the_base(folder, tmp_path):
-    for name, option in (("zero", [f"{folder / 'adapter'}:0"]), ("none", [])):
-        adapters = ["--adapter-dir", *option] if option else []
-        command = ["generate", "--output", str(tmp_path / f"{name}.mid"), "--model", str(folder / "toy"), *adapters]
-        assert CliRunner().invoke(main, [*command, "--max-new-tokens", "60"]).exit_code == 0
-    assert (tmp_path / "zero.mid").read_bytes() == (tmp_path / "none.mid").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--output", "x.wav"], "ends in .mid"),
-        (["--output", "x.mid", "--compare"], "--adapter-dir"),
-        (["--output", "x.mid", "--prompt-bars", "2"], "no --prompt"),
-        (["--output", "x.mid", "--top-p", "0"], "--top-p is 0.0"),
-        (["--output", "x.mid", "--seed", "-1"], "--seed is -1"),
-        (["--output", "x.mid", "--prompt", "missing.mid"], "missing.mid"),
-    ],
-    ids=["not midi", "nothing to compare", "no prompt", "top-p", "seed", "prompt"],
-)
-def test_generate_with_bad_options_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, options, message):
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["generate", "--model", str(folder / "toy"), *options])
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    assert not list(tmp_path.iterdir())
-
-
-def test_every_piece_has_one_remark_on_a_prompt_longer_than_the_context(tokenizer):
-    # Each further batch of pieces added the remark once more.
-    request = GenerationRequest(4, prompt=tune(20), count=BATCH_PIECES + 1)
-    remarks = [piece.remark for piece in generate_pieces(NumpyModel(tokenizer, 64), tokenizer, request)]
-    assert [remark.count("positions hold") for remark in remarks] == [1] * (BATCH_PIECES + 1)

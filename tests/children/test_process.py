@@ -16,6 +16,7 @@ from musiclora.children.pool import ask_twice
 from musiclora.children.process import Child, ChildLost, kill_group
 from musiclora.symbolic.reading.worker import Outcome, read_outcomes
 
+MOST_WAITS = 12_000  # of 10 ms: ends a test that would wait for ever, however slow the machine
 HANDLERS = """
 import ctypes, os, subprocess, sys, time
 
@@ -68,13 +69,15 @@ def is_running(pid: int) -> bool:
 
 def wait_for_pid(folder: Path) -> int:
     """Wait until a handler has started its program; return the program's number."""
-    while not (folder / "pid").exists() or not (folder / "pid").read_text().strip():
+    for _ in range(MOST_WAITS):
+        if (folder / "pid").exists() and (text := (folder / "pid").read_text().strip()):
+            return int(text)
         time.sleep(0.01)
-    return int((folder / "pid").read_text())
+    pytest.fail("the handler has started no program")
 
 
 def wait_for_end(pid: int) -> None:
-    for _ in range(500):  # the system ends it at its own pace
+    for _ in range(MOST_WAITS):  # the system ends it at its own pace
         if not is_running(pid):
             break
         time.sleep(0.01)
@@ -97,8 +100,7 @@ def test_a_time_limit_ends_the_programs_that_the_child_started(child, tmp_path, 
             threading.Thread(target=self.wait, daemon=True).start()
 
         def wait(self):
-            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-                time.sleep(0.01)
+            wait_for_pid(tmp_path)
             self.function()
 
         def cancel(self):

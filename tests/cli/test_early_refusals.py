@@ -102,7 +102,6 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_music_is_read(tu
 
 @pytest.mark.parametrize("model", ["bundled", "bundled-audio"])
 def test_data_that_is_missing_or_empty_is_refused_before_a_model_is_loaded(tmp_path, model):
-    # A missing folder was found after the model had been loaded, and fetched.
     (tmp_path / "empty").mkdir()
     for command in (("evaluate",), ("train", "--output-dir", tmp_path / "out"), ("preprocess", "--output-dir", "new")):
         missing = run(*command, "--model", model, "--data-dir", tmp_path / "none")

@@ -73,6 +73,7 @@ def test_a_model_given_as_adapter_is_refused_and_named(tiny_base, tmp_path, monk
     refused(run(*command, tiny_base, *more), f"{tiny_base}: is a model's folder, not an adapter's")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_changes_nothing_is_said(adapter, tunes, tmp_path):
     commands = (
         ("generate", "--output", tmp_path / "x.mid", "--max-new-tokens", 40, "--adapter-dir", adapter),

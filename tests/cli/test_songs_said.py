@@ -45,6 +45,7 @@ def band_base(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_doctor_counts_by_the_tokens_of_its_model(band_base, tmp_path):
     nasty = Path(__file__).parents[1] / "data" / "nasty_midi"
     for name in ("26_only_drums.mid", "76_pitchbend_program_mix.mid"):
@@ -59,6 +60,7 @@ def test_doctor_counts_by_the_tokens_of_its_model(band_base, tmp_path):
     assert "learns recordings" in audio["notes"][0]
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_kept_and_lost_as_text_and_as_json(music):
     text = run("doctor", music).stdout
     assert "bundled (REMI): the tokens keep " in text
@@ -76,6 +78,7 @@ def test_doctor_of_a_model_without_a_tokenizer_counts_the_notes_as_they_are(band
     assert found["rows"][0]["notes"] == 24
 
 
+@pytest.mark.slow
 def test_preprocess_names_skipped_files_and_counts_what_is_kept(music, tmp_path):
     options = ("preprocess", "--data-dir", music, "--tokenizer", "own", "--output-dir", tmp_path / "cache")
     result = run(*options)
@@ -88,6 +91,7 @@ def test_preprocess_names_skipped_files_and_counts_what_is_kept(music, tmp_path)
     assert cached["skipped"] == 1
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_name_what_is_held_out_and_skipped(music, tiny_base, any_backend, tmp_path):
     common = ("--data-dir", music, "--model", tiny_base, "--backend", any_backend, "--num-workers", 1)
     small = ("--max-steps", 1, "--max-seq-len", 128, "--lora-r", 2, "--batch-size", 2)

@@ -16,7 +16,7 @@ from musiclora.conversion.fuse import fuse_adapters
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.errors import ConvertError
+from musiclora.errors import ConvertError, MusicLoraError
 from musiclora.families import checkpoint_fingerprint
 
 CONFIG = Gpt2Config(vocab_size=40, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=48)
@@ -113,7 +113,7 @@ def test_adapters_of_another_architecture_are_not_blended() -> None:
 def test_blend_names_its_arguments_and_no_option() -> None:
     Path("file").write_text("")
     for text in ("a:nan", "file", "none/at/all"):
-        with pytest.raises(Exception, match=f"^{text}: ") as error:
+        with pytest.raises(MusicLoraError, match=f"^{text}: ") as error:
             blend_adapters([text], Path("out"))
         assert "--adapter-dir" not in str(error.value)
 
@@ -123,6 +123,7 @@ def test_adapters_of_one_base_that_was_typed_in_two_ways_are_blended() -> None:
     assert blend_adapters(["a", "c"], Path("out"))[1].rank == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("any_backend")
 def test_the_outputs_of_an_adapter_of_the_bundled_audio_base_are_compared() -> None:
     from musiclora.convert.models.diffrhythm import read_diffrhythm

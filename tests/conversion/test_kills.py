@@ -25,6 +25,7 @@ JOBS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows forks no processes")
 def test_a_job_that_is_killed_at_any_point_leaves_all_or_nothing_and_its_next_start_no_litter(tmp_path):
     script = Path(__file__).with_name("kill_points.py")

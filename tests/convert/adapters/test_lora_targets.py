@@ -20,7 +20,6 @@ def test_a_rank_above_the_smaller_side_is_refused(rank, fits):
 
 
 def test_all_names_that_exist_are_listed():
-    # Lists were cut at eight without a word.
     names = [f"part_{i:02d}" for i in range(12)]
     with pytest.raises(ConfigError, match="part_11"):
         match_targets([f"block.{name}" for name in names], ["missing"])

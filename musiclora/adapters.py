@@ -18,7 +18,7 @@ from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder
-from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, recorded_base
+from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
 
 
 def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]:
@@ -41,8 +41,8 @@ def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]
     except ValueError:
         return text, 1.0
     if not path or not np.isfinite(strength):
-        said = f"{option} {text}".strip()
-        raise ConfigError(f"{said}: expected PATH or PATH:STRENGTH with a finite strength such as 0.5")
+        given = name_argument(option, text)
+        raise ConfigError(f"{given}: expected PATH or PATH:STRENGTH with a finite strength such as 0.5")
     return path, strength
 
 
@@ -133,7 +133,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         path = path / "adapter-best"  # a run folder was given: its best adapter is meant
     if not path.is_dir():
         if path.exists():
-            raise ConfigError(f"{f'{option} {name}'.strip()}: is a file; give the adapter's folder")
+            raise ConfigError(f"{name_argument(option, name)}: is a file; give the adapter's folder")
         path = fetch_from_hub(name, option, "")
     refuse_model_folder(path, name, option)
     adapter = read_peft(path)
@@ -156,8 +156,8 @@ def refuse_model_folder(path: Path, name: str, option: str) -> None:
     if (path / "config.json").is_file() and not any(
         file.name.startswith(("adapter", "pytorch_lora")) for file in path.iterdir()
     ):
-        said = f"{option} {name}".strip()
-        raise ConfigError(f"{said}: is a model's folder, not an adapter's; a model is given as --model")
+        given = name_argument(option, name)
+        raise ConfigError(f"{given}: is a model's folder, not an adapter's; a model is given as --model")
 
 
 def note_empty_update(name: str, state: Arrays, magnitudes: Arrays | None = None) -> list[str]:

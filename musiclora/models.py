@@ -53,6 +53,11 @@ def is_hub_id(name: str) -> bool:
     return match is not None and Path(match["name"]).suffix not in (".safetensors", *TORCH_SUFFIXES)
 
 
+def name_argument(option: str, value: str) -> str:
+    """Format what the user gave for a message: option and value, or the value of an argument, whose option is ""."""
+    return f"{option} {value}" if option else value
+
+
 def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
     """Find a base model by the value of --model.
 
@@ -72,8 +77,8 @@ def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
     path = Path(name).expanduser()
     if path.exists():
         if not path.is_dir():
-            said = f"{option} {name}".strip()
-            raise ConfigError(f"{said}: is a file; give its folder (with config.json and model.safetensors)")
+            given = name_argument(option, name)
+            raise ConfigError(f"{given}: is a file; give its folder (with config.json and model.safetensors)")
         refuse_adapter_folder(path, name, option)
         return BaseModel(name, path, card_licence(path))
     folder = fetch_from_hub(name, option, hint or f"offline, use {option} bundled")
@@ -89,9 +94,9 @@ def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
     if (path / "config.json").is_file():
         return
     if (path / "adapter_config.json").is_file() or (path / "adapter-best").is_dir():
-        said = f"{option} {name}".strip()
         raise ConfigError(
-            f"{said}: is an adapter's folder, not a model's; give it as --adapter-dir, its base as --model"
+            f"{name_argument(option, name)}: is an adapter's folder, not a model's; give it as --adapter-dir, its base "
+            "as --model"
         )
 
 
@@ -106,10 +111,10 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     Raises:
         ConfigError: no Hub id, or the Hub cannot be reached.
     """
-    said = f"{option} {name}".strip()
+    given = name_argument(option, name)
     match = _HUB_ID.fullmatch(name)
     if not match or not is_hub_id(name):
-        raise ConfigError(f"{said}: {_NOT_FOUND}")
+        raise ConfigError(f"{given}: {_NOT_FOUND}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -122,12 +127,12 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     try:
         return Path(snapshot_download(match["name"], revision=match["revision"], allow_patterns=_PATTERNS))
     except HFValidationError as error:
-        raise ConfigError(f"{said}: {_NOT_FOUND}") from error
+        raise ConfigError(f"{given}: {_NOT_FOUND}") from error
     except LocalEntryNotFoundError as error:
-        raise ConfigError(f"{said}: not in the local cache, and the Hub cannot be reached{hint}") from error
+        raise ConfigError(f"{given}: not in the local cache, and the Hub cannot be reached{hint}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{said}: cannot be fetched from the Hub ({reason}){hint}") from error
+        raise ConfigError(f"{given}: cannot be fetched from the Hub ({reason}){hint}") from error
 
 
 def recorded_base(name: str, record: Mapping[str, Any]) -> tuple[str, str]:

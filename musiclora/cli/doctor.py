@@ -107,4 +107,4 @@ def _print_table(data: dict[str, Any], kind: str) -> None:
         click.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
     click.echo(data["line"])
     for text in data.get("notes", ()):
-        click.echo(text)
+        click.echo(printable(text))

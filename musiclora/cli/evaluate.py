@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 
@@ -15,6 +17,7 @@ from musiclora.cli.common import (
     overwrite_option,
     print_json,
 )
+from musiclora.convert.errors import printable
 
 
 @click.command(cls=ManyCommand)
@@ -87,13 +90,7 @@ def evaluate(
             workers=num_workers,
             reporter=out,
         )
-    for text in result.notes:
-        note(text)
-    if as_json:
-        print_json(result.as_json())
-        return
-    for line in result.lines():
-        click.echo(line)
+    _print_result(result, result.lines(), as_json)
 
 
 def _compare_folders(
@@ -122,10 +119,24 @@ def _compare_folders(
             overwrite=overwrite,
             reporter=out,
         )
+    _print_result(result, [*result.lines(), *(result.ranking_lines() if rank else [])], as_json)
+
+
+class _Result(Protocol):
+    """Scores or distances."""
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def _print_result(result: _Result, lines: Iterable[str], as_json: bool) -> None:
+    """Print the notes, then the JSON object or the lines."""
     for text in result.notes:
         note(text)
     if as_json:
         print_json(result.as_json())
         return
-    for line in [*result.lines(), *(result.ranking_lines() if rank else [])]:
-        click.echo(line)
+    for line in lines:
+        click.echo(printable(line))

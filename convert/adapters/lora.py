@@ -83,13 +83,24 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
     """
     names = list(modules)
     wanted = list(targets)
-    missed = [t for t in wanted if not any(n == t or n.endswith("." + t) for n in names)]
+    missed = unmatched_targets(names, wanted)
     if missed:
         leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
         raise ConfigError(
             f"target modules {list_names(missed)} match nothing in this model; it has {list_names(leaves)}"
         )
-    return [n for n in names if any(n == t or n.endswith("." + t) for t in wanted)]
+    return [name for name in names if is_target(name, wanted)]
+
+
+def is_target(module: str, targets: Iterable[str]) -> bool:
+    """Return True where a target is a module's path or its end after a dot."""
+    return any(module == target or module.endswith("." + target) for target in targets)
+
+
+def unmatched_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
+    """List the targets that match no module."""
+    names = list(modules)
+    return [target for target in targets if not any(is_target(name, (target,)) for name in names)]
 
 
 def state_keys(module: str) -> tuple[str, str]:

@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, alpha_for, state_keys, state_modules, to_float32
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    alpha_for,
+    state_keys,
+    state_modules,
+    to_float32,
+    unmatched_targets,
+)
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.errors import ConvertError, join_problems, show_value
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
@@ -183,7 +190,7 @@ def _modules_by_layer(modules: Sequence[str]) -> dict[int, set[str]]:
 def _choose_keys(spec: LoraSpec, modules: Sequence[str]) -> tuple[list[str], int]:
     """Choose mlx-lm's keys and num_layers; keys are relative to a block where all blocks are meant, else full paths."""
     layers = _modules_by_layer(modules)
-    if _are_alike(layers) and all(any(name == t or name.endswith("." + t) for name in layers[0]) for t in spec.targets):
+    if _are_alike(layers) and not unmatched_targets(layers[0], spec.targets):
         return sorted(layers[0]), len(layers)
     return sorted("model." + module.removeprefix("transformer.") for module in modules), max(layers) + 1
 

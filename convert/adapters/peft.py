@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.adapters.diffrhythm_modules import owns_diffrhythm_modules
-from musiclora.convert.adapters.lora import MAGNITUDE, LoraSpec, RankScales, rank_of, rank_problems, state_modules
+from musiclora.convert.adapters.lora import (
+    MAGNITUDE,
+    LoraSpec,
+    RankScales,
+    is_target,
+    rank_of,
+    rank_problems,
+    state_modules,
+    unmatched_targets,
+)
 from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter, PeftArrays, sort_arrays
 from musiclora.convert.adapters.peft_config import PEFT_PREFIX, base_keys, lora_config, module_scale, named_base
 from musiclora.convert.adapters.peft_keys import read_config, refuse_others
@@ -63,8 +72,7 @@ def write_peft(
     """
     adapter = LoraAdapter.from_spec(spec, state, base_model, rank_scales=rank_scales, magnitudes=magnitudes)
     adapter.check_arrays(str(folder))
-    modules = list(adapter.ranks)
-    if unused := [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]:
+    if unused := unmatched_targets(adapter.ranks, spec.targets):
         raise ConvertError(f"{folder}: no array for the target modules {join_problems(unused)}")
     config = lora_config(spec, rank_scales, dora=bool(magnitudes), own=own_config)
     config |= {**base_keys(base_model), "task_type": task_type, "fan_in_fan_out": fan_in_fan_out}
@@ -191,9 +199,8 @@ def _read_spec(config: Mapping[str, Any], modules: list[str], where: str) -> Lor
 
 
 def _check_targets(spec: LoraSpec, modules: list[str], where: str) -> None:
-    surplus = [m for m in modules if not any(m == t or m.endswith("." + t) for t in spec.targets)]
-    missing = [t for t in spec.targets if not any(m == t or m.endswith("." + t) for m in modules)]
+    surplus = [module for module in modules if not is_target(module, spec.targets)]
     problems = [f"{module} has arrays but is no target module" for module in surplus]
-    problems += [f"the target module {target} has no arrays" for target in missing]
+    problems += [f"the target module {target} has no arrays" for target in unmatched_targets(modules, spec.targets)]
     if problems:
         raise ConvertError(f"{where}: {join_problems(problems)}")

@@ -105,6 +105,6 @@ def _print_table(data: dict[str, Any], kind: str) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         click.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
-    click.echo(data["line"])
+    click.echo(printable(data["line"]))
     for text in data.get("notes", ()):
         click.echo(printable(text))

@@ -104,9 +104,8 @@ class Session(Generic[ModelT]):
     def _load_model(self) -> None:
         """Load and score the base, add the adapter, and start its training."""
         config, resuming = self.config, self.run.exists
-        state_model = self.run.path / STATE / "model"
         resumes_all = self._trains_all and resuming
-        self.model = self._load_folder(state_model if resumes_all else self.task.base.path)
+        self.model = self._load_folder(self.run.path / STATE / "model" if resumes_all else self.task.base.path)
         self.before = [] if resumes_all else self._song_losses("scoring the base", self.task.song_batches(config))
         self.base_check = saved_base_check(self.run.path) if resuming else None
         if not (self.base_check or resumes_all):

@@ -63,7 +63,7 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
         return
     dst = dst.resolve() if dst.is_symlink() and dst.is_dir() else dst
     remove_leftovers(dst)
-    _refuse_existing(dst, overwrite)
+    refuse_existing(dst, overwrite)
     temporary = temporary_sibling(dst)
     with new_parents_of(dst):
         try:
@@ -82,7 +82,7 @@ def atomic_folder(dst: Path, *, overwrite: bool = False) -> Iterator[Path]:
 @contextmanager
 def _part_of_whole(dst: Path, overwrite: bool) -> Iterator[None]:
     """Make a folder inside one that is being filled; on failure it is as if it had not been begun."""
-    _refuse_existing(dst, overwrite)
+    refuse_existing(dst, overwrite)
     existed = dst.is_dir()
     if existed and overwrite:
         for path in dst.iterdir():
@@ -220,7 +220,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse_existing(dst: Path, overwrite: bool) -> None:
+def refuse_existing(dst: Path, overwrite: bool = False) -> None:
+    """Check that a folder can appear at dst.
+
+    Raises:
+        OutputError: it is a file, a dangling link, or, where overwrite is off, a folder that is not empty.
+    """
     _refuse_dangling(dst)
     if dst.is_dir():
         if not overwrite and any(dst.iterdir()):
@@ -278,7 +283,7 @@ def _move_into_place(temporary: Path, dst: Path, overwrite: bool) -> None:
     Raises:
         OutputError: another process filled dst meanwhile, and overwrite is off.
     """
-    _refuse_existing(dst, overwrite)
+    refuse_existing(dst, overwrite)
     filled = dst.exists() and (os.name == "nt" or any(dst.iterdir()))
     old = temporary_sibling(dst, SET_ASIDE)
     try:

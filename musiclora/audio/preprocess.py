@@ -91,9 +91,9 @@ def preprocess_recordings(
         MusicLoraError: the folders, the codec or the options do not fit. Latents encoded so far are kept.
     """
     check_folder(output_dir)
+    refuse_foreign_files(output_dir)
     base, name = find_model(model), choose(backend)
     where = codec_folder(base, vae)
-    refuse_foreign_files(output_dir)
     encoding = Encoding(posterior or "mean", seed, *_resolve_style(style, name))
     codec = get_backend(name).load_codec(where)
     encoded = encode_recordings(data_dir, output_dir, codec, codec_fingerprint(where), reporter, encoding)

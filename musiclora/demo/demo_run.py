@@ -9,6 +9,7 @@ from typing import Any
 
 from musiclora.convert.errors import OutputError
 from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.outputs import check_folder
 from musiclora.errors import MusicLoraError, join_problems
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig, read_toml
@@ -124,10 +125,10 @@ def check_demo_folder(folder: Path) -> None:
     """Refuse a folder that holds anything else than what a demo wrote.
 
     Raises:
-        OutputError: it is a file, or such a folder.
+        OutputError: it is such a folder.
+        ConfigError: it is a file or a dangling link, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"--output-dir {folder}: is a file; give a folder")
+    check_folder(folder)
     foreign = sorted(p.name for p in folder.iterdir() if not _is_demo_name(p.name)) if folder.is_dir() else []
     if foreign:
         raise OutputError(

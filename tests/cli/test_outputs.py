@@ -93,6 +93,46 @@ def test_a_dangling_link_as_output_is_refused_before_anything_is_loaded(overwrit
     assert (tmp_path / "new.mid").is_symlink()
 
 
+@pytest.fixture
+def nothing_is_read(monkeypatch):
+    """Fail where songs or recordings are read, or a codec is loaded."""
+    for place in (
+        "symbolic.reading.augment.read_music",
+        "symbolic.preprocess.load_pieces",
+        "audio.files.cutting.measure_health",
+        "audio.preprocess.find_model",
+        "demo.symbolic.choose",
+        "demo.audio.choose",
+    ):
+        monkeypatch.setattr(f"musiclora.{place}", lambda *a, **k: pytest.fail("read"))
+
+
+@pytest.mark.parametrize("place", ["a dangling link", "a file", "a filled folder"])
+@pytest.mark.parametrize(
+    "command",
+    ["augment", "cut", "preprocess --model bundled", "preprocess --model bundled-audio", "demo", "demo --family audio"],
+)
+@pytest.mark.usefixtures("nothing_is_read")
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(command, place, tmp_path):
+    out = tmp_path / "out"
+    if place == "a dangling link":
+        out.symlink_to(tmp_path / "gone")
+    elif place == "a file":
+        out.touch()
+    else:
+        out.mkdir()
+        (out / "mine.txt").touch()
+    (tmp_path / "in").mkdir()
+    shutil.copy(sorted(TUNES.glob("*.abc"))[0], tmp_path / "in" / "tune.abc")
+    write_wav(tmp_path / "in" / "a.wav", np.zeros((100, 1)), 44100)
+    given = {"demo": [], "preprocess": ["--data-dir", tmp_path / "in"]}
+    name, *options = command.split()
+    inputs = given.get(name, ["--input-dir", tmp_path / "in"])
+    found = call(name, *options, *inputs, "--output-dir", out)
+    refused(found, "leads nowhere" if place == "a dangling link" else str(out))
+    assert not (tmp_path / "gone").exists()
+
+
 def test_several_files_that_exist_are_counted(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"new-{number:03d}.mid").write_bytes(b"x")

@@ -14,9 +14,9 @@ from musiclora.audio.files.disk import check_free_space
 from musiclora.audio.files.health import SILENT_PEAK, AudioHealth, group_notes, measure_health, to_decibels
 from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
-from musiclora.convert.files.atomic import atomic_folder, write_json
+from musiclora.convert.files.atomic import atomic_folder, refuse_existing, write_json
 from musiclora.convert.files.outputs import check_apart, check_folder
-from musiclora.errors import ConfigError, DataError, OutputError, join_problems
+from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.formats import MANIFEST
 from musiclora.progress import Reporter
 
@@ -109,8 +109,7 @@ def cut_folder(
     out = reporter or Reporter()
     check_apart(output, {"--input-dir": folder})
     check_folder(output)
-    if output.exists() and any(output.iterdir()):
-        raise OutputError(f"{output} exists already; remove it or choose another name")
+    refuse_existing(output)
     result = CutResult()
     healths = _survey_folder(folder, result, out)
     plan = _plan_segments(healths, options, times, result)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import ConfigError, DataError, escape_controls
-from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.atomic import atomic_folder, refuse_existing
 from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.progress import OnProgress
@@ -80,6 +80,8 @@ def augment_folder(
     shifts, factors = _complete_grid(transpose, tempo)
     check_apart(output_dir, {"--input-dir": input_dir})
     check_folder(output_dir)
+    remove_leftovers(output_dir.absolute())  # an output that a killed start had set aside comes back
+    refuse_existing(output_dir, overwrite=_is_augment_output(output_dir))
     reading = read_music(input_dir, workers=workers)
     songs = [s for s in reading.songs if s.is_original]
     if not songs:
@@ -88,7 +90,6 @@ def augment_folder(
     stems = _choose_stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
     origins: dict[str, Origin] = {}
     total = len(songs) * len(shifts) * len(factors)
-    remove_leftovers(output_dir.absolute())  # an output that a killed start had set aside comes back
     with atomic_folder(output_dir, overwrite=_is_augment_output(output_dir)) as building:
         for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
             (building / stem).parent.mkdir(parents=True, exist_ok=True)

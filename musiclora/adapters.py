@@ -19,6 +19,8 @@ from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder
 from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
+from musiclora.formats import expand_home
+from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, recorded_base
 
 
 def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]:
@@ -34,7 +36,7 @@ def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]
         ConfigError: a strength that is not finite, or nothing before it.
     """
     path, colon, number = text.rpartition(":")
-    if not colon or Path(text).expanduser().exists():
+    if not colon or expand_home(text).exists():
         return text, 1.0
     try:
         strength = float(number)
@@ -128,7 +130,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         ConfigError: it cannot be found.
         ConvertError: it cannot be read as a LoRA adapter.
     """
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():
         path = path / "adapter-best"  # a run folder was given: its best adapter is meant
     if not path.is_dir():

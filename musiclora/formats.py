@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def output_paths(output: Path, count: int, mark: str = "") -> list[Path]:
     suffix = output.suffix or ".mid"
     numbers = [""] if count == 1 else [f"-{i:03d}" for i in range(1, count + 1)]
     return [output.with_name(f"{output.stem}{number}{mark}{suffix}") for number in numbers]
+
+
+def expand_home(name: str | Path) -> Path:
+    """Replace a leading `~` or `~user` by the home folder; the name of no user stays as it is."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises RuntimeError for it
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

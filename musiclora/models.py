@@ -15,6 +15,7 @@ from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.torch_file import TORCH_SUFFIXES
 from musiclora.errors import ConfigError, ConvertError
+from musiclora.formats import expand_home
 
 GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance
 # A repository, perhaps at a revision (branch, tag or commit); never a path such as ./base or ../base.
@@ -74,7 +75,7 @@ def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
         if not (path / "config.json").is_file():
             raise ConfigError(f"the bundled model is missing from this installation ({path}); reinstall musiclora")
         return BaseModel(name, path, "Apache-2.0", "bundled")
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.exists():
         if not path.is_dir():
             given = name_argument(option, name)
@@ -178,7 +179,7 @@ def locate_base(path: Path, name: str, record: Mapping[str, Any]) -> tuple[str, 
         return kind, name
     with contextlib.suppress(ConvertError):
         name = name or str(read_optional_json(path.parent / _RUN_METADATA).get("base_model") or "")
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     return (kind, str(folder.absolute())) if name and folder.is_dir() else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from musiclora.convert.files.safetensors_file import read_safetensors, write_saf
 from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import ConfigError, ConvertError, DataError
+from musiclora.formats import expand_home
 
 STYLE_FILE = "style.safetensors"
 MUQ_RATE_HZ, MUQ_SECONDS = 24000, 10.0  # input of the music encoder: the middle of a recording
@@ -58,7 +60,7 @@ def _read_npy(path: Path) -> np.ndarray:
     """Read a .npy file of numbers; the file is mapped, so a header cannot claim more values than the file holds."""
     try:
         values = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError, OverflowError) as error:
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"{path}: is no numpy file of numbers, or a damaged one") from error
     if values.dtype.kind not in "fiu":
         raise DataError(f"{path}: holds {values.dtype} values; a style vector is made of numbers")
@@ -97,7 +99,7 @@ def given_style(text: str, backend: str) -> np.ndarray:
     Raises:
         ConfigError, DataError: another width, or words without an installed text encoder.
     """
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if path.is_file():
         return style_of_file(path)
     if path.suffix.lower() in STYLE_SUFFIXES:

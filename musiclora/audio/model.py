@@ -17,6 +17,7 @@ from musiclora.convert.files.fingerprint import fingerprint_tensors, read_record
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
+from musiclora.formats import expand_home
 from musiclora.models import GUIDANCE, BaseModel
 
 
@@ -57,7 +58,7 @@ def codec_folder(base: BaseModel, vae: str | Path | None) -> Path:
         ConfigError: there is no such file or folder.
     """
     if vae is not None:
-        path = Path(vae).expanduser()
+        path = expand_home(vae)
         if not path.exists():
             raise ConfigError(f"--vae {vae}: there is no such file or folder")
         return path

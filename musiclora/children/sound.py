@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -124,12 +125,17 @@ def sound_worker(settings: object) -> Callable[[dict[str, Any]], object]:
                 return {"block": opened[0].read(int(task["read"]), dtype="float32", always_2d=True)}
             while opened:
                 opened.pop().close()
-            opened.append(soundfile.SoundFile(task["open"]))
+            opened.append(soundfile.SoundFile(sound_path(task["open"])))
             return _describe(opened[0])
         except (soundfile.SoundFileError, OSError, TypeError, RuntimeError) as error:
             return {"error": _error_reason(error, Path(str(task.get("open", ""))))}
 
     return answer
+
+
+def sound_path(path: str | Path) -> str | bytes:
+    """Return a path as soundfile can open it: its own conversion fails for names that are no UTF-8 text."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _describe(file: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_file, atomic_folder
 from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import FamilySpec, resolve, spec_of_modules
+from musiclora.formats import expand_home
 from musiclora.models import BaseModel, find_model, locate_base, public_base
 
 
@@ -100,7 +101,7 @@ def read_adapter(source: str) -> tuple[Path, LoraAdapter]:
     Raises:
         ConvertError: no known format, or an adapter that does not fit.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_file():
         return path, read_any_file(path)
     if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():

@@ -13,6 +13,7 @@ from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.errors import ConvertError, join_problems
 from musiclora.families import SPECS, FamilySpec, resolve
+from musiclora.formats import expand_home
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
@@ -44,7 +45,7 @@ def convert_model(
         ConfigError: options that the architecture does not have.
         ConvertError: the source does not fit, or the copy reads back with other values; nothing is written then.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     path = path if path.exists() else find_model(str(source), "").path
     check_destination(destination, {"SOURCE": path, "--vae": vae})
     convert: ConvertModel = resolve(_recognise_source(path).convert_model)

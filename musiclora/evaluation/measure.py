@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.children.sound import DecodedFile, DecodeError
+from musiclora.convert.errors import printable
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
 from musiclora.formats import BASE_MARK, FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES, read_manifest
@@ -92,7 +93,7 @@ def measure_recordings(
 def prefix_path(path: Path, error: DataError) -> str:
     """Prefix an error with the file's name, unless it contains it."""
     text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
+    return text if printable(str(path)) in text else f"{path}: {text}"
 
 
 def recording_files(folder: Path, option: str = "") -> list[Path]:

@@ -17,6 +17,7 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError, DataError
+from musiclora.formats import expand_home
 from musiclora.symbolic.reading.read_folder import check_readable
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _locate_soundfont(option: Path | None, packaged_first: bool = False) -> tupl
     """Find a soundfont, and the name of the option or variable that gave it, with a space, for messages."""
     for where, name in (("--soundfont", option), (SOUNDFONT_VARIABLE, os.environ.get(SOUNDFONT_VARIABLE))):
         if name:
-            path = Path(name).expanduser()
+            path = expand_home(name)
             if not path.is_file():
                 raise DataError(f"{where} {name}: there is no such file; give a .sf2 soundfont")
             return path, f"{where} "
@@ -72,7 +73,7 @@ def _locate_soundfont(option: Path | None, packaged_first: bool = False) -> tupl
 
 
 def _system_soundfonts() -> Iterator[Path]:
-    for folder in (Path(name).expanduser() for name in _FOLDERS):
+    for folder in (expand_home(name) for name in _FOLDERS):
         if folder.is_dir():
             found = sorted(folder.glob("*.sf2"))
             yield from (p for name in _PREFERRED for p in found if p.name == name)

@@ -98,7 +98,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
-        problems = [*self._numbers_out_of_range(), *self._wrong_choices()]
+        problems = [*self._numbers_out_of_range(), *self._wrong_choices(), *self._texts_without_utf8()]
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -149,6 +149,15 @@ class TrainConfig:
             for name, known in choices.items()
             if getattr(self, name) not in known and (name, getattr(self, name)) != ("dtype", None)
         ]
+
+    def _texts_without_utf8(self) -> list[str]:
+        """List the paths with bytes that config.toml cannot hold."""
+        problems = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str) and value != value.encode(errors="replace").decode():
+                problems.append(f"{option_name(field.name)} {value}: its name is no UTF-8 text; rename it")
+        return problems
 
     @property
     def family_record(self) -> Family:

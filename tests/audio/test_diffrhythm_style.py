@@ -43,6 +43,14 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
             style_of_file(tmp_path / name)
 
 
+def test_a_numpy_file_with_a_damaged_header_is_refused(tmp_path):
+    np.save(tmp_path / "style.npy", VECTOR)
+    data = (tmp_path / "style.npy").read_bytes()
+    (tmp_path / "style.npy").write_bytes(data.replace(b")", b" ", 1))
+    with pytest.raises(DataError, match="no numpy file of numbers, or a damaged one"):
+        style_of_file(tmp_path / "style.npy")
+
+
 def test_the_middle_of_a_recording_is_mono_at_the_rate_asked_for(tmp_path):
     rate = 44100
     left = np.concatenate([np.zeros(10 * rate), np.full(10 * rate, 0.4), np.zeros(10 * rate)])

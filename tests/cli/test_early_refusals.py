@@ -119,3 +119,19 @@ def test_folders_to_compare_are_named_where_they_are_missing_or_empty(tmp_path, 
     (tmp_path / "empty").mkdir()
     for name, said in (("none", "no such folder"), ("empty", "no recordings in this folder")):
         refused(run("evaluate", other, sound, option, tmp_path / name), f"{option} {tmp_path / name}: {said}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "--output", "a.mid", "--model", "~nobody-of-that-name/x"],
+        ["generate", "--output", "a.mid", "--model", "bundled", "--adapter-dir", "~nobody-of-that-name/x:0.5"],
+        ["generate", "--output", "a.wav", "--model", "bundled-audio", "--vae", "~nobody-of-that-name"],
+        ["convert", "adapter", "~nobody-of-that-name/x", "out", "--to", "peft"],
+        ["convert", "model", "~nobody-of-that-name/x", "out", "--to", "mlx"],
+    ],
+    ids=["--model", "--adapter-dir", "--vae", "convert adapter", "convert model"],
+)
+def test_the_home_of_nobody_is_no_internal_failure(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(run(*arguments), "~nobody-of-that-name", "there is no such file")

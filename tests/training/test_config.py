@@ -95,3 +95,10 @@ def test_what_a_run_writes_can_be_read_again(tmp_path):
 def test_every_field_of_the_record_is_read_from_a_file(tmp_path):
     values = {f.name: getattr(resolve_config(FOLDERS), f.name) for f in dataclasses.fields(TrainConfig)}
     assert set(resolve_config(FOLDERS).as_toml()) <= set(values)
+
+
+@pytest.mark.parametrize("name", ["data_dir", "output_dir", "model"])
+def test_a_path_that_the_settings_file_cannot_hold_is_refused(name):
+    given = {"data_dir": "a", "output_dir": "b", name: "/music/\udcff"}
+    with pytest.raises(ConfigError, match=rf"--{name.replace('_', '-')} /music/\\udcff: its name is no UTF-8 text"):
+        resolve_config(given)

@@ -14,6 +14,7 @@ from musiclora.audio.files.disk import check_free_space
 from musiclora.audio.files.health import SILENT_PEAK, AudioHealth, group_notes, measure_health, to_decibels
 from musiclora.audio.files.segments import CHANNELS, RATE, SegmentNames, fade_ends, normalise_loudness, save_segment
 from musiclora.audio.files.sound import Sound, audio_libraries, recordings_of
+from musiclora.convert.errors import printable
 from musiclora.convert.files.atomic import atomic_folder, refuse_existing, write_json
 from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import ConfigError, DataError, join_problems
@@ -77,7 +78,9 @@ class CutResult:
 
     def drop(self, source: str, start: float, end: float, reason: str) -> None:
         """Record a span that is not written."""
-        self.left_out.append({"source": source, "start": round(start, 4), "end": round(end, 4), "reason": reason})
+        span = {"start": round(start, 4), "end": round(end, 4)}
+        # printable: the name may hold bytes that are no UTF-8 text, which the manifest cannot
+        self.left_out.append({"source": printable(source), **span, "reason": printable(reason)})
 
     @property
     def notes(self) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.files.sound import Sound, audio_files
+from musiclora.audio.files.sound import Sound, audio_files, name_problem
+from musiclora.convert.errors import printable
 from musiclora.errors import DataError, list_names
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
@@ -68,11 +69,13 @@ def measure_health(path: Path, name: str | None = None) -> AudioHealth:
         ConfigError: soundfile is not installed.
     """
     name = name or path.name
+    if problem := name_problem(name):
+        return AudioHealth(name, problem)
     try:
         with Sound(path) as sound:
             return _measure_sound(sound, name)
     except DataError as error:
-        return AudioHealth(name, str(error).removeprefix(f"{path}: "))
+        return AudioHealth(name, str(error).removeprefix(printable(f"{path}: ")))
 
 
 def _measure_sound(sound: Sound, name: str) -> AudioHealth:
@@ -83,7 +86,7 @@ def _measure_sound(sound: Sound, name: str) -> AudioHealth:
             flat += clipped_samples(block)
             tops.add(block)
     except DataError as error:
-        problem = str(error).removeprefix(f"{sound.path}: ")
+        problem = str(error).removeprefix(printable(f"{sound.path}: "))
     seconds = sound.read / sound.rate
     if not sound.read and not problem:
         problem = f"holds no sound{' (' + sound.cut_off + ')' if sound.cut_off else ''}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from musiclora.audio.files.cut_times import CutSpan
 from musiclora.audio.files.sound import audio_libraries, file_checksum
+from musiclora.children.sound import sound_path
 from musiclora.convert.files.atomic import write_error
 
 RATE, CHANNELS = 44100, 2
@@ -47,7 +48,7 @@ def save_segment(path: Path, audio: np.ndarray) -> str:
     soundfile, _ = audio_libraries()
     whole = np.round(np.clip(audio.T, -1, 1) * 32767).astype(np.int16)
     try:
-        soundfile.write(path, whole, RATE, subtype="PCM_16")
+        soundfile.write(sound_path(path), whole, RATE, subtype="PCM_16")
     except (soundfile.SoundFileError, AssertionError) as error:  # soundfile asserts that all samples were written
         raise write_error(path, OSError(28, "the disk is full or refuses to write")) from error
     return file_checksum(path)

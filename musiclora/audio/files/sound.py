@@ -94,6 +94,11 @@ def file_problem(path: Path) -> str:
     return "is not a regular file" if path.exists() and not path.is_file() else ""
 
 
+def name_problem(name: str) -> str:
+    """Say why a recording's name inside its folder cannot stand in an index or manifest; empty where it can."""
+    return "" if name == name.encode(errors="replace").decode() else "has a name that is no UTF-8 text; rename it"
+
+
 class Sound:
     """Open recording, which a child process decodes.
 

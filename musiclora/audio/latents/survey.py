@@ -8,7 +8,7 @@ from typing import Any
 
 from musiclora.audio.files.disk import check_free_space
 from musiclora.audio.files.health import AudioHealth, group_notes, measure_health
-from musiclora.audio.files.sound import file_checksum, file_problem, recordings_of
+from musiclora.audio.files.sound import file_checksum, file_problem, name_problem, recordings_of
 from musiclora.audio.latents.levels import level_notes
 from musiclora.backends.base import Codec
 from musiclora.errors import DataError, join_problems
@@ -65,7 +65,7 @@ def survey_files(folder: Path, known: dict[str, dict[str, Any]], out: Reporter) 
     with out.task("reading recordings") as update:
         for number, path in enumerate([*paths, *foreign], 1):
             name = path.relative_to(folder).as_posix()
-            checksum = "" if file_problem(path) else _readable_checksum(path)
+            checksum = "" if file_problem(path) or name_problem(name) else _readable_checksum(path)
             health = None if checksum in known else measure_health(path, name)
             if health and health.problem:
                 result.left_out.append(f"{path}: {health.problem}")

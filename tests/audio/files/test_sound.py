@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tolerance
 from click.testing import CliRunner
 from require import require
 
+from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.health import (
     audio_health_json,
     audio_health_table,
@@ -182,6 +185,19 @@ def test_a_pipe_and_a_link_that_leads_nowhere_are_not_opened(tmp_path):
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     assert measure_health(tmp_path / "pipe.wav").problem == "is not a regular file"
     assert measure_health(tmp_path / "gone.wav").problem == "is a link that leads nowhere"
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are always text on this system")
+def test_a_name_that_is_no_utf8_text_is_told_and_the_other_recordings_are_cut(tmp_path):
+    write(tmp_path / "in" / "good.wav", tone(1))
+    bad = Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.wav"))
+    bad.write_bytes((tmp_path / "in" / "good.wav").read_bytes())
+    assert measure_health(bad).problem == "has a name that is no UTF-8 text; rename it"
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xfe"))
+    found = cut_folder(tmp_path / "in", out, CutOptions())
+    assert [item["source"] for item in found.segments] == ["good.wav"]
+    assert [item["source"] for item in found.left_out] == [r"\udcff.wav"]
+    assert len(read_recording(out / found.segments[0]["file"], RATE)[0]) > 0
 
 
 def test_files_of_a_folder_are_found_in_order_and_hidden_ones_are_not(tmp_path):

@@ -109,7 +109,8 @@ class _Reader:
         if kind == 0x51 and length == 3:
             self.rows.extend((self.now, TEMPO, int.from_bytes(body, "big"), 0))
         elif kind == 0x58 and length >= 2:
-            self.rows.extend((self.now, METRE, body[0], 1 << min(body[1], 16)))
+            # symusic holds 8 bits; a denominator of 0 is dropped later, as every impossible metre is
+            self.rows.extend((self.now, METRE, body[0], 1 << body[1] if body[1] < 8 else 0))
         return kind != 0x2F
 
 

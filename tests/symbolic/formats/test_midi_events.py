@@ -12,6 +12,7 @@ from symusic import Score
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.formats.midi import parse_midi
 from musiclora.symbolic.formats.midi_events import pair_notes, read_events, score_of_events
+from musiclora.symbolic.formats.sanitise import sanitise_score
 from musiclora.symbolic.reading.read_folder import read_music
 
 FOUND = Path(__file__).parents[2] / "golden" / "found"
@@ -101,3 +102,12 @@ def test_channel_settings_survive_the_slow_reader():
     assert [(c.number, c.value) for c in track.controls] == [(7, 30)]
     assert [b.value for b in track.pitch_bends] == [8191]
     assert np.array_equal(track.notes.numpy()["duration"], [16])
+
+
+@pytest.mark.parametrize("exponent", [8, 16, 255])
+def test_a_metre_that_cannot_be_costs_a_damaged_file_the_metre_alone(exponent):
+    metre = bytes([0, 0xFF, 0x58, 4, 4, exponent, 24, 8])
+    data = midi_file(metre + bytes([0, 0x90, 60, 90, 96, 0x80, 60, 0, 0, 0x90]))
+    clean = sanitise_score(parse_midi(data)[0].score)
+    assert clean.notes == 1
+    assert "impossible time signatures dropped: 1" in clean.repairs

@@ -154,7 +154,8 @@ class GeneratedTokens:
         last = first + block.shape[1]
         if not finite:
             raise DataError(
-                f"generate: the logits of tokens {first} to {last - 1} are not finite; the weights are damaged"
+                f"the logits of tokens {first} to {last - 1} are not finite: the model's weights, or those of an "
+                "adapter at this strength, are damaged or too large"
             )
         self.tokens[:, first:last] = block
         self._filled = last

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from musiclora.backends.base import Model
-from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder
-from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
+from musiclora.families import checkpoint_fingerprint, refuse_other_family, resolve, spec_of_folder
 from musiclora.formats import expand_home
-from musiclora.models import BaseModel, fetch_from_hub, find_model, locate_base, recorded_base
+from musiclora.models import NO_FOLDER, BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
 
 
 def parse_adapter(text: str, option: str = "--adapter-dir") -> tuple[str, float]:
@@ -136,7 +135,7 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
     if not path.is_dir():
         if path.exists():
             raise ConfigError(f"{name_argument(option, name)}: is a file; give the adapter's folder")
-        path = fetch_from_hub(name, option, "")
+        path = fetch_from_hub(name, option, NO_FOLDER)
     refuse_model_folder(path, name, option)
     adapter = read_peft(path)
     if adapter.magnitudes and not dora:
@@ -191,8 +190,10 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
         Notes for the user: parts that differ but were allowed to, or that nothing was recorded.
 
     Raises:
-        ConvertError: the recorded fingerprint differs and allow_mismatch is off, or saved embeddings differ.
+        ConvertError: a base of another family, the recorded fingerprint differs and allow_mismatch is off, or saved
+            embeddings differ.
     """
+    refuse_other_family(str(adapter.path), state_modules(adapter.state), base.path, base.name)
     notes = _check_embeddings(adapter, base)
     recorded = adapter.record.get("fingerprints")
     if not recorded:

@@ -21,6 +21,7 @@ GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strengt
 # A repository, perhaps at a revision (branch, tag or commit); never a path such as ./base or ../base.
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]*\w)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 _NOT_FOUND = "there is no such file or folder, and it is no Hub id (owner/name or owner/name@revision)"
+NO_FOLDER = "if a folder is meant, there is none of this name"
 _RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
 # The last two are how the original of the audio family comes.
 _PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_model.pt", "vae_model.pt"]
@@ -82,7 +83,7 @@ def find_model(name: str, option: str = "--model", hint: str = "") -> BaseModel:
             raise ConfigError(f"{given}: is a file; give its folder (with config.json and model.safetensors)")
         refuse_adapter_folder(path, name, option)
         return BaseModel(name, path, card_licence(path))
-    folder = fetch_from_hub(name, option, hint or f"offline, use {option} bundled")
+    folder = fetch_from_hub(name, option, hint or f"{NO_FOLDER}; offline, use {option} bundled")
     return BaseModel(name, folder, card_licence(folder), "hub")
 
 

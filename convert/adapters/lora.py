@@ -85,9 +85,11 @@ def match_targets(modules: Iterable[str], targets: Iterable[str]) -> list[str]:
     wanted = list(targets)
     missed = unmatched_targets(names, wanted)
     if missed:
-        leaves = sorted({n.rsplit(".", 1)[-1] for n in names})
+        leaves = {n.rsplit(".", 1)[-1] for n in names}
+        known = [t for t in missed if t.rsplit(".", 1)[-1] in leaves]
+        alike = [n for n in names if n.rsplit(".", 1)[-1] == known[0].rsplit(".", 1)[-1]] if known else sorted(leaves)
         raise ConfigError(
-            f"target modules {list_names(missed)} match nothing in this model; it has {list_names(leaves)}"
+            f"target modules {list_names(missed)} match nothing in this model; it has {list_names(alike, 12)}"
         )
     return [name for name in names if is_target(name, wanted)]
 

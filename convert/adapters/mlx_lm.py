@@ -19,7 +19,7 @@ from musiclora.convert.adapters.lora import (
     unmatched_targets,
 )
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
-from musiclora.convert.errors import ConvertError, join_problems, show_value
+from musiclora.convert.errors import ConfigError, ConvertError, join_problems, show_value
 from musiclora.convert.files.atomic import atomic_folder, atomic_write, write_json
 from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.json_file import INTEGER, NULL, NUMBER, TEXT, list_of, object_with, read_json
@@ -99,7 +99,10 @@ def read_mlx_lm(folder: Path) -> LoraAdapter:
         raise ConvertError(f"{folder}: {join_problems(problems or ['no LoRA arrays here'])}")
     if problems := _compare_keys(config, modules):
         raise ConvertError(f"{folder}: {join_problems(problems)}")
-    spec = LoraSpec(rank, alpha_for(scale, rank), dropout, _choose_targets(config, modules))
+    try:
+        spec = LoraSpec(rank, alpha_for(scale, rank), dropout, _choose_targets(config, modules))
+    except ConfigError as error:
+        raise ConvertError(f"{folder}: adapter_config.json: {error}") from error
     ranks, scales = dict.fromkeys(modules, rank), dict.fromkeys(modules, spec.scale)
     record = read_record(folder)
     adapter = LoraAdapter(spec, state, str(config.get("model") or ""), record, config, ranks, scales, magnitudes)
@@ -110,7 +113,7 @@ def read_mlx_lm(folder: Path) -> LoraAdapter:
 def _read_parameters(config: Mapping[str, Any], folder: Path) -> tuple[int, float, float]:
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora"):
-        raise ConvertError(f"{folder}: fine_tune_type {show_value(kind)} is not supported, only 'lora' and 'dora' are")
+        raise ConvertError(f"{folder}: fine_tune_type {show_value(kind)} is not supported, only lora and dora are")
     values = config["lora_parameters"]
     if values["rank"] < 1:
         raise ConvertError(f"{folder}: lora_parameters.rank is {values['rank']}; it must be at least 1")

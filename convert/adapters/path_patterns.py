@@ -72,26 +72,32 @@ def compile_pattern(pattern: str) -> tuple[_State, ...]:
     return (*parser.states, _State(None, [accept, start]))
 
 
-def matches_path(pattern: str, path: str) -> bool:
+def matches_path(pattern: str, path: str, *, whole: bool = False) -> bool:
     """Match as PEFT's patterns of module names do: the whole path, or its end after a dot.
+
+    Args:
+        pattern: regular expression.
+        path: of a module.
+        whole: match the whole path alone, as PEFT does with target_modules and exclude_modules.
 
     Raises:
         PatternError: see `compile_pattern`.
     """
     if _PLAIN.fullmatch(pattern) and len(pattern) <= LONGEST_PATTERN:
         try:
-            return re.match(rf"(?:.*\.)?(?:{pattern})$", path) is not None
+            before = "" if whole else r"(?:.*\.)?"
+            return re.match(rf"{before}(?:{pattern})$", path) is not None
         except re.error as error:
             raise PatternError(str(error)) from error
     states = compile_pattern(pattern)
     accept, start = states[-1].targets
     active: set[int] = set()
     for position, letter in enumerate(path):
-        if position == 0 or path[position - 1] == ".":
+        if position == 0 or (path[position - 1] == "." and not whole):
             active.add(start)
         reached = _close(states, active, position, len(path))
         active = {t for s in reached if (test := states[s].takes) and test(letter) for t in states[s].targets}
-    if path.endswith(".") or not path:
+    if (path.endswith(".") and not whole) or not path:
         active.add(start)
     return accept in _close(states, active, len(path), len(path))
 

@@ -15,6 +15,7 @@ from musiclora.convert.adapters.lora import (
     MAGNITUDE,
     LoraSpec,
     RankScales,
+    alpha_for,
     is_target,
     rank_of,
     rank_problems,
@@ -22,9 +23,16 @@ from musiclora.convert.adapters.lora import (
     unmatched_targets,
 )
 from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter, PeftArrays, sort_arrays
-from musiclora.convert.adapters.peft_config import PEFT_PREFIX, base_keys, lora_config, module_scale, named_base
+from musiclora.convert.adapters.peft_config import (
+    PEFT_PREFIX,
+    base_keys,
+    left_out,
+    lora_config,
+    module_scale,
+    named_base,
+)
 from musiclora.convert.adapters.peft_keys import read_config, refuse_others
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConfigError, ConvertError, join_problems
 from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import Arrays, iter_safetensors, write_safetensors
@@ -109,6 +117,10 @@ def read_peft(folder: Path) -> LoraAdapter:
         raise ConvertError(f"{folder}: there is no LoRA array in its adapter_model file")
     resolved = {module: module_scale(config, module, str(folder)) for module in modules}
     spec = _read_spec(config, modules, str(folder))
+    if len(set(resolved.values())) == 1:  # patterns may say one thing of all modules
+        rank, scale = resolved[modules[0]]
+        same = (rank, scale) == (spec.rank, spec.scale)
+        spec = spec if same else replace(spec, rank=rank, alpha=alpha_for(scale, rank), rslora=False)
     adapter = LoraAdapter(
         spec,
         found.state,
@@ -122,6 +134,8 @@ def read_peft(folder: Path) -> LoraAdapter:
     )
     adapter.check_arrays(str(folder))
     _check_targets(spec, modules, str(folder))
+    if problems := left_out(config, modules):
+        raise ConvertError(f"{folder}: adapter_config.json: {join_problems(problems)}; PEFT would leave the arrays out")
     return _without_wrapper(adapter)
 
 
@@ -194,6 +208,8 @@ def _read_spec(config: Mapping[str, Any], modules: list[str], where: str) -> Lor
     try:
         rank, alpha, dropout = config.get("r", 8), config.get("lora_alpha", 8), config.get("lora_dropout", 0.0)
         return LoraSpec(rank, float(alpha), float(dropout), tuple(targets or ()), bool(config.get("use_rslora")))
+    except ConfigError as error:
+        raise ConvertError(f"{where}: adapter_config.json: {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise ConvertError(f"{where}: adapter_config.json lacks a usable r, lora_alpha or lora_dropout") from error
 

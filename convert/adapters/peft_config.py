@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musiclora.convert.adapters.lora import LoraSpec, RankScales, alpha_for
@@ -15,6 +15,7 @@ PEFT_PREFIX = "base_model.model."
 _DEFAULT_PATTERNS = {"r": 8, "lora_alpha": 8, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LARGEST_ALPHA = 3.4e38  # an alpha must fit float32
 
+_BLOCK = re.compile(r".*\.[^.]*\.(?P<layer>\d+)\.", re.ASCII)  # as PEFT finds the number of a layer
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w@", re.ASCII)  # with a revision after it
 
 
@@ -144,3 +145,34 @@ def _pattern_value(config: Mapping[str, Any], key: str, module: str, default: ob
         return next((v for pattern, v in (config.get(key) or {}).items() if matches_path(pattern, module)), default)
     except PatternError as error:
         raise ConvertError(f"{where}: adapter_config.json: {key} has an unusable pattern: {error}") from error
+
+
+def left_out(config: Mapping[str, Any], modules: Sequence[str]) -> list[str]:
+    """List modules with arrays that target_modules, exclude_modules or layers_to_transform leave out, by PEFT's rule.
+
+    A pattern beyond those of `matches_path` is not judged.
+    """
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules")
+    layers = config.get("layers_to_transform")
+    wanted = [layers] if isinstance(layers, int) else layers or []
+    problems = []
+    for module in modules:
+        if isinstance(targets, str) and targets.lower() != "all-linear" and not _selects(targets, module, True):
+            problems.append(f"target_modules {show_value(targets)} does not match {module}")
+        elif excluded and _selects(excluded, module, False):
+            problems.append(f"exclude_modules {show_value(excluded)} leaves {module} out")
+        elif isinstance(targets, list) and module not in targets and wanted:
+            block = _BLOCK.match(module)
+            if block and int(block["layer"]) not in wanted:
+                problems.append(f"layers_to_transform {show_value(layers)} leaves {module} out")
+    return problems
+
+
+def _selects(names: str | list[str], module: str, unknown: bool) -> bool:
+    """Tell whether a pattern or a list of names selects a module; `unknown` where a pattern cannot be judged."""
+    if isinstance(names, list):
+        return any(module == name or module.endswith("." + name) for name in names)
+    try:
+        return matches_path(names, module, whole=True)
+    except PatternError:
+        return unknown

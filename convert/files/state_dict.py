@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.torch_file import TorchFile
@@ -28,7 +29,15 @@ def find_state_dict(file: TorchFile) -> tuple[str, str]:
         if isinstance(part, dict) and any(isinstance(value, TensorRef) for value in part.values()):
             others = [str(name) for name, other in file.tree.items() if name != key and isinstance(other, dict)]
             return key, f"{file.path.name}: took {key}, left out {join_problems(others)}" if others else ""
-    return "", ""
+    own = any(isinstance(value, TensorRef) and value.shape for value in file.tree.values())
+    parts = [key for key, part in file.tree.items() if isinstance(part, dict) and _holds_matrices(part)]
+    # One set of weights under a key of the trainer's own; of several nobody can tell which is meant.
+    return (parts[0], "") if len(parts) == 1 and isinstance(parts[0], str) and not own else ("", "")
+
+
+def _holds_matrices(part: dict[Any, Any]) -> bool:
+    """Tell whether an object is a state dict: an optimiser's state holds no matrix under a dotted name."""
+    return any(isinstance(v, TensorRef) and len(v.shape) > 1 and "." in str(name) for name, v in part.items())
 
 
 def state_tensors(file: TorchFile) -> dict[str, TensorRef]:

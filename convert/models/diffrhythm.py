@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConvertError, join_problems, show_value
 from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
+from musiclora.convert.files.json_file import BOOLEAN, object_with
 from musiclora.convert.files.safetensors_file import Dtype, Shape, Tensors, dtypes_for, write_safetensors
 from musiclora.convert.models.kept_settings import settings_besides
 from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, rename_for_export
@@ -21,6 +22,8 @@ HEADS = 32  # the original ignores its configuration and takes the library's def
 CONDITION = 512  # width of the time, start, duration and style vectors
 _SINUSOID_WIDTH = 256
 _LARGEST_SIZE = 2**24
+
+_SWITCHES = object_with({"causal": BOOLEAN, "duration_embedding": BOOLEAN})  # any text counts as true in Python
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class DiffRhythmConfig:
     def __post_init__(self) -> None:
         sizes = ("dim", "depth", "ff_mult", "text_dim", "conv_layers", "mel_dim", "text_num_embeds", "max_frames")
         problems = [
-            f"{key} is {value!r}"
+            f"{key} is {show_value(value)}"
             for key in sizes
             if type(value := getattr(self, key)) is not int or not (key != "conv_layers") <= value <= _LARGEST_SIZE
         ]
@@ -77,7 +80,11 @@ class DiffRhythmConfig:
             ConvertError: another architecture, or numbers that make none.
         """
         if config.get("model_type") != "diffrhythm" or not isinstance(config.get("model"), dict):
-            raise ConvertError(f"not DiffRhythm: model_type is {config.get('model_type')!r}, expected 'diffrhythm'")
+            raise ConvertError(
+                f'not DiffRhythm: model_type is {show_value(config.get("model_type"))}, expected "diffrhythm"'
+            )
+        if problems := _SWITCHES.problems(config, ""):
+            raise ConvertError(f"DiffRhythm configuration: {join_problems(problems)}")
         model = config["model"]
         if missing := [key for key in ("dim", "depth", "ff_mult") if key not in model]:
             raise ConvertError(f"DiffRhythm configuration: model has no {join_problems(missing)}")

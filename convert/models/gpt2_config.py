@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConvertError, join_problems, show_value
 from musiclora.convert.files.safetensors_file import Shape
 from musiclora.convert.models.kept_settings import settings_besides
 
@@ -67,7 +67,7 @@ class Gpt2Config:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{key} is {value!r}"
+            f"{key} is {show_value(value)}"
             for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
             if type(value := getattr(self, key)) is not int
             or not 0 < value < (10_000 if key == "n_layer" else _LARGEST_SIZE)
@@ -75,9 +75,11 @@ class Gpt2Config:
         if not problems and self.n_embd % self.n_head:
             problems.append(f"n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
         if self.activation_function not in ACTIVATIONS:
-            problems.append(f"activation_function is {self.activation_function!r}, known: {', '.join(ACTIVATIONS)}")
+            problems.append(
+                f"activation_function is {show_value(self.activation_function)}, known: {', '.join(ACTIVATIONS)}"
+            )
         if not isinstance(self.layer_norm_epsilon, float | int) or not 0 <= self.layer_norm_epsilon < 1:
-            problems.append(f"layer_norm_epsilon is {self.layer_norm_epsilon!r}")
+            problems.append(f"layer_norm_epsilon is {show_value(self.layer_norm_epsilon)}")
         if problems:
             raise ConvertError(f"GPT-2 configuration: {join_problems(problems)}")
 
@@ -120,7 +122,7 @@ class Gpt2Config:
         """List features of this model that mlx-lm's GPT-2 (0.32) lacks and would silently ignore."""
         problems = []
         if self.activation_function not in GELU_TANH:
-            problems.append(f"activation_function {self.activation_function!r} (it always takes the tanh form of GELU)")
+            problems.append(f"activation_function {self.activation_function} (it always takes the tanh form of GELU)")
         if self.n_inner != 4 * self.n_embd:
             problems.append(f"n_inner {self.n_inner} (it always takes 4 n_embd)")
         return problems
@@ -182,9 +184,11 @@ def fresh_tensors(config: Gpt2Config, seed: int) -> dict[str, np.ndarray]:
 
 def _refuse_others(config: Mapping[str, Any]) -> None:
     if config.get("model_type") != "gpt2":
-        raise ConvertError(f"a base that is not GPT-2: model_type is {config.get('model_type')!r}, expected 'gpt2'")
+        raise ConvertError(
+            f'a base that is not GPT-2: model_type is {show_value(config.get("model_type"))}, expected "gpt2"'
+        )
     problems = [
-        f"{key} is {config[key]!r}, supported is {value!r}"
+        f"{key} is {show_value(config[key])}, supported is {show_value(value)}"
         for key, value in _MUST_BE.items()
         if config.get(key, value) is not value
     ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, join_problems
+from musiclora.convert.errors import ConvertError, join_problems, show_value
 from musiclora.convert.files.safetensors_file import Dtype, Layout, Shape, Tensors
 from musiclora.convert.files.weight_files import WeightFiles
 
@@ -189,9 +189,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
         ConvertError: another mode or number of bits, or parts that are missing or do not fit each other, all at once.
     """
     if config.get("mode", "affine") != "affine":
-        raise ConvertError(
-            f"{where}: quantisation mode {str(config['mode'])[:20]!r} is not supported, only 'affine' is"
-        )
+        raise ConvertError(f"{where}: quantisation mode {show_value(config['mode'])} is not supported, only affine is")
     layout: Layout = dict(files.layout)
     bits: dict[str, int] = {}
     problems: list[str] = []
@@ -200,7 +198,7 @@ def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -
         count, size = (own.get(k, config.get(k)) if isinstance(own, dict) else None for k in ("bits", "group_size"))
         found = [files.layout.get(stem + part) for part in _PART_SUFFIXES]
         if count not in BITS:
-            problems.append(f"{stem} has {count!r} bits; supported are {', '.join(map(str, BITS))}")
+            problems.append(f"{stem} has {show_value(count)} bits; supported are {', '.join(map(str, BITS))}")
         elif problem := _find_misfit(found, int(count), size):
             problems.append(f"{stem}: {problem}")
         else:
@@ -223,7 +221,7 @@ def _find_misfit(found: list[tuple[Dtype, Shape] | None], bits: int, size: objec
         return f"its weight is {kind} {list(words)}, expected uint32 words in rows"
     width = words[1] * 32 // bits
     if type(size) is not int or size not in GROUP_SIZES or width % size:
-        return f"group size {size!r} does not divide its width {width}"
+        return f"group size {show_value(size)} does not divide its width {width}"
     if scales != (words[0], width // size) or biases != scales:
         return f"scales {list(scales)} and biases {list(biases)}, expected {[words[0], width // size]}"
     return ""

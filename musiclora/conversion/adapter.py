@@ -27,7 +27,7 @@ from musiclora.convert.adapters.lora_math import Dora, Part
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_file, atomic_folder
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import FamilySpec, resolve, spec_of_modules
+from musiclora.families import FamilySpec, refuse_other_family, resolve, spec_of_modules
 from musiclora.formats import expand_home
 from musiclora.models import BaseModel, find_model, locate_base, public_base
 
@@ -134,6 +134,7 @@ def _check_against_base(
         if adapter.embeddings:
             raise ConvertError(f"{path}: holds embeddings; give --model, to see whether they are the base's")
         return []
+    refuse_other_family(str(path), adapter.ranks, base.path, base.name)
     read_checkpoint: ReadCheckpoint = resolve(family.read_checkpoint)
     spec, state = make_uniform(adapter)
     check_state(state, state_shapes(spec, read_checkpoint(base.path).config.linear_shapes()), str(path))

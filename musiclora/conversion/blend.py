@@ -17,7 +17,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
-from musiclora.models import public_base
+from musiclora.models import find_model, public_base
 from musiclora.symbolic.decoding.onset_keys import onset_record
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record
@@ -64,7 +64,7 @@ def blend_adapters(
     }
     record |= onset_record([a.record for a in found])
     style = blended_style(found)
-    licence = shared_licence([a.path for a in found])
+    licence = find_model(base).licence if kind == "bundled" else shared_licence([a.path for a in found])
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})
     with atomic_folder(destination) as folder:
         write_peft(

@@ -21,7 +21,7 @@ from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Dtype, Tensors, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
 from musiclora.convert.models.quantise import group_size, round_matrix
-from musiclora.errors import ConvertError
+from musiclora.errors import ConvertError, join_problems
 from musiclora.families import FamilySpec, spec_of_modules
 
 
@@ -59,11 +59,13 @@ def shared_tokenizer(
     Raises:
         ConvertError: the tokenizers differ.
     """
-    own = [{n: data for n, data in companion_files(a.path).items() if n in TOKENIZER_PARTS} for a in adapters]
-    own = [files for files in own if tokenizer_fingerprint(files)]
-    if len({tokenizer_fingerprint(files) for files in own}) > 1 and not allow_mismatch:
-        raise ConvertError(f"the adapters were trained with different tokenizers{remedy}")
-    return own[0] if own else {}
+    read = {a.path: {n: data for n, data in companion_files(a.path).items() if n in TOKENIZER_PARTS} for a in adapters}
+    own = {path: files for path, files in read.items() if tokenizer_fingerprint(files)}
+    firsts = {tokenizer_fingerprint(files): path for path, files in reversed(own.items())}
+    if len(firsts) > 1 and not allow_mismatch:
+        names = join_problems([str(path) for path in reversed(firsts.values())])
+        raise ConvertError(f"the adapters were trained with different tokenizers ({names}){remedy}")
+    return next(iter(own.values()), {})
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,12 @@ def check_update(before: Sequence[Part], after: Sequence[Part]) -> float:
 
 
 def largest_change(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute the largest absolute difference of two arrays of one shape, in float32."""
+    """Compute the largest absolute difference of two arrays of one shape, in float32, or in float64 where one is."""
     flat, other = (np.ascontiguousarray(array).reshape(-1) for array in (first, second))
+    exact = np.float64 if np.float64 in (flat.dtype, other.dtype) else np.float32
     largest = 0.0
     for start in range(0, flat.size, _BLOCK_VALUES):  # the float32 copies stay in the processor's cache
-        change = flat[start : start + _BLOCK_VALUES].astype(np.float32)
+        change = flat[start : start + _BLOCK_VALUES].astype(exact)
         change -= other[start : start + _BLOCK_VALUES]
         largest = max(largest, float(np.abs(change, out=change).max()))
     return largest

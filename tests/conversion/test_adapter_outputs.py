@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from musiclora.adapters import find_base_and_adapters
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.conversion.adapter import convert_adapter
 from musiclora.conversion.blend import blend_adapters
@@ -16,7 +18,7 @@ from musiclora.conversion.fuse import fuse_adapters
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.errors import ConvertError, MusicLoraError
+from musiclora.errors import ConfigError, ConvertError, MusicLoraError
 from musiclora.families import checkpoint_fingerprint
 
 CONFIG = Gpt2Config(vocab_size=40, n_positions=16, n_embd=12, n_layer=2, n_head=3, n_inner=48)
@@ -91,7 +93,7 @@ def test_a_fused_model_records_every_strength_and_keeps_the_text_of_the_bases_ca
 def test_blending_adapters_with_different_tokenizers_is_refused() -> None:
     for name, kind in (("a", "REMI"), ("b", "TSD")):
         (Path(name) / "tokenizer.json").write_text(json.dumps({"tokenization": kind}))
-    with pytest.raises(ConvertError, match="the adapters were trained with different tokenizers"):
+    with pytest.raises(ConvertError, match=r"the adapters were trained with different tokenizers \(a; b\)"):
         blend_adapters(["a", "b"], Path("out"))
     assert not Path("out").exists()
 
@@ -133,3 +135,35 @@ def test_the_outputs_of_an_adapter_of_the_bundled_audio_base_are_compared() -> N
     state = {name: np.ones(shape, np.float32) for name, shape in state_shapes(spec, shapes).items()}
     write_peft(Path("v"), spec, state, base_model="bundled-audio", task_type=None, fan_in_fan_out=False)
     assert convert_adapter("v", Path("out.safetensors"), "kohya").velocity_difference == 0
+
+
+@pytest.mark.usefixtures("no_backend")
+def test_the_licence_of_the_bundled_base_is_on_the_card_of_a_blend() -> None:
+    write_adapter(Path("c"), "bundled")
+    blend_adapters(["c", "c"], Path("out"))
+    assert "\nlicense: apache-2.0\n" in (Path("out") / "README.md").read_text().lower()
+
+
+JOBS: dict[str, Callable[[], object]] = {
+    "convert": lambda: convert_adapter("a", Path("out"), "peft", "bundled-audio"),
+    "fuse": lambda: fuse_adapters(["a"], Path("out"), "bundled-audio"),
+    "generate": lambda: find_base_and_adapters("bundled-audio", ["a"]),
+}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_base_of_another_family_is_named_as_it_was_given(job: Callable[[], object]) -> None:
+    named = "a: its base is of the symbolic family, and bundled-audio of the audio family; give its own base as --model"
+    with pytest.raises(ConvertError, match=named):
+        job()
+
+
+def test_blocks_that_a_base_lacks_are_told_with_those_that_it_has() -> None:
+    spec = LoraSpec(2, 4.0, 0.0, ("transformer.h.9.attn.c_attn",))
+    state = {
+        f"{spec.targets[0]}.lora_{part}.weight": np.ones(shape) for part, shape in (("A", (2, 12)), ("B", (36, 2)))
+    }
+    write_peft(Path("deep"), spec, state, base_model="")
+    has = r"c_attn match nothing in this model; it has transformer.h.0.attn.c_attn, transformer.h.1.attn.c_attn$"
+    with pytest.raises(ConfigError, match=has):
+        convert_adapter("deep", Path("out"), "peft", "my/secret")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musiclora.convert.errors import ConvertError, DataError
+from musiclora.convert.errors import ConvertError, DataError, show_value
 from musiclora.convert.files.json_file import parse_json
 from musiclora.symbolic.tokens.holds import DRUMS, PITCH_STARTS, Holds, find_holds, find_pitch_range
 from musiclora.symbolic.tokens.merge import (
@@ -279,7 +279,7 @@ def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer
     kind = params["tokenization"]
     names = {n for n in getattr(miditok.tokenizations, "__all__", ()) if n != "MusicTokenizer"}
     if not isinstance(kind, str) or kind not in names:
-        raise DataError(f"{where}: unknown tokenization {kind!r}; known: {', '.join(sorted(names))}")
+        raise DataError(f"{where}: unknown tokenization {show_value(kind)}; known: {', '.join(sorted(names))}")
     if params.get("_model") is not None:
         check_learnt_model(params["_model"], where)
     kept = {k: params[k] for k in _FILE_KEYS if k in params}

@@ -128,7 +128,8 @@ def folder(tmp_path: Path) -> Path:
     ("change", "named"),
     [
         ({"fine_tune_type": "dora"}, "no magnitude vector"),
-        ({"fine_tune_type": "full"}, "full"),
+        ({"fine_tune_type": "full"}, 'fine_tune_type "full" is not supported, only lora and dora are'),
+        ({"lora_parameters": {"rank": 4, "scale": 1.0, "dropout": 1.0}}, "json: LoRA dropout is 1.0"),
         ({"lora_parameters": {"rank": 4, "alpha": 8}}, "scale"),
         ({"lora_parameters": {"rank": 5, "scale": 1.0}}, "expected"),
         ({"lora_parameters": {"rank": 4, "scale": 1.0, "keys": ["attn.c_attn"]}}, "not among the keys"),

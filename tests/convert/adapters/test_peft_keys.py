@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def folder(tmp_path: Path) -> Path:
         ({"alpha_pattern": ["c_attn"]}, r'alpha_pattern is \["c_attn"\], expected an object'),
         ({"lora_dropout": "0.1"}, 'lora_dropout is "0.1"'),
         ({"base_model_name_or_path": 5}, "base_model_name_or_path is 5"),
+        ({"lora_dropout": 1.0}, r"a: adapter_config.json: LoRA dropout is 1.0; it must lie in \[0, 1\)"),
+        (
+            {"target_modules": r".*h\.0\..*"},
+            "does not match transformer.h.1.attn.c_attn; .*PEFT would leave",
+        ),
+        (
+            {"target_modules": "c_attn|c_fc"},
+            r'"c_attn\|c_fc" does not match transformer.h.0.attn.c_attn',
+        ),
+        ({"layers_to_transform": [1, 2]}, r"layers_to_transform \[1, 2\] leaves transformer.h.0.attn.c_attn out"),
+        ({"layers_to_transform": 0}, "layers_to_transform 0 leaves transformer.h.1.attn.c_attn out"),
+        ({"exclude_modules": ["c_fc"]}, r'exclude_modules \["c_fc"\] leaves transformer.h.0.mlp.c_fc out'),
+        ({"exclude_modules": r".*\.1\.attn.*"}, "leaves transformer.h.1.attn.c_attn out"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else None,
 )
@@ -142,3 +156,26 @@ def test_a_pattern_that_only_old_versions_of_peft_reach_is_not_kept(tmp_path: Pa
     written = read_peft(tmp_path / "b")
     assert written.ranks == {module: 4, other: 8}
     assert not unreached.keys() & written.config["rank_pattern"].keys()
+
+
+def test_cuts_that_agree_with_the_arrays_are_accepted(folder: Path) -> None:
+    pattern = r"(transformer\.)?h\.\d+\.(attn|mlp)\.(c_attn|c_fc)"
+    for changes in (
+        {"target_modules": pattern, "exclude_modules": r".*c_proj"},
+        {"target_modules": r"transformer(?=\.h).*"},  # beyond what is judged here
+        {"target_modules": "all-linear"},
+        {"layers_to_transform": [0, 1], "exclude_modules": ["mlp.c_proj"]},
+    ):
+        shutil.copytree(folder, folder.parent / "b")
+        edit(folder.parent / "b" / "adapter_config.json", **changes)
+        assert len(read_peft(folder.parent / "b").ranks) == 4
+        shutil.rmtree(folder.parent / "b")
+
+
+def test_patterns_that_say_one_thing_of_all_modules_become_one_rank(folder: Path) -> None:
+    rank_pattern, alpha_pattern = {r"h.\d+.attn.c_attn": 4, "c_fc": 4}, {"c_attn": 3, "mlp.c_fc": 3}
+    edit(folder / "adapter_config.json", r=8, lora_alpha=9, rank_pattern=rank_pattern, alpha_pattern=alpha_pattern)
+    done = convert_adapter(str(folder), folder.parent / "out", "peft")
+    config = json.loads((folder.parent / "out" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"], config["alpha_pattern"]) == (4, 3, {}, {})
+    assert not done.notes

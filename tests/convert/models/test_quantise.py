@@ -171,7 +171,7 @@ def folder(tmp_path: Path) -> Path:
         ({"quantization": {"bits": 4, "group_size": 64, "mode": "mxfp4"}}, "mxfp4"),
         ({"quantization": {"bits": 8, "group_size": 64}}, "scales"),
         ({"quantization": {"bits": 4, "group_size": 16}}, "group size 16"),
-        ({"quantization": {"bits": "4", "group_size": 64}}, "'4' bits"),
+        ({"quantization": {"bits": "4", "group_size": 64}}, '"4" bits'),
         ({"quantization": {"quant_method": "gptq", "bits": 4}}, "quantization is set"),
         ({"quantization": None, "quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config is set"),
         ({"quantization": None, "quantization_config": None}, "integer tensors"),

@@ -96,7 +96,7 @@ def test_a_head_stored_apart_and_equal_to_the_embedding_is_read(tensors: Tensors
     folder = write_gpt2(tmp_path / "other", stored, tie_word_embeddings=False)
     with pytest.raises(ConvertError, match=r"lm_head.weight differs from wte"):
         loaded(folder)
-    with pytest.raises(ConvertError, match="tie_word_embeddings is False"):
+    with pytest.raises(ConvertError, match="tie_word_embeddings is false"):
         read_checkpoint(write_gpt2(tmp_path / "none", tensors, tie_word_embeddings=False))
 
 
@@ -268,3 +268,45 @@ def test_fuse_keeps_a_configuration_and_reads_mixed_halves(
     expected = {name: array.astype(np.float32) for name, array in mixed.items()}
     expected[f"{GPT2_MODULE}.weight"] = expected[f"{GPT2_MODULE}.weight"] + 4.0  # 4 / 2 times the sum over 2 ranks
     assert same(loaded(tmp_path / "out"), expected)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "diffrhythm"])
+def test_rounding_from_float64_is_told_by_its_size(family: str, tmp_path: Path) -> None:
+    config = GPT2 if family == "gpt2" else DIFFRHYTHM
+    rng = np.random.default_rng(0)
+    stored = {name: rng.standard_normal(shape) for name, shape in config.tensor_shapes().items()}
+    (tmp_path / "m").mkdir()
+    write_safetensors(tmp_path / "m" / "model.safetensors", stored)
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config.to_json()))
+    notes = " ".join(convert_model(tmp_path / "m", tmp_path / "out", "mlx").notes)
+    change = max(float(np.abs(array - array.astype(np.float32)).max()) for array in stored.values())
+    assert f"the largest change of a weight is {change:.3g}" in notes
+    assert "same value" not in notes
+
+
+@pytest.mark.parametrize("key", ["ema", "weights", "params", "generator"])
+def test_the_only_weights_of_a_torch_file_are_found_under_any_key(key: str, tmp_path: Path) -> None:
+    torch = require("torch")
+    rng = np.random.default_rng(0)
+    stored = {name: rng.standard_normal(shape, np.float32) for name, shape in DIFFRHYTHM.tensor_shapes().items()}
+    weights = {f"transformer.{name}": torch.from_numpy(array) for name, array in stored.items()}
+    trainer = {"optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}, "step": torch.tensor(3), "epoch": 1}
+    torch.save({key: weights} | trainer, tmp_path / "m.pt")
+    assert same(dict(read_diffrhythm(tmp_path / "m.pt").tensors()), stored)
+    torch.save({key: weights, "second": weights}, tmp_path / "n.pt")
+    with pytest.raises(ConvertError):
+        read_diffrhythm(tmp_path / "n.pt")
+
+
+def test_a_switch_of_a_configuration_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConvertError, match='causal is "false", expected true or false'):
+        DiffRhythmConfig.from_json(DIFFRHYTHM.to_json() | {"causal": "false"})
+
+
+def test_a_value_of_a_configuration_is_quoted_as_it_stands_there(tensors: Tensors, tmp_path: Path) -> None:
+    write_gpt2(tmp_path / "m", tensors, tie_word_embeddings=False)
+    with pytest.raises(ConvertError, match="tie_word_embeddings is false, supported is true"):
+        read_checkpoint(tmp_path / "m")
+    write_gpt2(tmp_path / "n", tensors, n_head="2")
+    with pytest.raises(ConvertError, match='n_head is "2"'):
+        read_checkpoint(tmp_path / "n")

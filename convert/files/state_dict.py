@@ -14,7 +14,7 @@ _STATE_KEYS = ("model_state_dict", "ema_model_state_dict", "state_dict", "model"
 # DistributedDataParallel, torch.compile, and modules that hold the model, such as Lightning's.
 _WRAPPERS = re.compile(
     r"(?:module\.|_orig_mod\.|cfm\.(?=transformer\.)|autoencoder\.(?=(?:en|de)coder\.)"
-    r"|model\.(?=(?:module|_orig_mod|cfm|transformer|lm_head)\.))+"
+    r"|model\.(?=(?:module|_orig_mod|cfm|transformer|lm_head|autoencoder|encoder|decoder)\.))+"
 )
 # Weight norm of torch.nn.utils.parametrizations, by the names of the older torch.nn.utils.weight_norm.
 _WEIGHT_NORM = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}

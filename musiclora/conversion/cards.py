@@ -78,9 +78,9 @@ def converted_card(
 
 
 def shared_licence(folders: Sequence[Path]) -> str:
-    """Read the licence that the cards of several folders state; `unknown` where they differ."""
+    """Read the licence that the cards of several folders state; `unknown` where they differ or name none."""
     found = {card_licence(folder) for folder in folders}
-    return found.pop() if len(found) == 1 else "unknown"
+    return found.pop() if len(found) == 1 and "other" not in found else "unknown"
 
 
 def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec) -> None:

@@ -50,7 +50,8 @@ def convert_diffrhythm(conversion: ModelConversion, reporter: Reporter) -> Conve
     if conversion.bits:
         raise ConfigError("--quantize is for the symbolic family; the audio family's weights stay float")
     source = open_source(conversion.source)
-    if is_oobleck(source.layout) and not is_diffrhythm(source.layout):
+    is_codec = is_oobleck(source.layout) or source.config.get("model_type") == "oobleck"
+    if is_codec and not is_diffrhythm(source.layout):
         return _convert_codec(conversion, reporter)
     result = _convert_transformer(conversion, reporter)
     if conversion.causal or "causal" in source.config:

@@ -151,6 +151,14 @@ JOBS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.usefixtures("no_backend")
+def test_a_card_that_states_other_as_its_licence_is_blended_as_unknown() -> None:
+    for name in ("a", "b"):
+        (Path(name) / "README.md").write_text("---\nlicense: other\n---\n")
+    blend_adapters(["a", "b"], Path("out"))
+    assert "The licence of its base: unknown." in (Path("out") / "README.md").read_text()
+
+
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_a_base_of_another_family_is_named_as_it_was_given(job: Callable[[], object]) -> None:
     named = "a: its base is of the symbolic family, and bundled-audio of the audio family; give its own base as --model"

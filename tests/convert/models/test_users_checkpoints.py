@@ -198,7 +198,7 @@ def test_an_int8_kernel_of_a_codec_is_not_taken_for_values(tmp_path: Path) -> No
         read_oobleck(tmp_path / "m.safetensors")
 
 
-@pytest.mark.parametrize("wrapper", ["", "module.", "autoencoder."])
+@pytest.mark.parametrize("wrapper", ["", "module.", "autoencoder.", "model.", "model.autoencoder."])
 def test_weight_norm_by_the_newer_names_of_torch_is_read(wrapper: str, tmp_path: Path) -> None:
     expected = codec_tensors()
     stored = {}
@@ -310,3 +310,12 @@ def test_a_value_of_a_configuration_is_quoted_as_it_stands_there(tensors: Tensor
     write_gpt2(tmp_path / "n", tensors, n_head="2")
     with pytest.raises(ConvertError, match='n_head is "2"'):
         read_checkpoint(tmp_path / "n")
+
+
+def test_a_codec_with_names_that_are_not_known_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(OOBLECK.to_json("hf")))
+    write_safetensors(tmp_path / "m" / "model.safetensors", {"wrapped.encoder.layers.0.bias": np.ones(2)})
+    with pytest.raises(ConvertError) as refusal:
+        convert_model(tmp_path / "m", tmp_path / "out", "hf")
+    assert "DiffRhythm" not in str(refusal.value)

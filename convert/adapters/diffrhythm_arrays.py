@@ -19,6 +19,7 @@ from musiclora.convert.adapters.lora import (
     state_modules,
     to_float32,
 )
+from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA
 from musiclora.convert.adapters.peft_config import LARGEST_ALPHA
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Tensors
@@ -30,7 +31,8 @@ _NAME = re.compile(
     r"(?P<B>lora_B(?:\.default)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)|"
     rf"(?P<alpha>alpha)|(?P<magnitude>{MAGNITUDE}(?:\.default)?(?:\.weight)?)|(?P<dora_scale>dora_scale))"
 )
-_PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", "cfm.")  # may follow each other
+# They may follow each other.
+_PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", "cfm.", "module.", "_orig_mod.")
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lora_diffusion_model_", "lycoris_", "lora_")
 _OTHER_METHODS = {"lora_mid": "Tucker", "lora_te": "text encoder"}
 
@@ -48,6 +50,14 @@ class LoraArrays:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     alphas: dict[str, float] = field(default_factory=dict)
     magnitudes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which modules have no alpha of their own."""
+        missing = [module for module in state_modules(self.state) if module not in self.alphas]
+        if not (self.alphas and missing):
+            return (UNSTATED_ALPHA,) if missing else ()
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        return (f"no alpha is stated for {missing[0]}{more}; it was taken for the rank (scale 1)",)
 
     def scales(self, others: Mapping[str, float] | None = None) -> dict[str, float]:
         """Compute the multiplier of B @ A of every module.
@@ -83,7 +93,9 @@ def sort_lora_arrays(tensors: Tensors, where: str) -> LoraArrays:
         f"the alpha of {module} has no LoRA arrays beside it" for module in found.alphas if module not in modules
     ]
     if problems:
-        raise ConvertError(f"{where}: {join_problems(problems)}")
+        known = f"; known prefixes are {', '.join((*_PREFIXES, *FLAT_PREFIXES))}"
+        hint = known if any(" has the unknown prefix " in text for text in problems) else ""
+        raise ConvertError(f"{where}: {join_problems(problems)}{hint}")
     return found
 
 
@@ -115,8 +127,7 @@ def _describe_stranger(name: str, path: str) -> str:
     known = next((e for e in endings if e in known_modules() or e in _flat_modules()), None)
     if known is None:
         return f"{name} is no linear layer of DiffRhythm"
-    prefixes = ", ".join((*_PREFIXES, *FLAT_PREFIXES))
-    return f"{name} has the unknown prefix {path.removesuffix(known)!r}; known are {prefixes}"
+    return f"{name} has the unknown prefix {path.removesuffix(known)!r}"
 
 
 def _add_array(found: LoraArrays, module: str, part: str, name: str, array: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from musiclora.convert.adapters.diffrhythm_arrays import sort_lora_arrays
 from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
-from musiclora.convert.adapters.lora_adapter import UNSTATED_ALPHA, LoraAdapter
+from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.peft_config import lora_config, module_scale
 from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError
@@ -68,7 +68,7 @@ def read_diffusers(path: Path) -> LoraAdapter:
         base_model=str(config.get("base_model_name_or_path") or ""),
         record=read_record(path) if path.is_dir() else {},
         magnitudes=found.magnitudes,
-        notes=() if config or found.alphas else (UNSTATED_ALPHA,),
+        notes=() if config else found.notes(),
     )
 
 

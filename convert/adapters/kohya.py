@@ -71,6 +71,7 @@ def read_kohya(path: Path) -> LoraAdapter:
         base_model=metadata.get(_BASE_KEY, ""),
         record=header_object(metadata, _RECORD_KEY, str(path), RECORD_KIND),
         magnitudes=found.magnitudes,
+        notes=found.notes(),
     )
 
 

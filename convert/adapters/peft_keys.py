@@ -120,7 +120,7 @@ def refuse_others(config: Mapping[str, Any], where: str, *, dora: bool = False) 
             f"{where}: adapter type {show_value(config.get('peft_type'))} is not supported, only LORA is"
         )
     if problems := CONFIG_KIND.problems(config, ""):  # a header's settings were not read by their types
-        raise ConvertError(f"{where}: adapter_config.json: {join_problems(problems)}")
+        raise ConvertError(f"{where}: its settings of LoRA: {join_problems(problems)}")
     if problems := _other_methods(config, dora):
         raise ConvertError(f"{where}: not supported in a LoRA adapter: {join_problems(problems)}")
 

@@ -261,11 +261,13 @@ def write_diffrhythm(
         OutputError: the system refuses to write.
     """
     shapes = config.tensor_shapes()
+    other, own = other_settings or {}, config.to_json()
+    own["model"] = {**other.get("model", {}), **own["model"]}
     stored, renamed = rename_for_export(DIFFRHYTHM_LAYOUTS[layout], shapes, dtypes_for(shapes, dtypes), tensors)
     with atomic_folder(folder) as temporary:
         header = {"format": "mlx" if layout == "mlx" else "pt"}
         write_safetensors(temporary / "model.safetensors", renamed, header, layout=stored)
-        write_json(temporary / "config.json", {**(other_settings or {}), **config.to_json()})
+        write_json(temporary / "config.json", {**other, **own})
 
 
 def _infer_duration(config: DiffRhythmConfig, shapes: Mapping[str, Shape]) -> DiffRhythmConfig:

@@ -181,9 +181,9 @@ def test_a_base_in_half_precision_stays_so_and_it_is_said(tmp_path, adapters, an
 def test_a_fused_model_that_computes_something_else_is_withdrawn(base, adapters, any_backend, tmp_path, monkeypatch):
     real = write_diffrhythm
 
-    def damaged(folder, config, tensors, layout, *arguments):
+    def damaged(folder, config, tensors, *rest):
         wrong = "transformer_blocks.1.self_attn.q_proj.weight"
-        real(folder, config, ((n, a.T.copy() if n == wrong else a) for n, a in tensors), layout, *arguments)
+        real(folder, config, ((n, a.T.copy() if n == wrong else a) for n, a in tensors), *rest)
 
     monkeypatch.setattr("musiclora.conversion.fuse_diffrhythm.write_diffrhythm", damaged)
     result = call(
@@ -200,7 +200,7 @@ def test_adapters_that_do_not_fit_are_refused_and_nothing_is_left(base, adapters
     for model, chosen, words in (
         (base, [wide], "do not fit"),
         (base, [adapters[0], tmp_path / "gpt2"], "different families"),
-        (tiny_base, [adapters[0]], "not DiffRhythm"),
+        (tiny_base, [adapters[0]], "of the symbolic family"),
     ):
         refused(call("fuse", "--adapter-dir", *chosen, "--model", model, "--output-dir", "fused"), words)
         assert not (tmp_path / "fused").exists()

@@ -49,6 +49,8 @@ PATHS = {
     "bare PEFT": dotted("base_model.model."),
     "PEFT on the CFM": dotted("base_model.model.transformer."),
     "no prefix": dotted(""),
+    "a compiled model": dotted("_orig_mod."),
+    "a parallel model": dotted("module."),
     "kohya": flat("lora_unet_"),
     "kohya for transformers": flat("lora_transformer_"),
     "LyCORIS": flat("lycoris_"),
@@ -91,7 +93,10 @@ def test_kernels_of_one_by_one_are_matrices_and_larger_ones_are_named() -> None:
 @pytest.mark.parametrize(
     ("name", "named"),
     [
-        ("model_ema.proj_out.lora_A.weight", r"the unknown prefix 'model_ema\.'; known are base_model\.model\., "),
+        (
+            "model_ema.proj_out.lora_A.weight",
+            r"prefix 'model_ema\.'; known prefixes are base_model\.model\., ",
+        ),
         ("lora_dit_proj_out.lora_down.weight", "the unknown prefix 'lora_dit_'"),
         ("unet.down.0.to_q.lora_A.weight", "is no linear layer of DiffRhythm"),
         ("diffusion_model.proj_out.diff", "is no LoRA array"),
@@ -114,7 +119,14 @@ def test_what_is_not_understood_is_named_with_its_reason(name: str, named: str) 
 
 def test_a_scale_that_no_file_states_is_said() -> None:
     write_file(PATHS["ComfyUI"], PAIRS["PEFT"])
-    assert "no alpha is stated" in " ".join(convert_adapter("x.safetensors", Path("p"), "peft").notes)
+    assert "no alpha is stated; " in " ".join(convert_adapter("x.safetensors", Path("p"), "peft").notes)
+    Path("x.safetensors").unlink()
+    write_file(PATHS["kohya"], PAIRS["kohya"])
+    assert "no alpha is stated; " in " ".join(convert_adapter("x.safetensors", Path("k"), "peft").notes)
+    arrays = read_safetensors(Path("x.safetensors")) | {"lora_unet_proj_out.alpha": np.array(4, np.float32)}
+    write_safetensors(Path("some.safetensors"), arrays)
+    said = f"no alpha is stated for {QUERY}; it was taken for the rank (scale 1)"
+    assert said in convert_adapter("some.safetensors", Path("s"), "peft").notes
     Path("x.safetensors").unlink()
     write_file(PATHS["ComfyUI"], PAIRS["PEFT"], 4.0)
     assert not convert_adapter("x.safetensors", Path("q"), "peft").notes

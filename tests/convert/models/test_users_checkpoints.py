@@ -319,3 +319,16 @@ def test_a_codec_with_names_that_are_not_known_is_told_as_one(tmp_path: Path) ->
     with pytest.raises(ConvertError) as refusal:
         convert_model(tmp_path / "m", tmp_path / "out", "hf")
     assert "DiffRhythm" not in str(refusal.value)
+
+
+def test_keys_inside_the_model_of_an_audio_configuration_survive_both_ways(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stored = {name: rng.standard_normal(shape, np.float32) for name, shape in DIFFRHYTHM.tensor_shapes().items()}
+    (tmp_path / "m").mkdir()
+    write_safetensors(tmp_path / "m" / "model.safetensors", stored)
+    content = DIFFRHYTHM.to_json() | {"mine": [1]}
+    content["model"] |= {"heads": 16, "of_tomorrow": {"x": 1}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(content))
+    convert_model(tmp_path / "m", tmp_path / "mlx", "mlx")
+    convert_model(tmp_path / "mlx", tmp_path / "hf", "hf")
+    assert json.loads((tmp_path / "hf" / "config.json").read_text()) == content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,17 @@ from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import checkpoint_fingerprint, refuse_other_family, resolve, spec_of_folder
+from musiclora.families import (
+    SPECS,
+    checkpoint_fingerprint,
+    refuse_other_family,
+    resolve,
+    spec_of_folder,
+    spec_of_modules,
+)
 from musiclora.formats import expand_home
 from musiclora.models import NO_FOLDER, BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
 
@@ -183,6 +191,24 @@ def training_songs(adapters: Sequence[Adapter]) -> set[str]:
     return found
 
 
+def refuse_other_family(where: str, modules: Iterable[str], base: BaseModel) -> None:
+    """Refuse a base of another architecture than an adapter's.
+
+    Args:
+        where, modules: as for `spec_of_modules`.
+        base: a folder that states no known architecture is left to its reader.
+
+    Raises:
+        ConvertError: the architectures differ.
+    """
+    own = spec_of_modules(modules, where)
+    stated = read_optional_json(base.path / "config.json").get("model_type")
+    other = next((spec for spec in SPECS if spec.architecture == stated), own)
+    if other is not own:
+        mismatch = f"its base is of the {own.family} family, and {base.name} of the {other.family} family"
+        raise ConvertError(f"{where}: {mismatch}; give its own base as --model")
+
+
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:
     """Compare the base at hand with the one that an adapter was trained on.
 
@@ -193,7 +219,7 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
         ConvertError: a base of another family, the recorded fingerprint differs and allow_mismatch is off, or saved
             embeddings differ.
     """
-    refuse_other_family(str(adapter.path), state_modules(adapter.state), base.path, base.name)
+    refuse_other_family(str(adapter.path), state_modules(adapter.state), base)
     notes = _check_embeddings(adapter, base)
     recorded = adapter.record.get("fingerprints")
     if not recorded:

@@ -13,7 +13,7 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
-from musiclora.convert.files.json_file import read_json, read_optional_json
+from musiclora.convert.files.json_file import read_json
 from musiclora.errors import ConfigError, ConvertError, join_problems, option_name
 
 __all__ = [
@@ -219,25 +219,6 @@ def spec_of_modules(modules: Iterable[str], where: str) -> FamilySpec:
             f"{join_problems(paths, 2)}. Known are {known}"
         )
     return owner
-
-
-def refuse_other_family(where: str, modules: Iterable[str], folder: Path, name: str) -> None:
-    """Refuse a base of another architecture than an adapter's.
-
-    Args:
-        where, modules: as for `spec_of_modules`.
-        folder: its base; one that states no known architecture is left to its reader.
-        name: the base as the user gave it.
-
-    Raises:
-        ConvertError: the architectures differ.
-    """
-    own = spec_of_modules(modules, where)
-    stated = read_optional_json(folder / "config.json").get("model_type")
-    other = next((spec for spec in SPECS if spec.architecture == stated), own)
-    if other is not own:
-        mismatch = f"its base is of the {own.family} family, and {name} of the {other.family} family"
-        raise ConvertError(f"{where}: {mismatch}; give its own base as --model")
 
 
 def spec_of_data(folder: Path) -> FamilySpec | None:

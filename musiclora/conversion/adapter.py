@@ -13,6 +13,7 @@ from musiclora.adapters import (
     find_adapter,
     note_empty_update,
     refuse_model_folder,
+    refuse_other_family,
 )
 from musiclora.audio.diffrhythm_style import carry_style
 from musiclora.conversion.cards import CARD, converted_card
@@ -134,7 +135,7 @@ def _check_against_base(
         if adapter.embeddings:
             raise ConvertError(f"{path}: holds embeddings; give --model, to see whether they are the base's")
         return []
-    refuse_other_family(str(path), adapter.ranks, base.path, base.name)
+    refuse_other_family(str(path), adapter.ranks, base)
     read_checkpoint: ReadCheckpoint = resolve(family.read_checkpoint)
     spec, state = make_uniform(adapter)
     check_state(state, state_shapes(spec, read_checkpoint(base.path).config.linear_shapes()), str(path))

@@ -88,7 +88,7 @@ def largest_change(first: np.ndarray, second: np.ndarray) -> float:
     largest = 0.0
     for start in range(0, flat.size, _BLOCK_VALUES):  # the float32 copies stay in the processor's cache
         change = flat[start : start + _BLOCK_VALUES].astype(exact)
-        change -= other[start : start + _BLOCK_VALUES]
+        np.subtract(change, other[start : start + _BLOCK_VALUES], out=change)
         largest = max(largest, float(np.abs(change, out=change).max()))
     return largest
 

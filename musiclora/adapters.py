@@ -21,7 +21,6 @@ from musiclora.errors import ConfigError, ConvertError, join_problems
 from musiclora.families import (
     SPECS,
     checkpoint_fingerprint,
-    refuse_other_family,
     resolve,
     spec_of_folder,
     spec_of_modules,

@@ -28,7 +28,7 @@ from musiclora.convert.adapters.lora_math import Dora, Part
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_file, atomic_folder
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import FamilySpec, refuse_other_family, resolve, spec_of_modules
+from musiclora.families import FamilySpec, resolve, spec_of_modules
 from musiclora.formats import expand_home
 from musiclora.models import BaseModel, find_model, locate_base, public_base
 

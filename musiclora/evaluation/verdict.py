@@ -151,8 +151,8 @@ class Evaluation:
         lines += [f"{name:14}{part.row()}" for name, part in rows if part]
         if self.trained_on:
             rest = self.songs - self.trained_on
-            judged = f"; the gain is over the other {rest:,}" if rest > 0 else ""
-            lines.append(f"the adapter was trained on {self.trained_on:,} of the {self.songs:,} {self.pieces}{judged}")
+            which = f"{self.trained_on:,} of the {self.songs:,} {self.pieces}; the gain is over the other {rest:,}"
+            lines.append(f"the adapter was trained on {which if rest > 0 else 'all of them'}")
         scored = self.songs - self.trained_on or self.songs
         if self.gain and self.gain.songs < scored:
             lines.append(f"near duplicates count once: {scored:,} {self.pieces} are {self.gain.songs:,} different ones")

@@ -61,14 +61,14 @@ class TrainingPlan:
         """Describe the plan in lines."""
         text = [
             f"plan: {self.length()}, warm-up {self.warmup}; "
-            f"{self.batch_size} rows x {self.accumulate} accumulated a step; "
+            f"{self.batch_size} row{'' if self.batch_size == 1 else 's'} x {self.accumulate} accumulated a step; "
             f"{self.units_per_epoch:,} {self.unit} an epoch"
         ]
         text += [f"      {note}" for note in self.notes]
         if self.seconds is not None and self.memory is not None:
             text.append(
-                f"      at most {format_duration(self.seconds)} (by a probe), "
-                f"memory {self.memory / 2**30:.1f} GiB so far"
+                f"      at most {format_duration(self.seconds)} for the steps (by a probe), evaluations and samples "
+                f"not counted; memory {self.memory / 2**30:.1f} GiB so far"
             )
         return text + [f"      warning: {w}" for w in self.warnings]
 

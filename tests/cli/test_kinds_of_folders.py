@@ -52,7 +52,7 @@ def test_an_adapter_given_as_model_is_refused_and_named(adapter, tmp_path, monke
         (folder / "adapter-best").mkdir(parents=True)
     more = {"fuse": ("--adapter-dir", adapter), "convert adapter": (adapter, "new", "--to", "mlx-lm")}.get(command, ())
     result = run(*COMMANDS[command], *more, "--model", folder)
-    refused(result, f"--model {folder}: is an adapter's folder, not a model's", "--adapter-dir")
+    refused(result, f"--model {folder}: is an adapter's folder, not a model's", "--adapter-dir where the command takes")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_songs_that_were_trained_on_give_no_verdict():
     score = Score(1.0, math.e, 4.0, 900, 300)
     result = Evaluation("torch", score, Score(2.0, 7.4, 6.0, 900, 300), CLEAR, 12, (), KNOWN, trained_on=12)
     text = "\n".join(result.lines())
-    assert "the adapter was trained on 12 of the 12 songs" in text
+    assert "the adapter was trained on all of them" in text
     assert "no verdict, the adapter was trained on these songs" in text
     assert not any(line.startswith("gained") for line in result.lines())
     assert result.as_json()["verdict"]["style"] == "flat"

@@ -137,3 +137,11 @@ def test_samples_that_are_never_written_are_warned_of(every, warned):
 def test_the_plan_has_room_for_further_lines():
     plan = dataclasses.replace(make_plan(config(), 4, 1, 14, 10_000), notes=("99,328 parameters",))
     assert "      99,328 parameters" in plan.lines()
+
+
+@pytest.mark.parametrize(("rows", "words"), [(1, "1 row x 4 accumulated"), (2, "2 rows x 4 accumulated")])
+def test_a_plan_says_what_its_time_is_of(rows, words):
+    plan = dataclasses.replace(make_plan(config(), rows, 4, 14, 10_000), seconds=7.0, memory=2**30)
+    text = "\n".join(plan.lines())
+    assert words in text
+    assert "at most 7 s for the steps (by a probe), evaluations and samples not counted; memory 1.0 GiB so far" in text

@@ -164,7 +164,7 @@ def read_music(
             _add_tune(reading, job, tune, outcome, origins)
     if need_songs and not reading.songs:
         raise DataError(
-            f"{escape_controls(str(source))}: none of {len(files)} music files can be used: "
+            f"{escape_controls(str(source))}: none of {len(files)} music file{'' if len(files) == 1 else 's'} can be used: "
             f"{join_problems(skip_reasons(reading.health), 3)}"
         )
     return reading

@@ -237,7 +237,7 @@ def test_progress_counts_up_to_the_number_of_tunes(folder):
         (lambda p: p / "nothing", "no such file or folder"),
         (lambda p: p, "no music in this folder; put .mid, .midi, .kar, .rmi, .abc"),
         (lambda p: (p / "x.txt").write_text("x") and p / "x.txt", "not a music file"),
-        (lambda p: (p / "x.mid").write_text("x") and p, "none of 1 music files can be used: x.mid: no MIDI file"),
+        (lambda p: (p / "x.mid").write_text("x") and p, "none of 1 music file can be used: x.mid: no MIDI file"),
         (lambda p: (p / "x.abc").write_text("hello") and p, "neither an X: nor a K: line"),
     ],
     ids=["missing", "empty folder", "other ending", "nothing readable", "abc without a tune"],

@@ -163,8 +163,9 @@ def read_music(
             tune = job.tune or (n if len(found) > 1 else 0)
             _add_tune(reading, job, tune, outcome, origins)
     if need_songs and not reading.songs:
+        number = f"{len(files)} music file{'' if len(files) == 1 else 's'}"
         raise DataError(
-            f"{escape_controls(str(source))}: none of {len(files)} music file{'' if len(files) == 1 else 's'} can be used: "
+            f"{escape_controls(str(source))}: none of {number} can be used: "
             f"{join_problems(skip_reasons(reading.health), 3)}"
         )
     return reading

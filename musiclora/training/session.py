@@ -266,8 +266,7 @@ class Session(Generic[ModelT]):
             task.save_model(path, self.model)
             return
         losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
-        start = self.config.adapter_dir
-        save_task_adapter(path, task, self.model, self.spec, self.backend_name, losses, start)
+        save_task_adapter(path, task, self.model, self.spec, self.backend_name, losses, self.config.adapter_dir)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)

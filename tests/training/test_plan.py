@@ -34,6 +34,7 @@ def test_few_steps_and_a_long_warm_up_are_warned_of():
     plan = make_plan(config(epochs=2, warmup_steps=9), 16, 1, batches=5, units_per_epoch=60_000)
     assert (plan.steps, plan.warmup) == (10, 9)
     assert ["only 10 optimiser steps" in w or "more than a tenth" in w for w in plan.warnings] == [True, True]
+    assert "only 1 optimiser step:" in make_plan(config(max_steps=1), 16, 1, 5, 60_000).warnings[0]
 
 
 @pytest.mark.parametrize(

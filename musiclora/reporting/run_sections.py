@@ -35,7 +35,7 @@ def run_facts(steps: int, seconds: float, update: Mapping[str, float]) -> list[F
         mean = sum(update.values()) / len(update)
         facts.append(("size of the update", f"{mean:.2%}", "of the weights it is added to, on average"))
     if steps:
-        facts.append(("training", f"{steps} steps", f"in {seconds:,.0f} s"))
+        facts.append(("training", f"{steps} step{'' if steps == 1 else 's'}", f"in {seconds:,.0f} s"))
     return facts
 
 

@@ -117,8 +117,8 @@ def make_plan(
         warnings.append(f"--warmup-steps {warmup} is more than a tenth of the {steps} real steps")
     if steps < 30:
         warnings.append(
-            f"only {steps} optimiser step{'' if steps == 1 else 's'}: the model will hardly change; give more --epochs, "
-            "or a smaller --grad-accum-steps or --batch-size"
+            f"only {steps} optimiser step{'' if steps == 1 else 's'}: the model will hardly change; give more "
+            "--epochs, or a smaller --grad-accum-steps or --batch-size"
         )
     if config.sample_every > steps // per_epoch:
         warnings.append(

@@ -18,6 +18,7 @@ from musiclora.evaluation.scores import Gain
 from musiclora.evaluation.scores import Score as Scored
 from musiclora.reporting.inline_audio import AUDIO_BYTES, small_waves
 from musiclora.reporting.loss_plot import loss_figure, loss_plot
+from musiclora.reporting.run_sections import run_facts
 from musiclora.symbolic.reading.health import HealthRow
 
 NASTY = "<script>alert('x')</script> & \"quotes\" $x_1$"
@@ -239,3 +240,8 @@ def test_loss_figure_labels_whole_steps_and_keeps_the_best_one_inside(steps):
 def test_loss_plot_of_little_still_writes_a_picture(tmp_path, rows):
     loss_plot(tmp_path / "loss.png", rows)
     assert imread(io.BytesIO((tmp_path / "loss.png").read_bytes())).shape[1] > 800
+
+
+@pytest.mark.parametrize(("steps", "words"), [(1, "1 step"), (20, "20 steps")])
+def test_the_steps_of_a_run_are_counted_in_words(steps, words):
+    assert run_facts(steps, 2.0, {}) == [("training", words, "in 2 s")]

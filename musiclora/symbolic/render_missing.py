@@ -13,9 +13,10 @@ from musiclora.symbolic.render_parts import TICKS_PER_SECOND, Part, pass_midi, s
 
 PlayMidi = Callable[[bytes], tuple[np.ndarray, int]]  # audio float32 [N, channels], and its rate in Hz
 SILENT_PEAK = 1e-6
-_SLOT_SECONDS, _HOLD_SECONDS, _LEAD_SECONDS = 3, 1.0, 0.1  # of one probe note, of its sound, of the silence before it
+_SLOT_SECONDS, _HOLD_SECONDS, _LEAD_SECONDS = 2, 0.6, 0.1  # of one probe note, of its sound, of the silence before it
 _PEDALS = (64, 66, 69)
 _DRUM_BANK = 128
+_BANK_SELECT = (0, 32)
 _PRESET_BYTES, _MOST_PRESETS = 38, 65536
 
 
@@ -73,11 +74,12 @@ def _describe_part(part: Part) -> str:
 
 
 def _has_preset(part: Part, known: set[tuple[int, int]]) -> bool:
-    """Return True where the soundfont has a drum kit for drums, or the program in any bank of instruments."""
+    """Return True where the soundfont has the drum kit or program; any bank counts where the song chooses one."""
     if part.is_drum:
         return any(bank == _DRUM_BANK for bank, _ in known)
     program = _program_of(part)
-    return any(bank != _DRUM_BANK and other == program for bank, other in known)
+    chooses = bool(((part.settings[:, 1] == CONTROL) & np.isin(part.settings[:, 2], _BANK_SELECT)).any())
+    return any(other == program and (bank == 0 or (chooses and bank != _DRUM_BANK)) for bank, other in known)
 
 
 def _silent_parts(parts: Sequence[Part], end: int, play: PlayMidi) -> list[int]:

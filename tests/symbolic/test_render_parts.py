@@ -186,7 +186,7 @@ def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine)
     at = content.index(b"phdr") + 8
     while tuple(content[at + 20 : at + 24]) != (73, 0, 0, 0):
         at += 38
-    content[at + 20] = 12  # the flute becomes another program
+    content[at + 22] = 99  # the flute moves to a bank that the song does not choose
     (tmp_path / "font.sf2").write_bytes(content)
     font = tmp_path / "font.sf2"
     said = missing_remarks(found.parts[:2], found.end, font, lambda midi: _play(engine, font, midi))

@@ -97,8 +97,8 @@ def refuse_adapter_folder(path: Path, name: str, option: str) -> None:
         return
     if (path / "adapter_config.json").is_file() or (path / "adapter-best").is_dir():
         raise ConfigError(
-            f"{name_argument(option, name)}: is an adapter's folder, not a model's; give its base as --model, and the adapter as "
-            "--adapter-dir where the command takes one"
+            f"{name_argument(option, name)}: is an adapter's folder, not a model's; give its base as --model, "
+            "and the adapter as --adapter-dir where the command takes one"
         )
 
 

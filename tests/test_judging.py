@@ -98,9 +98,10 @@ def test_a_song_is_recognised_in_every_key(tunes):
 
 
 @pytest.mark.parametrize("rank", [100_000, 33])
-def test_a_rank_that_is_too_large_is_refused_before_the_songs_are_read(config, rank, tmp_path, monkeypatch):
-    monkeypatch.setattr("musiclora.symbolic.dataset.songs.load_pieces", lambda *a, **k: pytest.fail("read the songs"))
-    config = dataclasses.replace(config, lora_r=rank)
+def test_a_rank_that_is_too_large_is_refused_before_the_songs_are_read(config, rank, tmp_path):
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "broken.mid").write_bytes(b"MThd")  # reading it would be refused
+    config = dataclasses.replace(config, lora_r=rank, data_dir=str(tmp_path / "songs"))
     with pytest.raises(ConfigError, match=rf"--lora-r is {rank}; .* at most 32"):
         open_session(config)
     assert not (tmp_path / "run").exists()

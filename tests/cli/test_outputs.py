@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from refusal import refused
+from symusic import Score
 
 from musiclora.cli import main
+from musiclora.symbolic.decoding.continuation import GeneratedPiece
 from musiclora.wav import write_wav
 
 TUNES = Path(__file__).parents[2] / "musiclora" / "bundled" / "tunes"
@@ -131,6 +134,24 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(command
     found = call(name, *options, *inputs, "--output-dir", out)
     refused(found, "leads nowhere" if place == "a dangling link" else str(out))
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["", "--overwrite"])
+def test_a_file_that_appears_while_a_piece_is_generated_is_not_replaced(overwrite, tmp_path, monkeypatch):
+    output = tmp_path / "new.mid"
+
+    def make_beside_another(*given):
+        output.write_bytes(b"theirs")
+        return [GeneratedPiece(1, Score(480), [], 0, 0, False)]
+
+    opened = SimpleNamespace(backend="none", base=SimpleNamespace(name="none"), notes=[])
+    monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *a, **k: opened)
+    monkeypatch.setattr("musiclora.symbolic.generate._generate_with_progress", make_beside_another)
+    found = call("generate", "--model", "bundled", "--output", output, *(["--overwrite"] if overwrite else []))
+    if not overwrite:
+        refused(found, "new.mid exists already")
+    assert (output.read_bytes() == b"theirs") != overwrite
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_several_files_that_exist_are_counted(tmp_path):

@@ -165,7 +165,8 @@ def test_clipping_is_flat_tops_and_not_a_full_scale_peak():
 @pytest.mark.parametrize("level", [0.95, 0.3, 0.02])
 def test_the_crest_of_a_low_tone_is_no_clipping(tmp_path, level):
     low = level * np.sin(np.arange(RATE) * 2 * np.pi * 20 / RATE)
-    assert measure_health(write(tmp_path / "a.wav", np.stack([low, low], 1))).notes == ()
+    notes = measure_health(write(tmp_path / "a.wav", np.stack([low, low], 1))).notes
+    assert not any("clipped" in note for note in notes)
 
 
 @pytest.mark.parametrize("ending", ["m4a", "mkv", "MP4", "wma"])

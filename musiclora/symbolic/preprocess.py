@@ -6,10 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from musiclora.convert.files.atomic import refuse_existing
 from musiclora.convert.files.outputs import check_folder
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, write_token_cache
+from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, refuse_foreign_folder, write_token_cache
 from musiclora.symbolic.model import tokenizer_for
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -79,10 +78,10 @@ def preprocess_songs(
 
     Raises:
         DataError: the folder holds no usable song.
-        OutputError: output_dir is not empty, or cannot be written.
+        OutputError: output_dir holds other files than a token cache, or cannot be written.
     """
     check_folder(output_dir)
-    refuse_existing(output_dir)  # before the songs are read, which may take minutes
+    refuse_foreign_folder(output_dir)  # before the songs are read, which may take minutes
     chosen = tokenizer_for(model, tokenizer)
     with reporter.task("tokenising") as update:
         pieces = load_pieces(data_dir, chosen, workers=num_workers, on_progress=update)

@@ -14,6 +14,8 @@ from refusal import refused
 from symusic import Score
 
 from musiclora.cli import main
+from musiclora.convert.files.temporary import SET_ASIDE, temporary_sibling
+from musiclora.symbolic.dataset.pieces import Piece, PieceSet
 from musiclora.symbolic.decoding.continuation import GeneratedPiece
 from musiclora.wav import write_wav
 
@@ -134,6 +136,21 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(command
     found = call(name, *options, *inputs, "--output-dir", out)
     refused(found, "leads nowhere" if place == "a dangling link" else str(out))
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "set aside by a killed start"])
+def test_preprocess_replaces_an_earlier_token_cache(killed, tmp_path, monkeypatch):
+    pieces = PieceSet([Piece("a", "a", np.arange(5, dtype=np.int32), 2)], [])
+    monkeypatch.setattr("musiclora.symbolic.preprocess.load_pieces", lambda *a, **k: pieces)
+    (tmp_path / "in").mkdir()
+    shutil.copy(sorted(TUNES.glob("*.abc"))[0], tmp_path / "in")
+    given = ("preprocess", "--data-dir", tmp_path / "in", "--model", "bundled", "--output-dir", tmp_path / "out")
+    assert call(*given).exit_code == 0
+    if killed:
+        aside = temporary_sibling(tmp_path / "out", SET_ASIDE)
+        (tmp_path / "out").rename(aside.with_name(aside.name.replace(f"-{os.getpid()}-", "-999999999-")))
+    assert call(*given).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["", "--overwrite"])

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from musiclora.convert.errors import ConvertError, DataError
-from musiclora.convert.files.atomic import atomic_folder
+from musiclora.convert.files.atomic import atomic_folder, refuse_existing
 from musiclora.convert.files.json_file import (
     BOOLEAN,
     COUNT,
@@ -188,6 +188,14 @@ def check_songs(path: Path) -> None:
         music_files(path)
 
 
+def refuse_foreign_folder(folder: Path) -> bool:
+    """Raise OutputError for a folder of other files; return True where an earlier token cache would be replaced."""
+    remove_leftovers(folder.absolute())  # an earlier cache that a killed start had set aside comes back
+    earlier = is_token_cache(folder)
+    refuse_existing(folder, overwrite=earlier)
+    return earlier
+
+
 def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer) -> None:
     """Write pieces as safetensors and JSON, with the tokenizer; the folder appears whole or not at all.
 
@@ -221,8 +229,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
         ],
         "health": [row.as_json() for row in pieces.health],
     }
-    remove_leftovers(folder.absolute())  # a cache that a killed start had set aside comes back
-    with atomic_folder(folder, overwrite=is_token_cache(folder)) as building:
+    with atomic_folder(folder, overwrite=refuse_foreign_folder(folder)) as building:
         (building / TOKENS_FILE).write_bytes(save(arrays))
         tokenizer.save(building)
         (building / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")

@@ -81,7 +81,8 @@ def augment_folder(
     check_apart(output_dir, {"--input-dir": input_dir})
     check_folder(output_dir)
     remove_leftovers(output_dir.absolute())  # an output that a killed start had set aside comes back
-    refuse_existing(output_dir, overwrite=_is_augment_output(output_dir))
+    earlier = _is_augment_output(output_dir)
+    refuse_existing(output_dir, overwrite=earlier)
     reading = read_music(input_dir, workers=workers)
     songs = [s for s in reading.songs if s.is_original]
     if not songs:
@@ -90,7 +91,7 @@ def augment_folder(
     stems = _choose_stems(songs, input_dir if input_dir.is_dir() else input_dir.parent)
     origins: dict[str, Origin] = {}
     total = len(songs) * len(shifts) * len(factors)
-    with atomic_folder(output_dir, overwrite=_is_augment_output(output_dir)) as building:
+    with atomic_folder(output_dir, overwrite=earlier) as building:
         for i, (song, stem) in enumerate(zip(songs, stems, strict=True)):
             (building / stem).parent.mkdir(parents=True, exist_ok=True)
             fitting = [factor for factor in factors if factor == 1.0 or _tempos_fit(song.score, factor)]

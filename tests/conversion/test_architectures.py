@@ -45,5 +45,5 @@ def test_a_record_is_all_that_another_architecture_needs(source: Path, monkeypat
 
 
 def test_tensors_of_no_architecture_are_named(source: Path) -> None:
-    with pytest.raises(ConvertError, match=r"no model of a known architecture \(gpt2, diffrhythm;.*toy\.weight"):
+    with pytest.raises(ConvertError, match=r"no model of a known architecture \(gpt2, diffrhythm\): .*toy\.weight"):
         convert_model(source, source.parent / "out", "hf")

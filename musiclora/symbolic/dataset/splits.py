@@ -206,7 +206,8 @@ def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -
     originals = [p.is_original for p in pieces]
     notes = []
     if joined := [len(s) for s in songs.values() if len(s) > 1]:
-        notes.append(f"{sum(joined)} songs are near duplicates of another and stay together in {len(joined)} clusters")
+        clusters = "one cluster" if len(joined) == 1 else f"{len(joined)} clusters"
+        notes.append(f"{sum(joined)} songs are near duplicates of another and stay together in {clusters}")
     return Split(
         train=[i for i, v in enumerate(inside) if not v],
         val=[i for i, v in enumerate(inside) if v and originals[i]],

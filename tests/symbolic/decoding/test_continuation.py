@@ -180,9 +180,8 @@ def test_a_prompt_longer_than_the_context_is_continued_from_its_last_bars(tokeni
 
 
 def test_every_piece_has_one_remark_on_a_prompt_longer_than_the_context(tokenizer):
-    # Each further batch of pieces added the remark once more.
     request = GenerationRequest(4, prompt=tune(20), count=BATCH_PIECES + 1)
-    remarks = [piece.remark for piece in generate_pieces(NumpyModel(tokenizer, 64), tokenizer, request)]
+    remarks = [" ".join(piece.remarks) for piece in generate_pieces(NumpyModel(tokenizer, 64), tokenizer, request)]
     assert [remark.count("positions hold") for remark in remarks] == [1] * (BATCH_PIECES + 1)
 
 

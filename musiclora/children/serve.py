@@ -56,14 +56,7 @@ def end_with_parent(lifeline: int) -> None:
     """
     if lifeline < 0:
         return
-    if sys.platform == "linux":
-        import fcntl
-
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-        with suppress(BlockingIOError):  # which means that the parent lives
-            if not os.read(lifeline, 1):
-                os.killpg(0, signal.SIGKILL)
+    if sys.platform == "linux" and _ask_kernel(lifeline):
         return
 
     def watch() -> None:
@@ -71,6 +64,21 @@ def end_with_parent(lifeline: int) -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _ask_kernel(lifeline: int) -> bool:
+    """Have the kernel signal the process group when the parent closes the pipe; False where it cannot."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    except OSError:  # some sandboxes lack it
+        return False
+    with suppress(BlockingIOError):  # which means that the parent lives
+        if not os.read(lifeline, 1):
+            os.killpg(0, signal.SIGKILL)
+    return True
 
 
 def serve(target: str, lifeline: int = -1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.pretrain import PretrainOptions, describe_fresh, pretrain_base
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
@@ -117,10 +115,7 @@ def test_an_unknown_size_is_refused():
 
 
 @pytest.mark.parametrize(("tokens", "warned"), [(10, True), (10_000_000, False)])
-def test_a_fresh_base_is_said_to_know_nothing_and_warned_of_where_there_is_little_music(
-    tiny_base, pieces, tokens, warned
-):
-    songs = Songs([replace(pieces[0], tokens=np.zeros(tokens, np.int32))], [], [], [])
-    first, *rest = describe_fresh(tiny_base, songs)
+def test_a_fresh_base_is_said_to_know_nothing_and_warned_of_where_there_is_little_music(tiny_base, tokens, warned):
+    first, *rest = describe_fresh(tiny_base, tokens)
     assert "random weights, which know no music" in first
     assert [line.split(" are few")[0] for line in rest] == (["warning: 10 tokens"] if warned else [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,20 +162,44 @@ def _repeated_rows(columns: Sequence[np.ndarray], length: np.ndarray) -> np.ndar
     return repeated
 
 
-def place_pertok_tempos(inner: MidiTokTokenizer) -> None:
-    """Make a PerTok tokenizer decode tempo changes at the times they were encoded from.
+class _WholeTicks:
+    """Ratio that becomes an int as soon as a product with it is whole."""
+
+    def __init__(self, value: Fraction) -> None:
+        self.value = value
+
+    def __mul__(self, other: int) -> Any:
+        product = self.value * other
+        return int(product) if product.denominator == 1 else _WholeTicks(product)
+
+
+class _Denominator(int):
+    """Denominator of a metre; multiples of its quotients are whole numbers where they can be."""
+
+    def __truediv__(self, other: Any) -> Any:
+        return _WholeTicks(Fraction(int(self), other)) * 1
+
+
+def mend_pertok_decoding(inner: MidiTokTokenizer) -> None:
+    """Make a PerTok tokenizer decode tempo changes, and pitch bends after time signatures, as they were encoded.
 
     PerTok writes a tempo change before the TimeShift to the note at which it happens, and MidiTok's decoder places it
-    one onset too early, earlier still with every further round trip.
+    one onset too early, earlier still with every further round trip. After a time signature the decoder counts ticks
+    as floats, and then fails at the next tempo or pitch bend.
     """
-    decode = inner._tokens_to_score
+    decode, parse_metre = inner._tokens_to_score, inner._parse_token_time_signature
 
     def decode_tempos(tokens: Any, programs: Any = None) -> Score:
         for sequence in tokens if isinstance(tokens, list) else [tokens]:
             sequence.tokens = _move_tempos(sequence.tokens)
         return decode(tokens, programs)
 
+    def parse_whole(token: str) -> tuple[int, int]:
+        numerator, denominator = parse_metre(token)
+        return numerator, _Denominator(denominator)
+
     inner._tokens_to_score = decode_tempos
+    inner._parse_token_time_signature = parse_whole
 
 
 def _move_tempos(tokens: Sequence[str]) -> list[str]:

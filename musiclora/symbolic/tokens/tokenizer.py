@@ -20,13 +20,13 @@ from musiclora.convert.files.json_file import parse_json
 from musiclora.symbolic.tokens.holds import DRUMS, PITCH_STARTS, Holds, find_holds, find_pitch_range
 from musiclora.symbolic.tokens.merge import (
     PertokLayout,
+    mend_pertok_decoding,
     merge_pertok_unisons,
     merge_tracks,
     order_notes,
     pertok_layout,
-    place_pertok_tempos,
 )
-from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_decodable, check_learnt_model
+from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_learnt_model
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -100,7 +100,7 @@ class MusicTokenizer:
         if self.kind == "PerTok":
             # MidiTok searches all durations linearly for every note, which is nearly all of PerTok's time.
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
-            place_pertok_tempos(inner)
+            mend_pertok_decoding(inner)
 
     def __reduce__(self) -> tuple[Callable[[str, bool], MusicTokenizer], tuple[str, bool]]:
         return from_json, (self.to_json(), self.inferred)
@@ -293,5 +293,4 @@ def from_json(text: str | bytes, inferred: bool = False, where: str = "tokenizer
             raise DataError(f"{where}: MidiTok cannot build this {kind} tokenizer ({error!r})") from error
     if inner.is_multi_voc:
         raise DataError(f"{where}: {kind} writes several ids a step; a GPT-2 needs one (REMI, PerTok, TSD, ...)")
-    check_decodable(inner.config, kind, where)
     return MusicTokenizer(inner, inferred)

@@ -22,7 +22,7 @@ from musiclora.convert.files.json_file import (
 )
 
 if TYPE_CHECKING:
-    from miditok import TokenizerConfig
+    pass
 
 _MOST_POSITIONS = 20_000  # of all beat ranges together; real tokenizers have hundreds
 _SEVERAL = integer_between(1, 1024)
@@ -141,17 +141,3 @@ def check_learnt_model(text: str, where: str) -> None:
         if type(error) is not Exception:  # that library raises nothing more specific
             raise
         raise DataError(f"{where}: its _model is damaged: {error}") from error
-
-
-def check_decodable(config: TokenizerConfig, kind: str, where: str) -> None:
-    """Refuse a PerTok whose tokens MidiTok cannot decode.
-
-    After a time signature its decoder counts in fractions of ticks, which tempos and pitch bends cannot be placed at.
-    """
-    events = {"tempos": config.use_tempos, "pitch bends": config.use_pitch_bends}
-    if kind == "PerTok" and config.use_time_signatures and any(events.values()):
-        found = " and ".join(name for name, used in events.items() if used)
-        raise DataError(
-            f"{where}: a PerTok with time signatures and {found}, which MidiTok writes and cannot decode; make one "
-            "without time signatures, or a REMI"
-        )

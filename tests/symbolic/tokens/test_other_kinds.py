@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from miditok import MMM, PerTok, TokenizerConfig
-from symusic import Note, Score, Tempo, Track
+from symusic import Note, PitchBend, Score, Tempo, TimeSignature, Track
 
 from musiclora.cli import main
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.errors import DataError
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer, from_json
-from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
 MICROTIMING = {
     "use_velocities": True,
@@ -80,14 +78,21 @@ def test_such_a_base_is_trained_evaluated_and_generated_from(any_backend, kind, 
     assert record["notes_at_once"] == (2 if kind == "pertok-microtiming" else 1)  # MMM: one track after the other
 
 
+@pytest.mark.parametrize("metre", [(4, 4), (3, 4), (6, 8), (3, 2)])
 @pytest.mark.parametrize("event", ["use_tempos", "use_pitch_bends"])
-def test_a_pertok_that_miditok_cannot_decode_is_refused_by_name_where_it_is_loaded(event, tmp_path):
-    # Decoding ended in a TypeError inside MidiTok.
-    options = {"use_time_signatures": True, "ticks_per_quarter": 320, "use_microtiming": False}
-    text = json.dumps(PerTok(TokenizerConfig(**options, max_microtiming_shift=0.125, **{event: True})).to_dict())
-    (tmp_path / "tokenizer.json").write_text(text)
-    with pytest.raises(DataError, match=f"PerTok with time signatures and {event[4:].replace('_', ' ')}, which"):
-        load_tokenizer(tmp_path)
-    text = json.dumps(PerTok(TokenizerConfig(**options, max_microtiming_shift=0.125)).to_dict())
-    tokenizer = from_json(text)
-    assert tokenizer.decode(tokenizer.encode(song())).note_num() == 32
+def test_a_pertok_with_time_signatures_decodes_tempos_and_bends(event, metre):
+    # Decoding ended in a TypeError inside MidiTok, whose ticks are floats after a time signature.
+    options = {"use_time_signatures": True, "ticks_per_quarter": 320, "use_microtiming": False, event: True}
+    ranges = {2: [3], 4: [3, 4], 8: [6]}
+    config = TokenizerConfig(**options, max_microtiming_shift=0.125, time_signature_range=ranges)
+    tokenizer = from_json(json.dumps(PerTok(config).to_dict()))
+    given = song()
+    given.time_signatures.append(TimeSignature(0, *metre))
+    given.tempos.append(Tempo(4 * 480, 140.0))
+    for track in given.tracks:
+        track.pitch_bends.append(PitchBend(4 * 480, 4096))
+    decoded = tokenizer.decode(tokenizer.encode(given))
+    assert decoded.note_num() == 32  # one track of piano holds no drums
+    assert [(t.numerator, t.denominator) for t in decoded.time_signatures] == [metre]
+    if event == "use_tempos":
+        assert [t.qpm for t in decoded.tempos] == pytest.approx([100, 140], rel=0.05)

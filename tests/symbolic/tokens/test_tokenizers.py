@@ -153,7 +153,7 @@ def test_a_trained_tokenizer_counts_and_decodes_its_merged_tokens(tmp_path):
     [
         ("{", "not a tokenizer saved by MidiTok"),
         ('{"version": "1.0", "model": {"type": "BPE"}}', "not a tokenizer saved by MidiTok"),
-        ('{"tokenization": "os", "config": {}}', "unknown tokenization 'os'"),
+        ('{"tokenization": "os", "config": {}}', 'unknown tokenization "os"'),
         ('{"tokenization": ["a"], "config": {}}', r"tokenization is \[\"a\"\], expected text"),
         ('{"tokenization": "PerTok", "config": {"beat_res": 3}}', "beat_res is 3, expected an object"),
         (json.dumps(miditok.CPWord().to_dict()), "several ids a step"),

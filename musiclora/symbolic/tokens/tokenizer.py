@@ -145,6 +145,9 @@ class MusicTokenizer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             held = self.inner.preprocess_score(score)
+        if self.kind == "PerTok":  # which writes a token for every metre; other kinds leave out those without one
+            known = [s for s in held.time_signatures if f"TimeSig_{s.numerator}/{s.denominator}" in self.inner.vocab]
+            held.time_signatures = known
         # MidiTok orders the notes of a track where it removes duplicates.
         if self._layout is None and (self._one_stream or not self.inner.config.remove_duplicated_notes):
             order_notes(held)

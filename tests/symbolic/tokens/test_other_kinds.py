@@ -12,6 +12,7 @@ from symusic import Note, PitchBend, Score, Tempo, TimeSignature, Track
 
 from musiclora.cli import main
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.symbolic.tokens.kept import encode_and_count
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer, from_json
 
 MICROTIMING = {
@@ -96,3 +97,14 @@ def test_a_pertok_with_time_signatures_decodes_tempos_and_bends(event, metre):
     assert [(t.numerator, t.denominator) for t in decoded.time_signatures] == [metre]
     if event == "use_tempos":
         assert [t.qpm for t in decoded.tempos] == pytest.approx([100, 140], rel=0.05)
+
+
+def test_a_metre_without_a_token_is_left_out_of_a_pertok_and_counted():
+    # Encoding ended in a KeyError.
+    options = {"ticks_per_quarter": 320, "use_microtiming": False, "max_microtiming_shift": 0.125}
+    tokenizer = from_json(json.dumps(PerTok(TokenizerConfig(use_time_signatures=True, **options)).to_dict()))
+    given = song()
+    given.time_signatures.extend([TimeSignature(0, 3, 4), TimeSignature(3 * 480, 7, 8)])
+    ids, kept = encode_and_count(tokenizer, given)
+    assert [(t.numerator, t.denominator) for t in tokenizer.decode(ids).time_signatures] == [(3, 4)]
+    assert kept.metres == 1

@@ -33,6 +33,7 @@ from musiclora.training.result import TrainResult
 RENDERED_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel, rendered here"
 READ_TUNES = 70  # fewer are rendered
 _DATA_FOLDERS = ("recordings", "held-out", "held-out-whole", "cut", "latents")
+HELD_OUT_SHARE = 0.25  # of the recordings to train on: six of 24, which a verdict needs
 SEGMENT_SECONDS = 10.0  # length of the pieces that the recordings are cut into
 
 
@@ -162,7 +163,7 @@ def train_on_recordings(folder: Path, backend: str, o: AudioDemoOptions, out: Re
     preprocess_recordings(pieces, folder / "latents", "bundled-audio", out, backend=backend)
     config = dataclasses.replace(
         o.train_config(str(folder / "latents"), folder / "run", "bundled-audio", backend),
-        val_split=0.2,
+        val_split=HELD_OUT_SHARE,
         grad_checkpointing=False,
     )
     return train_demo(config, load_audio_task(config, out, backend), o, out)

@@ -28,10 +28,10 @@ class AudioDemoOptions(DemoOptions):
     rows: int = 6
     lr: float = 1e-3
     pieces: int = 32
-    takes: int = 15
-    train_seconds: float = 20.0
+    takes: int = 24
+    train_seconds: float = 12.0
     held_seconds: float = 180.0
-    loudness: float = -20.0
+    loudness: float = -25.0
     grid: int = 24
     guidance: float | None = None
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from refusal import refused
 from require import EVERYTHING
 from session_helpers import RememberingReporter
 
+from musiclora.audio.split import split_recordings
+from musiclora.audio.windows import Recording
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.errors import OutputError
-from musiclora.demo.audio import audio_demo, clear_other_data
+from musiclora.demo.audio import HELD_OUT_SHARE, audio_demo, clear_other_data
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.renders import (
     PLUCKED,
@@ -27,6 +30,7 @@ from musiclora.demo.renders import (
 )
 from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import Distances, Spread
+from musiclora.evaluation.scores import LEAST_SONGS
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import RunProgress
@@ -68,6 +72,12 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert any(font.name in line for line in out.said)
     assert any(font.name in line for line in result.lines())
     assert font.name in page
+
+
+def test_the_demo_holds_out_as_many_recordings_as_a_verdict_needs():
+    takes = [Recording(str(i), str(i), str(i), np.full((9, 2), i, np.float32)) for i in range(AudioDemoOptions().takes)]
+    _, held_out, _ = split_recordings(takes, HELD_OUT_SHARE, 7)
+    assert len(held_out) >= LEAST_SONGS
 
 
 @needs_songs

@@ -175,8 +175,8 @@ def _encode_file(
             if stale != part:
                 stale.unlink()
         samples, latents = _stream_whole(part, file, codec, encoding, tell)
-        if latents_size(latents) > LARGE_LATENTS:
-            gain_db, quiet = choose_gain_db(file.path, health.seconds, codec), part.with_suffix(".quiet.part")
+        if (size := latents_size(latents)) > LARGE_LATENTS:
+            gain_db, quiet = choose_gain_db(file.path, health.seconds, codec, size), part.with_suffix(".quiet.part")
             quiet.unlink(missing_ok=True)
             samples, latents = _stream_whole(quiet, file, codec, encoding, tell, gain_db)
             quiet.unlink()

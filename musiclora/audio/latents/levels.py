@@ -16,7 +16,7 @@ from musiclora.backends.base import Codec
 from musiclora.evaluation.scores import count_pieces
 
 LARGE_LATENTS = 2.0  # root mean square from which on a recording is turned down
-_USUAL_LATENTS = 1.0  # root mean square that it then has
+_USUAL_LATENTS = 1.0  # root mean square that the loudest then have
 _EXCERPTS, _EXCERPT_FRAMES = 5, 64  # of a recording that its level is chosen by
 _LOWEST_DB, _STEP_DB = -60, 0.5
 
@@ -26,13 +26,26 @@ def latents_size(latents: np.ndarray) -> float:
     return float(np.sqrt(np.square(latents, dtype=np.float64).mean())) if latents.size else 0.0
 
 
-def choose_gain_db(path: Path, seconds: float, codec: Codec) -> float:
-    """Choose the gain in dB, 0 or below, at which a recording's latents have their usual size.
+def wanted_size(size: float) -> float:
+    """Return the root mean square that a recording's latents shall have, without a jump at LARGE_LATENTS.
+
+    Recordings just above it are hardly turned down, so that the pieces of one folder do not fall into two levels.
+    Further above it the size falls to 1, since a model knows very large latents no better when they are at 2.
+
+    Args:
+        size: root mean square at the recording's own level.
+    """
+    return size if size <= LARGE_LATENTS else max(_USUAL_LATENTS, LARGE_LATENTS**2 / size)
+
+
+def choose_gain_db(path: Path, seconds: float, codec: Codec, size: float) -> float:
+    """Choose the gain in dB, 0 or below, at which a recording's latents shrink to the size of `wanted_size`.
 
     Args:
         path: the recording.
         seconds: its length.
         codec: encodes five excerpts of it.
+        size: root mean square of its latents at its own level.
 
     Returns:
         A multiple of 0.5 dB.
@@ -58,10 +71,11 @@ def _fitting_gain_db(excerpts: Sequence[np.ndarray], codec: Codec) -> float:
     """Find the largest gain in dB, 0 or below, at which the latents of excerpts have at most their usual size."""
     if not excerpts:
         return 0.0
+    wanted = _size_at(excerpts, codec, 0.0) * wanted_size(size) / size  # excerpts may be louder than the whole
     low, high = round(_LOWEST_DB / _STEP_DB), 0  # in steps; the size grows with the level
     while high - low > 1:
         middle = (low + high) // 2
-        if _size_at(excerpts, codec, middle * _STEP_DB) > _USUAL_LATENTS:
+        if _size_at(excerpts, codec, middle * _STEP_DB) > wanted:
             high = middle
         else:
             low = middle

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from musiclora.audio.latents.encode import encode_recordings
-from musiclora.audio.latents.levels import LARGE_LATENTS, latents_size, level_notes
+from musiclora.audio.latents.levels import LARGE_LATENTS, choose_gain_db, latents_size, level_notes, wanted_size
 from musiclora.audio.latents.store import known_items, put_latents, write_index
 from musiclora.convert.files.safetensors_file import read_safetensors
 
@@ -52,6 +52,32 @@ def test_a_recording_that_is_too_loud_is_turned_down_to_the_usual_size(tmp_path)
     assert usual[0]["gain_db"] == 0
     assert "1 of 2 files is encoded 14 dB quieter" in found.notes()[0]
     assert not list((tmp_path / "cache").glob(".*.part"))
+
+
+def test_recordings_just_above_the_limit_are_turned_down_by_little(tmp_path):
+    for number, size in enumerate((1.9, 1.99, 2.01, 2.1, 2.5, 3.2)):
+        write_tone(tmp_path / "songs" / f"{number}.wav", size / 10)
+    found, items = encode(tmp_path / "songs", tmp_path / "cache")
+    sizes = [latents_size(items[f"{number}.wav"][1]["latents"]) for number in range(6)]
+    assert sizes == pytest.approx([1.9, 1.99, 1.99, 1.90, 1.6, 1.25], rel=0.06)  # a step of 0.5 dB is 6 %
+    assert found.gains_db[:3] == [0.0, 0.0, -0.5]
+
+
+def test_the_wanted_size_has_no_jump():
+    sizes = np.linspace(0.1, 50, 5000)
+    wanted = np.array([wanted_size(size) for size in sizes])
+    assert np.abs(np.diff(wanted)).max() <= 1.01 * np.diff(sizes).max()
+    assert wanted.max() <= LARGE_LATENTS
+    assert wanted_size(26.0) == 1.0  # very loud, dense music
+
+
+def test_excerpts_louder_than_the_whole_do_not_turn_it_down_further(tmp_path):
+    class Excerpts(LinearCodec):
+        def encode(self, audio):
+            return tuple(2 * part for part in super().encode(audio))  # twice the whole's size
+
+    path = write_tone(tmp_path / "songs" / "loud.wav", 0.22)
+    assert choose_gain_db(path, 2.0, Excerpts(), 2.2) == choose_gain_db(path, 2.0, LinearCodec(), 2.2) == -2.0
 
 
 def test_what_was_turned_down_is_said_again_where_it_is_not_encoded_again(tmp_path):

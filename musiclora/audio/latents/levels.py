@@ -50,7 +50,7 @@ def choose_gain_db(path: Path, seconds: float, codec: Codec, size: float) -> flo
     Returns:
         A multiple of 0.5 dB.
     """
-    return _fitting_gain_db(_read_excerpts(path, seconds, codec), codec)
+    return _fitting_gain_db(_read_excerpts(path, seconds, codec), codec, size)
 
 
 def lower_sound(sound: np.ndarray, latents: np.ndarray, codec: Codec) -> float:
@@ -61,14 +61,15 @@ def lower_sound(sound: np.ndarray, latents: np.ndarray, codec: Codec) -> float:
         latents: its latents at its own level, which is kept unless they are large.
         codec: encodes five excerpts of it.
     """
-    if latents_size(latents) <= LARGE_LATENTS:
+    size = latents_size(latents)
+    if size <= LARGE_LATENTS:
         return 0.0
-    starts, size = _excerpt_starts(sound.shape[1], codec)
-    return _fitting_gain_db([sound[:, start : start + size] for start in starts], codec)
+    starts, length = _excerpt_starts(sound.shape[1], codec)
+    return _fitting_gain_db([sound[:, start : start + length] for start in starts], codec, size)
 
 
-def _fitting_gain_db(excerpts: Sequence[np.ndarray], codec: Codec) -> float:
-    """Find the largest gain in dB, 0 or below, at which the latents of excerpts have at most their usual size."""
+def _fitting_gain_db(excerpts: Sequence[np.ndarray], codec: Codec, size: float) -> float:
+    """Find the largest gain in dB below 0 at which excerpts' latents shrink to `wanted_size` of the whole's size."""
     if not excerpts:
         return 0.0
     wanted = _size_at(excerpts, codec, 0.0) * wanted_size(size) / size  # excerpts may be louder than the whole

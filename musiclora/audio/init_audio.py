@@ -175,8 +175,8 @@ def read_reference(
     if lowered:
         change = 20 * math.log10(gain)
         notes.append(
-            f"--init-audio: encoded {abs(change):.1f} dB {'quieter' if change < 0 else 'louder'}, where its latents "
-            "have their usual size; what is kept of it stays at its own level"
+            f"--init-audio: encoded {abs(change):.1f} dB {'quieter' if change < 0 else 'louder'}, where its "
+            "latents are not too large; what is kept of it stays at its own level"
         )
     return dataclasses.replace(reference, sound=sound, gain=gain), notes
 

@@ -19,7 +19,7 @@ class AudioDemoOptions(DemoOptions):
     Attributes:
         takes, train_seconds: number of recordings to train on, and the least length of each.
         held_seconds: least length of the recording to compare with.
-        loudness: root mean square of the pieces that are encoded, in dB of full scale, at which the codec is best.
+        loudness: root mean square of the pieces that are encoded, in dB of full scale; low enough for the codec.
         grid: points of the time axis in generation.
         guidance: strength of the style; None is the model's own.
     """

@@ -15,7 +15,7 @@ from musiclora.convert.files.atomic import atomic_folder, write_json
 from musiclora.convert.files.checkpoint_source import Source, open_source
 from musiclora.convert.files.json_file import BOOLEAN, object_with
 from musiclora.convert.files.safetensors_file import Dtype, Shape, Tensors, dtypes_for, write_safetensors
-from musiclora.convert.models.kept_settings import settings_besides
+from musiclora.convert.models.kept_settings import add_further, settings_besides
 from musiclora.convert.models.name_mapping import NameMapping, Rule, map_names, rename_for_export
 
 HEADS = 32  # the original ignores its configuration and takes the library's default
@@ -262,12 +262,12 @@ def write_diffrhythm(
     """
     shapes = config.tensor_shapes()
     other, own = other_settings or {}, config.to_json()
-    own["model"] = {**other.get("model", {}), **own["model"]}
+    own["model"] = add_further(own["model"], other.get("model", {}))
     stored, renamed = rename_for_export(DIFFRHYTHM_LAYOUTS[layout], shapes, dtypes_for(shapes, dtypes), tensors)
     with atomic_folder(folder) as temporary:
         header = {"format": "mlx" if layout == "mlx" else "pt"}
         write_safetensors(temporary / "model.safetensors", renamed, header, layout=stored)
-        write_json(temporary / "config.json", {**other, **own})
+        write_json(temporary / "config.json", add_further(own, other))
 
 
 def _infer_duration(config: DiffRhythmConfig, shapes: Mapping[str, Shape]) -> DiffRhythmConfig:

@@ -28,3 +28,8 @@ def settings_besides(config: Mapping[str, Any], known: Collection[str]) -> dict[
         known: keys that are written from what was read.
     """
     return {key: value for key, value in config.items() if key not in known and key not in _OF_THE_FILE}
+
+
+def add_further(own: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add another mapping's further keys behind one's own, so that a copy of a copy is the same file."""
+    return {**own, **{key: value for key, value in other.items() if key not in own}}

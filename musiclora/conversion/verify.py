@@ -107,7 +107,8 @@ def describe_zeros(count: int, dtype: str) -> list[str]:
     """Format a note on values that became zero; none where there are none."""
     if not count:
         return []
-    return [f"{count:,} values are too small for {dtype} and became zero; --dtype bfloat16 or float32 keeps them"]
+    values = "1 value is" if count == 1 else f"{count:,} values are"
+    return [f"{values} too small for {dtype} and became zero; --dtype bfloat16 or float32 keeps such values"]
 
 
 def stored_dtype(wanted: str | None, found: Iterable[np.dtype[Any]], to: str) -> str | None:

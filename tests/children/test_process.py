@@ -166,6 +166,8 @@ def test_killing_twice_does_no_harm(child):
     child.kill()
     child.kill()
     kill_group(process)
+    assert process.poll() is not None
+    assert child.ask("b", 3600) == ["x", "b"]  # another one is started
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of processor time are POSIX")

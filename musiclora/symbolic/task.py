@@ -134,7 +134,7 @@ class SymbolicTask:
         return Scores(base, trained, token_gain(before, after, notes, cluster_pieces(self.songs.held_out)))
 
     def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
-        from musiclora.symbolic.decoding.continuation import write_midi_sample
+        from musiclora.symbolic.decoding.pieces import write_midi_sample
 
         write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
 

@@ -104,6 +104,7 @@ GPT2 = FamilySpec(
         "prompt",
         "prompt_bars",
         "transpose",
+        "anticipation",
         "mix_dir",
         "mix_ratio",
     ),

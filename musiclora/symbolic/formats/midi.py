@@ -10,9 +10,11 @@ import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.formats.hanging_notes import HANGING_REPAIR, close_hanging_notes
 from musiclora.symbolic.formats.midi_events import read_all_events, score_of_events
 
 if TYPE_CHECKING:
@@ -184,17 +186,22 @@ def _read_score(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[st
     Raises:
         DataError: too many events, or none that can be read.
     """
-    from symusic import Score
-
-    data = layout.bytes(tracks)
-    if len(data) > UNCOUNTED_BYTES:
+    if sum(map(len, tracks)) > UNCOUNTED_BYTES:
         read_all_events(tracks)  # counts them; the parser would take the memory first
     for sanitize, repairs in ((False, []), (True, ["bytes over 127 cut to 7 bits"])):
         with suppress(Exception):  # the parser raises nearly anything; this runs in a child process only
-            score = Score.from_midi(data, sanitize_data=sanitize)
-            if score.note_num():
-                return score, repairs
+            score = whole = _read_by_symusic(layout, sanitize, tracks)
+            with suppress(Exception):
+                whole = close_hanging_notes(score, tracks, partial(_read_by_symusic, layout, sanitize))
+            if whole.note_num():
+                return whole, repairs if whole is score else [*repairs, HANGING_REPAIR]
     return _read_whole_events(layout, tracks)
+
+
+def _read_by_symusic(layout: MidiLayout, sanitize: bool, tracks: list[bytes]) -> Score:
+    from symusic import Score
+
+    return Score.from_midi(layout.bytes(tracks), sanitize_data=sanitize)
 
 
 def _read_whole_events(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from musiclora.backends.generation_session import GenerationSession
 from musiclora.backends.records import (
     AUDIO_TARGETS,
     FAMILIES,
@@ -31,6 +32,7 @@ __all__ = [
     "Codec",
     "Family",
     "FlowModel",
+    "GenerationSession",
     "Grammar",
     "LoraSpec",
     "LossSum",
@@ -120,6 +122,24 @@ class TokenModel(Model, Protocol):
 
     def logits(self, batch: Arrays) -> np.ndarray:
         """Compute next-token logits, float32 [B, L, V]."""
+
+    def token_losses(self, batch: Arrays) -> np.ndarray:
+        """Compute the cross-entropy of each scored target in nats, float32 [B, L]; 0 elsewhere.
+
+        The values add up to `loss`. The logits of all tokens never exist at once.
+        """
+
+    def start_generation(self, batch: int, capacity: int, spec: SamplingSpec) -> GenerationSession:
+        """Start a session of empty rows.
+
+        Args:
+            batch: number of rows.
+            capacity: most tokens of a row, at most n_positions.
+            spec: settings of the sampler.
+
+        Raises:
+            DataError: numbers or a pad_id that do not fit.
+        """
 
     def generate(
         self,

@@ -10,6 +10,7 @@ from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
 from musiclora.convert.errors import ConfigError, DataError, join_problems
 
 CHECK_EVERY_TOKENS = 16  # between two transfers of tokens and flags from the device
+_KEY_TABLES = ("keys", "shifted", "opens", "offsets", "first", "last")  # of `ClosedKeys`, [V] each
 
 
 def check_request(
@@ -27,7 +28,7 @@ def check_request(
         prompts: int [B, n].
         spec: sampling settings; its pad_id must be a token.
         uniforms: float [steps, B].
-        grammar: automaton over the same vocabulary, or None.
+        grammar: automaton over the same vocabulary, or None (a session checks it when it draws).
         vocab_size: number of the model's tokens.
         n_positions: longest sequence of the model.
 
@@ -50,29 +51,46 @@ def check_request(
     if problems:
         raise DataError(f"generate: {join_problems(problems)}")
     if grammar is not None:
-        _check_grammar(grammar, batch, vocab_size)
+        check_grammar(grammar, batch, vocab_size)
 
 
-def _check_grammar(grammar: Grammar, batch: int, vocab_size: int) -> None:
+def have_same_tables(left: Grammar, right: Grammar) -> bool:
+    """Tell whether two grammars differ in the state of their rows only, by the identity of their tables."""
+    if left.classes is not right.classes or left.transitions is not right.transitions:
+        return False
+    one, other = left.closed_keys, right.closed_keys
+    if one is None or other is None:
+        return one is other
+    numbers = (one.limit, np.shape(one.open)[-1]) == (other.limit, np.shape(other.open)[-1])
+    return numbers and all(getattr(one, name) is getattr(other, name) for name in _KEY_TABLES)
+
+
+def check_grammar(grammar: Grammar, batch: int, vocab_size: int, known: Grammar | None = None) -> None:
     """Compare an automaton with the vocabulary and the batch.
+
+    Args:
+        grammar: the automaton.
+        batch: number of rows.
+        vocab_size: number of the model's tokens.
+        known: a grammar that was checked before; tables that are the same objects are not checked again.
 
     Raises:
         ConfigError: tables that do not fit, or a state without an allowed token.
     """
+    again = known is not None and have_same_tables(grammar, known)
     classes, transitions, start = (np.asarray(t) for t in (grammar.classes, grammar.transitions, grammar.start))
     if classes.shape != (vocab_size,):
         raise ConfigError(f"the grammar knows {classes.size} tokens, the model has {vocab_size}")
     states, columns = transitions.shape
-    if not 0 <= classes.min() <= classes.max() < columns or transitions.max() >= states:
+    if not again and (not 0 <= classes.min() <= classes.max() < columns or transitions.max() >= states):
         raise ConfigError(f"the grammar's tables name classes beyond {columns} or states beyond {states}")
     if start.shape not in ((), (batch,)) or not 0 <= start.min() <= start.max() < states:
         raise ConfigError(f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}")
-    dead = np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))
-    if dead.size:
+    if not again and (dead := np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))).size:
         raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
     if grammar.closed_keys is not None:
         _check_keys(grammar.closed_keys, batch, vocab_size)
-        if stuck := _find_stuck_states(classes, transitions, grammar.closed_keys):
+        if not again and (stuck := _find_stuck_states(classes, transitions, grammar.closed_keys)):
             names = join_problems([str(s) for s in stuck])
             raise ConfigError(f"the grammar's states {names} forbid every token where keys are closed")
 
@@ -83,7 +101,7 @@ def _check_keys(rule: ClosedKeys, batch: int, vocab_size: int) -> None:
     Raises:
         ConfigError: a table of another size, or keys beyond the last.
     """
-    sizes = {name: np.shape(getattr(rule, name)) for name in ("keys", "shifted", "opens", "offsets", "first", "last")}
+    sizes = {name: np.shape(getattr(rule, name)) for name in _KEY_TABLES}
     if wrong := [name for name, shape in sizes.items() if shape != (vocab_size,)]:
         raise ConfigError(f"the grammar's closed keys know other tokens than the model's {vocab_size}: {wrong}")
     count, offset = np.shape(rule.open)[-1], np.asarray(rule.offset)

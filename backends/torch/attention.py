@@ -67,14 +67,14 @@ def _segment_runs(row: np.ndarray) -> tuple[tuple[int, int], ...] | None:
     return tuple(pairwise(edges))
 
 
-def attend_causally(qkv: Tensor, n_head: int, plan: AttentionPlan) -> Tensor:
-    """Compute causal attention over qkv [B*L, 3d], giving [B*L, d]."""
+def attend_causally(qkv: Tensor, n_head: int, plan: AttentionPlan, scale: float) -> Tensor:
+    """Compute causal attention over qkv [B*L, 3d], giving [B*L, d]; scale multiplies the products of q and k."""
     rows, width = qkv.shape
     if plan.runs is not None:
-        found: Tensor = _BlockAttention.apply(qkv, n_head, plan)  # type: ignore[no-untyped-call]
+        found: Tensor = _BlockAttention.apply(qkv, n_head, plan, scale)  # type: ignore[no-untyped-call]
         return found
     q, k, v = _split_heads(qkv, n_head, plan).unbind(0)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask, is_causal=plan.mask is None)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask, is_causal=plan.mask is None, scale=scale)
     return out.transpose(1, 2).reshape(rows, width // 3)
 
 
@@ -109,9 +109,9 @@ class _BlockAttention(torch.autograd.Function):
     """Attention in blocks of queries, each against the keys from its segment's beginning to its own end."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, n_head: int, plan: AttentionPlan) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, n_head: int, plan: AttentionPlan, scale: float) -> Tensor:
         size = _BLOCK_QUERIES.get(qkv.dtype, 64)
-        above, scale = _causal_mask(size, qkv), (qkv.shape[1] // (3 * n_head)) ** -0.5
+        above = _causal_mask(size, qkv)
         queries, keys, values = _split_heads(qkv, n_head, plan)
         out = qkv.new_empty(plan.batch, plan.length, n_head, values.shape[-1])
         kept: list[Tensor] = []
@@ -152,4 +152,4 @@ class _BlockAttention(torch.autograd.Function):
             sums[1, :, first:end] += torch.bmm(weights.transpose(1, 2), outer)
         grad_k[done], grad_v[done] = sums[0], sums[1]
         kept.clear()
-        return grads, None, None
+        return grads, None, None, None

@@ -58,6 +58,7 @@ class DecoderBlock(NamedTuple):
     ln_2: Norm
     c_fc: Dense
     mlp_proj: Dense
+    attention_scale: float  # of the products of queries and keys
 
 
 class Decoder(NamedTuple):
@@ -121,7 +122,7 @@ def layer_norm(x: Tensor, layer: Norm, eps: float) -> Tensor:
 def run_block(x: Tensor, block: DecoderBlock, model: Decoder, plan: AttentionPlan, masks: Masks | None) -> Tensor:
     """Apply one transformer block to x [B*L, d]."""
     qkv = conv1d(layer_norm(x, block.ln_1, model.eps), block.c_attn, masks)
-    x = x + conv1d(attend_causally(qkv, model.n_head, plan), block.attn_proj, masks)
+    x = x + conv1d(attend_causally(qkv, model.n_head, plan, block.attention_scale), block.attn_proj, masks)
     hidden = model.activation(conv1d(layer_norm(x, block.ln_2, model.eps), block.c_fc, masks))
     return x + conv1d(hidden, block.mlp_proj, masks)
 
@@ -193,3 +194,14 @@ def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Sum the cross-entropy in nats over rows, float32: hidden [M, d], head [V, d], targets int64 [M]."""
     total: Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
     return total
+
+
+def head_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross-entropy in nats of each row, float32 [M], without gradient; the logits exist in chunks."""
+    rows = max(1, token_batches.LOGITS_PER_CHUNK // head.shape[0])
+    found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(targets), rows):
+        logits = torch.mm(hidden[start : start + rows], head.t()).float()
+        at = targets[start : start + rows, None]
+        found[start : start + rows] = logits.logsumexp(1) - logits.gather(1, at)[:, 0]
+    return found

@@ -1,67 +1,143 @@
-"""Token generation on torch: fused weights, a preallocated KV cache, and no host round trip per token."""
+"""Token generation on torch: a session over one KV cache, and no host round trip per token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from musiclora.backends.base import Grammar, SamplingSpec
-from musiclora.backends.token_requests import CHECK_EVERY_TOKENS, GeneratedTokens, check_request
-from musiclora.backends.torch.functional import Decoder, Dense, layer_norm
-from musiclora.backends.torch.lora import fused_weight
-from musiclora.backends.torch.sampler import Automaton, sample
+from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec
+from musiclora.backends.generation_rows import GenerationRows
+from musiclora.backends.token_requests import (
+    CHECK_EVERY_TOKENS,
+    GeneratedTokens,
+    check_grammar,
+    check_request,
+    have_same_tables,
+)
+from musiclora.backends.torch.cached_decoder import CachedDecoder, merge_adapters
+from musiclora.backends.torch.functional import Decoder
+from musiclora.backends.torch.sampler import Automaton, GrammarTables, sample
 
 
-class _Cache:
-    """KV cache of all layers, each [B, heads, length, head size], allocated once."""
+class TorchSession:
+    """Rows of tokens over one KV cache (implements `backends.base.GenerationSession`)."""
 
-    def __init__(self, model: Decoder, batch: int, length: int) -> None:
-        width = model.wte.shape[1]
-        shape = (2, len(model.blocks), batch, model.n_head, length, width // model.n_head)
-        self.keys, self.values = (
-            part.unbind(0) for part in torch.empty(shape, dtype=model.wte.dtype, device=model.wte.device).unbind(0)
-        )
-        self.filled = 0
+    def __init__(self, model: Decoder, batch: int, capacity: int, spec: SamplingSpec) -> None:
+        """Begin with empty rows.
 
+        Raises:
+            DataError: numbers or a pad_id that do not fit the model.
+        """
+        self._vocab_size, self._device = model.wte.shape[0], model.wte.device
+        sizes = {"vocab_size": self._vocab_size, "n_positions": model.wpe.shape[0]}
+        self._rows = GenerationRows(batch, capacity, spec, **sizes)
+        self._spec = spec
+        self._tables: GrammarTables | None = None
+        with torch.inference_mode():
+            self._decoder = CachedDecoder(merge_adapters(model), batch, capacity)
 
-def _merge_adapters(model: Decoder) -> Decoder:
-    """Add adapters to copies of the weights; the originals stay as they are."""
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each row, int64 [B]."""
+        return self._rows.lengths.copy()
 
-    def fused(layer: Dense) -> Dense:
-        if layer.lora is None:
-            return layer
-        return layer._replace(weight=fused_weight(layer.weight, *layer.lora, conv1d=True), lora=None)
+    def extend(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> None:
+        """Append given tokens; the model reads them at the next draw."""
+        self._rows.extend(tokens, counts)
 
-    blocks = (
-        b._replace(c_attn=fused(b.c_attn), attn_proj=fused(b.attn_proj), c_fc=fused(b.c_fc), mlp_proj=fused(b.mlp_proj))
-        for b in model.blocks
-    )
-    return model._replace(blocks=tuple(blocks))
+    def rewind(self, lengths: np.ndarray) -> None:
+        """Cut each row back."""
+        self._rows.rewind(lengths)
 
+    def draw(
+        self,
+        uniforms: np.ndarray,
+        grammar: Grammar | None = None,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Append one drawn token a row for each row of uniforms; see `backends.base.GenerationSession`."""
+        rows = self._rows
+        draws, going = rows.check_draw(uniforms), ~rows.ended
+        if grammar is not None:
+            check_grammar(grammar, len(going), self._vocab_size, self._tables.grammar if self._tables else None)
+        found = GeneratedTokens(len(going), len(draws), self._spec.pad_id, on_tokens)
+        if not len(draws):
+            return found.tokens
+        if not going.any():
+            found.add_block(found.tokens[:, :0], finite=True, ended=True)
+            return found.tokens
+        with torch.inference_mode():
+            automaton = Automaton(self._load_tables(grammar), grammar, going) if grammar else None
+            self._draw_tokens(found, torch.from_numpy(draws.copy()).to(self._device), automaton)
+        rows.add_drawn(found.tokens)
+        return found.tokens
 
-def _append_tokens(model: Decoder, cache: _Cache, tokens: Tensor) -> Tensor:
-    """Append tokens [B, n] to the cache and compute float32 logits [B, V] after the last; n > 1 only for the prompt."""
-    batch, count = tokens.shape
-    width = model.wte.shape[1]
-    start, end = cache.filled, cache.filled + count
-    x = (F.embedding(tokens, model.wte) + model.wpe[start:end]).view(batch * count, width)
-    for block, keys, values in zip(model.blocks, cache.keys, cache.values, strict=True):
-        qkv = torch.addmm(block.c_attn.bias, layer_norm(x, block.ln_1, model.eps), block.c_attn.weight)
-        q, k, v = qkv.view(batch, count, 3, model.n_head, width // model.n_head).permute(2, 0, 3, 1, 4).unbind(0)
-        keys[:, :, start:end] = k
-        values[:, :, start:end] = v
-        seen = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=count > 1)
-        seen = seen.transpose(1, 2).reshape(batch * count, width)
-        x = x + torch.addmm(block.attn_proj.bias, seen, block.attn_proj.weight)
-        hidden = torch.addmm(block.c_fc.bias, layer_norm(x, block.ln_2, model.eps), block.c_fc.weight)
-        x = x + torch.addmm(block.mlp_proj.bias, model.activation(hidden), block.mlp_proj.weight)
-    cache.filled = end
-    last = layer_norm(x.view(batch, count, width)[:, -1], model.ln_f, model.eps)
-    return torch.mm(last, model.wte.t()).float()
+    def _load_tables(self, grammar: Grammar) -> GrammarTables:
+        """Return the grammar's tables on the device; those of the last draw where they are the same objects."""
+        if self._tables is None or not have_same_tables(grammar, self._tables.grammar):
+            self._tables = GrammarTables(grammar, self._device)
+        return self._tables
+
+    def _draw_tokens(self, found: GeneratedTokens, draws: Tensor, automaton: Automaton | None) -> None:
+        """Draw tokens into found, up to the last step or until all rows have ended."""
+        spec, (steps, batch) = self._spec, draws.shape
+        drawn = torch.empty(CHECK_EVERY_TOKENS, batch, dtype=torch.int64, device=self._device)
+        ended = torch.from_numpy(self._rows.ended.copy()).to(self._device)
+        finite = torch.ones(batch, dtype=torch.bool, device=self._device)
+        states = self._append_given()
+        append = self._append_drawn()
+        for step in range(steps):
+            first, end = automaton.span if automaton else (0, self._vocab_size)
+            logits = self._decoder.logits(states, first, end)
+            if automaton is not None:
+                logits = automaton.forbid(logits)
+            finite &= logits.amax(1).isfinite() | ended  # the maximum is NaN where any logit is
+            chosen = sample(logits, draws[step], spec) + first
+            if automaton is not None:
+                automaton.follow(chosen)
+            if spec.eos_id is not None:
+                chosen = chosen.masked_fill(ended, spec.pad_id)
+                ended |= chosen == spec.eos_id
+            drawn[step % CHECK_EVERY_TOKENS] = chosen
+            count = step % CHECK_EVERY_TOKENS + 1
+            if count == CHECK_EVERY_TOKENS or step + 1 == steps:
+                block = drawn[:count].t().cpu().numpy()
+                if found.add_block(block, finite=bool(finite.all()), ended=bool(ended.all())):
+                    break
+            states = append(step, chosen[:, None])
+
+    def _append_given(self) -> Tensor:
+        """Pass the tokens before the next draw through the model; returns the states after the last, [B, d]."""
+        feed = self._rows.next_feed()
+        tokens = torch.from_numpy(feed.tokens.astype(np.int64)).to(self._device)
+        if feed.together:
+            return self._decoder.append(tokens, int(feed.starts[0]))
+        order = np.arange(tokens.shape[1])
+        positions = np.where(order < feed.counts[:, None], feed.starts[:, None] + order, self._decoder.capacity)
+        last = np.maximum(feed.counts - 1, 0)
+        visible = int((feed.starts + feed.counts)[feed.counts > 0].max())
+        at, ends = (torch.from_numpy(a).to(self._device) for a in (positions, last))
+        return self._decoder.append_rows(tokens, at, ends, visible)
+
+    def _append_drawn(self) -> Callable[[int, Tensor], Tensor]:
+        """Return what passes the tokens [B, 1] of a step through the model, at the rows' next positions."""
+        rows, decoder = self._rows, self._decoder
+        longest = int(rows.lengths[~rows.ended].max())
+        if rows.in_step():
+            return lambda step, tokens: decoder.append(tokens, longest + step)
+        at = torch.from_numpy(rows.lengths[:, None].copy()).to(self._device)
+        outside = torch.from_numpy(rows.ended[:, None].copy()).to(self._device)
+        zero = torch.zeros(len(rows.lengths), dtype=torch.int64, device=self._device)
+
+        def append(step: int, tokens: Tensor) -> Tensor:
+            positions = (at + step).masked_fill_(outside, decoder.capacity)
+            return decoder.append_rows(tokens, positions, zero, longest + step + 1)
+
+        return append
 
 
 def generate(
@@ -72,7 +148,7 @@ def generate(
     grammar: Grammar | None = None,
     on_tokens: Callable[[np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Continue prompts; see `backends.base.TokenModel.generate`.
+    """Continue prompts in one session; see `backends.base.TokenModel.generate`.
 
     Raises:
         DataError: shapes, lengths or ids that do not fit, or logits that are not finite.
@@ -80,45 +156,11 @@ def generate(
     """
     prompts, uniforms = np.asarray(prompts), np.asarray(uniforms, np.float32)
     sizes = {"vocab_size": model.wte.shape[0], "n_positions": model.wpe.shape[0]}
-    check_request(prompts, spec, uniforms, grammar, **sizes)
-    with torch.inference_mode():
-        return _generate_tokens(model, prompts, spec, uniforms, grammar, on_tokens)
+    check_request(prompts, spec, uniforms, None, **sizes)
+    session = TorchSession(model, len(prompts), prompts.shape[1] + len(uniforms), spec)
+    session.extend(prompts)
+    return session.draw(uniforms, grammar, on_tokens)
 
 
-def _generate_tokens(
-    model: Decoder,
-    prompts: np.ndarray,
-    spec: SamplingSpec,
-    uniforms: np.ndarray,
-    grammar: Grammar | None,
-    on_tokens: Callable[[np.ndarray], None] | None,
-) -> np.ndarray:
-    (batch, length), steps, device = prompts.shape, uniforms.shape[0], model.wte.device
-    weights = _merge_adapters(model)
-    cache = _Cache(weights, batch, length + steps)
-    automaton = Automaton(grammar, batch, device) if grammar else None
-    draws = torch.from_numpy(np.array(uniforms)).to(device)
-    found = GeneratedTokens(batch, steps, spec.pad_id, on_tokens)
-    drawn = torch.empty(CHECK_EVERY_TOKENS, batch, dtype=torch.int64, device=device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    finite = torch.ones(batch, dtype=torch.bool, device=device)
-    tokens = torch.from_numpy(np.array(prompts, np.int64)).to(device)
-    for step in range(steps):
-        logits = _append_tokens(weights, cache, tokens)
-        if automaton is not None:
-            logits = automaton.forbid(logits)
-        finite &= logits.amax(1).isfinite()  # the maximum is NaN where any logit is
-        chosen = sample(logits, draws[step], spec)
-        if automaton is not None:
-            automaton.follow(chosen)
-        if spec.eos_id is not None:
-            chosen = chosen.masked_fill(ended, spec.pad_id)
-            ended |= chosen == spec.eos_id
-        drawn[step % CHECK_EVERY_TOKENS] = chosen
-        tokens = chosen[:, None]
-        count = step % CHECK_EVERY_TOKENS + 1
-        if count == CHECK_EVERY_TOKENS or step + 1 == steps:
-            block = drawn[:count].t().cpu().numpy()
-            if found.add_block(block, finite=bool(finite.all()), ended=bool(ended.all())):
-                break
-    return found.tokens
+if TYPE_CHECKING:
+    _: type[GenerationSession] = TorchSession

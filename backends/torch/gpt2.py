@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from musiclora.backends import token_batches
-from musiclora.backends.base import Arrays, Grammar, OptimSpec, SamplingSpec, TokenModel
+from musiclora.backends.base import Arrays, GenerationSession, Grammar, OptimSpec, SamplingSpec, TokenModel
 from musiclora.backends.torch import lora
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.functional import (
@@ -22,6 +22,7 @@ from musiclora.backends.torch.functional import (
     Lora,
     Norm,
     head_loss,
+    head_losses,
     hidden_states,
 )
 from musiclora.backends.torch.objectives import TokenObjective
@@ -49,6 +50,7 @@ def empty_module(config: Gpt2Config) -> nn.Module:
         layer_norm_epsilon=config.layer_norm_epsilon,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
+        scale_attn_by_inverse_layer_idx=config.scale_attn_by_inverse_layer_idx,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -117,10 +119,11 @@ class TorchGpt2(AdaptedModule):
             return Norm(found[f"{name}.weight"], found[f"{name}.bias"])
 
         config, blocks = self.config, []
-        for i in range(config.n_layer):
+        for i, scale in enumerate(config.attention_scales()):
             at = f"transformer.h.{i}"
             c_attn, attn_proj, c_fc, mlp_proj = (dense(f"{at}.{leaf}") for leaf in _LINEARS)
-            blocks.append(DecoderBlock(norm(f"{at}.ln_1"), c_attn, attn_proj, norm(f"{at}.ln_2"), c_fc, mlp_proj))
+            norms = norm(f"{at}.ln_1"), norm(f"{at}.ln_2")
+            blocks.append(DecoderBlock(norms[0], c_attn, attn_proj, norms[1], c_fc, mlp_proj, scale))
         return Decoder(
             found[_EMBEDDING],
             found["transformer.wpe.weight"],
@@ -156,8 +159,10 @@ class TorchGpt2(AdaptedModule):
         known = ("tokens", "positions")
         return {k: torch.from_numpy(np.array(batch[k])).to(self.device) for k in known if k in batch}
 
-    def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
-        """Sum the loss over scored targets, a float32 scalar with its gradient."""
+    def _scored(
+        self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the states [M, d] that predict the scored targets; returns them, the head [V, d] and the targets."""
         scored = np.flatnonzero(np.asarray(batch["loss_mask"], bool).reshape(-1))
         tensors = self.batch_tensors(batch)
         where = torch.from_numpy(scored).to(self.device)
@@ -165,7 +170,11 @@ class TorchGpt2(AdaptedModule):
         tokens = tensors["tokens"]
         hidden = hidden_states(model, tokens, tensors.get("positions"), batch.get("segments"), masks, checkpointing)
         # The hidden state before a scored token predicts it.
-        return head_loss(hidden.index_select(0, where - 1), model.wte, tokens.view(-1).index_select(0, where).long())
+        return hidden.index_select(0, where - 1), model.wte, tokens.view(-1).index_select(0, where).long()
+
+    def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
+        """Sum the loss over scored targets, a float32 scalar with its gradient."""
+        return head_loss(*self._scored(batch, masks, checkpointing))
 
     def weight(self, batch: Arrays) -> float:
         """Count the scored tokens of the batch."""
@@ -199,6 +208,19 @@ class TorchGpt2(AdaptedModule):
             self.module.float()
         self._untouched = False
         self.refresh()
+
+    def token_losses(self, batch: Arrays) -> np.ndarray:
+        """Compute the cross-entropy of each scored target in nats, float32 [B, L]; 0 elsewhere."""
+        found = np.zeros(np.shape(batch["tokens"]), np.float32)
+        with torch.inference_mode():
+            found[np.asarray(batch["loss_mask"], bool)] = head_losses(*self._scored(batch)).cpu().numpy()
+        return found
+
+    def start_generation(self, batch: int, capacity: int, spec: SamplingSpec) -> GenerationSession:
+        """Start a session of empty rows; see `backends.base.TokenModel`."""
+        from musiclora.backends.torch.generation import TorchSession
+
+        return TorchSession(self.decoder(), batch, capacity, spec)
 
     def generate(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
+from musiclora.backends.grammar_spans import GrammarSpans
 
 
 def _rank_tokens(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -51,63 +52,96 @@ def sample(logits: Tensor, uniform: Tensor, spec: SamplingSpec) -> Tensor:
     return ids.gather(1, torch.minimum(drawn, last)[:, None])[:, 0]
 
 
-class Automaton:
-    """A grammar's tables and the state of each row, on the device."""
+class GrammarTables:
+    """Tables of a grammar on the device, without the state of the rows."""
 
-    def __init__(self, grammar: Grammar, batch: int, device: torch.device) -> None:
-        self._classes = torch.from_numpy(np.array(grammar.classes, np.int64)).to(device)
-        self._transitions = torch.from_numpy(np.array(grammar.transitions, np.int64)).to(device)
-        start = np.broadcast_to(np.asarray(grammar.start, np.int64), (batch,))
-        self._states = torch.from_numpy(start.copy()).to(device)
-        self._keys = _OpenKeys(grammar.closed_keys, batch, device) if grammar.closed_keys else None
+    def __init__(self, grammar: Grammar, device: torch.device) -> None:
+        self.grammar, self.device = grammar, device
+        self.spans = GrammarSpans(grammar)
+        self.classes = torch.from_numpy(np.array(grammar.classes, np.int64)).to(device)
+        self.transitions = torch.from_numpy(np.array(grammar.transitions, np.int64)).to(device)
+        self.keys = _KeyTables(grammar.closed_keys, device) if grammar.closed_keys else None
+
+
+class Automaton:
+    """State of each row in a grammar, on the device, and the ids that the next draw may take."""
+
+    def __init__(self, tables: GrammarTables, grammar: Grammar, going: np.ndarray) -> None:
+        """Begin where the grammar says.
+
+        Args:
+            tables: those of this grammar.
+            grammar: gives start, open keys and offsets.
+            going: bool [B], False for rows that have ended, whose states say nothing.
+        """
+        self._tables = tables
+        start = np.broadcast_to(np.asarray(grammar.start, np.int64), going.shape)
+        self._states = torch.from_numpy(start.copy()).to(tables.device)
+        self._keys = None
+        if tables.keys and grammar.closed_keys:
+            self._keys = _OpenKeys(tables.keys, grammar.closed_keys, len(going), tables.device)
+        self._first, self._end, self._later = tables.spans.follow(frozenset(start[going].tolist()))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First id and end of the interval that holds all tokens which the next draw may take."""
+        return self._first, self._end
 
     def forbid(self, logits: Tensor) -> Tensor:
-        """Set the logits of tokens without a transition, or with a closed key, to -inf."""
-        row = self._transitions.index_select(0, self._states)
-        allowed = row.index_select(1, self._classes) >= 0
+        """Set logits [B, n] of the span to -inf where the token has no transition, or its key is closed."""
+        row = self._tables.transitions.index_select(0, self._states)
+        allowed = row.index_select(1, self._tables.classes[self._first : self._end]) >= 0
         if self._keys is not None:
-            allowed &= self._keys.allowed()
+            allowed &= self._keys.allowed(self._first, self._end)
         return logits.masked_fill(~allowed, float("-inf"))
 
     def follow(self, tokens: Tensor) -> None:
         """Advance the states by the drawn tokens; padding after the end may lack a transition, which does no harm."""
-        self._states = self._transitions[self._states, self._classes[tokens]].clamp_(min=0)
+        self._states = self._tables.transitions[self._states, self._tables.classes[tokens]].clamp_(min=0)
         if self._keys is not None:
             self._keys.follow(tokens)
+        self._first, self._end, self._later = self._tables.spans.follow(self._later)
+
+
+class _KeyTables:
+    """Tables of `ClosedKeys`; a key more than there are, always open, is that of tokens without one."""
+
+    def __init__(self, rule: ClosedKeys, device: torch.device) -> None:
+        count = np.shape(rule.open)[-1]
+        keys = np.where(rule.keys < 0, count, rule.keys).astype(np.int64)
+        moves = np.stack([rule.opens, rule.first, rule.last, rule.offsets], 1).astype(np.int64)
+        self.tokens, self.moves = torch.from_numpy(keys).to(device), torch.from_numpy(moves).to(device)
+        self.ids = torch.arange(count, device=device)
+        self.limit = rule.limit
+        # Without instruments all offsets are 0, and a draw needs half of the operations.
+        self.shifted = torch.from_numpy(np.array(rule.shifted, np.int64)).to(device) if rule.shifted.any() else None
 
 
 class _OpenKeys:
-    """Tables of `ClosedKeys` and the open keys of each row; one more column, always open, is the key of the rest."""
+    """Open keys and offset of each row; the last column is always open."""
 
-    def __init__(self, rule: ClosedKeys, batch: int, device: torch.device) -> None:
-        count = np.shape(rule.open)[-1]
-        keys = np.where(rule.keys < 0, count, rule.keys)
-        moves = [rule.opens, rule.first, rule.last, rule.offsets]
-        start = np.ones((batch, count + 1), bool)
-        start[:, :count] = rule.open
+    def __init__(self, tables: _KeyTables, rule: ClosedKeys, batch: int, device: torch.device) -> None:
+        self._tables = tables
+        start = np.ones((batch, len(tables.ids) + 1), bool)
+        start[:, :-1] = rule.open
         offset = np.broadcast_to(np.asarray(rule.offset, np.int64), (batch,))
-        self._tokens, self._moves, self._open, self._offset = (
-            torch.from_numpy(np.array(table)).to(device)
-            for table in (keys.astype(np.int64), np.stack(moves, 1).astype(np.int64), start, offset)
-        )
-        self._ids = torch.arange(count, device=device)
-        self._limit = rule.limit
-        # Without instruments all offsets are 0, and a draw needs half of the operations.
-        self._shifted = torch.from_numpy(np.array(rule.shifted, np.int64)).to(device) if rule.shifted.any() else None
+        self._open, self._offset = (torch.from_numpy(np.array(table)).to(device) for table in (start, offset))
 
-    def allowed(self) -> Tensor:
-        """Return the tokens whose key is open, bool [B, V]."""
-        if self._shifted is None:
-            return self._open.index_select(1, self._tokens)
-        return self._open.gather(1, self._offset[:, None] * self._shifted + self._tokens)
+    def allowed(self, first: int, end: int) -> Tensor:
+        """Return the tokens first <= id < end whose key is open, bool [B, end - first]."""
+        tokens, shifted = self._tables.tokens[first:end], self._tables.shifted
+        if shifted is None:
+            return self._open.index_select(1, tokens)
+        return self._open.gather(1, self._offset[:, None] * shifted[first:end] + tokens)
 
     def follow(self, tokens: Tensor) -> None:
         """Change the keys as the drawn tokens [B] do."""
-        opens, first, last, offsets = self._moves.index_select(0, tokens).t().unsqueeze(2).unbind(0)
-        if self._shifted is not None:
+        ids = self._tables.ids
+        opens, first, last, offsets = self._tables.moves.index_select(0, tokens).t().unsqueeze(2).unbind(0)
+        if self._tables.shifted is not None:
             self._offset = torch.where(offsets[:, 0] >= 0, offsets[:, 0], self._offset)
             first, last = first + self._offset[:, None], last + self._offset[:, None]
         held = self._open[:, :-1]
         held |= opens > 0
-        held &= (self._ids < first) | (self._ids >= last)
-        held &= held.sum(1, keepdim=True) > len(self._ids) - self._limit
+        held &= (ids < first) | (ids >= last)
+        held &= held.sum(1, keepdim=True) > len(ids) - self._tables.limit

@@ -61,6 +61,8 @@ _BLOCK = 1 << 18  # values hashed at a time
 _THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
 # Token ids are not part of the maths; many writers leave them at transformers' defaults.
 _LEFT_OUT = ("bos_token_id", "eos_token_id")
+# Switches that came later count only where they are on: models without them keep their fingerprint.
+_LEFT_OUT_WHEN_OFF = ("scale_attn_by_inverse_layer_idx",)
 # Three names that transformers has for one function, the tanh approximation of GELU.
 _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _WHAT = {"weights": "the weights", "config": "the configuration", "tokenizer": "the tokenizer"}
@@ -109,7 +111,8 @@ def fingerprint_tensors(tensors: Tensors) -> str:
 def fingerprint_config(config: Any) -> str:
     """Hash the numbers of a configuration (a dataclass or a mapping) with SHA-256, without its token ids."""
     values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
-    values = {key: value for key, value in values.items() if key not in _LEFT_OUT}
+    off = {key for key in _LEFT_OUT_WHEN_OFF if not values.get(key)}
+    values = {key: value for key, value in values.items() if key not in _LEFT_OUT and key not in off}
     if values.get("activation_function") in _GELU_TANH:
         values["activation_function"] = _GELU_TANH[0]
     return hashlib.sha256(_canonical_json(values)).hexdigest()

@@ -28,6 +28,7 @@ _KEY_DEFAULTS: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
     "bos_token_id": 50256,
     "eos_token_id": 50256,
+    "scale_attn_by_inverse_layer_idx": False,
 }
 _KEY_ALIASES = {
     "n_positions": ("max_position_embeddings", "n_ctx"),
@@ -37,7 +38,6 @@ _KEY_ALIASES = {
 }
 _MUST_BE: dict[str, Any] = {
     "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
@@ -52,6 +52,7 @@ class Gpt2Config:
         n_inner: width of the MLP, resolved (4 n_embd where a file says null).
         activation_function: one of ACTIVATIONS; those in GELU_TANH are the same function.
         bos_token_id, eos_token_id: first and last token of a piece; None where there is none.
+        scale_attn_by_inverse_layer_idx: divide the attention logits of layer i, counted from 0, by i + 1 as well.
     """
 
     vocab_size: int
@@ -64,6 +65,7 @@ class Gpt2Config:
     layer_norm_epsilon: float = 1e-5
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    scale_attn_by_inverse_layer_idx: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -80,6 +82,9 @@ class Gpt2Config:
             )
         if not isinstance(self.layer_norm_epsilon, float | int) or not 0 <= self.layer_norm_epsilon < 1:
             problems.append(f"layer_norm_epsilon is {show_value(self.layer_norm_epsilon)}")
+        if not isinstance(self.scale_attn_by_inverse_layer_idx, bool):
+            shown = show_value(self.scale_attn_by_inverse_layer_idx)
+            problems.append(f"scale_attn_by_inverse_layer_idx is {shown}")
         if problems:
             raise ConvertError(f"GPT-2 configuration: {join_problems(problems)}")
 
@@ -112,6 +117,8 @@ class Gpt2Config:
             "n_ctx": self.n_positions,
             "tie_word_embeddings": True,
         }
+        if not self.scale_attn_by_inverse_layer_idx:
+            del config["scale_attn_by_inverse_layer_idx"]  # transformers' default
         if layout == "hf":
             config["n_inner"] = None if self.n_inner == 4 * self.n_embd else self.n_inner
         elif self.mlx_lm_differs():
@@ -125,7 +132,14 @@ class Gpt2Config:
             problems.append(f"activation_function {self.activation_function} (it always takes the tanh form of GELU)")
         if self.n_inner != 4 * self.n_embd:
             problems.append(f"n_inner {self.n_inner} (it always takes 4 n_embd)")
+        if self.scale_attn_by_inverse_layer_idx:
+            problems.append("scale_attn_by_inverse_layer_idx (it does not divide the attention logits by the layer)")
         return problems
+
+    def attention_scales(self) -> list[float]:
+        """Compute the factor of the attention logits (products of queries and keys) in each layer."""
+        scale = (self.n_embd // self.n_head) ** -0.5
+        return [scale / (i + 1 if self.scale_attn_by_inverse_layer_idx else 1) for i in range(self.n_layer)]
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """Compute (out, in) of every module that can carry LoRA, by canonical path, in model order."""

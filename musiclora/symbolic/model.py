@@ -120,4 +120,5 @@ def gpt2_facts(folder: Path) -> dict[str, Any]:
         "n_embd": c.n_embd,
         "n_layer": c.n_layer,
         "n_head": c.n_head,
+        "scale_attn_by_inverse_layer_idx": c.scale_attn_by_inverse_layer_idx,
     }

@@ -95,7 +95,7 @@ def test_block_attention_equals_one_masked_softmax(monkeypatch, keep, segments):
     qkv = torch.randn(2 * LENGTH, 48, generator=generator, requires_grad=True)
     outer = torch.randn(2 * LENGTH, 16, generator=generator)
     plan = attention.plan_attention((2, LENGTH), segments, qkv)
-    found = attention.attend_causally(qkv, 4, plan)
+    found = attention.attend_causally(qkv, 4, plan, 0.5)
     (gradient,) = torch.autograd.grad(found, qkv, outer)
     q, k, v = qkv.view(2, LENGTH, 3, 4, 4).permute(2, 0, 3, 1, 4).double()
     rows = np.zeros((2, LENGTH), np.int32) if segments is None else segments

@@ -164,7 +164,7 @@ def test_a_nan_is_refused_by_name(hf_file: Path) -> None:
     [
         ({"model_type": "llama"}, "not GPT-2"),
         ({"model_type": None}, "not GPT-2"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ({"scale_attn_by_inverse_layer_idx": "yes"}, "scale_attn_by_inverse_layer_idx"),
         ({"scale_attn_weights": False}, "scale_attn_weights"),
         ({"add_cross_attention": True}, "add_cross_attention"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),

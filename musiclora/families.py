@@ -113,6 +113,7 @@ GPT2 = FamilySpec(
         "from_seconds",
         "to_seconds",
         "transpose",
+        "anticipation",
         "mix_dir",
         "mix_ratio",
     ),

@@ -121,6 +121,12 @@ class AudioTask:
     def _held_out_sources(self) -> list[str]:
         return list(dict.fromkeys(r.source for r in self.held_out))
 
+    def complete_options(self, config: TrainConfig) -> TrainConfig:
+        return config
+
+    def describe_plan(self, config: TrainConfig) -> Sequence[str]:
+        return []
+
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.shape.max_frames)
 
@@ -137,6 +143,9 @@ class AudioTask:
 
     def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
         return fixed_batches(self.held_out, self._batch_form(config), rows)
+
+    def further_batches(self, config: TrainConfig, rows: int) -> Mapping[str, Sequence[Arrays]]:
+        return {}
 
     def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         rows = config.batch_size or max(1, self.plan_defaults.pass_units // self.row_length(config))

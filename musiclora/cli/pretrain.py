@@ -17,7 +17,7 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
     help="Size of a fresh base: tiny, small (5 M parameters), medium (20 M).",
 )
 @click.option("--model", help="Base to train further, instead of a fresh one.")
-@click.option("--tokenizer", help="tokenizer.json or its folder.  [default: REMI of musiclora, or the model's own]")
+@click.option("--tokenizer", help="own, arrival, band, a tokenizer.json or its folder.  [default: own, or the model's]")
 @click.option(
     "--minutes",
     type=float,
@@ -37,6 +37,11 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
     "--transpose/--no-transpose",
     default=True,
     help="Transpose each piece at random in every epoch.  [default: on]",
+)
+@click.option(
+    "--anticipation",
+    type=float,
+    help="Arrival-time tokens: share of the rows with some events given in advance.  [default: 0.9]",
 )
 @click.option("--evaluate-every", type=int, default=250, show_default=True, help="Optimiser steps between evaluations.")
 @click.option("--dtype", help="Arithmetic in float32 or bfloat16; the weights stay float32.  [default: float32]")

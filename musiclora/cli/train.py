@@ -68,6 +68,11 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     "--transpose", type=int, help="Symbolic: transpose each song at random by up to N semitones.  [default: 0]"
 )
 @click.option(
+    "--anticipation",
+    type=float,
+    help="Arrival-time tokens: share of the rows with some events given in advance.  [default: 0.9]",
+)
+@click.option(
     "--style", help="Audio: style of all recordings: a file, or words.  [default: theirs, or a trained vector]"
 )
 @click.option("--vae", help="Audio: codec that encodes the recordings.  [default: the model's own]")

@@ -49,8 +49,11 @@ class Score:
     Attributes:
         loss: nats a token, summed over all scored tokens and divided by their number.
         perplexity: e to the loss.
-        bits_per_note: nats of all scored tokens / ln 2 / notes; comparable between tokenizers.
-        tokens: scored tokens, end-of-piece included.
+        bits_per_note: nats of all scored tokens / ln 2 / notes. All tokens count, those of bars and RESTs too, so that
+            models with different tokens compare, as far as the tokens describe the same notes on a like grid: a finer
+            grid (10 ms against 24 steps a quarter), and tokens of loudness, tempo or instrument, cost bits that
+            coarser tokens do not spend.
+        tokens: scored tokens, end-of-piece and RESTs included.
         notes: notes in the songs.
     """
 

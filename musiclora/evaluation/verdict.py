@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from musiclora.evaluation.instrument_scores import InstrumentScore, instrument_lines
 from musiclora.evaluation.scores import LEAST_SONGS, FlowScore, Gain, Score, count_pieces
 
 # Share of a guess's loss from which on a base has learnt nothing about the music.
@@ -110,6 +112,8 @@ class Evaluation:
         check: loss of the base, or of the model without adapters, next to that of a guess.
         trained_on: number of songs that the adapters record as trained on.
         pieces: `songs` or `recordings`.
+        by_instrument, base_by_instrument: scores of the notes of each instrument, by name, for `score` and `base`;
+            empty for recordings.
     """
 
     backend: str
@@ -121,6 +125,8 @@ class Evaluation:
     check: BaseCheck | None = None
     trained_on: int = 0
     pieces: str = "songs"
+    by_instrument: Mapping[str, InstrumentScore] = field(default_factory=dict)
+    base_by_instrument: Mapping[str, InstrumentScore] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -133,8 +139,11 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
         base, difference, check = (asdict(part) if part else None for part in (self.base, self.gain, self.check))
+        if base is not None:
+            base |= _instruments_json(self.base_by_instrument)
         return {
             **asdict(self.score),
+            **_instruments_json(self.by_instrument),
             "backend": self.backend,
             "songs": self.songs,
             "trained_on": self.trained_on,
@@ -149,6 +158,7 @@ class Evaluation:
         rows = [("base", self.base), ("with adapter", self.score)] if self.base else [("model", self.score)]
         lines = [f"{count_pieces(self.songs, self.pieces)} on {self.backend}", f"{'':14}{self.score.heading()}"]
         lines += [f"{name:14}{part.row()}" for name, part in rows if part]
+        lines += instrument_lines(self.by_instrument, self.base_by_instrument)
         if self.trained_on:
             rest = self.songs - self.trained_on
             which = f"{self.trained_on:,} of the {self.songs:,} {self.pieces}; the gain is over the other {rest:,}"
@@ -159,3 +169,7 @@ class Evaluation:
         if self.gain and self.verdict:
             lines += [self.gain.describe(), self.verdict.line()]
         return lines
+
+
+def _instruments_json(scores: Mapping[str, InstrumentScore]) -> dict[str, Any]:
+    return {"loss_by_instrument": {name: asdict(score) for name, score in scores.items()}} if scores else {}

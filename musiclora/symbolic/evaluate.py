@@ -8,13 +8,13 @@ from pathlib import Path
 
 from musiclora.adapters import training_songs
 from musiclora.errors import ConfigError, DataError
-from musiclora.evaluation.scores import pick, song_losses, token_gain, token_score, total_loss
+from musiclora.evaluation.scores import pick, token_gain, token_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck, Evaluation
 from musiclora.progress import Reporter
-from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.dataset.songs import describe_windows
 from musiclora.symbolic.dataset.splits import cluster_pieces
+from musiclora.symbolic.instrument_losses import score_songs
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.health import describe_skipped
 from musiclora.symbolic.task import chance_text
@@ -62,23 +62,23 @@ def evaluate_songs(
     length = min(max_seq_len or opened.model.n_positions, opened.model.n_positions)
     remarks = [*found.remarks, *describe_skipped(found.health)]
     remarks += describe_windows(pieces, opened.tokenizer, length, opened.model.n_positions)
-    batches = song_batches(pieces, opened.tokenizer, length)
     notes = [piece.notes for piece in pieces]
     with out.task("scoring") as update:
-        sums = song_losses(opened.model, batches, update)
-    base = difference = None
-    before, seen = sums, training_songs(opened.adapters)
+        scored = score_songs(opened.model, pieces, opened.tokenizer, length, update)
+    sums, base, difference = scored.sums, None, None
+    base_losses, seen = scored, training_songs(opened.adapters)
     clusters = cluster_pieces(pieces)
     known = {cluster for cluster, piece in zip(clusters, pieces, strict=True) if piece.fingerprint in seen}
     unseen = [i for i, cluster in enumerate(clusters) if cluster not in known]
     if opened.adapters:
         opened.model.set_adapter(False)
         with out.task("scoring the base") as update:
-            before = song_losses(opened.model, batches, update)
+            base_losses = score_songs(opened.model, pieces, opened.tokenizer, length, update)
         judged = unseen or list(range(len(pieces)))
+        before = base_losses.sums
         base = token_score(total_loss(before), sum(notes))
         difference = token_gain(pick(before, judged), pick(sums, judged), pick(notes, judged), pick(clusters, judged))
-    check = BaseCheck(total_loss(before).mean, math.log(opened.model.vocab_size))
+    check = BaseCheck(total_loss(base_losses.sums).mean, math.log(opened.model.vocab_size))
     remarks += [] if check.is_known else [f"warning: {chance_text(opened.base.name, check)}"]
     return Evaluation(
         opened.backend,
@@ -89,4 +89,6 @@ def evaluate_songs(
         (*opened.notes, *remarks),
         check,
         len(pieces) - len(unseen),
+        by_instrument=scored.by_instrument,
+        base_by_instrument=base_losses.by_instrument if opened.adapters else {},
     )

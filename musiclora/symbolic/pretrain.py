@@ -14,7 +14,9 @@ from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.songs import read_songs
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.task import SymbolicTask
+from musiclora.symbolic.task import SymbolicTask, check_anticipation
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer, own_tokenizer
 from musiclora.training.config import TrainConfig
@@ -76,6 +78,7 @@ def pretrain_base(
     run = open_run(config)
     with run.locked(), scratch_folder() as scratch:
         base, tokenizer = _find_or_write_base(options, config, scratch / "fresh")
+        check_anticipation(config, tokenizer, base.name)
         n_positions = read_checkpoint(base.path).config.n_positions
         songs = read_songs(config, tokenizer, n_positions, out)
         songs = dataclasses.replace(songs, held_out=songs.held_out[: options.max_held_out])
@@ -104,11 +107,14 @@ def describe_fresh(folder: Path, tokens: int) -> list[str]:
     return lines
 
 
-def _find_or_write_base(options: PretrainOptions, config: TrainConfig, fresh: Path) -> tuple[BaseModel, MusicTokenizer]:
+def _find_or_write_base(
+    options: PretrainOptions, config: TrainConfig, fresh: Path
+) -> tuple[BaseModel, SymbolicTokenizer]:
     if options.model:
         base = find_model(options.model)
         return base, find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, config.tokenizer)
-    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
+    tokenizer: SymbolicTokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else own_tokenizer()
+    ends = (tokenizer.bos_id, tokenizer.eos_id) if isinstance(tokenizer, MusicTokenizer) else (None, None)
     width, layers, heads, positions = BASE_SIZES[options.preset]
     shape = Gpt2Config(
         vocab_size=tokenizer.vocab_size,
@@ -119,8 +125,9 @@ def _find_or_write_base(options: PretrainOptions, config: TrainConfig, fresh: Pa
         n_inner=4 * width,
         activation_function="gelu_new",
         layer_norm_epsilon=1e-5,
-        bos_token_id=tokenizer.bos_id,
-        eos_token_id=tokenizer.eos_id,
+        bos_token_id=ends[0],
+        eos_token_id=ends[1],
+        scale_attn_by_inverse_layer_idx=isinstance(tokenizer, ArrivalTokenizer),
     )
     write_checkpoint(fresh, shape, fresh_tensors(shape, config.seed), "hf")
     return BaseModel(options.preset, fresh, "Apache-2.0"), tokenizer

@@ -22,6 +22,12 @@ from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.anticipation import (
+    DEFAULT_SHARE,
+    AccompanimentRows,
+    describe_anticipation,
+    has_accompaniment,
+)
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batches
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.dataset.songs import Songs, read_songs
@@ -31,11 +37,14 @@ from musiclora.symbolic.decoding.grammar import expand_ids
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
+_BAND_SEMITONES = 6  # transposition of pieces whose instruments span more than the range of one
 _JUDGED_TOKENS = 200_000  # of training songs that the base is judged on, so that a large folder takes no hour
 
 
@@ -58,7 +67,7 @@ class SymbolicTask:
     form: ClassVar[AdapterForm] = AdapterForm()
 
     base: BaseModel
-    tokenizer: MusicTokenizer
+    tokenizer: SymbolicTokenizer
     n_positions: int
     songs: Songs
     pitch_range: tuple[int, int] | None = None
@@ -74,6 +83,14 @@ class SymbolicTask:
         train, held_out = self.count_songs()
         return [f"{count_pieces(train, 'pieces')} to train on, {held_out} held out", *self.songs.notes]
 
+    def complete_options(self, config: TrainConfig) -> TrainConfig:
+        given = config.anticipation is not None or not isinstance(self.tokenizer, ArrivalTokenizer)
+        return config if given else dataclasses.replace(config, anticipation=DEFAULT_SHARE)
+
+    def describe_plan(self, config: TrainConfig) -> Sequence[str]:
+        share = self.complete_options(config).anticipation
+        return [] if share is None else [describe_anticipation(share)]
+
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.n_positions)
 
@@ -84,15 +101,23 @@ class SymbolicTask:
     def training_epochs(self, config: TrainConfig, rows: int) -> BatchPlan | TransposedEpochs:
         length = self.row_length(config)
         keys = self._transpositions(config.transpose)
-        if keys is None:
+        anticipation = self.complete_options(config).anticipation or 0.0
+        if keys is None and not anticipation:
             return batch_plan(self.songs.train, self.tokenizer, length, rows, config.seed)
-        return TransposedEpochs(keys, self.tokenizer, length, rows, config.seed)
+        keys = keys or [[piece] for piece in self.songs.train]
+        return TransposedEpochs(keys, self.tokenizer, length, rows, config.seed, anticipation)
 
     def _transpositions(self, semitones: int) -> list[Sequence[Piece]] | None:
         """Return for each training song its versions to draw from, or None where songs keep their keys."""
         if self.pitch_range is not None:
             low, high = self.pitch_range
-            return [transpose_piece(self.tokenizer, piece, low, high) or [piece] for piece in self.songs.train]
+            found = [transpose_piece(self.tokenizer, piece, low, high) for piece in self.songs.train]
+            if not self.tokenizer.holds.programs:
+                return [keys or [piece] for keys, piece in zip(found, self.songs.train, strict=True)]
+            return [
+                keys or versions_within(self.tokenizer, piece, _BAND_SEMITONES)
+                for keys, piece in zip(found, self.songs.train, strict=True)
+            ]
         if semitones:
             return [versions_within(self.tokenizer, piece, semitones) for piece in self.songs.train]
         return None
@@ -101,6 +126,16 @@ class SymbolicTask:
         if not self.songs.held_out:
             return []
         return batch_plan(self.songs.held_out, self.tokenizer, self.row_length(config), rows, 0).batches(0)
+
+    def further_batches(self, config: TrainConfig, rows: int) -> Mapping[str, Sequence[Arrays]]:
+        """Lay out accompaniment: the rows of held-out bands with the melody given and the rest scored."""
+        if not isinstance(self.tokenizer, ArrivalTokenizer):
+            return {}
+        bands = [piece for piece in self.songs.held_out if has_accompaniment(piece.tokens)]
+        if not bands:
+            return {}
+        plan = batch_plan(bands, self.tokenizer, self.row_length(config), rows, 0)
+        return {"accompaniment": plan.batches(0, layout=AccompanimentRows())}
 
     def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         return song_batches(self.songs.held_out, self.tokenizer, self.row_length(config))
@@ -159,10 +194,13 @@ class SymbolicTask:
         return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
 
     def adapter_record(self) -> dict[str, Any]:
-        return {ONSET_RECORD: self._notes_at_once(), "trained_on": self.hash_songs()}
+        notes = self._notes_at_once()
+        return {**({} if notes is None else {ONSET_RECORD: notes}), "trained_on": self.hash_songs()}
 
-    def _notes_at_once(self) -> int:
-        """Count the most notes that begin at one onset in the training songs."""
+    def _notes_at_once(self) -> int | None:
+        """Count the most notes that begin at one onset in the training songs; None for tokens without that limit."""
+        if not isinstance(self.tokenizer, MusicTokenizer):
+            return None
         rule = onset_keys(expand_ids(self.tokenizer.inner))
         return count_notes_at_once(rule, (piece.tokens for piece in self.songs.train))
 
@@ -172,6 +210,7 @@ class SymbolicTask:
             "held_out_songs": [piece.name for piece in self.songs.held_out],
             "skipped_files": skip_reasons(self.songs.health),
             "kept_by_tokens": self.songs.kept.as_json(),
+            **({} if config.anticipation is None else {"anticipation": config.anticipation}),
         }
 
     def save_model(self, path: Path, model: TokenModel) -> None:
@@ -212,6 +251,19 @@ def chance_text(base: str, check: BaseCheck) -> str:
     return f"{base} predicts these songs no better than chance (loss {check.loss:.2f}, guessing {check.guess:.2f})"
 
 
+def check_anticipation(config: TrainConfig, tokenizer: SymbolicTokenizer, base: str) -> None:
+    """Refuse --anticipation with tokens that have no controls.
+
+    Raises:
+        ConfigError: it was given, and the tokens are no arrival-time tokens.
+    """
+    if config.anticipation is not None and not isinstance(tokenizer, ArrivalTokenizer):
+        raise ConfigError(
+            f"--anticipation is for bases with arrival-time tokens, such as stanford-crfm/music-small-800k; {base} has "
+            f"{tokenizer.kind} tokens"
+        )
+
+
 def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) -> SymbolicTask:
     """Check the base, find its tokenizer, read and split the songs; nothing is written.
 
@@ -226,5 +278,6 @@ def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) ->
     base = find_model(config.model)
     shape = read_checkpoint(base.path).config
     tokenizer = find_tokenizer(base, shape.vocab_size, config.tokenizer)
+    check_anticipation(config, tokenizer, base.name)
     songs = read_songs(config, tokenizer, shape.n_positions, reporter)
     return SymbolicTask(base, tokenizer, shape.n_positions, songs)

@@ -48,6 +48,8 @@ class TrainConfig:
         mix_dir: further music to train on, so that the style stays a flavour.
         mix_ratio: share of the training tokens that come from mix_dir, in (0, 1).
         transpose: every epoch draws for each training song a key at most this many semitones away; 0 keeps keys.
+        anticipation: arrival-time tokens only: share of the rows in which a part of the events is given in advance, 0
+            to 1; None is the share that the bases saw.
         sample_every: epochs between two samples; 0 writes none.
         num_workers: processes that read and tokenise.
         dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
@@ -84,6 +86,7 @@ class TrainConfig:
     mix_dir: str | None = None
     mix_ratio: float = 0.25
     transpose: int = 0
+    anticipation: float | None = None
     sample_every: int = 0
     allow_base_mismatch: bool = False
     seed: int = 42
@@ -134,6 +137,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
                 problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+        if self.anticipation is not None and not 0 <= self.anticipation <= 1:
+            problems.append(f"--anticipation is {self.anticipation}; it must lie in [0, 1]")
         return problems
 
     def _wrong_choices(self) -> list[str]:

@@ -58,6 +58,14 @@ def renew_patience(progress: RunProgress, patience: int, more_epochs: bool) -> b
     return more
 
 
+def is_used_up(progress: RunProgress, plan: TrainingPlan, config: TrainConfig, options: SessionOptions) -> bool:
+    """Return True where the epochs, the steps or the seconds that are asked for are used up."""
+    steps, seconds = config.max_steps, options.budget_seconds
+    if steps and progress.step >= steps:
+        return True
+    return bool(seconds and progress.seconds >= seconds) or progress.epoch >= plan.epochs
+
+
 def fit_plan(plan: TrainingPlan, options: SessionOptions) -> TrainingPlan:
     """Fit a plan with measured seconds into the limits.
 

@@ -16,6 +16,7 @@ from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.children.interrupts import handled_signals, interruption
 from musiclora.errors import TrainingError
 from musiclora.progress import OnProgress
+from musiclora.training.further_losses import FurtherBatches, further_losses
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate
 from musiclora.training.task import Epochs
@@ -128,6 +129,7 @@ class Loop:
     run: Run
     progress: RunProgress = field(default_factory=RunProgress)
     hooks: Hooks = field(default_factory=Hooks)
+    further: FurtherBatches = field(default_factory=dict)
     _saved_at: float = field(default_factory=time.monotonic)
     _clock_at: float = field(default_factory=time.monotonic)
     _stop: StopRequest = field(default_factory=StopRequest)
@@ -239,6 +241,7 @@ class Loop:
             self.hooks.save_best()
             return
         loss = evaluate_batches(self.model, self.held_out).mean
+        further = {name: round(value, 6) for name, value in further_losses(self.model, self.further).items()}
         self._add_seconds()
         if not math.isfinite(loss):
             raise TrainingError(
@@ -246,7 +249,8 @@ class Loop:
                 f"{self.run.path}; try a lower --lr or --dtype float32"
             )
         train_loss = p.loss / p.weight if p.weight else None
-        self.run.append_metrics(step=p.step, epoch=p.epoch, train_loss=train_loss, val_loss=round(loss, 6))
+        row = {"train_loss": train_loss, "val_loss": round(loss, 6), **further}
+        self.run.append_metrics(step=p.step, epoch=p.epoch, **row)
         p.evaluated = p.step
         if p.best is None or loss < p.best:
             p.best, p.best_step, p.waited = loss, p.step, 0

@@ -13,6 +13,7 @@ from musiclora import __version__
 from musiclora.convert.files.atomic import atomic_write, write_json
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.training.config import TrainConfig
+from musiclora.training.further_losses import FurtherLoss, further_entries
 from musiclora.training.plan import TrainingPlan
 from musiclora.training.run_folder import CONFIG, META, RunProgress
 from musiclora.training.task import Scores
@@ -67,6 +68,7 @@ def write_metadata(
     facts: RunFacts,
     scores: Scores | None = None,
     update: Mapping[str, float] | None = None,
+    further: Mapping[str, FurtherLoss] | None = None,
 ) -> None:
     """Write training_meta.json.
 
@@ -78,6 +80,7 @@ def write_metadata(
         facts: what else is known of the run.
         scores: held-out scores of the base and of the best arrays, None before the end or without held-out songs.
         update: ||dW|| / ||W|| by module.
+        further: held-out losses under other conditions, by key of metrics.jsonl; None before the end.
     """
     spec = config.lora()
     content = {
@@ -111,6 +114,7 @@ def write_metadata(
         "base_val_loss": progress.base,
         "best_val_loss": progress.best,
         "best_step": progress.best_step,
+        **further_entries(further or {}),
         "before": dataclasses.asdict(scores.before) if scores else None,
         "after": dataclasses.asdict(scores.after) if scores else None,
         "update_size": {name: round(ratio, 6) for name, ratio in (update or {}).items()},

@@ -114,6 +114,7 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
             f"which has {check.guess:.3f}"
         )
         facts.append(f"{sentence(check.warning or known)}.")
+    facts += [f"{sentence(loss.describe(name))}." for name, loss in result.further.items()]
     return content + soft_paragraph(" ".join(facts))
 
 
@@ -140,6 +141,7 @@ def _settings(config: TrainConfig, plan: TrainingPlan, row_length: int) -> Mappi
         "max_seq_len": row_length,
         "val_split": config.val_split,
         **({"transpose": config.transpose} if config.transpose else {}),
+        **({"anticipation": config.anticipation} if config.anticipation is not None else {}),
         **({"max_steps": config.max_steps} if config.max_steps else {}),
         "seed": config.seed,
     }

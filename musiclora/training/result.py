@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
+from musiclora.training.further_losses import FurtherLoss, further_entries
 from musiclora.training.run_folder import RunProgress
 
 # Option that makes a run longer, by the reason why it ended.
@@ -36,6 +37,7 @@ class TrainResult:
         check: loss of the base before training next to a guess's, None where it was not scored.
         parameters: numbers of trained and of all parameters; zeros for full fine-tuning.
         new_base: all weights were trained, there is no adapter.
+        further: held-out losses under other conditions, by key of metrics.jsonl.
     """
 
     run_dir: Path
@@ -51,6 +53,7 @@ class TrainResult:
     check: BaseCheck | None = None
     parameters: tuple[int, int] = (0, 0)
     new_base: bool = False
+    further: Mapping[str, FurtherLoss] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
@@ -71,7 +74,9 @@ class TrainResult:
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
-        return {**asdict(self), "verdict": asdict(self.verdict) if self.verdict else None, "report": self.report}
+        content = {name: value for name, value in asdict(self).items() if name != "further"}
+        verdict = asdict(self.verdict) if self.verdict else None
+        return {**content, **further_entries(self.further), "verdict": verdict, "report": self.report}
 
     def lines(self) -> list[str]:
         """Describe the result in lines."""
@@ -81,6 +86,7 @@ class TrainResult:
         lines = [f"{steps} in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
         if self.before and self.after and self.gain:
             lines.append(f"{self.before.describe_change(self.after)}; {self.gain.describe()}")
+        lines += [loss.describe(name) for name, loss in self.further.items()]
         if self.verdict:
             lines.append(self.verdict.line())
         return [*lines, *self._update_lines()]

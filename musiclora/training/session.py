@@ -19,12 +19,14 @@ from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
 from musiclora.training.adapter_files import update_size, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
+from musiclora.training.further_losses import compare_further, further_losses
 from musiclora.training.limits import (
     ASKED_STEPS,
     ENDLESS_EPOCHS,
     SessionOptions,
     choose_patience,
     fit_plan,
+    is_used_up,
     make_loop_options,
     renew_patience,
 )
@@ -67,7 +69,7 @@ class Session(Generic[ModelT]):
         check_folder(Path(config.output_dir))
         self.backend_name = choose(config.backend)
         self.task = task
-        self.config = config = dataclasses.replace(config, family=task.family)
+        self.config = config = task.complete_options(dataclasses.replace(config, family=task.family))
         if self.options.budget_seconds:
             self.config = config = dataclasses.replace(config, epochs=ENDLESS_EPOCHS)
         self.run = run or Run(Path(config.output_dir))
@@ -94,6 +96,7 @@ class Session(Generic[ModelT]):
         batch_size, accumulate = batch_shape(config, units, longest, task.plan_defaults)
         data = task.training_epochs(config, batch_size)
         plan = make_plan(config, batch_size, accumulate, len(data.batches(0)), units, task.plan_defaults)
+        self.further = task.further_batches(config, batch_size)
         return plan, data, task.held_out_batches(config, batch_size)
 
     # -- model ------------------------------------------------------------------------------------------------------
@@ -107,6 +110,7 @@ class Session(Generic[ModelT]):
         resumes_all = self._trains_all and resuming
         self.model = self._load_folder(self.run.path / STATE / "model" if resumes_all else self.task.base.path)
         self.before = [] if resumes_all else self._song_losses("scoring the base", self.task.song_batches(config))
+        self.further_before = {} if resuming else further_losses(self.model, self.further, self.out)
         self.base_check = saved_base_check(self.run.path) if resuming else None
         if not (self.base_check or resumes_all):
             judged = self._song_losses("scoring the base on training data", self.task.judging_batches(config))
@@ -181,7 +185,7 @@ class Session(Generic[ModelT]):
         progress = self.run.read_progress() if resuming else RunProgress()
         if resuming:
             self._restore_state()
-        done = bool(progress.ended) and self._is_trained(progress, plan)
+        done = bool(progress.ended) and is_used_up(progress, plan, self.config, self.options)
         more_epochs = plan.epochs > self.earlier.get("epochs", plan.epochs)
         patience = choose_patience(self.config, self.options)
         out_of_patience = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
@@ -199,22 +203,17 @@ class Session(Generic[ModelT]):
             progress.base = total_loss(self.before).mean if self.before else None
             self._write_config(plan)
             write_metadata(self.run.path, self.config, plan, RunProgress(), self._run_facts())
-            self.run.append_metrics(step=0, epoch=0, val_loss=progress.base)
+            self.run.append_metrics(step=0, epoch=0, val_loss=progress.base, **self.further_before)
             if plan.whole_epochs >= self.config.sample_every and not self.config.adapter_dir:
                 self._write_sample(0)  # of the base, to compare with
         options = make_loop_options(self.config, self.options, plan, self.task.plan_defaults)
         try:
-            Loop(self.model, self.training, data, held_out, options, self.run, progress, self._loop_hooks()).go()
+            parts = (self.run, progress, self._loop_hooks(), self.further)
+            Loop(self.model, self.training, data, held_out, options, *parts).go()
         except KeyboardInterrupt:
             self.out.say(f"saved after step {progress.step}; the same command goes on from there")
             raise
         return self._finish(progress, plan)
-
-    def _is_trained(self, progress: RunProgress, plan: TrainingPlan) -> bool:
-        """Return True where the epochs, the steps or the seconds that are asked for are used up."""
-        steps, seconds = self.config.max_steps, self.options.budget_seconds
-        used_up = bool(steps and progress.step >= steps) or bool(seconds and progress.seconds >= seconds)
-        return used_up or progress.epoch >= plan.epochs
 
     def _measure_plan(self, plan: TrainingPlan, data: Epochs) -> TrainingPlan:
         """Probe the speed and fit the plan into the session's limits."""
@@ -222,7 +221,7 @@ class Session(Generic[ModelT]):
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
-        notes = (*plan.notes, *parameter_lines(*self.parameters))
+        notes = (*plan.notes, *self.task.describe_plan(self.config), *parameter_lines(*self.parameters))
         return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=notes))
 
     def fit_plan(self, plan: TrainingPlan) -> TrainingPlan:
@@ -288,11 +287,12 @@ class Session(Generic[ModelT]):
             self.model = self._load_folder(self.run.path / MODEL_BEST)
         batches = task.song_batches(self.config) if self.before else []
         scores = task.compare_losses(self.before, self._song_losses("scoring the result", batches)) if batches else None
-        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update)
+        further = compare_further(self.run.read_metrics(), further_losses(self.model, self.further, self.out))
+        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further)
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
-            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
+            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all, further),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
         write_run_report(result, self.config, plan, self.length, task.count_songs(), task.describe_data())

@@ -76,6 +76,12 @@ class TaskData(Protocol):
     def describe_data(self) -> Sequence[str]:
         """Describe the data in lines, the first of which says how much there is."""
 
+    def complete_options(self, config: TrainConfig) -> TrainConfig:
+        """Fill in the family's own options that were not given, as config.toml records them."""
+
+    def describe_plan(self, config: TrainConfig) -> Sequence[str]:
+        """Describe in lines what the family adds to the plan of a run."""
+
     def row_length(self, config: TrainConfig) -> int:
         """Return the longest row in units: --max-seq-len, at most the model's limit."""
 
@@ -87,6 +93,9 @@ class TaskData(Protocol):
 
     def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
         """Lay out batches of all held-out songs; empty without any."""
+
+    def further_batches(self, config: TrainConfig, rows: int) -> Mapping[str, Sequence[Arrays]]:
+        """Lay out batches of held-out songs under other conditions, by name; their losses are reported only."""
 
     def song_batches(self, config: TrainConfig) -> Sequence[Sequence[Arrays]]:
         """Lay out batches of each held-out song on its own, with the same targets as held_out_batches."""

@@ -12,6 +12,7 @@ from musiclora.audio.windows import Recording, WindowEpochs
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, versions_within
+from musiclora.symbolic.dataset.wrapped_rows import WrappedRows
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 from musiclora.training.lazy_batches import LazyBatches
 from musiclora.training.loop import group_batches
@@ -23,7 +24,7 @@ def pieces_of(count):
 
 
 def symbolic_epoch(count):
-    return BatchPlan(pieces_of(count), 64, 2, 0, 1, 2, 0).batches(0)
+    return BatchPlan(pieces_of(count), 64, 2, 0, WrappedRows(1, 2, 0)).batches(0)
 
 
 def audio_epoch(count):

@@ -18,19 +18,28 @@ class Unit:
 
     Attributes:
         piece: index of the piece.
-        start: index of its first token in the piece's wrapped sequence (BOS, tokens, EOS).
+        start: index of its first token in the sequence that the layout makes of the piece: wrapped in BOS and EOS, or
+            with RESTs.
         stop: index after its last token.
         scored: index of the first target; tokens before it are context from the previous window.
+        opening: tokens that the layout puts before `start`: a flag and SEPARATORs.
     """
 
     piece: int
     start: int
     stop: int
     scored: int
+    opening: int = 0
 
     @property
     def length(self) -> int:
-        return self.stop - self.start
+        """Tokens in the row."""
+        return self.opening + self.stop - self.start
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are scored; never the first one of the row."""
+        return self.stop - max(self.scored, self.start + (self.opening == 0))
 
 
 def split_into_windows(piece: int, length: int, limit: int) -> list[Unit]:

@@ -31,6 +31,7 @@ from musiclora.symbolic.dataset.splits import GRAM_INTERVALS
 from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, music_files, read_music
 from musiclora.symbolic.tokens.kept import Kept, add_kept
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"
@@ -143,7 +144,7 @@ def from_reading(reading: Reading) -> PieceSet:
 
 def load_pieces(
     data_dir: Path,
-    tokenizer: MusicTokenizer,
+    tokenizer: SymbolicTokenizer,
     workers: int | None = None,
     on_progress: OnProgress | None = None,
     timeout: float = TIMEOUT_SECONDS,
@@ -196,7 +197,7 @@ def refuse_foreign_folder(folder: Path) -> bool:
     return earlier
 
 
-def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer) -> None:
+def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: SymbolicTokenizer) -> None:
     """Write pieces as safetensors and JSON, with the tokenizer; the folder appears whole or not at all.
 
     Args:
@@ -235,7 +236,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: MusicTokenizer)
         (building / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
 
 
-def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> PieceSet:
+def read_token_cache(folder: Path, tokenizer: SymbolicTokenizer | None = None) -> PieceSet:
     """Read a token cache.
 
     Args:
@@ -264,9 +265,11 @@ def read_token_cache(folder: Path, tokenizer: MusicTokenizer | None = None) -> P
         raise DataError(f"{folder}: not a readable token cache ({error}); run preprocess again") from error
 
 
-def _remark_on_encoding(folder: Path, encoding: int, tokenizer: MusicTokenizer | None) -> tuple[str, ...]:
+def _remark_on_encoding(folder: Path, encoding: int, tokenizer: SymbolicTokenizer | None) -> tuple[str, ...]:
     """Tell of tokens that this version would write otherwise; training and scoring can use them as they are."""
-    if encoding >= ENCODING or tokenizer is None or tokenizer.inner.config.remove_duplicated_notes:
+    if encoding >= ENCODING or not isinstance(tokenizer, MusicTokenizer):
+        return ()
+    if tokenizer.inner.config.remove_duplicated_notes:
         return ()
     return (
         f"{folder}: a token cache by an earlier version, in which near-unisons are written twice; "

@@ -13,10 +13,12 @@ import numpy as np
 from musiclora.errors import list_names
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
+from musiclora.symbolic.dataset.row_layouts import layout_of
 from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
 from musiclora.symbolic.reading.health import HealthRow, describe_skipped
 from musiclora.symbolic.tokens.kept import Kept
 from musiclora.symbolic.tokens.kept_lines import describe_kept
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.config import TrainConfig
 
@@ -49,7 +51,7 @@ class Songs:
         return digest.hexdigest()
 
 
-def read_songs(config: TrainConfig, tokenizer: MusicTokenizer, n_positions: int, reporter: Reporter) -> Songs:
+def read_songs(config: TrainConfig, tokenizer: SymbolicTokenizer, n_positions: int, reporter: Reporter) -> Songs:
     """Read, split and mix the songs of a run, and say what becomes of them.
 
     Args:
@@ -88,7 +90,7 @@ def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     return Songs(train, held_out, pieces.health, list(parts.notes), pieces.kept)
 
 
-def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig, tokenizer: MusicTokenizer) -> Songs:
+def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig, tokenizer: SymbolicTokenizer) -> Songs:
     """Add music of --mix-dir to the training songs, without near duplicates of held-out songs."""
     related = {i for i, _ in near_duplicates(extra, against=songs.held_out)} if songs.held_out else set()
     unrelated = [piece for i, piece in enumerate(extra) if i not in related]
@@ -104,7 +106,7 @@ def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig, tokenizer:
 
 
 def mix_pieces(
-    train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int, tokenizer: MusicTokenizer
+    train: Sequence[Piece], extra: Sequence[Piece], ratio: float, seed: int, tokenizer: SymbolicTokenizer
 ) -> list[Piece]:
     """Add pieces of another folder, in random order, so that they hold `ratio` of all training tokens.
 
@@ -123,8 +125,15 @@ def mix_pieces(
     return [*train, *taken]
 
 
-def _cut_piece(piece: Piece, tokens: int, tokenizer: MusicTokenizer) -> Piece | None:
-    """Cut a piece at the last bar line within a number of tokens; None where nothing sensible is left."""
+def _cut_piece(piece: Piece, tokens: int, tokenizer: SymbolicTokenizer) -> Piece | None:
+    """Cut a piece at the last bar line within a number of tokens; None where nothing sensible is left.
+
+    Arrival-time tokens have no bar lines and are cut after any note.
+    """
+    if not isinstance(tokenizer, MusicTokenizer):
+        ends = tokenizer.note_spans(piece.tokens).stop
+        notes = int((ends <= tokens).sum())
+        return dataclasses.replace(piece, tokens=piece.tokens[: ends[notes - 1]], notes=notes) if notes else None
     if tokenizer.inner.is_trained or not tokenizer.bar_ids:
         return piece if len(piece.tokens) < 2 * tokens else None
     lines = np.flatnonzero(np.isin(piece.tokens[: tokens + 1], tokenizer.bar_ids))
@@ -139,7 +148,7 @@ def _count_tokens(pieces: Sequence[Piece]) -> int:
     return sum(len(piece.tokens) for piece in pieces)
 
 
-def describe_windows(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length: int, n_positions: int) -> list[str]:
+def describe_windows(pieces: Sequence[Piece], tokenizer: SymbolicTokenizer, length: int, n_positions: int) -> list[str]:
     """Say how many pieces are longer than a row, and if longer rows are possible; empty where all fit.
 
     Args:
@@ -148,13 +157,14 @@ def describe_windows(pieces: Sequence[Piece], tokenizer: MusicTokenizer, length:
         length: longest row in tokens.
         n_positions: longest row that the base can hold.
     """
-    ends = (tokenizer.bos_id is not None) + (tokenizer.eos_id is not None)
-    sizes = [len(piece.tokens) + ends for piece in pieces]
-    long = sum(size > length for size in sizes)
+    layout = layout_of(tokenizer)
+    sizes = [layout.measure(piece.tokens) for piece in pieces]
+    long = sum(len(layout.cut(0, piece.tokens, length)) > 1 for piece in pieces)
     if not long:
         return []
     more = f"up to --max-seq-len {n_positions} is possible" if n_positions > length else "the base holds no more"
+    limit = f"{length:,} tokens" + ("" if isinstance(tokenizer, MusicTokenizer) else " or 100 s")
     return [
-        f"{long} of {len(pieces)} pieces are longer than {length:,} tokens (the longest {max(sizes):,}) and are cut "
+        f"{long} of {len(pieces)} pieces are longer than {limit} (the longest {max(sizes):,}) and are cut "
         f"into overlapping windows, whose first notes lack what came before; {more}"
     ]

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import numpy as np
 
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.dataset.anticipation import AnticipatedRows
+from musiclora.symbolic.dataset.arrival_rows import transposable_pitches
 from musiclora.symbolic.dataset.batches import batch_plan
 from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.lazy_batches import LazyBatches
 
 
 class TransposedEpochs:
-    """Training batches in which each piece's key is drawn every epoch, by seed, epoch and place in the list.
+    """Training batches in which each piece's key, and the controls of each row, are drawn every epoch.
 
-    A transposition exchanges pitch tokens only, so every epoch has the same rows, targets and number of batches.
-    A piece is transposed when its batch is built.
+    The draw depends on seed, epoch and place in the list. A transposition exchanges pitch tokens only, and controls
+    leave a row's length as it is, so every epoch has the same rows and number of batches. A piece is transposed when
+    its batch is built.
 
     Attributes:
-        tokens_per_epoch: scored targets in an epoch.
+        tokens_per_epoch: scored targets in an epoch without controls.
         longest_row: tokens in the longest row.
     """
 
     def __init__(
-        self, keys: Sequence[Sequence[Piece]], tokenizer: MusicTokenizer, length: int, rows: int, seed: int
+        self,
+        keys: Sequence[Sequence[Piece]],
+        tokenizer: SymbolicTokenizer,
+        length: int,
+        rows: int,
+        seed: int,
+        anticipation: float = 0.0,
     ) -> None:
         """Lay out the rows.
 
@@ -37,9 +47,10 @@ class TransposedEpochs:
             tokenizer: the one that made them.
             length: longest row in tokens.
             rows: rows in a batch.
-            seed: key of the transpositions and of the order.
+            seed: key of the transpositions, of the controls and of the order.
+            anticipation: share of the rows that get controls; above 0 for arrival-time tokens only.
         """
-        self._keys, self._seed = keys, seed
+        self._keys, self._seed, self._anticipation = keys, seed, anticipation
         self._plan = batch_plan([versions[0] for versions in keys], tokenizer, length, rows, seed)
         self.tokens_per_epoch: int = self._plan.tokens_per_epoch
         self.longest_row: int = self._plan.longest_row
@@ -48,16 +59,18 @@ class TransposedEpochs:
         """Return the batches of one epoch; the same for the same number."""
         rng = np.random.default_rng([self._seed, epoch, 7])
         chosen = [int(rng.integers(len(versions))) for versions in self._keys]
-        return self._plan.batches(epoch, lambda piece: self._keys[piece][chosen[piece]])
+        layout = AnticipatedRows(self._anticipation, self._seed, epoch) if self._anticipation else None
+        return self._plan.batches(epoch, lambda piece: self._keys[piece][chosen[piece]], layout)
 
 
-def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
+def versions_within(tokenizer: SymbolicTokenizer, piece: Piece, semitones: int) -> Sequence[Piece]:
     """List the piece in all keys within a number of semitones in which its pitches have tokens; at least the original.
 
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
-    versions = transpose_piece(tokenizer, piece)
+    own_range = () if isinstance(tokenizer, MusicTokenizer) else tokenizer.holds.pitches  # a band's bass lies low
+    versions = transpose_piece(tokenizer, piece, *own_range)
     near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
     return near or [piece]
 
@@ -69,19 +82,17 @@ class Transpositions(Sequence[Piece]):
         shifts: semitones of each transposition.
     """
 
-    def __init__(self, piece: Piece, shifts: range, up: np.ndarray, pitched: np.ndarray) -> None:
+    def __init__(self, piece: Piece, shifts: range, shift_tokens: Callable[[np.ndarray, int], np.ndarray]) -> None:
         """Keep what a transposition is built of.
 
         Args:
             piece: piece in its own key.
             shifts: semitones of each transposition.
-            up: see `_shift_table`.
-            pitched: True for the tokens that a transposition exchanges, bool [n].
+            shift_tokens: moves the pitches of tokens int32 [n] by a number of semitones.
         """
         self._piece = piece
         self.shifts = shifts
-        self._up = up
-        self._pitched = pitched
+        self._shift_tokens = shift_tokens
 
     def __len__(self) -> int:
         return len(self.shifts)
@@ -99,17 +110,16 @@ class Transpositions(Sequence[Piece]):
         piece = self._piece
         if shift == 0:
             return piece
-        tokens = np.where(self._pitched, self._up[shift][piece.tokens], piece.tokens)
         return dataclasses.replace(
             piece,
             name=f"{piece.name} {shift:+d}",
-            tokens=tokens,
+            tokens=self._shift_tokens(piece.tokens, shift),
             is_original=False,
             pitches=(piece.pitches + np.int16(shift)).astype(np.int16),
         )
 
 
-def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
+def transpose_piece(tokenizer: SymbolicTokenizer, piece: Piece, low: int = 21, high: int = 109) -> Transpositions:
     """Transpose the piece to every key in which all its pitches lie in low..high, its own key included.
 
     Only pitch tokens are exchanged, so every version has the same number of tokens and the same rhythm. Drums are
@@ -125,6 +135,9 @@ def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
+    if not isinstance(tokenizer, MusicTokenizer):
+        pitches, at = transposable_pitches(piece.tokens)
+        return Transpositions(piece, _shifts_within(pitches, low, high), functools.partial(_shift_at, at))
     if tokenizer.inner.is_trained:
         raise DataError(
             f"this {tokenizer.kind} tokenizer merges tokens, so pieces cannot be transposed while training; leave out "
@@ -135,11 +148,26 @@ def transpose_piece(tokenizer: MusicTokenizer, piece: Piece, low: int = 21, high
     if tokenizer.inner.config.use_pitch_intervals:  # the pitches between those with a token of their own
         decoded = tokenizer.decode(piece.tokens)
         pitches = np.array([note.pitch for track in decoded.tracks if not track.is_drum for note in track.notes])
-    if not len(pitches):
-        return Transpositions(piece, range(0), np.zeros((0, 0), np.int32), pitched)
     lowest, highest = tokenizer.pitch_range
-    shifts = range(max(low, lowest) - int(pitches.min()), min(high, highest) - int(pitches.max()) + 1)
-    return Transpositions(piece, shifts, _shift_table(tokenizer), pitched)
+    shifts = _shifts_within(pitches, max(low, lowest), min(high, highest))
+    return Transpositions(piece, shifts, functools.partial(_exchange, _shift_table(tokenizer), pitched))
+
+
+def _shifts_within(pitches: np.ndarray, low: int, high: int) -> range:
+    """List the semitones by which pitches may move within a range; none without pitches."""
+    return range(low - int(pitches.min()), high - int(pitches.max()) + 1) if len(pitches) else range(0)
+
+
+def _exchange(up: np.ndarray, pitched: np.ndarray, tokens: np.ndarray, shift: int) -> np.ndarray:
+    """Exchange the pitched tokens, bool [n], by a table of `_shift_table`."""
+    return np.where(pitched, up[shift][tokens], tokens)
+
+
+def _shift_at(at: np.ndarray, tokens: np.ndarray, shift: int) -> np.ndarray:
+    """Add the semitones to the ids at some places, int [m]."""
+    moved = tokens.copy()
+    moved[at] += shift
+    return moved
 
 
 @functools.lru_cache(maxsize=4)

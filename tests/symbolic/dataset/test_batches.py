@@ -11,6 +11,7 @@ from musiclora.convert.errors import ConfigError, DataError
 from musiclora.symbolic.dataset.batches import BatchPlan
 from musiclora.symbolic.dataset.packing import choose_levels, pack_best_fit, split_into_windows
 from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.dataset.wrapped_rows import WrappedRows
 
 BOS, EOS, PAD = 1, 2, 0
 
@@ -25,7 +26,7 @@ def pieces_of(lengths):
 
 
 def plan_of(lengths, limit, batch_size=2, seed=0, bos=BOS, eos=EOS):
-    return BatchPlan(pieces_of(lengths), limit, batch_size, seed, bos, eos, PAD)
+    return BatchPlan(pieces_of(lengths), limit, batch_size, seed, WrappedRows(bos, eos, PAD))
 
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
@@ -145,7 +146,7 @@ def test_row_lengths_are_the_cheapest_of_all_choices():
 
 
 def test_validation_order_is_kept_without_shuffling():
-    plan = BatchPlan(pieces_of([60, 60, 60]), 64, 1, 0, BOS, EOS, PAD, shuffle=False)
+    plan = BatchPlan(pieces_of([60, 60, 60]), 64, 1, 0, WrappedRows(BOS, EOS, PAD), shuffle=False)
     assert [u.piece for row in plan.rows(0) for u in row] == [u.piece for row in plan.rows(5) for u in row]
 
 

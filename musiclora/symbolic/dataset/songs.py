@@ -165,7 +165,7 @@ def describe_windows(pieces: Sequence[Piece], tokenizer: SymbolicTokenizer, leng
     if not long:
         return []
     more = f"up to --max-seq-len {n_positions} is possible" if n_positions > length else "the base holds no more"
-    limit = f"{length:,} tokens" + ("" if isinstance(tokenizer, MusicTokenizer) else ", or than 100 s,")
+    limit = f"{length:,} tokens" + ("" if isinstance(tokenizer, MusicTokenizer) else " or 100 s")
     return [
         f"{long} of {len(pieces)} pieces are longer than {limit} (the longest {max(sizes):,}) and are cut "
         f"into overlapping windows, whose first notes lack what came before; {more}"

@@ -69,7 +69,8 @@ def versions_within(tokenizer: SymbolicTokenizer, piece: Piece, semitones: int) 
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
-    versions = transpose_piece(tokenizer, piece)
+    own_range = () if isinstance(tokenizer, MusicTokenizer) else tokenizer.holds.pitches  # a band's bass lies low
+    versions = transpose_piece(tokenizer, piece, *own_range)
     near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
     return near or [piece]
 

@@ -25,8 +25,9 @@ from musiclora.symbolic.dataset.pieces import PieceSet, from_reading, is_token_c
 from musiclora.symbolic.reading.health import health_json, health_line, health_table
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.render import find_soundfont
+from musiclora.symbolic.tokens.band_bases import name_band_bases
 from musiclora.symbolic.tokens.kept_lines import describe_kept
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 from musiclora.training.run_folder import META
 
@@ -101,7 +102,8 @@ def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: O
         found = from_reading(reading) if tokenizer else PieceSet([], reading.health)
     rows = found.health
     if tokenizer:
-        notes = [f"{model} ({tokenizer.kind}): {line}" for line in describe_kept(found.kept, tokenizer.holds)]
+        lines = [*describe_kept(found.kept, tokenizer.holds), *name_band_bases(found.kept, tokenizer.holds)]
+        notes = [f"{model} ({tokenizer.kind}): {line}" for line in lines]
     return {
         **health_json(rows),
         "tokenizer": tokenizer.kind if tokenizer else None,
@@ -112,7 +114,7 @@ def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: O
     }
 
 
-def _find_tokenizer(model: str) -> tuple[MusicTokenizer | None, list[str]]:
+def _find_tokenizer(model: str) -> tuple[SymbolicTokenizer | None, list[str]]:
     """Load a base's tokenizer; without one, say why the notes are counted as they are in the files."""
     load = spec_of_folder(find_model(model).path).load_tokenizer
     if load is None:

@@ -19,7 +19,7 @@ from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
 from musiclora.symbolic.reading.worker import SONG_WORKER, TUNE_SPLITTER, Outcome, ReadTask, read_outcomes
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -127,7 +127,7 @@ def read_music(
     workers: int | None = None,
     timeout: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
-    tokenizer: MusicTokenizer | None = None,
+    tokenizer: SymbolicTokenizer | None = None,
     keep_scores: bool = True,
     need_songs: bool = True,
 ) -> Reading:

@@ -16,7 +16,7 @@ from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_jso
 if TYPE_CHECKING:
     from symusic import Score
 
-    from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+    from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 SONG_WORKER = f"{__name__}:song_worker"
 TUNE_SPLITTER = f"{__name__}:tune_splitter"
@@ -109,15 +109,14 @@ def skyline_melody(score: Score) -> np.ndarray:
 
 
 def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
-    """Return the highest pitch at each onset, int16 [n]; that of the drums where nothing else plays."""
+    """Return the highest pitch at each onset, int16 [n]; none of drums, whose pitches are no melody."""
     from musiclora.symbolic.tokens.merge import merge_tracks
 
-    merged = merge_tracks(score, *pitch_range)
-    return skyline_melody(merged if merged.note_num() else score)
+    return skyline_melody(merge_tracks(score, *pitch_range))
 
 
 def _examine_score(
-    score: Score, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool
+    score: Score, repairs: tuple[str, ...], tokenizer: SymbolicTokenizer | None, keep_score: bool
 ) -> Outcome:
     """Repair, measure and encode one score.
 
@@ -127,7 +126,7 @@ def _examine_score(
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
-    clean = sanitise_score(score)
+    clean = sanitise_score(score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
     tokens, kept, remarks = None, Kept(), []
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
@@ -148,14 +147,14 @@ def _examine_score(
         outside=kept.outside,
         seconds=clean.seconds,
         kept=kept,
-        pitches=_find_melody(clean.score, tokenizer.pitch_range if tokenizer else (0, 127)),
+        pitches=_find_melody(clean.score, tokenizer.holds.pitches if tokenizer else (0, 127)),
         tokens=tokens,
         decoded_notes=kept.kept,
         score=clean.score if keep_score else None,
     )
 
 
-def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+def examine_file(task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_scores: bool) -> list[Outcome]:
     """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
@@ -191,9 +190,9 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
     Args:
         settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back.
     """
-    from musiclora.symbolic.tokens.tokenizer import from_json
+    from musiclora.symbolic.tokens.tokenizers import tokenizer_from_json
 
-    tokenizer = from_json(settings["tokenizer"]) if settings["tokenizer"] else None
+    tokenizer = tokenizer_from_json(settings["tokenizer"]) if settings["tokenizer"] else None
 
     def read_song(task: dict[str, str]) -> object:
         outcomes = examine_file(ReadTask(**task), tokenizer, bool(settings["keep_scores"]))

@@ -56,18 +56,18 @@ class GivenMusic:
             DataError: a file that cannot be read, or a gap outside it.
         """
         self._check_options(request)
-        changes: dict[str, object] = {}
-        if self.instruments is not None:
-            changes["instruments"] = frozenset(parse_instruments(self.instruments))
-        if self.parts is not None:
-            changes["parts"] = _split_list(self.parts)
-        for option, path in self.files().items():
-            if path is not None:
-                changes[option[2:]] = _read_score(option, path)
+        chosen = request.instruments if self.instruments is None else frozenset(parse_instruments(self.instruments))
+        parts = request.parts if self.parts is None else _split_list(self.parts)
+        request = dataclasses.replace(request, instruments=chosen, parts=parts)
+        if self.prompt is not None:
+            request = dataclasses.replace(request, prompt=_read_score("--prompt", self.prompt))
+        if self.accompany is not None:
+            request = dataclasses.replace(request, accompany=_read_score("--accompany", self.accompany))
         if self.infill is not None:
-            score = changes["infill"]
-            changes["from_seconds"], changes["to_seconds"] = self._find_gap(score)  # type: ignore[arg-type]
-        return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
+            score = _read_score("--infill", self.infill)
+            first, last = self._find_gap(score)
+            request = dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last)
+        return request
 
     def _check_options(self, request: GenerationRequest) -> None:
         """Raise ConfigError for options that do not go together, or lack one that they need."""

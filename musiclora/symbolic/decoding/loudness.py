@@ -35,7 +35,8 @@ class Loudness:
     def of(self, program: int, places: np.ndarray) -> np.ndarray:
         """Return the velocities of notes at some places, int64 [n]; defaults for a program that is not recorded."""
         levels = self.velocities.get(program, _DEFAULT_DRUMS if program == DRUMS else _DEFAULT)
-        return np.array(levels, np.int64)[places]
+        found: np.ndarray = np.array(levels, np.int64)[places]
+        return found
 
     def as_json(self) -> dict[str, list[int]]:
         """Return the entry of musiclora.json."""
@@ -117,7 +118,7 @@ def measure_loudness(score: Score) -> np.ndarray:
     return np.array(rows, np.int32).ravel()
 
 
-def sum_loudness(measured: Iterable[np.ndarray]) -> Loudness:
+def sum_loudness(measured: Iterable[np.ndarray | Sequence[int]]) -> Loudness:
     """Combine the loudness of songs, each as `measure_loudness` returns it: the median over their notes."""
     rows = [np.asarray(one, np.int64).reshape(-1, 4) for one in measured]
     table = np.concatenate(rows) if rows else np.zeros((0, 4), np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_json
+from musiclora.symbolic.tokens.round_trip import RoundTrip, compare_scores
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -50,6 +51,7 @@ class Outcome:
     decoded_notes: int = 0
     loudness: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     score: Score | None = None
+    round_trip: RoundTrip | None = None
 
     def message(self) -> dict[str, Any]:
         """Convert to a message for the parent process."""
@@ -57,7 +59,8 @@ class Outcome:
 
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         score = None if self.score is None else pack_score(self.score)
-        return {**record, "kept": self.kept.as_json(), "score": score}
+        trip = None if self.round_trip is None else vars(self.round_trip)
+        return {**record, "kept": self.kept.as_json(), "score": score, "round_trip": trip}
 
 
 def read_outcomes(answer: object) -> list[Outcome]:
@@ -91,6 +94,7 @@ def _read_outcome(record: dict[str, Any]) -> Outcome:
         tokens=None if tokens is None else _read_column(tokens),
         loudness=_read_column(record["loudness"]),
         score=None if score is None else unpack_score(score),
+        round_trip=None if record["round_trip"] is None else RoundTrip(**record["round_trip"]),
     )
 
 
@@ -118,7 +122,7 @@ def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
 
 
 def _examine_score(
-    score: Score, repairs: tuple[str, ...], tokenizer: SymbolicTokenizer | None, keep_score: bool
+    score: Score, repairs: tuple[str, ...], tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool
 ) -> Outcome:
     """Repair, measure and encode one score.
 
@@ -130,7 +134,7 @@ def _examine_score(
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
     clean = sanitise_score(score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
-    tokens, kept, remarks = None, Kept(), []
+    tokens, kept, remarks, trip = None, Kept(), [], None
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
         left_out = ", ".join(list_left_out(kept, tokenizer.holds))
@@ -141,6 +145,8 @@ def _examine_score(
             remarks.insert(0, f"{kept.tracks} tracks merged into {kept.tracks_kept}")
         if len(tokens) > MAX_TOKENS:
             raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
+        if round_trip:
+            trip = compare_scores(clean.score, tokenizer.decode(tokens), tokenizer.holds)
     return Outcome(
         repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
         remarks=tuple(remarks),
@@ -157,10 +163,13 @@ def _examine_score(
         if tokenizer and not tokenizer.holds.velocities
         else np.zeros(0, np.int32),
         score=clean.score if keep_score else None,
+        round_trip=trip,
     )
 
 
-def examine_file(task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+def examine_file(
+    task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_scores: bool, round_trip: bool = False
+) -> list[Outcome]:
     """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
@@ -176,7 +185,7 @@ def examine_file(task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_score
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores))
+            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores, round_trip))
         except Exception as error:
             outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes
@@ -194,14 +203,17 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
     """Build the handler that reads songs.
 
     Args:
-        settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back.
+        settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back;
+            `round_trip`, True to decode the tokens and compare.
     """
     from musiclora.symbolic.tokens.tokenizers import tokenizer_from_json
 
     tokenizer = tokenizer_from_json(settings["tokenizer"]) if settings["tokenizer"] else None
 
     def read_song(task: dict[str, str]) -> object:
-        outcomes = examine_file(ReadTask(**task), tokenizer, bool(settings["keep_scores"]))
+        outcomes = examine_file(
+            ReadTask(**task), tokenizer, bool(settings["keep_scores"]), bool(settings["round_trip"])
+        )
         return [outcome.message() for outcome in outcomes]
 
     return read_song

@@ -38,7 +38,9 @@ from musiclora.symbolic.tokens.arrival import (
 )
 
 LAYOUT = ArrivalRows()
-GAPS = st.lists(st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=150)
+GAPS = st.lists(
+    st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=150
+)
 SONGS = [song_of([25] * n, n) for n in (500, 60, 200, 333)]
 
 

@@ -36,7 +36,9 @@ LAYOUT = ArrivalRows()
 
 
 # Dense bars, silences of more than a row of 100 s, and notes at one time.
-GAPS = st.lists(st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=200)
+GAPS = st.lists(
+    st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=200
+)
 
 
 def windows(song, limit):

@@ -38,8 +38,8 @@ from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
-from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
-from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
+from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask

@@ -25,8 +25,10 @@ from musiclora.symbolic.dataset.pieces import PieceSet, from_reading, is_token_c
 from musiclora.symbolic.reading.health import health_json, health_line, health_table
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.render import find_soundfont
+from musiclora.symbolic.tokens.band_bases import name_band_bases
 from musiclora.symbolic.tokens.kept_lines import describe_kept
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
+from musiclora.symbolic.tokens.round_trip import add_round_trips
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 from musiclora.training.run_folder import META
 
@@ -85,34 +87,47 @@ def songs_report(data_dir: Path, model: str, workers: int | None, on_progress: O
 
     Returns:
         The health table for `--json`, and as text under `table` and `line`. `tokenizer` is its kind, and
-        `kept_by_tokens` holds the counts; both are None where the model has no tokenizer. `notes` are remarks.
+        `kept_by_tokens` holds the counts; both are None where the model has no tokenizer. `round_trip` is the
+        comparison of the songs with what their tokens decode to; None without a tokenizer, and for a token cache.
+        `notes` are remarks.
 
     Raises:
         DataError: the folder holds no music, or is a damaged token cache.
     """
     tokenizer, notes = (load_tokenizer(data_dir), []) if is_token_cache(data_dir) else _find_tokenizer(model)
+    trip = None
     if is_token_cache(data_dir):
         model, found = str(data_dir), read_token_cache(data_dir, tokenizer)
     else:
         reading = read_music(
-            data_dir, workers=workers, on_progress=on_progress, tokenizer=tokenizer, keep_scores=False, need_songs=False
+            data_dir,
+            workers=workers,
+            on_progress=on_progress,
+            tokenizer=tokenizer,
+            keep_scores=False,
+            need_songs=False,
+            round_trip=True,
         )
+        trip = add_round_trips(s.round_trip for s in reading.songs if s.is_original and s.round_trip is not None)
         # Without a tokenizer there are no pieces.
         found = from_reading(reading) if tokenizer else PieceSet([], reading.health)
     rows = found.health
     if tokenizer:
-        notes = [f"{model} ({tokenizer.kind}): {line}" for line in describe_kept(found.kept, tokenizer.holds)]
+        lines = [*describe_kept(found.kept, tokenizer.holds), *(trip.describe(tokenizer.holds) if trip else ())]
+        lines += name_band_bases(found.kept, tokenizer.holds)
+        notes = [f"{model} ({tokenizer.kind}): {line}" for line in lines]
     return {
         **health_json(rows),
         "tokenizer": tokenizer.kind if tokenizer else None,
         "kept_by_tokens": found.kept.as_json() if tokenizer else None,
+        "round_trip": trip.as_json(tokenizer.holds) if tokenizer and trip else None,
         "notes": notes,
         "line": health_line(rows),
         "table": health_table(rows),
     }
 
 
-def _find_tokenizer(model: str) -> tuple[MusicTokenizer | None, list[str]]:
+def _find_tokenizer(model: str) -> tuple[SymbolicTokenizer | None, list[str]]:
     """Load a base's tokenizer; without one, say why the notes are counted as they are in the files."""
     load = spec_of_folder(find_model(model).path).load_tokenizer
     if load is None:

@@ -15,7 +15,7 @@ from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, onset_record
-from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer
+from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
 
 
@@ -34,7 +34,7 @@ class OpenedModel:
 
     model: TokenModel
     base: BaseModel
-    tokenizer: MusicTokenizer
+    tokenizer: SymbolicTokenizer
     backend: str
     adapters: tuple[Adapter, ...]
     notes: tuple[str, ...]
@@ -75,7 +75,7 @@ def open_model(
     return OpenedModel(loaded, base, codec, name, found, tuple(notes))
 
 
-def _choose_tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str | None) -> MusicTokenizer:
+def _choose_tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str | None) -> SymbolicTokenizer:
     """Load the requested tokenizer, else the one that the adapters were trained with, else the base's own."""
     vocab_size = read_checkpoint(base.path).config.vocab_size
     # Folders by other tools may hold a tokenizer.json of another kind; folders by this package have a record.
@@ -88,7 +88,7 @@ def _choose_tokenizer(base: BaseModel, adapters: Sequence[Adapter], wanted: str 
     return found[0]
 
 
-def tokenizer_for(model: str, wanted: str | None = None) -> MusicTokenizer:
+def tokenizer_for(model: str, wanted: str | None = None) -> SymbolicTokenizer:
     """Load the requested tokenizer, or the one of a base given as for `--model`."""
     if wanted is not None:
         return load_tokenizer(wanted)
@@ -96,7 +96,7 @@ def tokenizer_for(model: str, wanted: str | None = None) -> MusicTokenizer:
     return find_tokenizer(base, read_checkpoint(base.path).config.vocab_size, None)
 
 
-def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> MusicTokenizer:
+def find_tokenizer(base: BaseModel, vocab_size: int, wanted: str | None) -> SymbolicTokenizer:
     """Load the requested tokenizer, else the one in the model's folder, else the one its vocabulary size implies.
 
     Raises:

@@ -11,7 +11,7 @@ from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import PieceSet, load_pieces, refuse_foreign_folder, write_token_cache
 from musiclora.symbolic.model import tokenizer_for
 from musiclora.symbolic.tokens.kept_lines import describe_kept
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TokensResult:
 
     folder: Path
     pieces: PieceSet
-    tokenizer: MusicTokenizer
+    tokenizer: SymbolicTokenizer
 
     def record(self) -> dict[str, Any]:
         """Build the object for `--json`."""

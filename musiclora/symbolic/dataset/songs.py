@@ -16,6 +16,7 @@ from musiclora.symbolic.dataset.pieces import Piece, PieceSet, load_pieces
 from musiclora.symbolic.dataset.row_layouts import layout_of
 from musiclora.symbolic.dataset.splits import near_duplicates, split_pieces
 from musiclora.symbolic.reading.health import HealthRow, describe_skipped
+from musiclora.symbolic.tokens.band_bases import name_band_bases
 from musiclora.symbolic.tokens.kept import Kept
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
@@ -67,6 +68,7 @@ def read_songs(config: TrainConfig, tokenizer: SymbolicTokenizer, n_positions: i
         found = load_pieces(Path(config.data_dir), tokenizer, workers=config.num_workers, on_progress=update)
         songs = split_songs(found, config)
         remarks = [*found.remarks, *describe_skipped(found.health), *describe_kept(found.kept, tokenizer.holds)]
+        remarks += name_band_bases(found.kept, tokenizer.holds)
         if config.mix_dir:
             extra = load_pieces(Path(config.mix_dir), tokenizer, workers=config.num_workers, on_progress=update)
             songs = mix_in(songs, extra.pieces, config, tokenizer)

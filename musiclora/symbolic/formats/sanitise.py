@@ -31,12 +31,17 @@ class Clean:
     seconds: float
 
 
-def sanitise_score(score: Score) -> Clean:
+def sanitise_score(score: Score, as_played: bool = False) -> Clean:
     """Repair a copy of a score.
 
     Lengths of zero or less become an eighth of a quarter, and notes over 64 quarters are cut. Tempos that are not
     finite or outside 4..1000 quarters a minute and impossible time signatures are dropped. Of tempo changes without a
     note between them the last stays. Silences over 32 quarters are shortened by whole 4/4 bars.
+
+    Args:
+        score: in ticks; it is not changed.
+        as_played: keep what counts in seconds: lengths of zero, all tempo changes, and the order of notes that begin
+            together.
 
     Raises:
         DataError: no notes, too many, times that run backwards, or a piece that is too long.
@@ -50,7 +55,7 @@ def sanitise_score(score: Score) -> Clean:
         raise DataError(f"{total} notes; at most {MAX_NOTES} are read from one file")
     repairs: list[str] = []
     tpq = score.ticks_per_quarter
-    parts = [(t, _repair_notes(t.notes.numpy(), tpq, repairs)) for t in score.tracks if len(t.notes)]
+    parts = [(t, _repair_notes(t.notes.numpy(), tpq, repairs, as_played)) for t in score.tracks if len(t.notes)]
     onsets = np.concatenate([a["time"] for _, a in parts])
     ends = onsets + np.concatenate([a["duration"] for _, a in parts])
     gaps = _find_long_gaps(onsets, ends, tpq)
@@ -58,18 +63,18 @@ def sanitise_score(score: Score) -> Clean:
         repairs.append(f"silences over {MAX_GAP_QUARTERS} quarters closed: {len(gaps[0])}")
     if _close_gaps(ends, gaps).max() > MAX_QUARTERS * tpq:
         raise DataError(f"longer than {MAX_QUARTERS} quarters")
-    clean = _rebuild_score(score, parts, gaps)
-    clean.tempos = _repair_tempos(score, onsets, gaps, repairs)
+    clean = _rebuild_score(score, parts, gaps, as_played)
+    clean.tempos = _repair_tempos(score, None if as_played else onsets, gaps, repairs)
     clean.time_signatures = _repair_metres(score, gaps, repairs)
     seconds = float(clean.to("second").end())
     return Clean(clean, tuple(dict.fromkeys(repairs)), len(parts), total, seconds)
 
 
-def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str]) -> _NoteArrays:
+def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str], keep_zero: bool) -> _NoteArrays:
     notes = {k: a.astype(np.int64) for k, a in raw.items()}
     if notes["time"].min() < 0:
         raise DataError("times run backwards or past 2^31 ticks")
-    if (bad := notes["duration"] <= 0).any():
+    if (bad := notes["duration"] < int(not keep_zero)).any():
         notes["duration"][bad] = max(1, tpq // 8)
         repairs.append("notes of no length made an eighth of a quarter long")
     if (bad := notes["duration"] > MAX_NOTE_QUARTERS * tpq).any():
@@ -107,13 +112,15 @@ def _close_gaps(times: np.ndarray, gaps: tuple[np.ndarray, np.ndarray]) -> np.nd
     return capped
 
 
-def _rebuild_score(score: Score, parts: list[tuple[Track, _NoteArrays]], gaps: tuple[np.ndarray, np.ndarray]) -> Score:
+def _rebuild_score(
+    score: Score, parts: list[tuple[Track, _NoteArrays]], gaps: tuple[np.ndarray, np.ndarray], as_played: bool
+) -> Score:
     from symusic import Note, Score, Track
 
     clean = Score(score.ticks_per_quarter)
     for source, notes in parts:
         starts = _close_gaps(notes["time"], gaps)
-        order = np.lexsort((notes["pitch"], starts))
+        order = np.argsort(starts, kind="stable") if as_played else np.lexsort((notes["pitch"], starts))
         track = Track(program=source.program, is_drum=source.is_drum, name=source.name)
         track.notes = Note.from_numpy(
             time=starts[order].astype(np.int32),
@@ -139,7 +146,7 @@ def _copy_events(found: Any, gaps: tuple[np.ndarray, np.ndarray]) -> list[Any]:
 
 
 def _repair_tempos(
-    score: Score, onsets: np.ndarray, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]
+    score: Score, onsets: np.ndarray | None, gaps: tuple[np.ndarray, np.ndarray], repairs: list[str]
 ) -> list[Tempo]:
     from symusic import Tempo
 
@@ -150,7 +157,7 @@ def _repair_tempos(
     good.sort(key=lambda item: item[0])
     times = np.array([t for t, _ in good], np.int64)
     # Each onset needs only the last tempo before it; ten thousand changes without a note would be ten thousand tokens.
-    needed = np.unique(np.searchsorted(times, onsets, side="right")) - 1
+    needed = np.arange(len(good)) if onsets is None else np.unique(np.searchsorted(times, onsets, side="right")) - 1
     kept = [good[i] for i in needed if i >= 0]
     moved = _close_gaps(np.array([t for t, _ in kept], np.int64), gaps)
     if not kept or moved[0] > 0:

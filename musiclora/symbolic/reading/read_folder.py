@@ -19,7 +19,8 @@ from musiclora.symbolic.formats import abc, midi
 from musiclora.symbolic.reading.health import HealthRow, skip_reasons
 from musiclora.symbolic.reading.provenance import Origin, read_provenance
 from musiclora.symbolic.reading.worker import SONG_WORKER, TUNE_SPLITTER, Outcome, ReadTask, read_outcomes
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
+from musiclora.symbolic.tokens.round_trip import RoundTrip
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -44,6 +45,7 @@ class Song:
         score: repaired score with all its tracks, or None where scores are not kept.
         tokens: int32 [n], or None without a tokenizer.
         decoded_notes: number of notes that the tokens decode to.
+        round_trip: comparison of the score with what its tokens decode to, or None where it was not asked for.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Song:
     score: Score = None
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
+    round_trip: RoundTrip | None = None
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,10 @@ def read_music(
     workers: int | None = None,
     timeout: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
-    tokenizer: MusicTokenizer | None = None,
+    tokenizer: SymbolicTokenizer | None = None,
     keep_scores: bool = True,
     need_songs: bool = True,
+    round_trip: bool = False,
 ) -> Reading:
     """Read all music of a folder, or one file, in child processes.
 
@@ -141,6 +145,7 @@ def read_music(
         tokenizer: tokenizer that the child processes apply, or None.
         keep_scores: return the scores.
         need_songs: raise where no tune is usable; False returns the health table alone.
+        round_trip: decode each song's tokens and compare.
 
     Raises:
         DataError: no music file, none usable, or a provenance.json that cannot be understood.
@@ -150,7 +155,11 @@ def read_music(
     count = workers or min(8, os.cpu_count() or 1)
     jobs = _list_jobs(files, root, count, timeout)
     todo = [(i, dataclasses.asdict(job.task)) for i, job in enumerate(jobs) if job.task is not None]
-    settings = {"tokenizer": tokenizer.to_json() if tokenizer else None, "keep_scores": keep_scores}
+    settings = {
+        "tokenizer": tokenizer.to_json() if tokenizer else None,
+        "keep_scores": keep_scores,
+        "round_trip": round_trip,
+    }
     tasks = [task for _, task in todo]
     on_done = (lambda n: on_progress(n, len(tasks))) if on_progress else None
     answers = run_tasks(tasks, SONG_WORKER, settings, count, timeout, on_done)
@@ -276,5 +285,6 @@ def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, orig
             score=outcome.score,
             tokens=outcome.tokens,
             decoded_notes=outcome.decoded_notes,
+            round_trip=outcome.round_trip,
         )
     )

@@ -12,11 +12,12 @@ import numpy as np
 
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_json
+from musiclora.symbolic.tokens.round_trip import RoundTrip, compare_scores
 
 if TYPE_CHECKING:
     from symusic import Score
 
-    from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+    from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 SONG_WORKER = f"{__name__}:song_worker"
 TUNE_SPLITTER = f"{__name__}:tune_splitter"
@@ -49,6 +50,7 @@ class Outcome:
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
     score: Score | None = None
+    round_trip: RoundTrip | None = None
 
     def message(self) -> dict[str, Any]:
         """Convert to a message for the parent process."""
@@ -56,7 +58,8 @@ class Outcome:
 
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         score = None if self.score is None else pack_score(self.score)
-        return {**record, "kept": self.kept.as_json(), "score": score}
+        trip = None if self.round_trip is None else vars(self.round_trip)
+        return {**record, "kept": self.kept.as_json(), "score": score, "round_trip": trip}
 
 
 def read_outcomes(answer: object) -> list[Outcome]:
@@ -89,6 +92,7 @@ def _read_outcome(record: dict[str, Any]) -> Outcome:
         pitches=_read_column(record["pitches"]),
         tokens=None if tokens is None else _read_column(tokens),
         score=None if score is None else unpack_score(score),
+        round_trip=None if record["round_trip"] is None else RoundTrip(**record["round_trip"]),
     )
 
 
@@ -109,15 +113,14 @@ def skyline_melody(score: Score) -> np.ndarray:
 
 
 def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
-    """Return the highest pitch at each onset, int16 [n]; that of the drums where nothing else plays."""
+    """Return the highest pitch at each onset, int16 [n]; none of drums, whose pitches are no melody."""
     from musiclora.symbolic.tokens.merge import merge_tracks
 
-    merged = merge_tracks(score, *pitch_range)
-    return skyline_melody(merged if merged.note_num() else score)
+    return skyline_melody(merge_tracks(score, *pitch_range))
 
 
 def _examine_score(
-    score: Score, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool
+    score: Score, repairs: tuple[str, ...], tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool
 ) -> Outcome:
     """Repair, measure and encode one score.
 
@@ -127,8 +130,8 @@ def _examine_score(
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
-    clean = sanitise_score(score)
-    tokens, kept, remarks = None, Kept(), []
+    clean = sanitise_score(score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
+    tokens, kept, remarks, trip = None, Kept(), [], None
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
         left_out = ", ".join(list_left_out(kept, tokenizer.holds))
@@ -139,6 +142,8 @@ def _examine_score(
             remarks.insert(0, f"{kept.tracks} tracks merged into {kept.tracks_kept}")
         if len(tokens) > MAX_TOKENS:
             raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
+        if round_trip:
+            trip = compare_scores(clean.score, tokenizer.decode(tokens), tokenizer.holds)
     return Outcome(
         repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
         remarks=tuple(remarks),
@@ -148,14 +153,17 @@ def _examine_score(
         outside=kept.outside,
         seconds=clean.seconds,
         kept=kept,
-        pitches=_find_melody(clean.score, tokenizer.pitch_range if tokenizer else (0, 127)),
+        pitches=_find_melody(clean.score, tokenizer.holds.pitches if tokenizer else (0, 127)),
         tokens=tokens,
         decoded_notes=kept.kept,
         score=clean.score if keep_score else None,
+        round_trip=trip,
     )
 
 
-def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: bool) -> list[Outcome]:
+def examine_file(
+    task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_scores: bool, round_trip: bool = False
+) -> list[Outcome]:
     """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
@@ -171,7 +179,7 @@ def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: 
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores))
+            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores, round_trip))
         except Exception as error:
             outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes
@@ -189,14 +197,17 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
     """Build the handler that reads songs.
 
     Args:
-        settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back.
+        settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back;
+            `round_trip`, True to decode the tokens and compare.
     """
-    from musiclora.symbolic.tokens.tokenizer import from_json
+    from musiclora.symbolic.tokens.tokenizers import tokenizer_from_json
 
-    tokenizer = from_json(settings["tokenizer"]) if settings["tokenizer"] else None
+    tokenizer = tokenizer_from_json(settings["tokenizer"]) if settings["tokenizer"] else None
 
     def read_song(task: dict[str, str]) -> object:
-        outcomes = examine_file(ReadTask(**task), tokenizer, bool(settings["keep_scores"]))
+        outcomes = examine_file(
+            ReadTask(**task), tokenizer, bool(settings["keep_scores"]), bool(settings["round_trip"])
+        )
         return [outcome.message() for outcome in outcomes]
 
     return read_song

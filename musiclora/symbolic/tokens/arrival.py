@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,13 @@ class ArrivalTokenizer:
     @property
     def holds(self) -> Holds:
         """Facts of music that the tokens can hold."""
-        return Holds(pitches=(0, PITCHES - 1), drum_pitches=(0, PITCHES - 1), programs=frozenset(range(DRUMS, 128)))
+        return Holds(
+            pitches=(0, PITCHES - 1),
+            drum_pitches=(0, PITCHES - 1),
+            programs=frozenset(range(DRUMS, DRUM_INSTRUMENT)),
+            longest_seconds=MAX_DURATION_STEPS / STEPS_PER_SECOND,
+            most_instruments=MAX_INSTRUMENTS,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -78,8 +85,20 @@ class ArrivalTokenizer:
         return hashlib.sha256(json.dumps(_settings(), sort_keys=True).encode()).hexdigest()
 
     def hold(self, score: Score) -> Score:
-        """Reduce a score to what the tokens hold of it, without changing it."""
-        return score
+        """Leave out the instruments of a score past the fifteen with the most notes, besides drums.
+
+        The score is not changed. Other events for which there are no tokens stay, and ticks are not rounded.
+        """
+        counts: Counter[int] = Counter()
+        for track in score.tracks:
+            if not track.is_drum and len(track.notes):
+                counts[int(track.program)] += len(track.notes)
+        if len(counts) <= MAX_INSTRUMENTS:
+            return score
+        kept = {program for program, _ in counts.most_common(MAX_INSTRUMENTS)}  # of equals, the first in the score
+        held = score.copy()
+        held.tracks = [track for track in held.tracks if track.is_drum or track.program in kept]
+        return held
 
     def encode(self, score: Score) -> np.ndarray:
         """Encode a score in ticks as events, int32 [3n], in order of time; empty without notes."""

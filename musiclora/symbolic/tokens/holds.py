@@ -26,6 +26,8 @@ class Holds:
         tempos, metres, pedals, bends: True where there are tokens for them.
         longest: longest duration in quarters, or in beats of the metre; 0: no limit.
         beats_by_metre: True where durations are counted in beats of the metre (eighths in 6/8).
+        longest_seconds: longest duration in seconds, where times are in seconds; 0: they are in quarters or beats.
+        most_instruments: most instruments of a song, besides the drums; 0: no limit.
     """
 
     pitches: tuple[int, int]
@@ -38,6 +40,13 @@ class Holds:
     bends: bool = False
     longest: float = 0.0
     beats_by_metre: bool = False
+    longest_seconds: float = 0.0
+    most_instruments: int = 0
+
+    @property
+    def in_seconds(self) -> bool:
+        """True where times are in seconds: tempos are heard, and neither they nor bars can be told from the tokens."""
+        return self.longest_seconds > 0
 
 
 def find_pitch_range(tokens: Sequence[str], kinds: Sequence[str], default: tuple[int, int]) -> tuple[int, int]:

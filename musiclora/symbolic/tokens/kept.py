@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from musiclora.symbolic.tokens.holds import DRUMS, Holds
+from musiclora.symbolic.tokens.seconds import TempoMap
 
 if TYPE_CHECKING:
     from symusic import Score
 
 _RETIMED_SHARE = 0.05  # tempo tokens are a few per cent apart; a larger change is another tempo
+_HALF_STEP_SECONDS = 0.005  # a length is cut where it would be rounded to more than the longest
 _DEFAULT_QPM = 120.0  # of MIDI files without a tempo, and of decoded tokens without one
 
 
@@ -24,7 +26,8 @@ _DEFAULT_QPM = 120.0  # of MIDI files without a tempo, and of decoded tokens wit
 class Kept:
     """Count of what tokens keep of one song, or of several, by addition.
 
-    `notes` is the sum of `kept` and of the notes left out: `drums`, `foreign`, `outside`, `unisons` and `merged`.
+    `notes` is the sum of `kept` and of the notes left out: `drums`, `foreign`, `crowded`, `outside`, `unisons` and
+    `merged`.
 
     Attributes:
         songs: songs counted.
@@ -32,6 +35,7 @@ class Kept:
         kept: notes that the tokens decode to.
         drums: drum notes left out.
         foreign: notes of programs that the tokenizer does not have.
+        crowded: notes of instruments past the most that a song of these tokens may have.
         outside: notes outside the tokenizer's pitches.
         unisons: notes with the onset and pitch of another of the same instrument.
         merged: notes that have them on the tokenizer's grid only (near-unisons).
@@ -41,7 +45,8 @@ class Kept:
         seconds: length of the songs.
         seconds_kept: length of the decoded tokens, which play at 120 quarters a minute where they hold no tempo.
         tempos: tempo changes inside songs that are not held.
-        metres: time signatures that are not held; without them, bars have four quarters.
+        metres: time signatures that are not held; without them, bars have four quarters. Where times are in seconds,
+            nothing tells of bars, and all are lost.
         pedals: pedal presses that are not held.
         bends: pitch-bend events that are not held.
         tracks, tracks_kept: tracks with notes.
@@ -53,6 +58,7 @@ class Kept:
     kept: int = 0
     drums: int = 0
     foreign: int = 0
+    crowded: int = 0
     outside: int = 0
     unisons: int = 0
     merged: int = 0
@@ -131,10 +137,10 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
     """Compare a score with what is held of it; `kept` is the number of notes that the tokens decode to."""
     tracks, held_tracks = _tracks_of(score), _tracks_of(held) if kept else []
     played = {part.program for part in held_tracks}
-    counts, usable = _count_notes(tracks, kept, holds)
+    counts, usable = _count_notes(tracks, kept, holds, played)
     levels = {int(velocity) for part in usable for velocity in np.unique(part.velocity)}
     programs = {part.program for part in tracks}
-    timed = held if holds.tempos else None
+    timed = held if holds.tempos or holds.in_seconds else None
     end = _end_quarters(tracks, score.ticks_per_quarter, 0.0)
     seconds = _seconds(score, end)
     return Kept(
@@ -146,11 +152,11 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
         seconds=seconds,
         seconds_kept=_seconds(timed, _end_quarters(held_tracks, held.ticks_per_quarter, holds.longest)),
         tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
-        metres=_count_lost_metres(score, held if holds.metres else None),
+        metres=len(score.time_signatures) if holds.in_seconds else _count_lost_metres(score, held, holds.metres),
         pedals=_count_events(score, "pedals") - (_count_events(held, "pedals") if holds.pedals else 0),
         bends=_count_events(score, "pitch_bends") - (_count_events(held, "pitch_bends") if holds.bends else 0),
         tracks=len(tracks),
-        tracks_kept=min(len(tracks), len(held_tracks)),
+        tracks_kept=min(len(tracks), len(played) if holds.programs else len(held_tracks)),
         instruments=len(programs),
         instruments_kept=len(programs & played),
     )
@@ -161,12 +167,15 @@ def _tracks_of(score: Score) -> list[_NotesOf]:
     return [_NotesOf(t.notes.numpy(), DRUMS if t.is_drum else int(t.program)) for t in score.tracks if len(t.notes)]
 
 
-def _count_notes(tracks: list[_NotesOf], kept: int, holds: Holds) -> tuple[dict[str, int], list[_NotesOf]]:
+def _count_notes(
+    tracks: list[_NotesOf], kept: int, holds: Holds, played: set[int]
+) -> tuple[dict[str, int], list[_NotesOf]]:
     """Count the notes kept and those left out by reason, and return the notes that the tokens could hold."""
-    counts = {"notes": sum(len(part.pitch) for part in tracks), "kept": kept, "drums": 0, "foreign": 0, "outside": 0}
+    counts = {"notes": sum(len(part.pitch) for part in tracks), "kept": kept}
+    counts |= dict.fromkeys(("drums", "foreign", "crowded", "outside"), 0)
     usable = []
     for part in tracks:
-        if reason := _reason_to_leave_out(part, holds):
+        if reason := _reason_to_leave_out(part, holds, played):
             counts[reason] += len(part.pitch)
             continue
         low, high = holds.drum_pitches if part.program == DRUMS else holds.pitches
@@ -183,18 +192,20 @@ class _NotesOf:
 
     def __init__(self, arrays: dict[str, np.ndarray], program: int) -> None:
         self.arrays, self.program = arrays, program
-        self.time, self.pitch = arrays["time"], arrays["pitch"]
+        self.time, self.pitch = arrays["time"].astype(np.int64), arrays["pitch"]
         self.duration, self.velocity = arrays["duration"], arrays["velocity"]
 
     def take(self, mask: np.ndarray) -> _NotesOf:
         return _NotesOf({name: array[mask] for name, array in self.arrays.items()}, self.program)
 
 
-def _reason_to_leave_out(part: _NotesOf, holds: Holds) -> str:
+def _reason_to_leave_out(part: _NotesOf, holds: Holds, played: set[int]) -> str:
     """Name the count that a track's notes fall under, empty where the tokens can hold them."""
     if part.program == DRUMS:
         return "" if DRUMS in holds.programs else "drums"
-    return "foreign" if holds.programs and part.program not in holds.programs else ""
+    if holds.programs and part.program not in holds.programs:
+        return "foreign"
+    return "crowded" if holds.most_instruments and part.program not in played else ""
 
 
 def _count_unisons(parts: list[_NotesOf], by_program: bool) -> int:
@@ -209,6 +220,10 @@ def _count_unisons(parts: list[_NotesOf], by_program: bool) -> int:
 
 
 def _count_shortened(parts: list[_NotesOf], score: Score, held: Score, holds: Holds) -> int:
+    if holds.in_seconds:
+        clock = TempoMap(score)
+        lengths = (clock.at(part.time + part.duration) - clock.at(part.time) for part in parts)
+        return sum(int((length > holds.longest_seconds + _HALF_STEP_SECONDS).sum()) for length in lengths)
     if not holds.longest:
         return 0
     metres = sorted((s.time / held.ticks_per_quarter, 4 / s.denominator) for s in held.time_signatures)
@@ -237,9 +252,9 @@ def _seconds(score: Score | None, quarters: float) -> float:
     return float(sum((after - at) * 60 / qpm for (at, qpm), (after, _) in pairwise(changes)))
 
 
-def _count_lost_metres(score: Score, held: Score | None) -> int:
+def _count_lost_metres(score: Score, held: Score, held_metres: bool) -> int:
     """Count the time signatures of a score at which another metre than theirs is held; without any, that is 4/4."""
-    kept = _metres_of(held) if held is not None else []
+    kept = _metres_of(held) if held_metres else []
     times = [at for at, _ in kept]
     lost = 0
     for at, metre in _metres_of(score):

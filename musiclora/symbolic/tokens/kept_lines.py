@@ -30,6 +30,7 @@ def list_left_out(kept: Kept, holds: Holds) -> list[str]:
         (
             (kept.drums, "drum note{s}"),
             (kept.foreign, "note{s} of instruments without a token"),
+            (kept.crowded, f"note{{s}} of instruments past the {holds.most_instruments} that a song may have"),
             (kept.outside, f"note{{s}} outside {low}..{high}"),
             (kept.unisons, "unison{s}"),
             (kept.merged, "near-unison{s} (of one pitch and onset on its grid)"),
@@ -39,7 +40,10 @@ def list_left_out(kept: Kept, holds: Holds) -> list[str]:
 
 def _list_losses(kept: Kept, holds: Holds) -> list[str]:
     """List what is lost besides notes."""
-    unit = "beats" if holds.beats_by_metre else "quarters"
+    longest = f"{holds.longest:g} {'beats' if holds.beats_by_metre else 'quarters'}"
+    if holds.in_seconds:
+        longest = f"{holds.longest_seconds:g} seconds"
+    heard = " (heard, but not told from the notes' times)" if holds.in_seconds else ""
     return [
         *([f"the loudness of {kept.levelled:,} note{_plural(kept.levelled)}"] if kept.levelled else []),
         *(
@@ -49,11 +53,11 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
         ),
         *_name_counts(
             (
-                (kept.tempos, "tempo change{s}"),
+                (kept.tempos, f"tempo change{{s}}{heard}"),
                 (kept.metres, "time signature{s}"),
                 (kept.pedals, "pedal event{s}"),
                 (kept.bends, "pitch bend{s}"),
-                (kept.shortened, f"duration{{s}} over {holds.longest:g} {unit} (cut)"),
+                (kept.shortened, f"duration{{s}} over {longest} (cut)"),
                 (kept.tracks - kept.tracks_kept, f"of {kept.tracks:,} track{_plural(kept.tracks)} (merged)"),
                 (
                     kept.instruments - kept.instruments_kept,

@@ -26,6 +26,8 @@ from musiclora.symbolic.tokens.merge import (
     order_notes,
     pertok_layout,
 )
+from musiclora.symbolic.tokens.note_tokens import PITCH_TYPES, find_note_spans, parts_after_pitch
+from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, NoteSpans
 from musiclora.symbolic.tokens.tokenizer_file import TOKENIZER_KIND, check_learnt_model
 
 if TYPE_CHECKING:
@@ -34,11 +36,9 @@ if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
     from symusic import Score
 
-TOKENIZER_FILE = "tokenizer.json"
 _FILE_KEYS = ("config", "tokenization", "_vocab_base", "_model", "_vocab_base_byte_to_token")
 # Exceptions of MidiTok on settings that contradict each other.
 _MIDITOK_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-_PITCH_TYPES = ("Pitch", "PitchDrum", "PitchIntervalTime", "PitchIntervalChord")
 _PITCHED_TYPES = ("Pitch", "NoteOn", "NoteOff")
 _NO_PROGRAM = -2
 
@@ -96,7 +96,7 @@ class MusicTokenizer:
         specials = [t for t in inner.special_tokens if t in base and not t.startswith("Track_")]
         self._specials = frozenset(int(base[t]) for t in specials)
         self._one_stream = bool(inner.one_token_stream)
-        self._after_pitch = _parts_after_pitch(inner, self.kind)
+        self._after_pitch = parts_after_pitch(inner, self.kind)
         if self.kind == "PerTok":
             # MidiTok searches all durations linearly for every note, which is nearly all of PerTok's time.
             inner._get_closest_duration_tuple = functools.cache(inner._get_closest_duration_tuple)
@@ -210,11 +210,20 @@ class MusicTokenizer:
         types = self._token_types[base]
         if self._after_pitch is None:
             return int(self.decode(ids).note_num()) if len(base) else 0
-        note = np.isin(types, _PITCH_TYPES)
+        note = np.isin(types, PITCH_TYPES)
         for ahead, needed in enumerate(self._after_pitch, 1):
             after = np.concatenate([types[ahead:], np.full(min(ahead, len(types)), "")])
             note &= after == needed
         return int(note.sum())
+
+    def note_spans(self, ids: np.ndarray) -> NoteSpans:
+        """Find the tokens of each note in ids [n]; see `find_note_spans`."""
+        self._check_range(ids)
+        if not self.inner.is_trained:
+            return find_note_spans(self.tokens, np.asarray(ids).reshape(-1, 1))
+        different, number = np.unique(ids, return_inverse=True)
+        spelt = [self.base_ids(different[i : i + 1]) for i in range(len(different))]
+        return find_note_spans(self.tokens, [spelt[i] for i in number])
 
     @functools.cached_property
     def _token_types(self) -> np.ndarray:
@@ -244,16 +253,6 @@ class MusicTokenizer:
         config = {k: v for k, v in _as_json_types(params["config"]).items() if defaults.get(k) != v}
         record = {"kind": self.kind, "vocab": self.tokens, "config": config, "model": params.get("_model")}
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _parts_after_pitch(inner: MidiTokTokenizer, kind: str) -> list[str] | None:
-    """List the types of the tokens that follow the pitch of a note; None where only decoding tells the notes."""
-    config = inner.config
-    if not config.using_note_duration_tokens or config.use_pitch_intervals or kind not in ("REMI", "PerTok"):
-        return None
-    shifted = kind == "PerTok" and config.additional_params.get("use_microtiming")
-    parts = {"MicroTiming": shifted, "Velocity": config.use_velocities, "Duration": True}
-    return [part for part, present in parts.items() if present]
 
 
 def _as_json_types(config: dict[str, Any]) -> dict[str, Any]:

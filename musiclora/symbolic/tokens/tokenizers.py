@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from musiclora.convert.errors import ConvertError, DataError
 from musiclora.convert.files.fingerprint import find_tokenizer_file
-from musiclora.convert.files.json_file import read_bounded
-from musiclora.symbolic.tokens.tokenizer import TOKENIZER_FILE, MusicTokenizer, from_json, load_miditok
+from musiclora.convert.files.json_file import OBJECT, parse_json, read_bounded
+from musiclora.convert.models.gpt2 import read_checkpoint
+from musiclora.symbolic.tokens import arrival
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer, arrival_from_json
+from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
+from musiclora.symbolic.tokens.tokenizer import MusicTokenizer, from_json, load_miditok
 
 PUBLIC_VOCAB = 292  # tokens of the public midi-gpt2 base
 
@@ -66,25 +72,48 @@ def own_tokenizer() -> MusicTokenizer:
     )
 
 
-def load_tokenizer(source: str | Path) -> MusicTokenizer:
-    """Load a tokenizer by name (`public`, `own`), from a tokenizer.json, or from its folder.
+_BY_NAME: dict[str, Callable[[], SymbolicTokenizer]] = {
+    "public": public_tokenizer,
+    "own": own_tokenizer,
+    "arrival": ArrivalTokenizer,
+}
+
+
+def load_tokenizer(source: str | Path) -> SymbolicTokenizer:
+    """Load a tokenizer by name (`public`, `own`, `arrival`), from a tokenizer.json, or from its folder.
 
     Raises:
-        DataError: the file is missing, or MidiTok did not write it.
+        DataError: the file is missing, or describes no tokenizer that this package knows.
     """
-    if source in ("public", "own"):
-        return public_tokenizer() if source == "public" else own_tokenizer()
+    if source in _BY_NAME:
+        return _BY_NAME[str(source)]()
     path = Path(source)
     file = (find_tokenizer_file(path) or path / TOKENIZER_FILE) if path.is_dir() else path
     try:
         text = read_bounded(file)
     except ConvertError as error:
-        raise DataError(f"tokenizer {source}: {error}; give 'public', 'own', a tokenizer.json or its folder") from error
-    return from_json(text, where=str(file))
+        names = ", ".join(f"'{name}'" for name in _BY_NAME)
+        raise DataError(f"tokenizer {source}: {error}; give {names}, a tokenizer.json or its folder") from error
+    return tokenizer_from_json(text, where=str(file))
 
 
-def infer_tokenizer(model_folder: Path, vocab_size: int) -> MusicTokenizer:
-    """Find the tokenizer of a checkpoint: its tokenizer.json, else the public one where the vocabulary size matches.
+def tokenizer_from_json(text: str | bytes, where: str = "tokenizer") -> SymbolicTokenizer:
+    """Build the tokenizer that a tokenizer.json describes: arrival-time tokens, or one of MidiTok's.
+
+    Raises:
+        DataError: it describes neither.
+    """
+    with suppress(ConvertError):  # MidiTok's reader says what is wrong
+        if parse_json(text, where, OBJECT).get("tokenization") == arrival.KIND:
+            return arrival_from_json(text, where=where)
+    return from_json(text, where=where)
+
+
+def infer_tokenizer(model_folder: Path, vocab_size: int) -> SymbolicTokenizer:
+    """Find the tokenizer of a checkpoint: its tokenizer.json, else the one that facts of the checkpoint imply.
+
+    A model of 292 tokens takes the public base's. One of 55,028 whose attention is scaled by the number of the layer
+    takes arrival-time tokens: the public bases of that kind have no tokenizer file.
 
     Args:
         model_folder: folder of the checkpoint.
@@ -98,16 +127,19 @@ def infer_tokenizer(model_folder: Path, vocab_size: int) -> MusicTokenizer:
     elif vocab_size == PUBLIC_VOCAB:
         found = public_tokenizer()
         found.inferred = True
+    elif vocab_size == arrival.VOCAB_SIZE and read_checkpoint(model_folder).config.scale_attn_by_inverse_layer_idx:
+        found = ArrivalTokenizer(inferred=True)
     else:
+        wanted = " (arrival, if it was trained on arrival-time tokens)" if vocab_size == arrival.VOCAB_SIZE else ""
         raise DataError(
             f"{model_folder}: a model of {vocab_size} tokens without a tokenizer.json beside it; "
-            "name its tokenizer with --tokenizer"
+            f"name its tokenizer with --tokenizer{wanted}"
         )
     check_fits(found, vocab_size)
     return found
 
 
-def check_fits(tokenizer: MusicTokenizer, vocab_size: int) -> None:
+def check_fits(tokenizer: SymbolicTokenizer, vocab_size: int) -> None:
     """Refuse a tokenizer that does not fit the model.
 
     Raises:

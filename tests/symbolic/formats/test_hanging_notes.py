@@ -1,0 +1,98 @@
+"""Notes without an end: each comes back 250 ms long, whatever else is in its track."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from mido import Message, MetaMessage, MidiFile, MidiTrack
+from symusic import Score
+
+from musiclora.symbolic.formats.hanging_notes import HANGING_REPAIR
+from musiclora.symbolic.formats.midi import parse_midi
+
+
+def on(pitch: int, wait: int = 0, channel: int = 0) -> Message:
+    return Message("note_on", channel=channel, note=pitch, velocity=70, time=wait)
+
+
+def off(pitch: int, wait: int = 0, channel: int = 0) -> Message:
+    return Message("note_off", channel=channel, note=pitch, time=wait)
+
+
+def file_of(*tracks: list[Message], ticks: int = 480) -> bytes:
+    file = MidiFile(ticks_per_beat=ticks)
+    file.tracks = [MidiTrack(track) for track in tracks]
+    out = io.BytesIO()
+    file.save(file=out)
+    return out.getvalue()
+
+
+def notes_of(data: bytes) -> list[tuple[int, int, int, int, bool]]:
+    (parsed,) = parse_midi(data)
+    return sorted(
+        (note.time, note.duration, note.pitch, track.program, track.is_drum)
+        for track in parsed.score.tracks
+        for note in track.notes
+    )
+
+
+def test_a_note_without_an_end_lasts_250_ms_at_its_tempo():
+    tempo = [MetaMessage("set_tempo", tempo=1_000_000), MetaMessage("set_tempo", tempo=250_000, time=480)]
+    data = file_of(tempo, [on(60), on(62), off(62, 480), on(64, 480), on(65), off(65, 10)])
+    assert notes_of(data) == [
+        (0, 120, 60, 0, False),
+        (0, 480, 62, 0, False),
+        (960, 10, 65, 0, False),
+        (960, 480, 64, 0, False),
+    ]
+    (parsed,) = parse_midi(data)
+    assert parsed.repairs == (HANGING_REPAIR,)
+    assert len(Score.from_midi(data).tracks[0].notes) == 2
+
+
+def test_ends_belong_to_the_notes_that_began_first():
+    data = file_of([on(60), on(60, 100), on(60, 100), off(60, 100)])
+    assert notes_of(data) == [(0, 300, 60, 0, False), (100, 240, 60, 0, False), (200, 240, 60, 0, False)]
+
+
+def test_programs_and_drums_of_hanging_notes_stay():
+    track = [Message("program_change", program=40), on(60), Message("program_change", program=9, time=10), on(61)]
+    data = file_of(track, [on(36, 5, channel=9), off(38, 5, channel=9)], [on(70), off(70, 20)])
+    assert notes_of(data) == [
+        (0, 20, 70, 0, False),
+        (0, 240, 60, 40, False),
+        (5, 240, 36, 0, True),
+        (10, 240, 61, 9, False),
+    ]
+
+
+def test_drums_that_never_end_all_come_back():
+    data = file_of([on(36 + i % 3, 60, channel=9) for i in range(900)])
+    found = notes_of(data)
+    assert len(found) == 900
+    assert {duration for _, duration, *_ in found} == {240}
+
+
+def test_a_whole_file_is_read_as_before():
+    data = file_of([on(60), off(60, 480), off(61, 5)], [on(62), off(62, 30)])
+    (parsed,) = parse_midi(data)
+    assert parsed.repairs == ()
+    assert parsed.score == Score.from_midi(data)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_begun_note_is_there_once(seed):
+    rng = np.random.default_rng(seed)
+    begun, track = [], []
+    now = 0
+    for _ in range(200):
+        wait, pitch = int(rng.integers(0, 40)), int(rng.integers(50, 60))
+        now += wait
+        if rng.random() < 0.6:
+            track.append(on(pitch, wait))
+            begun.append((now, pitch))
+        else:
+            track.append(off(pitch, wait))
+    assert sorted((time, pitch) for time, _, pitch, *_ in notes_of(file_of(track))) == sorted(begun)

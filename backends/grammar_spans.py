@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from musiclora.backends.base import Grammar
-
 # Up to this number of tokens the whole vocabulary is computed: its logits cost less than the steps that avoid them.
 WHOLE_VOCABULARY_TOKENS = 4096
 _MOST_SETS = 4096  # sets of states that are remembered
+
+
+class ClassExtents:
+    """First and last id of each class of a grammar.
+
+    Attributes:
+        size: number of tokens.
+        first, last: int64 [C'], the smallest and largest id of each class up to the largest that a token has; a class
+            without tokens has a last id of -1.
+    """
+
+    def __init__(self, classes: np.ndarray) -> None:
+        classes = np.asarray(classes)
+        self.size, ids = len(classes), np.arange(len(classes))
+        self.first = np.full(classes.max() + 1, self.size)
+        self.last = np.full(classes.max() + 1, -1)
+        np.minimum.at(self.first, classes, ids)
+        np.maximum.at(self.last, classes, ids)
 
 
 class GrammarSpans:
@@ -19,30 +35,23 @@ class GrammarSpans:
     not be computed.
     """
 
-    def __init__(self, grammar: Grammar) -> None:
-        classes, self._transitions = np.asarray(grammar.classes), np.asarray(grammar.transitions)
-        self._size = len(classes)
-        self._whole = self._size <= WHOLE_VOCABULARY_TOKENS
-        used = np.unique(classes)
-        self._first = np.full(self._transitions.shape[1], self._size)
-        self._last = np.full(self._transitions.shape[1], -1)
-        ids = np.arange(self._size)
-        np.minimum.at(self._first, classes, ids)
-        np.maximum.at(self._last, classes, ids)
-        self._used = np.zeros(self._transitions.shape[1], bool)
-        self._used[used] = True
+    def __init__(self, extents: ClassExtents, transitions: np.ndarray) -> None:
+        self._extents = extents
+        self._transitions = np.asarray(transitions)[:, : len(extents.last)]
+        self._whole = extents.size <= WHOLE_VOCABULARY_TOKENS
         self._found: dict[frozenset[int], tuple[int, int, frozenset[int]]] = {}
 
     def follow(self, states: frozenset[int]) -> tuple[int, int, frozenset[int]]:
         """Return the first id and the end of what the states allow, and the states that may come next."""
         if self._whole:
-            return 0, self._size, states
+            return 0, self._extents.size, states
         if states not in self._found:
             if len(self._found) >= _MOST_SETS:
                 self._found.clear()
             rows = self._transitions[sorted(states)]
-            allowed = (rows >= 0) & self._used
+            allowed = (rows >= 0) & (self._extents.last >= 0)
             columns = np.flatnonzero(allowed.any(0))
             later = frozenset(np.unique(rows[allowed]).tolist())
-            self._found[states] = int(self._first[columns].min()), int(self._last[columns].max()) + 1, later
+            first, last = self._extents.first[columns].min(), self._extents.last[columns].max()
+            self._found[states] = int(first), int(last) + 1, later
         return self._found[states]

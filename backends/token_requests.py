@@ -56,13 +56,16 @@ def check_request(
 
 def have_same_tables(left: Grammar, right: Grammar) -> bool:
     """Tell whether two grammars differ in the state of their rows only, by the identity of their tables."""
-    if left.classes is not right.classes or left.transitions is not right.transitions:
-        return False
-    one, other = left.closed_keys, right.closed_keys
-    if one is None or other is None:
-        return one is other
-    numbers = (one.limit, np.shape(one.open)[-1]) == (other.limit, np.shape(other.open)[-1])
-    return numbers and all(getattr(one, name) is getattr(other, name) for name in _KEY_TABLES)
+    same = left.classes is right.classes and left.transitions is right.transitions
+    return same and have_same_keys(left.closed_keys, right.closed_keys)
+
+
+def have_same_keys(left: ClosedKeys | None, right: ClosedKeys | None) -> bool:
+    """Tell whether two rules of closed keys differ in the state of their rows only, by the identity of their tables."""
+    if left is None or right is None:
+        return left is right
+    numbers = (left.limit, np.shape(left.open)[-1]) == (right.limit, np.shape(right.open)[-1])
+    return numbers and all(getattr(left, name) is getattr(right, name) for name in _KEY_TABLES)
 
 
 def check_grammar(grammar: Grammar, batch: int, vocab_size: int, known: Grammar | None = None) -> None:

@@ -77,9 +77,9 @@ class TorchSession:
         return found.tokens
 
     def _load_tables(self, grammar: Grammar) -> GrammarTables:
-        """Return the grammar's tables on the device; those of the last draw where they are the same objects."""
+        """Return the grammar's tables on the device; those that are the same objects as in the last draw stay there."""
         if self._tables is None or not have_same_tables(grammar, self._tables.grammar):
-            self._tables = GrammarTables(grammar, self._device)
+            self._tables = GrammarTables(grammar, self._device, self._tables)
         return self._tables
 
     def _draw_tokens(self, found: GeneratedTokens, draws: Tensor, automaton: Automaton | None) -> None:

@@ -75,8 +75,12 @@ def score_songs(
         if on_song is not None:
             on_song(number, len(pieces))
     names = {program: TIMING if program == _NO_NOTE else instrument_name(program) for program in {*tokens, *notes}}
-    found = ({names[key]: value for key, value in part.items()} for part in (nats, tokens, notes))
-    return SongLosses(sums, instrument_scores(*found))
+    by_name = instrument_scores(
+        {names[key]: value for key, value in nats.items()},
+        {names[key]: value for key, value in tokens.items()},
+        {names[key]: value for key, value in notes.items()},
+    )
+    return SongLosses(sums, by_name)
 
 
 def _programs_of_tokens(piece: Piece, tokenizer: SymbolicTokenizer, notes: Counter[int]) -> np.ndarray:

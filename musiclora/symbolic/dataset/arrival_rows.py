@@ -148,7 +148,7 @@ class ArrivalRows:
             if stop == len(times) and units:  # the last window takes as much context as it holds
                 earliest = int(np.searchsorted(times, times[-1] - MAX_STEPS, "right"))
                 start = min(start, max(1, stop - room, earliest))
-            units.append(Unit(piece, *(_EVENT_TOKENS * index for index in (start, stop, scored)), opening))
+            units.append(Unit(piece, _EVENT_TOKENS * start, _EVENT_TOKENS * stop, _EVENT_TOKENS * scored, opening))
             scored = stop
         return units
 

@@ -38,9 +38,8 @@ from musiclora.symbolic.tokens.arrival import (
 )
 
 LAYOUT = ArrivalRows()
-GAPS = st.lists(
-    st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=150
-)
+GAP = st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000))
+GAPS = st.lists(GAP, min_size=1, max_size=150)
 SONGS = [song_of([25] * n, n) for n in (500, 60, 200, 333)]
 
 
@@ -103,7 +102,7 @@ def test_a_row_shows_controls_five_seconds_ahead_of_its_end():
     assert 300 < ahead <= 500 + 50
 
 
-# -- what is drawn ------------------------------------------------------------------------------------------------------
+# -- what is drawn -----
 
 
 def test_spans_last_five_seconds_and_begin_twenty_apart():
@@ -152,7 +151,7 @@ def test_one_instrument_leaves_the_row_plain():
     assert flags[ANTICIPATE]
 
 
-# -- epochs -----------------------------------------------------------------------------------------------------------
+# -- epochs -----
 
 
 def epochs(share=0.9, seed=3, transpose=0):
@@ -199,7 +198,7 @@ def test_controls_are_transposed_with_the_song_and_drums_are_not():
     np.testing.assert_array_equal(after[:, 2] - before[:, 2], np.where(moves, 4, 0))
 
 
-# -- accompaniment ------------------------------------------------------------------------------------------------------
+# -- accompaniment -----
 
 
 def test_the_melody_is_the_highest_on_average_and_never_drums():

@@ -36,9 +36,8 @@ LAYOUT = ArrivalRows()
 
 
 # Dense bars, silences of more than a row of 100 s, and notes at one time.
-GAPS = st.lists(
-    st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000)), min_size=1, max_size=200
-)
+GAP = st.one_of(st.integers(0, 60), st.integers(0, 400), st.integers(9_000, 15_000))
+GAPS = st.lists(GAP, min_size=1, max_size=200)
 
 
 def windows(song, limit):
@@ -53,7 +52,7 @@ def times_of(row):
     return separators, body[separators::3]
 
 
-# -- recorded rows ------------------------------------------------------------------------------------------------
+# -- recorded rows -----
 
 
 def concatenated(instruments):
@@ -104,7 +103,7 @@ def test_the_first_window_of_a_long_song_is_the_original_row():
     np.testing.assert_array_equal(row.tokens[4:], recorded("long_piece", "padded").ravel()[:1020])
 
 
-# -- padding and controls -------------------------------------------------------------------------------------------
+# -- padding and controls -----
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,7 +152,7 @@ def test_relative_times_leave_separators_alone():
     assert relative(np.array(row[:3])).tolist() == row[:3]
 
 
-# -- windows ----------------------------------------------------------------------------------------------------------
+# -- windows -----
 
 
 @settings(max_examples=50, deadline=None)
@@ -229,7 +228,7 @@ def test_windows_are_said():
     assert line.startswith("2 of 2 pieces are longer than 1,024 tokens or 100 s (the longest 1,504)")
 
 
-# -- transposition ------------------------------------------------------------------------------------------------------
+# -- transposition -----
 
 
 def test_a_transposition_moves_pitches_and_never_drums():

@@ -107,7 +107,7 @@ def test_accompaniment_is_measured_at_each_evaluation_and_kept(config, any_backe
     assert meta["anticipation"] == 0.9
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = [row for row in rows if "val_loss" in row]
-    assert [row["step"] for row in evaluations][0] == 0
+    assert evaluations[0]["step"] == 0
     assert len(evaluations) == 3
     assert all("val_accompaniment_loss" in row for row in evaluations)
     best = next(row for row in evaluations if row["step"] == meta["best_step"])

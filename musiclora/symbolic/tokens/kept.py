@@ -263,7 +263,8 @@ def _seconds_kept(held: Score, tracks: list[_NotesOf], holds: Holds) -> float:
 
 def _played_lengths(part: _NotesOf, clock: TempoMap) -> np.ndarray:
     """Return the duration of each note in seconds, float64 [n]."""
-    return clock.at(part.time + part.duration) - clock.at(part.time)
+    lengths: np.ndarray = clock.at(part.time + part.duration) - clock.at(part.time)
+    return lengths
 
 
 def _count_lost_metres(score: Score, held: Score, held_metres: bool) -> int:

@@ -28,7 +28,7 @@ from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.dataset.splits import cluster_pieces, split_pieces
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.training.run_folder import Run
 
 SONGS, CHOOSING, TEST = 20, 10, 40  # songs to train on, to choose the best step by, and to test with
@@ -46,7 +46,7 @@ def symbolic_next_commands(result: SymbolicDemoResult) -> list[str]:
     ]
 
 
-def choose_songs(tokenizer: MusicTokenizer, seed: int, reporter: Reporter) -> tuple[Songs, list[Piece]]:
+def choose_songs(tokenizer: SymbolicTokenizer, seed: int, reporter: Reporter) -> tuple[Songs, list[Piece]]:
     """Draw songs to train on, to choose the best step by, and to test with; no near-duplicates across the three.
 
     Returns:

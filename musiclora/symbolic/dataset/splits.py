@@ -32,6 +32,9 @@ class SplitPiece(HasMelody, Protocol):
     @property
     def is_original(self) -> bool: ...
 
+    @property
+    def fingerprint(self) -> str: ...
+
 
 @dataclass(frozen=True)
 class Split:
@@ -150,11 +153,16 @@ def _match_grams(grams: list[np.ndarray], others: list[np.ndarray], threshold: f
 
 
 def cluster_pieces(pieces: Sequence[SplitPiece], threshold: float = 0.3) -> list[int]:
-    """Number the cluster of each piece; copies of one song and near duplicates share a cluster."""
+    """Number the cluster of each piece; copies of one song and near duplicates share a cluster.
+
+    Pieces without a melody, which have drums alone, are near duplicates only where they are equal.
+    """
     sets = _DisjointSets(len(pieces))
-    first: dict[str, int] = {}
+    first: dict[tuple[bool, str], int] = {}
     for i, piece in enumerate(pieces):
-        sets.join(first.setdefault(piece.group, i), i)
+        sets.join(first.setdefault((True, piece.group), i), i)
+        if not len(piece.pitches):
+            sets.join(first.setdefault((False, piece.fingerprint), i), i)
     for i, j in near_duplicates(pieces, threshold=threshold):
         sets.join(i, j)
     numbers: dict[int, int] = {}

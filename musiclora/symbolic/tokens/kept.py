@@ -150,7 +150,7 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
         levelled=kept if not holds.velocities and len(levels) > 1 else 0,
         retimed=int(abs(_seconds(timed, end) - seconds) > _RETIMED_SHARE * seconds),
         seconds=seconds,
-        seconds_kept=_seconds(timed, _end_quarters(held_tracks, held.ticks_per_quarter, holds.longest)),
+        seconds_kept=_seconds_kept(held, held_tracks, holds),
         tempos=max(0, len(score.tempos) - max(1, len(held.tempos) if holds.tempos else 0)),
         metres=len(score.time_signatures) if holds.in_seconds else _count_lost_metres(score, held, holds.metres),
         pedals=_count_events(score, "pedals") - (_count_events(held, "pedals") if holds.pedals else 0),
@@ -222,7 +222,7 @@ def _count_unisons(parts: list[_NotesOf], by_program: bool) -> int:
 def _count_shortened(parts: list[_NotesOf], score: Score, held: Score, holds: Holds) -> int:
     if holds.in_seconds:
         clock = TempoMap(score)
-        lengths = (clock.at(part.time + part.duration) - clock.at(part.time) for part in parts)
+        lengths = [_played_lengths(part, clock) for part in parts]
         return sum(int((length > holds.longest_seconds + _HALF_STEP_SECONDS).sum()) for length in lengths)
     if not holds.longest:
         return 0
@@ -250,6 +250,21 @@ def _seconds(score: Score | None, quarters: float) -> float:
     found = sorted((t.time / score.ticks_per_quarter, t.qpm) for t in score.tempos) if score is not None else []
     changes = [(0.0, _DEFAULT_QPM), *((at, qpm) for at, qpm in found if at < quarters), (quarters, 0.0)]
     return float(sum((after - at) * 60 / qpm for (at, qpm), (after, _) in pairwise(changes)))
+
+
+def _seconds_kept(held: Score, tracks: list[_NotesOf], holds: Holds) -> float:
+    """Find the length of the decoded tokens."""
+    if not holds.in_seconds:
+        return _seconds(held if holds.tempos else None, _end_quarters(tracks, held.ticks_per_quarter, holds.longest))
+    clock = TempoMap(held)
+    ends = [clock.at(p.time) + _played_lengths(p, clock).clip(0, holds.longest_seconds) for p in tracks]
+    return float(max((end.max() for end in ends), default=0.0))
+
+
+def _played_lengths(part: _NotesOf, clock: TempoMap) -> np.ndarray:
+    """Return the duration of each note in seconds, float64 [n]."""
+    lengths: np.ndarray = clock.at(part.time + part.duration) - clock.at(part.time)
+    return lengths
 
 
 def _count_lost_metres(score: Score, held: Score, held_metres: bool) -> int:

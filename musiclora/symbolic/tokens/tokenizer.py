@@ -220,7 +220,7 @@ class MusicTokenizer:
         """Find the tokens of each note in ids [n]; see `find_note_spans`."""
         self._check_range(ids)
         if not self.inner.is_trained:
-            return find_note_spans(self.tokens, np.asarray(ids).reshape(-1, 1))
+            return find_note_spans(self.tokens, [*np.asarray(ids).reshape(-1, 1)])
         different, number = np.unique(ids, return_inverse=True)
         spelt = [self.base_ids(different[i : i + 1]) for i in range(len(different))]
         return find_note_spans(self.tokens, [spelt[i] for i in number])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musiclora.convert.errors import ConfigError, DataError
+from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.dataset.splits import cluster_pieces, near_duplicates, split_pieces
 
 
@@ -59,6 +60,12 @@ def test_clusters_join_songs_through_a_common_neighbour():
     a, b, c = melody(0, 60), melody(1, 60), melody(2, 60)
     tunes = [np.concatenate([a, b]), np.concatenate([b, c]), np.concatenate([c, melody(3, 60)]), melody(4)]
     assert cluster_pieces([Tune(str(i), str(i), t) for i, t in enumerate(tunes)]) == [0, 0, 0, 1]
+
+
+def test_songs_of_drums_alone_share_a_cluster_only_where_they_are_equal():
+    beats = [np.arange(3), np.arange(3), np.arange(4)]
+    pieces = [Piece(str(i), str(i), tokens.astype(np.int32), 1) for i, tokens in enumerate(beats)]
+    assert cluster_pieces(pieces) == [0, 0, 1]
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from symusic import Score
+from symusic import Note, Score, Tempo, Track
 
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.formats.midi import parse_midi
@@ -111,3 +111,20 @@ def test_a_metre_that_cannot_be_costs_a_damaged_file_the_metre_alone(exponent):
     clean = sanitise_score(parse_midi(data)[0].score)
     assert clean.notes == 1
     assert "impossible time signatures dropped: 1" in clean.repairs
+
+
+def test_what_is_heard_stays_where_times_are_seconds():
+    score = Score(480)
+    score.tempos = [Tempo(0, 60.0), Tempo(240, 90.0), Tempo(480, 120.0)]
+    score.tracks.append(Track(program=3))
+    score.tracks[0].notes = [Note(0, 960, 64, 80), Note(0, 0, 60, 80), Note(960, 480, 62, 80)]
+    before = score.copy()
+    played, plain = sanitise_score(score, as_played=True), sanitise_score(score)
+    assert played.repairs == ()
+    assert [note.pitch for note in played.score.tracks[0].notes] == [64, 60, 62]
+    assert [note.duration for note in played.score.tracks[0].notes] == [960, 0, 480]
+    assert len(played.score.tempos) == 3
+    assert played.seconds == pytest.approx(0.5 + 1 / 3 + 1.0)
+    assert [note.pitch for note in plain.score.tracks[0].notes] == [60, 64, 62]
+    assert len(plain.score.tempos) == 2
+    assert score == before

@@ -103,6 +103,19 @@ def test_tokens_that_are_no_event_are_left_out_and_controls_are_notes():
     assert TOKENIZER.decode(np.zeros(0, np.int32)).note_num() == 0
 
 
+def test_the_instruments_with_the_most_notes_stay_of_more_than_fifteen():
+    score = song([(0, 480, 60)])
+    for program in range(1, 18):
+        score.tracks.append(Track(program=program, is_drum=program == 17))
+        score.tracks[-1].notes = [Note(480 * i, 240, 60, 64) for i in range(program)]
+    held = TOKENIZER.hold(score)
+    assert [track.program for track in held.tracks] == list(range(2, 18))
+    assert held.tracks[-1].is_drum
+    assert len(score.tracks) == 18
+    fifteen = song([(0, 480, 60)])
+    assert TOKENIZER.hold(fifteen) == fifteen
+
+
 @pytest.mark.parametrize("ids", [[-1, 10_000, 11_000], [0, 55_028, 11_000], [0, 10_000, 60_000]])
 def test_ids_outside_the_vocabulary_are_refused(ids):
     with pytest.raises(DataError, match="but ArrivalTime tokens have 55028"):

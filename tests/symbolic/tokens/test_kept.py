@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symusic import Note, Pedal, PitchBend, Score, Tempo, TimeSignature, Track
 
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.band_bases import BAND_BASES, name_band_bases
 from musiclora.symbolic.tokens.kept import Kept, add_kept, encode_and_count, kept_from_json
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -22,8 +24,9 @@ TOKENIZERS = {
     "midi-like": MusicTokenizer(miditok.MIDILike(miditok.TokenizerConfig(use_programs=True))),
 }
 OWN, PUBLIC, PROGRAMS = (TOKENIZERS[name] for name in ("own", "public", "programs"))
+ARRIVAL = ArrivalTokenizer()
 EACH = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
-REASONS = ("drums", "foreign", "outside", "unisons", "merged")
+REASONS = ("drums", "foreign", "crowded", "outside", "unisons", "merged")
 
 
 def score_of(*tracks, tpq=480, drums=(), programs=()):
@@ -133,6 +136,70 @@ def test_everything_that_our_base_loses_is_counted():
         instruments_kept=0,
     )
     assert kept.as_json() == pytest.approx(expected.as_json(), abs=1e-3)
+
+
+def test_everything_that_arrival_times_lose_is_counted():
+    kept = counted(ARRIVAL, full_score())
+    expected = Kept(
+        songs=1,
+        notes=7,
+        kept=7,
+        shortened=1,
+        levelled=7,
+        retimed=0,
+        seconds=2 + 20 * 60 / 90,
+        seconds_kept=2 + 9.99,
+        tempos=1,
+        metres=1,
+        pedals=1,
+        bends=2,
+        tracks=3,
+        tracks_kept=3,
+        instruments=3,
+        instruments_kept=3,
+    )
+    assert kept.as_json() == pytest.approx(expected.as_json(), abs=1e-3)
+    assert describe_kept(kept, ARRIVAL.holds) == [
+        "the tokens keep all 7 notes",
+        "the tokens lose the loudness of 7 notes, 1 tempo change (heard, but not told from the notes' times), "
+        "1 time signature, 1 pedal event, 2 pitch bends, 1 duration over 9.99 seconds (cut)",
+    ]
+
+
+def test_two_tracks_of_one_program_become_one_and_are_counted():
+    kept = counted(ARRIVAL, score_of([(0, 480, 60, 90)], [(0, 480, 60, 90)], [(0, 480, 50, 90)], programs=[4, 4, 5]))
+    assert (kept.kept, kept.tracks, kept.tracks_kept, kept.instruments, kept.instruments_kept) == (3, 3, 2, 2, 2)
+
+
+def test_of_forty_instruments_the_fifteen_with_the_most_notes_and_the_drums_stay():
+    tracks = [[(480 * k, 240, 60, 90) for k in range(1 + (7 * i) % 40)] for i in range(40)]
+    score = score_of(*tracks, [(0, 240, 36, 90)], programs=[*range(40), 0], drums={40})
+    before = score.copy()
+    ids, kept = encode_and_count(ARRIVAL, score)
+    assert score == before
+    lengths = sorted(map(len, tracks))
+    assert (kept.crowded, kept.kept) == (sum(lengths[:-15]), sum(lengths[-15:]) + 1)
+    assert (kept.instruments, kept.instruments_kept) == (41, 16)
+    assert kept.notes == kept.kept + sum(getattr(kept, name) for name in REASONS)
+    held = {(track.program, track.is_drum): len(track.notes) for track in ARRIVAL.decode(ids).tracks}
+    assert sorted(held.values()) == [1, *lengths[-15:]]
+    assert (0, True) in held
+    assert describe_kept(kept, ARRIVAL.holds)[0] == (
+        f"the tokens keep {kept.kept} of 821 notes (60 %); left out: {kept.crowded} notes of instruments past the 15 "
+        "that a song may have"
+    )
+
+
+def test_bases_for_bands_are_named_where_drums_or_instruments_are_lost_only():
+    (line,) = name_band_bases(counted(OWN, full_score()), OWN.holds)
+    assert all(name in line for name in BAND_BASES)
+    two = counted(OWN, score_of([(0, 480, 60, 90)], [(0, 480, 50, 90)]))
+    one = counted(OWN, score_of([(0, 480, 60, 90)], programs=[40]))
+    assert name_band_bases(two, OWN.holds) == [line]
+    assert name_band_bases(one, OWN.holds) == []
+    for tokenizer in (ARRIVAL, PROGRAMS):
+        assert name_band_bases(counted(tokenizer, full_score()), tokenizer.holds) == []
+    assert name_band_bases(Kept(), OWN.holds) == []
 
 
 def test_a_tokenizer_with_programs_and_metres_keeps_these():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from symusic import Note, Score, Track
 
 from musiclora.convert.errors import DataError
+from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.symbolic.tokens.merge import merge_tracks
 from musiclora.symbolic.tokens.tokenizer import from_json
 from musiclora.symbolic.tokens.tokenizers import (
@@ -190,6 +191,35 @@ def test_a_checkpoint_of_292_tokens_alone_means_the_public_tokenizer(tmp_path):
 def test_a_checkpoint_that_says_nothing_is_refused(tmp_path):
     with pytest.raises(DataError, match="model of 50257 tokens without a tokenizer"):
         infer_tokenizer(tmp_path, 50257)
+
+
+def checkpoint(folder, vocab_size, scaled):
+    shape = Gpt2Config(vocab_size, 16, 8, 1, 1, 16, scale_attn_by_inverse_layer_idx=scaled)
+    write_checkpoint(folder, shape, fresh_tensors(shape, 1), "hf")
+    return folder
+
+
+def test_arrival_times_are_told_by_vocabulary_and_attention_and_never_by_one_alone(tmp_path):
+    found = infer_tokenizer(checkpoint(tmp_path / "both", 55_028, True), 55_028)
+    assert (found.kind, found.inferred) == ("ArrivalTime", True)
+    with pytest.raises(DataError, match=r"name its tokenizer with --tokenizer \(arrival, if"):
+        infer_tokenizer(checkpoint(tmp_path / "size", 55_028, False), 55_028)
+    with pytest.raises(DataError, match=r"without a tokenizer.json beside it; name its tokenizer with --tokenizer$"):
+        infer_tokenizer(checkpoint(tmp_path / "flag", 600, True), 600)
+
+
+def test_arrival_times_load_by_name_and_from_their_file(tmp_path):
+    named = load_tokenizer("arrival")
+    named.save(tmp_path)
+    found = load_tokenizer(tmp_path)
+    assert (found.kind, found.inferred) == ("ArrivalTime", False)
+    assert found.fingerprint == named.fingerprint
+    assert infer_tokenizer(tmp_path, 55_040).kind == "ArrivalTime"  # a padded embedding is fine
+    with pytest.raises(DataError, match="ArrivalTime has 55028 tokens, the model 292"):
+        infer_tokenizer(tmp_path, 292)
+    (tmp_path / "tokenizer.json").write_text('{"tokenization": "ArrivalTime", "vocab_size": 3}')
+    with pytest.raises(DataError, match="vocab_size is 3"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_larger_than_the_model_does_not_fit(tmp_path):

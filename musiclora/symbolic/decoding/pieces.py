@@ -56,11 +56,6 @@ def check_tokens(tokenizer: SymbolicTokenizer, request: GenerationRequest) -> No
                 f"{option}: {tokenizer.kind} tokens are written from beginning to end and know nothing of what comes; "
                 f"models of arrival-time tokens can, such as {_CAN_FILL}"
             )
-    if request.instruments is not None and not tokenizer.holds.programs:
-        raise ConfigError(
-            f"--instruments: this model's {tokenizer.kind} tokens have no instruments; models with instruments can, "
-            f"such as {_CAN_FILL}"
-        )
 
 
 def write_midi_sample(

@@ -60,7 +60,7 @@ REFUSALS = [
     (("--infill", "SONG", "--from-bar", 1, "--to-bar", 99), "--to-bar 99: the file has"),
     (("--infill", "SONG", "--from-seconds", 2, "--to-seconds", 2), "--from-seconds 2 --to-seconds 2: it must"),
     (("--infill", "SONG", "--from-seconds", -1, "--to-seconds", 2), "--from-seconds -1 --to-seconds 2: it must"),
-    (("--infill", "SONG", "--from-seconds", "nan", "--to-seconds", 2), "it must begin at 0"),
+    (("--infill", "SONG", "--from-seconds", "nan", "--to-seconds", 2), "is not a finite number"),
     (("--infill", "SONG", "--from-seconds", 500, "--to-seconds", 501), "--infill: the gap begins at 500.00 s"),
     (("--accompany", "SONG", "--parts", "sax"), '--parts "sax": no such part; the file has #1 Violin "melody"'),
     (("--accompany", "SONG", "--parts", ","), "--parts: names no part"),

@@ -43,8 +43,9 @@ def test_the_last_bars_of_a_tune_are_continued(bars):
     request = GenerationRequest(40, prompt=score, prompt_bars=bars, from_end=True)
     piece = generate_pieces(NumpyModel(tokenizer), tokenizer, request)[0]
     assert piece.prompt_notes == 4 * bars
-    pitches = [note.pitch for note in sorted(piece.score.tracks[0].notes, key=lambda note: note.time)]
-    assert pitches[: 4 * bars] == [60 + i % 11 for i in range(20 - 4 * bars, 20)]
+    quarter = piece.score.ticks_per_quarter
+    found = {(note.time / quarter, note.pitch) for note in piece.score.tracks[0].notes}
+    assert {(i, 60 + (20 - 4 * bars + i) % 11) for i in range(4 * bars)} <= found
     assert piece.score.tracks[0].name == "tune"
 
 
@@ -70,12 +71,8 @@ def test_an_excerpt_keeps_what_is_in_force():
     score = Score(480)
     score.tempos = [Tempo(0, 60.0), Tempo(960, 90.0), Tempo(1920, 120.0), Tempo(2400, 150.0)]
     track = Track(notes=[Note(480 * i, 100, 60, 90) for i in range(8)])
-    track.controls = [
-        ControlChange(0, 7, 10),
-        ControlChange(500, 7, 20),
-        ControlChange(0, 64, 127),
-        ControlChange(2000, 7, 5),
-    ]
+    events = [(0, 7, 10), (500, 7, 20), (0, 64, 127), (2000, 7, 5)]
+    track.controls = [ControlChange(*event) for event in events]
     score.tracks.append(track)
     tail = last_bars(score, 1)
     assert [(t.time, round(t.qpm)) for t in tail.tempos] == [(0, 120), (480, 150)]

@@ -91,9 +91,11 @@ def check_grammar(grammar: Grammar, batch: int, vocab_size: int, known: Grammar 
         raise ConfigError(f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}")
     if not again and (dead := np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))).size:
         raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
-    if grammar.closed_keys is not None:
-        _check_keys(grammar.closed_keys, batch, vocab_size)
-        if not again and (stuck := _find_stuck_states(classes, transitions, grammar.closed_keys)):
+    if (rule := grammar.closed_keys) is not None:
+        _check_keys(rule, batch, vocab_size)
+        if again and known is not None and known.closed_keys is not None:
+            again = not (_stays_open(known.closed_keys) & ~_stays_open(rule)).any()
+        if not again and (stuck := _find_stuck_states(classes, transitions, rule)):
             names = join_problems([str(s) for s in stuck])
             raise ConfigError(f"the grammar's states {names} forbid every token where keys are closed")
 
@@ -146,7 +148,8 @@ def _find_stuck_states(classes: np.ndarray, transitions: np.ndarray, rule: Close
 
 def _stays_open(rule: ClosedKeys) -> np.ndarray:
     """Return the keys that are open in every row and that no draw can close, bool [K]."""
-    opened: np.ndarray = np.logical_and.reduce(np.atleast_2d(rule.open), axis=0)
+    opened = np.asarray(rule.open)
+    opened = opened if opened.ndim == 1 else opened.all(0)
     closes = rule.first < rule.last
     if rule.offsets.max() >= 0 or np.any(rule.offset):
         return np.zeros(len(opened), bool)

@@ -15,7 +15,7 @@ def _chunk_losses(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[
     logits = (hidden @ head.T).astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
     shares = ops.exp_shifted(logits, top)
-    total = shares.sum(axis=-1, keepdims=True)
+    total = ops.row_sums(shares)
     picked = mx.take_along_axis(logits, targets[:, None], axis=-1)
     return (mx.log(total) + top - picked)[:, 0], shares, total
 
@@ -38,6 +38,12 @@ def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array)
     for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
         total = total + (_chunk_losses(hidden[rows], head, targets[rows])[0] * weights[rows]).sum()
     return total
+
+
+def row_losses(hidden: mx.array, head: mx.array, targets: mx.array) -> mx.array:
+    """Compute the cross-entropy in nats of each row, float32 [M]; see `loss`."""
+    chunks = _chunk_slices(hidden.shape[0], head.shape[0])
+    return mx.concatenate([_chunk_losses(hidden[rows], head, targets[rows])[0] for rows in chunks])
 
 
 def loss_for_training(

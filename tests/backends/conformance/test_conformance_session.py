@@ -148,7 +148,7 @@ def test_an_ended_row_keeps_its_length_and_yields_padding_until_it_changes(squar
     free = begin(model, prompt, SamplingSpec()).draw(draws)
     eos = int(free[0, 2])
     ends = [int(np.flatnonzero(row == eos)[0]) + 1 if (row == eos).any() else STEPS for row in free]
-    session = begin(model, prompt, SamplingSpec(eos_id=eos, pad_id=1))
+    session = begin(model, prompt, SamplingSpec(eos_id=eos, pad_id=1), CAPACITY + 1)
     blocks: list[np.ndarray] = []
     found = np.concatenate([session.draw(draws[:4], None, blocks.append), session.draw(draws[4:])], axis=1)
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), found[:, :4])
@@ -194,7 +194,9 @@ GRAMMAR_SPECS = {"plain": SamplingSpec(1.5), "top_p": SamplingSpec(1.0, 0, 0.95)
 @pytest.fixture(scope="module")
 def wide(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide") / "model"
-    write_checkpoint(folder, WIDE, formula_tensors(WIDE), "hf")
+    tensors = formula_tensors(WIDE)  # whose waves would repeat every few tokens
+    drawn = np.random.default_rng(0).normal(0, 2, (WIDE.vocab_size, WIDE.n_embd))
+    write_checkpoint(folder, WIDE, tensors | {"transformer.wte.weight": drawn.astype(np.float32)}, "hf")
     return Toy(backend, folder, WIDE).load()
 
 
@@ -207,14 +209,11 @@ class Triples:
         self.transitions = np.array([[1, -1, -1, -1], [-1, 2, -1, -1], [-1, -1, 0, -1]], np.int32)
         none = np.zeros(len(ids), np.int32)
         keys = np.where(ids < TIMES, ids, -1).astype(np.int32)
-        free = TIMES  # a key that nothing closes, so that the check of the tables finds no dead end
-        keys[TIMES - 1] = free
-        last = np.where(ids < TIMES - 1, keys, 0).astype(np.int32)
-        last[TIMES - 1] = TIMES - 1
-        self.rule = ClosedKeys(keys, none > 0, none > 0, none - 1, none, last, TIMES + 2, np.ones(TIMES + 1, bool))
+        last = np.where(ids < TIMES, keys, 0).astype(np.int32)
+        self.rule = ClosedKeys(keys, none > 0, none > 0, none - 1, none, last, TIMES + 1, np.ones(TIMES, bool))
 
     def at(self, states, earliest):
-        opened = np.arange(TIMES + 1) >= np.minimum(np.asarray(earliest), TIMES - 1)[:, None]
+        opened = np.arange(TIMES) >= np.asarray(earliest)[:, None]
         return Grammar(self.classes, self.transitions, np.array(states, np.int32), replace(self.rule, open=opened))
 
 

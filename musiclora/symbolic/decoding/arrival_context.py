@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from musiclora.symbolic.tokens.arrival import (
 
 _LAST_STEPS = 10 * STEPS_PER_SECOND  # a context whose latest event lies in its last ten seconds is full
 _EVENT_TOKENS = 3
+_RECENT_EVENTS = 16  # of which the pace is taken
 
 Event = tuple[int, int, int]  # step from the piece's beginning, id of the duration, id of the note
 
@@ -98,6 +100,15 @@ class ArrivalPiece:
         """Return True where a control must be shown before the next event."""
         controls, number = self.given.controls, self._next_control
         return number < len(controls) and self.latest >= int(controls[number, 0]) - LEAD_STEPS
+
+    def events_to_control(self) -> float:
+        """Estimate how many events come before the next control is due, by the pace of the latest; inf without one."""
+        if self._next_control >= len(self.given.controls):
+            return math.inf
+        steps = int(self.given.controls[self._next_control, 0]) - LEAD_STEPS - self.latest
+        recent = self.drawn[-_RECENT_EVENTS:]
+        pace = (recent[-1][0] - recent[0][0]) / (len(recent) - 1) if len(recent) > 1 else math.inf
+        return steps / max(1.0, pace)
 
     def show_controls(self) -> None:
         """Show every control whose time has come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from musiclora.symbolic.decoding.arrival_context import ArrivalPiece
 from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
 
 _EVENT_TOKENS = 3
-_MOST_AT_ONCE = 64  # events drawn between two looks at them
+_MOST_AT_ONCE = 32  # events drawn between two looks at them
 
 Draws = Callable[[int, int, int], np.ndarray]
 
@@ -60,18 +59,19 @@ def draw_events(
     most = (model.n_positions - 1) // _EVENT_TOKENS
     session = model.start_generation(len(pieces), 1 + _EVENT_TOKENS * most, spec)
     session.extend(np.array([[piece.flag] for piece in pieces], np.int32))
-    block = at_once or 4
     while not all(piece.done for piece in pieces):
         _show_pieces(session, pieces, most)
         waiting = [piece for piece in pieces if not piece.done]
-        count = min(block, *(most - piece.kept for piece in waiting))
+        count = min(at_once or _choose_block(waiting), *(most - piece.kept for piece in waiting))
         count = min(count, max(piece.given.most_events - len(piece.drawn) for piece in waiting))
         found = session.draw(_stack_draws(pieces, draws, count), _grammar_of(pieces, grammar))
         gained = [_take_events(piece, row, most) for piece, row in zip(pieces, found, strict=True) if not piece.done]
         on_events(sum(gained))
-        if at_once is None:
-            mean = sum(gained) / len(gained)
-            block = min(_MOST_AT_ONCE, 2 * count) if min(gained) == count else max(1, math.ceil(mean))
+
+
+def _choose_block(pieces: Sequence[ArrivalPiece]) -> int:
+    """Return the number of events to draw at once: as many as come, on the average, before a control is due."""
+    return max(1, round(min(_MOST_AT_ONCE, *(piece.events_to_control() for piece in pieces))))
 
 
 def _show_pieces(session: GenerationSession, pieces: Sequence[ArrivalPiece], most: int) -> None:

@@ -109,7 +109,7 @@ def test_accompany_writes_a_file_with_the_given_part(song, tmp_path, arrival_mod
     entry = json.loads(result.stdout)["files"][0]
     assert entry["prompt_notes"] == given.total()
     assert entry["notes"] == found.total()
-    assert "the new notes have that of the training songs" in result.stderr
+    assert "it is that of the training songs" in result.stderr
 
 
 def test_what_is_repaired_in_a_file_is_said(tmp_path, arrival_model):

@@ -29,8 +29,8 @@ class ScoreNotes:
 
 
 def list_notes(score: Score) -> ScoreNotes:
-    """List the notes of a score in the order in which `ArrivalTokenizer` writes them."""
-    events = ArrivalTokenizer().encode(score).astype(np.int64).reshape(-1, 3)
+    """List the notes of a score in the order in which `ArrivalTokenizer` writes them, those of all instruments."""
+    events = ArrivalTokenizer().encode_held(score).astype(np.int64).reshape(-1, 3)
     columns = [track.notes.numpy()["time"].astype(np.int64) for track in score.tracks]
     tick = np.concatenate([np.zeros(0, np.int64), *columns])
     track = np.repeat(np.arange(len(columns)), [len(column) for column in columns])

@@ -16,6 +16,7 @@ from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_jso
 if TYPE_CHECKING:
     from symusic import Score
 
+    from musiclora.symbolic.formats.midi import Parsed
     from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 SONG_WORKER = f"{__name__}:song_worker"
@@ -116,9 +117,7 @@ def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
     return skyline_melody(merged if merged.note_num() else score)
 
 
-def _examine_score(
-    score: Score, repairs: tuple[str, ...], tokenizer: MusicTokenizer | None, keep_score: bool
-) -> Outcome:
+def _examine_score(parsed: Parsed, tokenizer: MusicTokenizer | None, keep_score: bool) -> Outcome:
     """Repair, measure and encode one score.
 
     Raises:
@@ -127,20 +126,20 @@ def _examine_score(
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
-    clean = sanitise_score(score)
-    tokens, kept, remarks = None, Kept(), []
+    clean = sanitise_score(parsed.score)
+    tokens, kept, remarks = None, Kept(), list(parsed.remarks)
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
         left_out = ", ".join(list_left_out(kept, tokenizer.holds))
         if not kept.kept:
             raise DataError("only drums" if kept.drums == kept.notes else f"no note is kept: {left_out}")
-        remarks = [f"left out: {left_out}"] if left_out else []
         if kept.tracks_kept < kept.tracks:
-            remarks.insert(0, f"{kept.tracks} tracks merged into {kept.tracks_kept}")
+            remarks.append(f"{kept.tracks} tracks merged into {kept.tracks_kept}")
+        remarks += [f"left out: {left_out}"] if left_out else []
         if len(tokens) > MAX_TOKENS:
             raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
     return Outcome(
-        repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
+        repairs=tuple(dict.fromkeys([*parsed.repairs, *clean.repairs])),
         remarks=tuple(remarks),
         tracks=clean.tracks,
         notes=kept.kept if tokenizer else clean.notes,
@@ -171,7 +170,7 @@ def examine_file(task: ReadTask, tokenizer: MusicTokenizer | None, keep_scores: 
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores))
+            outcomes.append(_examine_score(one, tokenizer, keep_scores))
         except Exception as error:
             outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes

@@ -18,11 +18,13 @@ from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
+from musiclora.symbolic.decoding.program_in_force import resume
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
 from musiclora.symbolic.decoding.to_score import (
     clean_score,
     count_notes,
     decode_tokens,
+    describe_channels,
     drop_last_part_of_bar,
     keep_metre_and_tempo,
 )
@@ -241,7 +243,8 @@ def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> l
     start = later[0] if later else within[-1] if within else wanted
     if info.opens_bar[row.ids[start]] and not info.opens_with_bar() and len(info.tokens[row.ids[start]]) == 1:
         start += 1  # where pieces begin without a bar token, so do contexts
-    return [*bos, *row.ids[start:]]
+    context = [*bos, *resume(info, row.ids, start)]
+    return context if len(context) < n_positions else [*bos, *row.ids[start:]]
 
 
 def _decode_piece(
@@ -267,9 +270,8 @@ def _decode_piece(
             "or --temperature"
         )
     clean_score(score, prompt.score, cut)
-    return GeneratedPiece(
-        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, prompt.remarks
-    )
+    remarks = (*prompt.remarks, *describe_channels(score))
+    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, remarks)
 
 
 def write_midi_sample(

@@ -71,9 +71,11 @@ def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | N
 
 
 def _describe_losses(tokenizer: MusicTokenizer, kept: Kept) -> list[str]:
-    """Say which notes of a prompt the tokens leave out, and that they write its bars in another metre."""
+    """Say which notes of a prompt the tokens leave out, that they merge its tracks or write another metre."""
     left_out = list_left_out(kept, tokenizer.holds)
     lines = [f"--prompt: left out {', '.join(left_out)}"] if left_out else []
+    if kept.tracks_kept < kept.tracks:
+        lines.append(f"--prompt: {kept.tracks} tracks merged into {kept.tracks_kept}")
     if kept.metres and tokenizer.metres_in_tokens:  # without metres in the tokens, the piece keeps the prompt's
         lines.append("--prompt: its time signature has no token in this model; the piece is written in another")
     return lines

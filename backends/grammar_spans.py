@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from musiclora.backends.base import Grammar
+
 # Up to this number of tokens the whole vocabulary is computed: its logits cost less than the steps that avoid them.
 WHOLE_VOCABULARY_TOKENS = 4096
 _MOST_SETS = 4096  # sets of states that are remembered
@@ -35,10 +37,11 @@ class GrammarSpans:
     not be computed.
     """
 
-    def __init__(self, extents: ClassExtents, transitions: np.ndarray) -> None:
-        self._extents = extents
-        self._transitions = np.asarray(transitions)[:, : len(extents.last)]
-        self._whole = extents.size <= WHOLE_VOCABULARY_TOKENS
+    def __init__(self, grammar: Grammar, extents: ClassExtents | None = None) -> None:
+        """Begin with the extents of the grammar's classes, where they are known."""
+        self._extents = extents or ClassExtents(grammar.classes)
+        self._transitions = np.asarray(grammar.transitions)[:, : len(self._extents.last)]
+        self._whole = self._extents.size <= WHOLE_VOCABULARY_TOKENS
         self._found: dict[frozenset[int], tuple[int, int, frozenset[int]]] = {}
 
     def follow(self, states: frozenset[int]) -> tuple[int, int, frozenset[int]]:

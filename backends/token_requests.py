@@ -91,9 +91,11 @@ def check_grammar(grammar: Grammar, batch: int, vocab_size: int, known: Grammar 
         raise ConfigError(f"the grammar starts in {start.tolist()}; {batch} rows need states 0 to {states - 1}")
     if not again and (dead := np.flatnonzero((transitions[:, np.unique(classes)] < 0).all(1))).size:
         raise ConfigError(f"the grammar's states {join_problems([str(s) for s in dead])} forbid every token")
-    if grammar.closed_keys is not None:
-        _check_keys(grammar.closed_keys, batch, vocab_size)
-        if not again and (stuck := _find_stuck_states(classes, transitions, grammar.closed_keys)):
+    if (rule := grammar.closed_keys) is not None:
+        _check_keys(rule, batch, vocab_size)
+        if again and known is not None and known.closed_keys is not None:
+            again = not (_stays_open(known.closed_keys) & ~_stays_open(rule)).any()
+        if not again and (stuck := _find_stuck_states(classes, transitions, rule)):
             names = join_problems([str(s) for s in stuck])
             raise ConfigError(f"the grammar's states {names} forbid every token where keys are closed")
 
@@ -123,7 +125,7 @@ def _find_stuck_states(classes: np.ndarray, transitions: np.ndarray, rule: Close
     """List the states that allow tokens with keys only and may be reached while all of them are closed."""
     states = len(transitions)
     keyed = rule.keys >= 0
-    always = np.unique(classes[~keyed])
+    always = np.unique(classes[~keyed | _stays_open(rule)[rule.keys]])
     tight = ~(transitions[:, always] >= 0).any(1)
     if not tight.any():
         return []
@@ -142,6 +144,20 @@ def _find_stuck_states(classes: np.ndarray, transitions: np.ndarray, rule: Close
     choices = np.array([len(np.unique(rule.keys[transitions[state, classes] >= 0])) for state in np.flatnonzero(tight)])
     stuck = (fullest[tight] == _FULL) | ((fullest[tight] == _NOT_FULL) & (choices < rule.limit))
     return [int(state) for state in np.flatnonzero(tight)[stuck]]
+
+
+def _stays_open(rule: ClosedKeys) -> np.ndarray:
+    """Return the keys that are open in every row and that no draw can close, bool [K]."""
+    opened = np.asarray(rule.open)
+    opened = opened if opened.ndim == 1 else opened.all(0)
+    closes = rule.first < rule.last
+    if rule.offsets.max() >= 0 or np.any(rule.offset):
+        return np.zeros(len(opened), bool)
+    changes = np.zeros(len(opened) + 1, int)
+    np.add.at(changes, rule.first[closes], 1)
+    np.add.at(changes, rule.last[closes], -1)
+    stays: np.ndarray = opened & (np.cumsum(changes[:-1]) == 0)
+    return stays if np.count_nonzero(~stays) < rule.limit else np.zeros(len(opened), bool)
 
 
 class GeneratedTokens:

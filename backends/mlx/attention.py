@@ -20,16 +20,19 @@ def segment_mask(segments: mx.array) -> mx.array:
     return (same & mx.tri(length, length, dtype=mx.bool_))[:, None]
 
 
-def attend_causally(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """Compute softmax of q k' / sqrt(head size) over the past, times v.
+def attend_causally(
+    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None, scale: float | None = None
+) -> mx.array:
+    """Compute softmax of scale q k' over the past, times v.
 
     Args:
         q: queries [B, H, L, D]; k and v have the same shape.
         k: keys.
         v: values.
         mask: bool [B, 1, L, L], the causal part included; None for plain causal attention.
+        scale: factor of the products of queries and keys; 1 / sqrt(head size) without.
     """
-    scale = q.shape[-1] ** -0.5
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     if device.is_gpu():
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal" if mask is None else mask)
     return cast(list[mx.array], _attend_in_blocks(q * scale, k, v, *([] if mask is None else [mask])))[0]

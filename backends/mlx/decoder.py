@@ -38,6 +38,11 @@ class ActiveAdapter:
     dropout: Dropout | None = None
 
 
+def block_path(index: int) -> str:
+    """Return the path of a transformer block."""
+    return f"transformer.h.{index}"
+
+
 def conv1d(x: mx.array, name: str, weights: Weights, adapter: ActiveAdapter | None) -> mx.array:
     """Apply one Conv1D, and its adapter where it has one, to x [N, in]."""
     parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
@@ -86,16 +91,17 @@ def split_heads(qkv: mx.array, batch: int, n_head: int) -> tuple[mx.array, mx.ar
 
 def decoder_block(
     x: mx.array,
-    at: str,
+    index: int,
     weights: Weights,
     adapter: ActiveAdapter | None,
     config: Gpt2Config,
     batch: int,
     mask: mx.array | None,
 ) -> mx.array:
-    """Apply one transformer block to x [B*L, d]; at is its path."""
+    """Apply the transformer block of this index to x [B*L, d]."""
+    at = block_path(index)
     qkv = conv1d(layer_norm(x, f"{at}.ln_1", weights, config.layer_norm_epsilon), f"{at}.attn.c_attn", weights, adapter)
-    seen = attention.attend_causally(*split_heads(qkv, batch, config.n_head), mask)
+    seen = attention.attend_causally(*split_heads(qkv, batch, config.n_head), mask, config.attention_scales()[index])
     seen = seen.transpose(0, 2, 1, 3).reshape(x.shape)
     x = x + conv1d(seen, f"{at}.attn.c_proj", weights, adapter)
     inner = conv1d(layer_norm(x, f"{at}.ln_2", weights, config.layer_norm_epsilon), f"{at}.mlp.c_fc", weights, adapter)
@@ -126,13 +132,13 @@ def hidden_states(
     x = embed(tokens, positions, weights).reshape(batch * length, -1)
     mask = None if segments is None else attention.segment_mask(segments)
     for index in range(config.n_layer):
-        x = _run_block(x, f"transformer.h.{index}", weights, adapter, config, batch, mask, checkpointing)
+        x = _run_block(x, index, weights, adapter, config, batch, mask, checkpointing)
     return layer_norm(x, "transformer.ln_f", weights, config.layer_norm_epsilon)
 
 
 def _run_block(
     x: mx.array,
-    at: str,
+    index: int,
     weights: Weights,
     adapter: ActiveAdapter | None,
     config: Gpt2Config,
@@ -141,13 +147,14 @@ def _run_block(
     checkpointing: bool,
 ) -> mx.array:
     if not checkpointing:
-        return decoder_block(x, at, weights, adapter, config, batch, mask)
+        return decoder_block(x, index, weights, adapter, config, batch, mask)
+    at = block_path(index)
     own = {k: v for k, v in weights.items() if k.startswith(f"{at}.")}
     factors = {k: v for k, v in adapter.factors.items() if k.startswith(f"{at}.")} if adapter else {}
 
     # Only what is an argument of a checkpointed function gets a gradient.
     def inner(x: mx.array, own: dict[str, mx.array], factors: dict[str, mx.array]) -> mx.array:
         part = ActiveAdapter(factors, adapter.scale, adapter.dropout) if adapter else None
-        return decoder_block(x, at, own, part, config, batch, mask)
+        return decoder_block(x, index, own, part, config, batch, mask)
 
     return mx.checkpoint(inner)(x, own, factors)

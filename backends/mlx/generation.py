@@ -1,24 +1,27 @@
-"""Token generation on MLX: one fixed-shape step per token, queued ahead of the device, with a preallocated KV cache."""
+"""Generation sessions on MLX: one fixed-shape step per token, queued ahead of the device, with a preallocated cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from musiclora.backends.base import Grammar, SamplingSpec
-from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
+from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec
+from musiclora.backends.generation_rows import GenerationRows
+from musiclora.backends.grammar_spans import GrammarSpans
+from musiclora.backends.mlx.decoding import CACHE, DecodeMode, Decoding, Span
 from musiclora.backends.mlx.quantised import Weights
-from musiclora.backends.mlx.sampler import Automaton, sample
-from musiclora.backends.token_requests import CHECK_EVERY_TOKENS, GeneratedTokens, check_request
-from musiclora.convert.adapters.lora import state_keys
+from musiclora.backends.mlx.sampler import Automaton, State, start_state
+from musiclora.backends.token_requests import (
+    CHECK_EVERY_TOKENS,
+    GeneratedTokens,
+    check_grammar,
+    check_request,
+    have_same_tables,
+)
 from musiclora.convert.models.gpt2 import Gpt2Config
-
-_State = dict[str, mx.array]
-AttendToCache = Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]
 
 
 class DecodableModel(Protocol):
@@ -30,139 +33,110 @@ class DecodableModel(Protocol):
     def merged_weights(self) -> Weights: ...
 
 
-@dataclass(frozen=True)
-class DecodeMode:
-    """KV-cache bucket size and whether the decode step is compiled.
+class MlxSession:
+    """Rows of tokens over one cache (implements `backends.base.GenerationSession`).
 
-    Attention reads the cache up to the next multiple of the bucket. Compiled steps need few different shapes, so a
-    GPU reads whole buckets through a mask. On the CPU build the exact length costs less than compiling saves.
-
-    Attributes:
-        bucket: positions.
-        compiled: whether `mx.compile` runs the step.
+    Given tokens wait in `GenerationRows`; the next draw feeds them in one block, and the block draws its first token.
     """
 
-    bucket: int
-    compiled: bool
-
-    @classmethod
-    def for_device(cls) -> DecodeMode:
-        """Choose the mode for the default device."""
-        return cls(256, True) if device.is_gpu() else cls(1, False)
-
-
-class Decoding:
-    """Prefill and decode step of one generation; all state is in a dictionary of arrays."""
-
     def __init__(
-        self, config: Gpt2Config, weights: Weights, spec: SamplingSpec, automaton: Automaton | None, mode: DecodeMode
+        self, model: DecodableModel, batch: int, capacity: int, spec: SamplingSpec, mode: DecodeMode | None = None
     ) -> None:
-        self._config, self._weights, self._spec, self._automaton, self._mode = config, weights, spec, automaton, mode
-        self._steps: dict[int, Callable[[Weights, _State, mx.array], _State]] = {}
+        config, self._mode = model.config, mode or DecodeMode.for_device()
+        sizes = {"vocab_size": config.vocab_size, "n_positions": config.n_positions}
+        self._rows = GenerationRows(batch, capacity, spec, **sizes)
+        self._vocab_size, self._pad_id = config.vocab_size, spec.pad_id
+        self._decoding = Decoding(config, dict(model.merged_weights()), spec, self._mode)
+        self._state = self._decoding.empty_caches(batch, capacity)
+        self._grammar: Grammar | None = None  # whose tables are on the device
+        self._spans: GrammarSpans | None = None
 
-    def start(self, prompts: mx.array, u: mx.array, capacity: int) -> _State:
-        """Run the prompts [B, n] and draw the first token; capacity is the number of positions to keep."""
-        batch, length = prompts.shape
-        config = self._config
-        capacity = -(-capacity // self._mode.bucket) * self._mode.bucket
-        shape = (2, batch, config.n_head, capacity, config.n_embd // config.n_head)
-        dtype = self._weights[decoder.LAST_NORM].dtype
-        state = {f"cache.{i}": mx.zeros(shape, dtype) for i in range(config.n_layer)}
-        state |= {"offset": mx.array(0, mx.int32), "done": mx.zeros((batch,), mx.bool_), "bad": mx.array(False)}
-        if self._automaton:
-            state |= self._automaton.start
-        x = decoder.embed(prompts, None, self._weights)
-        x = self._run_layers(self._weights, x, state, lambda q, k, v, cache: attention.attend_causally(q, k, v, None))
-        state["offset"] = state["offset"] + length
-        return self._draw_tokens(self._weights, x[:, -1], state, u)
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each row, int64 [B]."""
+        return self._rows.lengths.copy()
 
-    def step(self, state: _State, u: mx.array, length: int) -> _State:
-        """Feed the newest token, which brings the cache to length, and draw the next one."""
-        visible = -(-length // self._mode.bucket) * self._mode.bucket
-        if visible not in self._steps:
-            self._steps = {visible: self._build_step(visible)}  # earlier lengths never come back
-        return self._steps[visible](self._weights, state, u)
+    def extend(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> None:
+        """Append given tokens; see `backends.base.GenerationSession`."""
+        self._rows.extend(tokens, counts)
 
-    def _build_step(self, visible: int) -> Callable[[Weights, _State, mx.array], _State]:
-        def attend(q: mx.array, k: mx.array, v: mx.array, cache: mx.array) -> mx.array:
-            keys, values = cache[0, :, :, :visible], cache[1, :, :, :visible]
-            return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[-1] ** -0.5, mask=self._seen)
+    def rewind(self, lengths: np.ndarray) -> None:
+        """Cut each row back; see `backends.base.GenerationSession`."""
+        self._rows.rewind(lengths)
 
-        def run(weights: Weights, state: _State, u: mx.array) -> _State:
-            state = dict(state)
-            self._seen = mx.arange(visible) <= state["offset"] if self._mode.bucket > 1 else None
-            x = decoder.lookup(state["token"], decoder.EMBEDDING, weights)
-            x = x + decoder.lookup(state["offset"], decoder.POSITIONS, weights)
-            x = self._run_layers(weights, x[:, None], state, attend)
-            state["offset"] = state["offset"] + 1
-            return self._draw_tokens(weights, x[:, 0], state, u)
+    def draw(
+        self,
+        uniforms: np.ndarray,
+        grammar: Grammar | None = None,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Append one drawn token a row for each row of uniforms; see `backends.base.GenerationSession`."""
+        rows, uniforms = self._rows, self._rows.check_draw(uniforms)
+        steps, batch = uniforms.shape
+        if grammar is not None:
+            check_grammar(grammar, batch, self._vocab_size, self._grammar)
+        found = GeneratedTokens(batch, steps, self._pad_id, on_tokens)
+        if not steps or rows.ended.all():
+            if steps:
+                found.add_block(found.tokens.copy(), finite=True, ended=True)
+            return found.tokens
+        self._load_grammar(grammar)
+        pending: list[mx.array] = []
+        for i, shown in enumerate(self._stream_states(mx.array(uniforms), grammar)):
+            pending.append(shown["token"])
+            if len(pending) < CHECK_EVERY_TOKENS and i + 1 < steps:
+                continue
+            block, pending = np.array(mx.stack(pending, axis=1)), []
+            ended = bool(mx.all(shown["done"]).item())
+            if found.add_block(block, finite=not shown["bad"].item(), ended=ended):
+                break
+        rows.add_drawn(found.tokens)
+        return found.tokens
 
-        return mx.compile(run) if self._mode.compiled else run
+    def _load_grammar(self, grammar: Grammar | None) -> None:
+        """Copy tables to the device, unless they are the ones of the last draw with a grammar."""
+        if grammar is None:
+            self._decoding.automaton = None
+            self._grammar = self._spans = None
+        elif self._grammar is None or not have_same_tables(grammar, self._grammar):
+            self._decoding.automaton = Automaton.load(grammar)
+            # Compiled steps must be few.
+            self._spans = None if self._mode.compiled else GrammarSpans(grammar)
+            self._grammar = grammar
 
-    def _run_layers(self, weights: Weights, x: mx.array, state: _State, attend: AttendToCache) -> mx.array:
-        """Apply all blocks to x [B, L, d] and write keys and values at the offset; returns normalised states."""
-        config, eps = self._config, self._config.layer_norm_epsilon
-        batch, length, width = x.shape
-        x = x.reshape(batch * length, width)
-        for i in range(config.n_layer):
-            at = f"transformer.h.{i}"
-            qkv = _merged_linear(decoder.layer_norm(x, f"{at}.ln_1", weights, eps), f"{at}.attn.c_attn", weights)
-            qkv = qkv.reshape(batch, length, 3, config.n_head, -1).transpose(2, 0, 3, 1, 4)
-            cache = mx.slice_update(state[f"cache.{i}"], qkv[1:], state["offset"].reshape(1), (3,))
-            state[f"cache.{i}"] = cache
-            seen = attend(qkv[0], qkv[1], qkv[2], cache).transpose(0, 2, 1, 3).reshape(x.shape)
-            x = x + _merged_linear(seen, f"{at}.attn.c_proj", weights)
-            inner = _merged_linear(decoder.layer_norm(x, f"{at}.ln_2", weights, eps), f"{at}.mlp.c_fc", weights)
-            inner = ops.ACTIVATION_FUNCTIONS[config.activation_function](inner)
-            x = x + _merged_linear(inner, f"{at}.mlp.c_proj", weights)
-        return decoder.layer_norm(x, "transformer.ln_f", weights, eps).reshape(batch, length, width)
+    def _walk_spans(self, grammar: Grammar | None) -> Iterator[Span]:
+        """Yield for each step the ids whose logits it needs."""
+        whole = (0, self._vocab_size)
+        if grammar is None or self._spans is None:
+            while True:
+                yield whole
+        starts = np.broadcast_to(grammar.start, self._rows.ended.shape)
+        states = frozenset(starts[~self._rows.ended].tolist())
+        while True:
+            first, stop, states = self._spans.follow(states)
+            yield first, stop
 
-    def _draw_tokens(self, weights: Weights, hidden: mx.array, state: _State, u: mx.array) -> _State:
-        """Draw a token a row from the states [B, d]; rows that have ended yield pad_id."""
-        parts = quantised.find(weights, decoder.EMBEDDING.removesuffix(".weight"))
-        scores = (
-            quantised.packed_product(hidden, parts)
-            if parts
-            else products.split_head(hidden, weights[decoder.EMBEDDING])
-        )
-        scores = scores.astype(mx.float32)
-        if self._automaton:
-            scores = self._automaton.restrict(scores, state)
-        token, done = sample(scores, u, self._spec), state["done"]
-        top = scores.max(axis=-1)
-        state["bad"] = state["bad"] | mx.any(mx.logical_or(mx.isnan(top), mx.isinf(top)))
-        if self._automaton:
-            moved = self._automaton.follow(state, token)
-            state |= moved | {"automaton": mx.where(done, state["automaton"], moved["automaton"])}
-        if self._spec.eos_id is not None:
-            token = mx.where(done, self._spec.pad_id, token)
-            state["done"] = done | (token == self._spec.eos_id)
-        state["token"] = token
-        return state
+    def _stream_states(self, draws: mx.array, grammar: Grammar | None) -> Iterator[State]:
+        """Yield token, done and bad after each draw; the next step is queued before they are read.
 
-
-def _merged_linear(x: mx.array, name: str, weights: Weights) -> mx.array:
-    parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
-    if parts is None:
-        return products.split_linear(x, weights[f"{name}.weight"], bias)
-    y, (key_a, key_b) = quantised.packed_product(x, parts) + bias, state_keys(name)
-    # Nothing is fused into a quantised weight: the adapter computes beside it, its scale already in B.
-    return lora.adapted(x, y, weights[key_a], weights[key_b], 1.0, None) if key_a in weights else y
-
-
-def _stream_states(decoding: Decoding, prompts: mx.array, draws: mx.array) -> Iterator[_State]:
-    """Yield the state after each token; the next step is queued before it is read."""
-    steps, length = draws.shape[0], prompts.shape[1]
-    state = decoding.start(prompts, draws[0], length + steps)
-    mx.async_eval(state)  # type: ignore[no-untyped-call]
-    for i in range(1, steps):
-        shown = {key: state[key] for key in ("token", "done", "bad")}
-        # Release the old caches before the new ones are evaluated: MLX then writes in place. Caches that are still
-        # referenced are copied whole for every token.
-        state = decoding.step(state, draws[i], length + i)
-        mx.async_eval(state)  # type: ignore[no-untyped-call]
-        yield shown
-    yield state
+        The session holds the only reference to the newest state.
+        """
+        rows, spans = self._rows, self._walk_spans(grammar)
+        caches = {key: value for key, value in self._state.items() if key.startswith(CACHE)}
+        flags = {"done": mx.array(rows.ended), "bad": mx.array(False)}
+        self._state = caches | flags | start_state(grammar, len(rows.lengths))
+        del caches
+        length = int(rows.lengths[~rows.ended].max())
+        self._state = self._decoding.block(self._state, rows, next(spans), draws[0])
+        mx.async_eval(self._state)  # type: ignore[no-untyped-call]
+        for i in range(1, draws.shape[0]):
+            shown = {key: self._state[key] for key in ("token", "done", "bad")}
+            # Release the old caches before the new ones are evaluated: MLX then writes in place. Caches that are still
+            # referenced are copied whole for every token.
+            self._state = self._decoding.step(self._state, draws[i], length + i, next(spans))
+            mx.async_eval(self._state)  # type: ignore[no-untyped-call]
+            yield shown
+        yield self._state
 
 
 def generate(
@@ -182,21 +156,12 @@ def generate(
     """
     prompts, uniforms, config = np.asarray(prompts), np.asarray(uniforms, np.float32), model.config
     sizes = {"vocab_size": config.vocab_size, "n_positions": config.n_positions}
-    check_request(prompts, spec, uniforms, grammar, **sizes)
-    steps, batch = uniforms.shape
-    found = GeneratedTokens(batch, steps, spec.pad_id, on_tokens)
-    if not steps:
-        return found.tokens
-    automaton = Automaton.load(grammar, batch) if grammar else None
-    decoding = Decoding(config, model.merged_weights(), spec, automaton, mode or DecodeMode.for_device())
-    pending: list[mx.array] = []
-    stream = _stream_states(decoding, mx.array(prompts.astype(np.int32)), mx.array(uniforms))
-    for i, state in enumerate(stream):
-        pending.append(state["token"])
-        if len(pending) < CHECK_EVERY_TOKENS and i + 1 < steps:
-            continue
-        block, pending = np.array(mx.stack(pending, axis=1)), []
-        ended = bool(mx.all(state["done"]).item())
-        if found.add_block(block, finite=not state["bad"].item(), ended=ended):
-            break
-    return found.tokens
+    check_request(prompts, spec, uniforms, None if len(uniforms) else grammar, **sizes)
+    batch, length = prompts.shape
+    session = MlxSession(model, batch, length + len(uniforms), spec, mode)
+    session.extend(prompts)
+    return session.draw(uniforms, grammar, on_tokens)
+
+
+if TYPE_CHECKING:
+    _: type[GenerationSession] = MlxSession

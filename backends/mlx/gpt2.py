@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends import token_batches
-from musiclora.backends.base import Arrays, Grammar, LossSum, OptimSpec, SamplingSpec, TokenModel
+from musiclora.backends.base import Arrays, GenerationSession, Grammar, LossSum, OptimSpec, SamplingSpec, TokenModel
 from musiclora.backends.mlx import batches, decoder, head, lora, quantised
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.convert.adapters.lora import state_keys
@@ -98,6 +98,14 @@ class MlxGpt2(AdaptedWeights):
         total = head.loss(states[rows["rows"]], decoder.table(self.weights), rows["targets"], rows["weights"])
         return LossSum(float(np.array(total)), self.weight(batch))
 
+    def token_losses(self, batch: Arrays) -> np.ndarray:
+        """Compute the cross-entropy of each scored target in nats, float32 [B, L]; 0 elsewhere."""
+        states, rows = self._hidden_states(batch), batches.scored_rows(batch)
+        nats = np.array(head.row_losses(states[rows["rows"]], decoder.table(self.weights), rows["targets"]))
+        found, scored = np.zeros(np.shape(batch["tokens"]), np.float32), np.asarray(batch["loss_mask"], bool)
+        found[scored] = nats[: np.count_nonzero(scored)]
+        return found
+
     def logits(self, batch: Arrays) -> np.ndarray:
         """Compute next-token logits, float32 [B, L, V]."""
         found = (self._hidden_states(batch) @ decoder.table(self.weights).T).astype(mx.float32)
@@ -116,6 +124,12 @@ class MlxGpt2(AdaptedWeights):
         if trainable == "all" and quantised.find(self.weights, decoder.EMBEDDING.removesuffix(".weight")):
             raise BackendError("start_training('all'): this base is quantised; train the float base instead")
         return MlxTraining(TokenObjective(self, trainable == "all"), optim)
+
+    def start_generation(self, batch: int, capacity: int, spec: SamplingSpec) -> GenerationSession:
+        """Start a session of empty rows; see `backends.base.TokenModel`."""
+        from musiclora.backends.mlx.generation import MlxSession
+
+        return MlxSession(self, batch, capacity, spec)
 
     def generate(
         self,

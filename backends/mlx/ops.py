@@ -14,6 +14,7 @@ Unary = Callable[[mx.array], mx.array]
 # exp(r) on |r| <= ln(2)/2 is 1 + r + r^2 P(r); coefficients from Cephes (expf), which is in the public domain.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _ROUND = 12582912.0  # 1.5 * 2^23: adding and subtracting it rounds a small float to an integer
+_SUM_PART = 256  # near the root of 55,000: neither level of the sum is long
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 
 
@@ -42,6 +43,19 @@ def exp(x: mx.array) -> mx.array:
 def exp_shifted(x: mx.array, shift: mx.array) -> mx.array:
     """Compute exp(x - shift), float32; shift is the row maximum."""
     return exp(x - shift)
+
+
+def row_sums(x: mx.array) -> mx.array:
+    """Sum float32 [M, n] over each row, [M, 1]; long rows in parts.
+
+    MLX adds up a row on the CPU build in one running sum, which over the 55,000 shares of a large head was wrong by
+    1e-3, since each is small beside the sum.
+    """
+    parts = x.shape[1] // _SUM_PART
+    if parts < 2 or device.is_gpu():
+        return x.sum(axis=-1, keepdims=True)
+    whole = x[:, : parts * _SUM_PART].reshape(x.shape[0], parts, _SUM_PART).sum(axis=-1)
+    return whole.sum(axis=-1, keepdims=True) + x[:, parts * _SUM_PART :].sum(axis=-1, keepdims=True)
 
 
 def sigmoid(x: mx.array) -> mx.array:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
+from musiclora.backends.mlx import ops
 
 _LOW_BITS = 0xFFFFFFFF
 
@@ -53,7 +54,7 @@ def sample(scores: mx.array, u: mx.array, spec: SamplingSpec) -> mx.array:
     ids, kept = ranked(scores, count)
     mass = mx.exp(kept - kept[:, :1])
     if spec.top_p < 1:
-        mass = mass / (mx.exp(scores - kept[:, :1]) if count < scores.shape[-1] else mass).sum(axis=-1, keepdims=True)
+        mass = mass / ops.row_sums(mx.exp(scores - kept[:, :1]) if count < scores.shape[-1] else mass)
     sums = mx.cumsum(mass, axis=-1)
     # A draw near 1 may round up to the total: it must not pass the last token that has any probability.
     inside = (mass > 0).sum(axis=-1, keepdims=True)
@@ -76,29 +77,24 @@ class Automaton:
     Attributes:
         classes: int32 [V].
         transitions: int32 [S, C], -1 forbids.
-        start: state of the rows at the beginning.
         keys: tables of the closed keys, or None.
     """
 
     classes: mx.array
     transitions: mx.array
-    start: State
     keys: _KeyTables | None = None
 
     @classmethod
-    def load(cls, grammar: Grammar, batch: int) -> Automaton:
-        start = np.broadcast_to(np.asarray(grammar.start, np.int32), (batch,))
-        classes, transitions, rows = (_on_device(t) for t in (grammar.classes, grammar.transitions, start))
-        if grammar.closed_keys is None:
-            return cls(classes, transitions, {"automaton": rows})
-        keys = _KeyTables.load(grammar.closed_keys)
-        return cls(classes, transitions, {"automaton": rows, **_key_state(grammar.closed_keys, batch)}, keys)
+    def load(cls, grammar: Grammar) -> Automaton:
+        keys = None if grammar.closed_keys is None else _KeyTables.load(grammar.closed_keys)
+        return cls(_on_device(grammar.classes), _on_device(grammar.transitions), keys)
 
-    def restrict(self, scores: mx.array, state: State) -> mx.array:
-        """Set scores [B, V] to -inf where the states forbid the token, or its key is closed."""
-        allowed = mx.take(self.transitions[state["automaton"]] >= 0, self.classes, axis=1)
+    def restrict(self, scores: mx.array, state: State, first: int = 0) -> mx.array:
+        """Set scores [B, n] of the ids from first on to -inf where the state forbids the token or its key is closed."""
+        ids = slice(first, first + scores.shape[1])
+        allowed = mx.take(self.transitions[state["automaton"]] >= 0, self.classes[ids], axis=1)
         if self.keys is not None:
-            allowed = allowed & self.keys.allowed(state)
+            allowed = allowed & self.keys.allowed(state, ids)
         return mx.where(allowed, scores, -mx.inf)
 
     def follow(self, state: State, token: mx.array) -> State:
@@ -136,11 +132,12 @@ class _KeyTables:
             _on_device(rule.shifted) if rule.shifted.any() else None,
         )
 
-    def allowed(self, state: State) -> mx.array:
-        """Return the tokens whose key is open, bool [B, V]."""
+    def allowed(self, state: State, ids: slice) -> mx.array:
+        """Return which tokens of these ids have an open key, bool [B, n]."""
+        keys = self.keys[ids]
         if self.shifted is None:
-            return mx.take(state["open_keys"], self.keys, axis=1)
-        return mx.take_along_axis(state["open_keys"], state["key_offset"][:, None] * self.shifted + self.keys, axis=1)
+            return mx.take(state["open_keys"], keys, axis=1)
+        return mx.take_along_axis(state["open_keys"], state["key_offset"][:, None] * self.shifted[ids] + keys, axis=1)
 
     def follow(self, state: State, token: mx.array) -> State:
         """Return the open keys and offsets after the tokens [B]."""
@@ -154,12 +151,17 @@ class _KeyTables:
         return {"open_keys": held & ((left > len(self.ids) - self.limit) | (self.ids < 0)), "key_offset": offset}
 
 
-def _key_state(rule: ClosedKeys, batch: int) -> State:
-    """Return the open keys, bool [B, K + 1], and the offsets, int32 [B], at the beginning."""
-    start = np.ones((batch, np.shape(rule.open)[-1] + 1), bool)
-    start[:, :-1] = rule.open
-    offset = np.broadcast_to(np.asarray(rule.offset, np.int32), (batch,))
-    return {"open_keys": mx.array(start), "key_offset": _on_device(offset)}
+def start_state(grammar: Grammar | None, batch: int) -> State:
+    """Return the state of the rows that a grammar gives: states and offsets int32 [B], open keys bool [B, K + 1]."""
+    if grammar is None:
+        return {}
+    state, rule = {"automaton": _on_device(np.broadcast_to(grammar.start, (batch,)))}, grammar.closed_keys
+    if rule is not None:
+        held = np.ones((batch, np.shape(rule.open)[-1] + 1), bool)
+        held[:, :-1] = rule.open
+        offset = np.broadcast_to(np.asarray(rule.offset), (batch,))
+        state |= {"open_keys": mx.array(held), "key_offset": _on_device(offset)}
+    return state
 
 
 def _on_device(table: np.ndarray) -> mx.array:

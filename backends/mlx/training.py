@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
+from musiclora.backends.mlx import ops
 from musiclora.backends.mlx.decoder import Dropout
 from musiclora.backends.mlx.lora import DropoutPool
 from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
@@ -193,7 +194,7 @@ def _adamw_update(
     """Compute new arrays, new moments and the gradient's norm before clipping, on one flat array."""
     inverse, decay, size, correction = scalars
     # Sums by rows first: one float32 running sum over millions of squares would lose digits.
-    squares = [mx.square(g).sum(axis=-1).sum() for g in grads.values()]
+    squares = [ops.row_sums(mx.square(g).sum(axis=-1).reshape(1, -1)).sum() for g in grads.values()]
     norm = mx.sqrt(mx.stack(squares).sum()) * inverse
     limit = optim.max_grad_norm
     clip = inverse * mx.minimum(1.0, limit / norm) if limit else inverse

@@ -80,7 +80,7 @@ class GrammarTables:
             self.classes = torch.from_numpy(np.array(grammar.classes, np.int64)).to(device)
             self.extents = ClassExtents(grammar.classes)
         self.transitions = torch.from_numpy(np.array(grammar.transitions, np.int64)).to(device)
-        self.spans = GrammarSpans(self.extents, grammar.transitions)
+        self.spans = GrammarSpans(grammar, self.extents)
         if last is not None and have_same_keys(grammar.closed_keys, last.grammar.closed_keys):
             self.keys = last.keys
         else:

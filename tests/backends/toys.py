@@ -19,6 +19,8 @@ CONFIGS = {
     "rectangular": Gpt2Config(vocab_size=29, n_positions=20, n_embd=12, n_layer=2, n_head=3, n_inner=40),
     # c_fc, both c_proj are square: a transposed matrix loads without complaint, and only its values tell.
     "square": Gpt2Config(vocab_size=16, n_positions=24, n_embd=16, n_layer=2, n_head=2, n_inner=16),
+    # Three layers, so that the divisors 1, 2 and 3 of the attention logits are told from any other rule.
+    "scaled": Gpt2Config(23, 21, n_embd=12, n_layer=3, n_head=2, n_inner=48, scale_attn_by_inverse_layer_idx=True),
 }
 SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=("c_attn", "c_proj", "c_fc"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "backends"))
+sys.path[:0] = [str(HERE.parent / "backends"), str(HERE.parent)]
 
 
 def main() -> None:
@@ -19,15 +19,18 @@ def main() -> None:
 
     from musiclora.convert.models.gpt2 import write_checkpoint
 
-    found = {}
+    file = HERE / "gpt2_logits.npz"
+    found = dict(np.load(file)) if file.exists() else {}  # a recording stays as it is; delete the file to remake it
     for name, config in CONFIGS.items():
+        if name in found:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             write_checkpoint(Path(folder) / "m", config, formula_tensors(config), "hf")
             model = GPT2LMHeadModel.from_pretrained(Path(folder) / "m").eval()
         tokens = torch.from_numpy(token_batch(config)["tokens"]).long()
         with torch.no_grad():
             found[name] = model(tokens).logits.numpy()
-    np.savez_compressed(HERE / "gpt2_logits.npz", **found)
+    np.savez_compressed(file, **found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from tolerance import assert_same_draws
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
 from musiclora.backends.mlx.backend import BACKEND
-from musiclora.backends.mlx.generation import DecodeMode, generate
+from musiclora.backends.mlx.decoding import DecodeMode
+from musiclora.backends.mlx.generation import generate
 from musiclora.backends.mlx.sampler import ranked, sample
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import DataError

@@ -12,7 +12,8 @@ from toys import Toy, assert_close, formula_tensors, gradient_tolerance, token_b
 
 from musiclora.backends.base import OptimSpec, SamplingSpec
 from musiclora.backends.mlx import quantised
-from musiclora.backends.mlx.generation import DecodeMode, generate
+from musiclora.backends.mlx.decoding import DecodeMode
+from musiclora.backends.mlx.generation import generate
 from musiclora.backends.registry import get_backend
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError

@@ -13,13 +13,10 @@ from numpy_model import NumpyModel
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.errors import ConfigError, DataError
-from musiclora.symbolic.decoding.continuation import (
-    BATCH_PIECES,
-    GenerationRequest,
-    generate_pieces,
-    write_midi_sample,
-)
+from musiclora.symbolic.decoding.continuation import BATCH_PIECES
 from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.decoding.pieces import generate_pieces, write_midi_sample
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
 FOUND = Path(__file__).parents[2] / "golden" / "found"

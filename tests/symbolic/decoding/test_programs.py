@@ -11,9 +11,10 @@ from bands import BANDS, band, instruments
 from numpy_model import NumpyModel
 
 from musiclora.errors import ConfigError
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
 from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.program_in_force import resume
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.decoding.restrict import restrict_programs
 from musiclora.symbolic.decoding.to_score import decode_tokens
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
@@ -102,12 +103,8 @@ def test_after_a_prompt_of_others_the_chosen_instruments_alone_go_on(tokenizer, 
     assert {program for program, _ in sounding(only.base_tokens(new))} == {33}
 
 
-def test_restricted_generation_after_a_prompt_keeps_the_prompt(tokenizer, info, monkeypatch):
-    monkeypatch.setattr(
-        "musiclora.symbolic.decoding.continuation.grammar_for",
-        lambda tokenizer: restrict_programs(grammar_for(tokenizer), tokenizer, frozenset({33, -1})),
-    )
-    request = GenerationRequest(200, seed=3, prompt=band(2))
+def test_restricted_generation_after_a_prompt_keeps_the_prompt(tokenizer):
+    request = GenerationRequest(200, seed=3, prompt=band(2), instruments=frozenset({33, -1}))
     piece = generate_pieces(NumpyModel(tokenizer, 1024), tokenizer, request)[0]
     given = instruments(band(2))
     new = {program for program, *_ in set(instruments(piece.score)) - set(given)}

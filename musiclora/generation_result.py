@@ -33,8 +33,10 @@ class GenerationOptions(TypedDict, total=False):
 
     Attributes:
         seed, count: of every family: piece i of one seed is the same for every count.
-        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars: of the symbolic family, see
-            `symbolic.decoding.continuation.GenerationRequest`.
+        tokenizer, max_new_tokens, temperature, top_p, top_k, prompt, prompt_bars, from_end: of the symbolic family, see
+            `symbolic.decoding.request.GenerationRequest`.
+        instruments, accompany, parts, infill, from_bar, to_bar, from_seconds, to_seconds: of the symbolic family, see
+            `symbolic.given_music.GivenMusic`.
         seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
             `audio.flow_sampling.FlowRequest`.
     """
@@ -48,6 +50,15 @@ class GenerationOptions(TypedDict, total=False):
     top_k: int | None
     prompt: Path | None
     prompt_bars: int | None
+    from_end: bool | None
+    instruments: str | None
+    accompany: Path | None
+    parts: str | None
+    infill: Path | None
+    from_bar: int | None
+    to_bar: int | None
+    from_seconds: float | None
+    to_seconds: float | None
     seconds: float | None
     steps: int | None
     guidance: float | None

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from musiclora.symbolic.dataset.splits import interval_grams
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.evaluate import evaluate_songs
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.reading.read_folder import read_music

@@ -22,7 +22,8 @@ _SYMBOLIC = (
     click.option(
         "--max-new-tokens",
         type=int,
-        help="Symbolic: most tokens to draw; a piece ends on the last bar line.  [default: 1024]",
+        help="Symbolic: most tokens to draw; a piece ends on the last bar line.  [default: 1024; with --accompany and "
+        "--infill to the end of what is given]",
     ),
     click.option("--temperature", type=float, help="Symbolic: sampling temperature; 0 is greedy.  [default: 1.0]"),
     click.option(
@@ -30,13 +31,47 @@ _SYMBOLIC = (
         type=float,
         help="Symbolic: nucleus sampling: keep the most probable tokens up to this mass.  [default: 0.95]",
     ),
-    click.option("--top-k", type=int, help="Symbolic: keep the K most probable tokens; 0 keeps all.  [default: 50]"),
+    click.option(
+        "--top-k",
+        type=int,
+        help="Symbolic: keep the K most probable tokens; 0 keeps all.  [default: 50; 0 for arrival-time tokens]",
+    ),
     click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: MIDI or ABC file to continue."),
     click.option(
         "--prompt-bars",
         type=int,
         help="Symbolic: use only the prompt's first N bars, in its metre.  [default: all]",
     ),
+    click.option(
+        "--from-end", is_flag=True, default=None, help="Symbolic: --prompt-bars counts the prompt's last bars instead."
+    ),
+    click.option(
+        "--instruments",
+        metavar="LIST",
+        help="Symbolic: draw only these, such as piano,bass,drums: General MIDI names or numbers from 0.",
+    ),
+    click.option(
+        "--accompany",
+        type=click.Path(path_type=Path),
+        help="Symbolic: MIDI or ABC file whose parts stay note for note; the rest is written around them.",
+    ),
+    click.option(
+        "--parts",
+        metavar="LIST",
+        help="Symbolic: parts of --accompany that stay: names of tracks, #N for the N-th track, or instruments as for "
+        "--instruments.  [default: all]",
+    ),
+    click.option(
+        "--infill",
+        type=click.Path(path_type=Path),
+        help="Symbolic: MIDI or ABC file with a gap to fill; everything outside the gap stays.",
+    ),
+    click.option(
+        "--from-bar", type=int, help="Symbolic: first bar of the gap, counted from 1 by the file's own metres."
+    ),
+    click.option("--to-bar", type=int, help="Symbolic: last bar of the gap, itself included."),
+    click.option("--from-seconds", type=float, help="Symbolic: beginning of the gap, instead of --from-bar."),
+    click.option("--to-seconds", type=float, help="Symbolic: end of the gap, instead of --to-bar."),
 )
 _AUDIO = (
     click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),

@@ -10,7 +10,8 @@ from musiclora.backends.base import TokenModel
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.reporting.piano_roll import render_pianoroll
-from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.render import render_audio
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from musiclora.errors import ConfigError, DataError
 from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import (
     GeneratedFile,
@@ -19,9 +18,10 @@ from musiclora.generation_result import (
     complete_output,
 )
 from musiclora.progress import Reporter
-from musiclora.symbolic.decoding.continuation import GeneratedPiece, GenerationRequest, generate_pieces
+from musiclora.symbolic.decoding.pieces import check_tokens, generate_pieces
+from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.given_music import GivenMusic
 from musiclora.symbolic.model import OpenedModel, open_model
-from musiclora.symbolic.reading.read_folder import read_music
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,11 @@ class MidiFile:
 
     def line(self) -> str:
         """Format path, notes, length, kind and how the piece ended."""
-        ending = "ended by the model" if self.piece.ended else "cut at a bar line"
+        ending = self.piece.ending or ("ended by the model" if self.piece.ended else "cut at a bar line")
         return f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
 
 
 if TYPE_CHECKING:
-    from symusic import Score
-
     _: type[GeneratedFile] = MidiFile
 
 
@@ -69,9 +67,11 @@ def generate_from_options(
     output: Path, options: Mapping[str, Any], **setup: Unpack[GenerationSetup]
 ) -> GenerationResult:
     """Generate from options by parameter name, as `jobs.generate` passes them."""
-    drawing = {name: value for name, value in options.items() if name not in ("prompt", "tokenizer")}
+    names = {field.name for field in dataclasses.fields(GivenMusic)}
+    given = GivenMusic(**{name: value for name, value in options.items() if name in names})
+    drawing = {name: value for name, value in options.items() if name not in names and name != "tokenizer"}
     request = GenerationRequest(**drawing)
-    return generate_songs(output, request, prompt=options.get("prompt"), tokenizer=options.get("tokenizer"), **setup)
+    return generate_songs(output, request, given=given, tokenizer=options.get("tokenizer"), **setup)
 
 
 def generate_songs(
@@ -82,7 +82,7 @@ def generate_songs(
     adapters: Sequence[str] = (),
     backend: str = "auto",
     tokenizer: str | None = None,
-    prompt: Path | None = None,
+    given: GivenMusic | None = None,
     compare: bool = False,
     allow_base_mismatch: bool = False,
     overwrite: bool = False,
@@ -92,12 +92,12 @@ def generate_songs(
 
     Args:
         output: `F.mid` or `F`; several pieces become `F-001.mid` and so on, the base's versions `F-base.mid`.
-        request: settings; `prompt` below replaces its prompt.
+        request: settings; what is given below is added to them.
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
         tokenizer: overrides the model's own.
-        prompt: MIDI or ABC file to continue.
+        given: files and options of what is given.
         compare: also generate the base's version from the same seed.
         allow_base_mismatch: accept an adapter of another base.
         overwrite: replace files that exist.
@@ -108,15 +108,13 @@ def generate_songs(
     """
     output = complete_output(output, (".mid",), aliases=(".midi",))
     check_comparison(compare, adapters)
-    check_output_names(
-        output, request.count, compare, {"--prompt": prompt, "--tokenizer": tokenizer}, overwrite=overwrite
-    )
-    if request.prompt_bars and prompt is None:
-        raise ConfigError("--prompt-bars: there is no --prompt to take bars of")
-    if prompt is not None:
-        request = dataclasses.replace(request, prompt=_read_prompt(prompt))
+    given = given or GivenMusic()
+    sources = {**given.files(), "--tokenizer": tokenizer}
+    check_output_names(output, request.count, compare, sources, overwrite=overwrite)
+    request = given.add_to(request)
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
+    check_tokens(opened.tokenizer, request)
     made = [("", "adapted" if adapters else "base", _generate_with_progress(opened, request, out, bool(adapters)))]
     if compare:
         opened.model.set_adapter(False)
@@ -130,24 +128,11 @@ def generate_songs(
     return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *remarks))
 
 
-def _read_prompt(path: Path) -> Score:
-    """Read the score to continue.
-
-    Raises:
-        DataError: there is no such file, or it holds several tunes.
-    """
-    if not path.is_file():
-        reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
-        raise DataError(f"--prompt {path}: {reason}")
-    songs = read_music(path, workers=1).songs
-    if len(songs) > 1:
-        raise DataError(f"--prompt {path}: holds {len(songs)} tunes; give a file with one")
-    return songs[0].score
-
-
 def _generate_with_progress(
     opened: OpenedModel, request: GenerationRequest, out: Reporter, adapted: bool
 ) -> list[GeneratedPiece]:
-    request = dataclasses.replace(request, notes_at_once=opened.notes_at_once(adapted))
+    request = dataclasses.replace(
+        request, notes_at_once=opened.notes_at_once(adapted), loudness=opened.loudness(adapted)
+    )
     with out.task("generating" if adapted or not opened.adapters else "generating with the base") as update:
         return generate_pieces(opened.model, opened.tokenizer, request, update)

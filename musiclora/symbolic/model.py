@@ -14,6 +14,7 @@ from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
+from musiclora.symbolic.decoding.loudness import Loudness, find_loudness
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, onset_record
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
@@ -43,6 +44,10 @@ class OpenedModel:
         """Return the most notes that began at once in the songs of the adapters, or of the base; None if unknown."""
         records = [a.record for a in self.adapters] if adapted else [read_record(self.base.path)]
         return onset_record(records).get(ONSET_RECORD)
+
+    def loudness(self, adapted: bool) -> Loudness | None:
+        """Return the loudness of the songs of the first adapter that records it, or of the base; None if unknown."""
+        return find_loudness([*(a.record for a in self.adapters if adapted), read_record(self.base.path)])
 
 
 def open_model(

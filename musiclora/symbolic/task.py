@@ -34,6 +34,7 @@ from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.dataset.splits import cluster_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.decoding.grammar import expand_ids
+from musiclora.symbolic.decoding.loudness import LOUDNESS_RECORD, sum_loudness
 from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
@@ -170,7 +171,7 @@ class SymbolicTask:
         return Scores(base, trained, token_gain(before, after, notes, cluster_pieces(self.songs.held_out)))
 
     def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
-        from musiclora.symbolic.decoding.continuation import write_midi_sample
+        from musiclora.symbolic.decoding.pieces import write_midi_sample
 
         write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
 
@@ -196,7 +197,12 @@ class SymbolicTask:
 
     def adapter_record(self) -> dict[str, Any]:
         notes = self._notes_at_once()
-        return {**({} if notes is None else {ONSET_RECORD: notes}), "trained_on": self.hash_songs()}
+        loudness = sum_loudness(piece.loudness for piece in self.songs.train).as_json()
+        return {
+            **({} if notes is None else {ONSET_RECORD: notes}),
+            **({LOUDNESS_RECORD: loudness} if loudness else {}),
+            "trained_on": self.hash_songs(),
+        }
 
     def _notes_at_once(self) -> int | None:
         """Count the most notes that begin at one onset in the training songs; None for tokens without that limit."""

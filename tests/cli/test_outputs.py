@@ -16,7 +16,7 @@ from symusic import Score
 from musiclora.cli import main
 from musiclora.convert.files.temporary import SET_ASIDE, temporary_sibling
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet
-from musiclora.symbolic.decoding.continuation import GeneratedPiece
+from musiclora.symbolic.decoding.request import GeneratedPiece
 from musiclora.wav import write_wav
 
 TUNES = Path(__file__).parents[2] / "musiclora" / "bundled" / "tunes"

@@ -180,16 +180,25 @@ def test_fuse_takes_the_tokenizer_that_the_adapter_was_trained_with() -> None:
 
 @pytest.mark.usefixtures("work", "no_backend")
 @pytest.mark.parametrize(
-    "change", [{"activation_function": "relu"}, {"n_inner": 64}], ids=["activation", "width of the MLP"]
+    "change",
+    [{"activation_function": "relu"}, {"n_inner": 64}, {"scale_attn_by_inverse_layer_idx": True}],
+    ids=["activation", "width of the MLP", "scaled attention"],
 )
-def test_what_mlx_lm_would_compute_otherwise_is_said_and_makes_mlx_lm_stop(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("bits", [(), ("--quantize", "4")], ids=["float", "quantised"])
+def test_what_mlx_lm_would_compute_otherwise_is_said_and_makes_mlx_lm_stop(
+    change: dict[str, object], bits: tuple[str, ...]
+) -> None:
     utils = require("mlx_lm.utils")
     config = Gpt2Config(**{**CONFIG.__dict__, **change})  # type: ignore[arg-type]
     write_checkpoint(Path("other"), config, fresh_tensors(config, 1), "hf")
-    assert "mlx-lm refuses it" in done("convert", "model", "other", "out", "--to", "mlx")
+    said = done("convert", "model", "other", "out", "--to", "mlx", *bits)
+    assert "mlx-lm refuses it" in said
+    assert next(iter(change)) in said
     with pytest.raises(TypeError, match="n_ctx"):
         utils.load_model(Path("out"), strict=True)
     assert read_checkpoint(Path("out")).config == config
+    assert "mlx-lm" not in done("convert", "model", "out", "back", "--to", "hf")
+    assert read_checkpoint(Path("back")).config == config
     assert "mlx-lm" not in done("convert", "model", "base", "fine", "--to", "mlx")
 
 

@@ -18,8 +18,9 @@ from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.sampling import decision_margin, uniforms
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
 from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 
 

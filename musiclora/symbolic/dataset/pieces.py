@@ -74,6 +74,7 @@ class Piece:
         is_original: False for a copy by augment.
         pitches: melody, the highest note at each onset, int16 [m], for near-duplicate search.
         tune: number inside a file of many tunes, else 0.
+        loudness: what `decoding.loudness` measured of it; empty where the tokens hold loudness.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Piece:
     is_original: bool = True
     pitches: np.ndarray = field(default_factory=_no_pitches)
     tune: int = 0
+    loudness: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -135,7 +137,10 @@ def from_reading(reading: Reading) -> PieceSet:
             continue
         seen.add(key)
         pieces.append(
-            Piece(song.name, song.group, song.tokens, song.decoded_notes, song.is_original, song.pitches, song.tune)
+            Piece(
+                *(song.name, song.group, song.tokens, song.decoded_notes, song.is_original, song.pitches, song.tune),
+                loudness=tuple(song.loudness.tolist()),
+            )
         )
     again = {row.file for row in lost}
     kept = [row for row in reading.health if row.name not in again]
@@ -225,6 +230,7 @@ def write_token_cache(folder: Path, pieces: PieceSet, tokenizer: SymbolicTokeniz
                 "notes": p.notes,
                 "tokens": len(p.tokens),
                 "pitches": len(p.pitches),
+                **({"loudness": p.loudness} if p.loudness else {}),
             }
             for p in pieces.pieces
         ],
@@ -296,6 +302,7 @@ def _split_arrays(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np
             e["is_original"],
             pitches[pitch_end - e["pitches"] : pitch_end].astype(np.int16),
             e["tune"],
+            tuple(map(int, e.get("loudness", ()))),
         )
         for e, end, pitch_end in zip(entries, ends, pitch_ends, strict=True)
     ]

@@ -1,104 +1,34 @@
-"""Generation with a token model: prompts, batches, a sliding context for long pieces, endings on a bar line."""
+"""Generation with MidiTok's tokens: prompts, batches, a sliding context for long pieces, endings on a bar line."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.backends.base import SamplingSpec, TokenModel
-from musiclora.convert.files.atomic import atomic_write
-from musiclora.errors import ConfigError, DataError
-from musiclora.generation_result import MOST_PIECES, MOST_SEED, options_below, options_outside
+from musiclora.backends.base import TokenModel
+from musiclora.errors import DataError
 from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
 from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
+from musiclora.symbolic.decoding.program_in_force import resume
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
+from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.decoding.restrict import restrict_programs
 from musiclora.symbolic.decoding.to_score import (
     clean_score,
     count_notes,
     decode_tokens,
+    describe_channels,
     drop_last_part_of_bar,
     keep_metre_and_tempo,
 )
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
-if TYPE_CHECKING:
-    from symusic import Score
-
 BATCH_PIECES = 8  # pieces generated at once
-MOST_TOKENS = 1_000_000  # of a piece: a day of music and more
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """Settings of a generation.
-
-    Attributes:
-        max_new_tokens: most tokens drawn for each piece; may exceed the model's context length.
-        temperature, top_k, top_p: see SamplingSpec.
-        seed: piece i of one seed is the same for every count.
-        count: number of pieces.
-        prompt: score to continue, or None.
-        prompt_bars: bars of the prompt to keep; 0 keeps all.
-        notes_at_once: most notes that begin at one onset; None is the bound of the tokenizer.
-    """
-
-    max_new_tokens: int = 1024
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.95
-    seed: int = 42
-    count: int = 1
-    prompt: Score | None = None
-    prompt_bars: int = 0
-    notes_at_once: int | None = None
-
-    def __post_init__(self) -> None:
-        bounds = (("max_new_tokens", 1, MOST_TOKENS), ("count", 1, MOST_PIECES), ("seed", 0, MOST_SEED))
-        problems = [*options_outside(self, bounds), *options_below(self, [("prompt_bars", 0)])]
-        try:
-            SamplingSpec(self.temperature, self.top_k, self.top_p)
-        except ConfigError as error:
-            problems.append(str(error))
-        if problems:
-            raise ConfigError("; ".join(problems))
-
-
-@dataclass(frozen=True)
-class GeneratedPiece:
-    """Generated piece.
-
-    Attributes:
-        number: number in the request, from 1.
-        score: score in ticks.
-        ids: model tokens of prompt and continuation, without BOS and EOS, before trimming.
-        prompt_notes: number of notes from the prompt.
-        notes: number of all notes.
-        ended: True where the model drew EOS.
-        remarks: remarks on the prompt for the user.
-    """
-
-    number: int
-    score: Score
-    ids: list[int]
-    prompt_notes: int
-    notes: int
-    ended: bool
-    remarks: tuple[str, ...] = ()
-
-    def save(self, path: Path, *, overwrite: bool = True) -> None:
-        """Write the piece as a MIDI file that appears whole or not at all.
-
-        Raises:
-            OutputError: the file exists and overwrite is off, or the system refuses to write.
-        """
-        atomic_write(path, bytes(self.score.dumps_midi()), overwrite=overwrite)
 
 
 @dataclass
@@ -126,7 +56,7 @@ class _UnfinishedPiece:
     starts: list[int] = field(default_factory=list)
 
 
-def generate_pieces(
+def continue_pieces(
     model: TokenModel, tokenizer: MusicTokenizer, request: GenerationRequest, on_progress: OnProgress | None = None
 ) -> list[GeneratedPiece]:
     """Generate pieces that decode, each ending on a bar line or at the model's EOS.
@@ -141,12 +71,14 @@ def generate_pieces(
         DataError: the prompt or a piece has no note.
     """
     info = grammar_for(tokenizer)
-    given = encode_prompt(tokenizer, info, request.prompt, request.prompt_bars)
+    given = encode_prompt(tokenizer, info, request.prompt, request.prompt_bars, from_end=request.from_end)
     prompt = given.ids
     info = _bound_onsets(info, request.notes_at_once, prompt)
+    if request.instruments is not None:
+        info = restrict_programs(info, tokenizer, request.instruments)
     if not prompt and info.bos_id is None:
         prompt = np.flatnonzero(info.allowed(info.start))[:1].tolist()  # a model needs a token to start from
-    total, done = request.count * request.max_new_tokens, 0
+    total, done = request.count * request.most_tokens, 0
 
     def count_tokens(number: int) -> None:
         nonlocal done
@@ -165,7 +97,7 @@ def generate_pieces(
         if first == 0 and len(prompt) > len(seen):
             context = describe_context(info, len(prompt), seen, model.n_positions)
             given = dataclasses.replace(given, remarks=tuple(dict.fromkeys((*given.remarks, context))))
-        draw = uniforms(request.seed, request.max_new_tokens, len(rows), first)
+        draw = uniforms(request.seed, request.most_tokens, len(rows), first)
         _draw_tokens(model, info, rows, request, draw, count_tokens)
         pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]
     if on_progress is not None:
@@ -201,8 +133,8 @@ def _draw_tokens(
     count_tokens: Callable[[int], None],
 ) -> None:
     """Draw tokens until every row is complete; rows with contexts of equal length share a batch."""
-    spec = SamplingSpec(request.temperature, request.top_k, request.top_p, info.eos_id, info.pad_id)
-    while open_rows := [r for r in rows if not r.ended and r.drawn < request.max_new_tokens]:
+    spec = request.sampling(eos_id=info.eos_id, pad_id=info.pad_id)
+    while open_rows := [r for r in rows if not r.ended and r.drawn < request.most_tokens]:
         contexts = [_context_of(row, info, model.n_positions) for row in open_rows]
         size = len(contexts[0])
         together = [
@@ -210,7 +142,7 @@ def _draw_tokens(
         ]
         batch = [row for row, _ in together]
         drawn = batch[0].drawn
-        steps = min(request.max_new_tokens - drawn, model.n_positions - size)
+        steps = min(request.most_tokens - drawn, model.n_positions - size)
         found = model.generate(
             np.array([c for _, c in together], np.int32),
             spec,
@@ -241,7 +173,8 @@ def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> l
     start = later[0] if later else within[-1] if within else wanted
     if info.opens_bar[row.ids[start]] and not info.opens_with_bar() and len(info.tokens[row.ids[start]]) == 1:
         start += 1  # where pieces begin without a bar token, so do contexts
-    return [*bos, *row.ids[start:]]
+    context = [*bos, *resume(info, row.ids, start)]
+    return context if len(context) < n_positions else [*bos, *row.ids[start:]]
 
 
 def _decode_piece(
@@ -263,24 +196,9 @@ def _decode_piece(
             drop_last_part_of_bar(score, prompt_notes)
     if not score.note_num():
         raise DataError(
-            f"not one note in {request.max_new_tokens} tokens; raise --max-new-tokens, or try another --seed "
+            f"not one note in {request.most_tokens} tokens; raise --max-new-tokens, or try another --seed "
             "or --temperature"
         )
     clean_score(score, prompt.score, cut)
-    return GeneratedPiece(
-        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, prompt.remarks
-    )
-
-
-def write_midi_sample(
-    model: TokenModel, tokenizer: MusicTokenizer, folder: Path, name: str, seed: int, notes_at_once: int | None = None
-) -> Path | None:
-    """Write one piece during training, as `<folder>/<name>.mid`; return None where it has no note."""
-    request = GenerationRequest(min(512, model.n_positions - 1), seed=seed, notes_at_once=notes_at_once)
-    try:
-        piece = generate_pieces(model, tokenizer, request)[0]
-    except DataError:
-        return None
-    path = folder / f"{name}.mid"
-    piece.save(path)
-    return path
+    remarks = (*prompt.remarks, *describe_channels(score))
+    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, remarks)

@@ -8,6 +8,7 @@ graph of token types.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import numpy as np
 from musiclora.backends.base import ClosedKeys, Grammar
 from musiclora.errors import DataError
 from musiclora.sampling import OpenKeys
+from musiclora.symbolic.decoding.grammar_programs import follow_programs
 from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
 from musiclora.symbolic.decoding.onset_keys import onset_keys, pad_tokens
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
@@ -35,6 +37,8 @@ class GrammarInfo:
         start: state before the first token.
         whole: bool [S], True where no note is half written, so that a piece may be cut there.
         unsounded: int32 [S], the state with the same position before any note has sounded; EOS is forbidden there.
+        unprogrammed: int32 [S], the state with the same position before any program was chosen; the same state where
+            every note names its program, or there are none.
         tokens: base tokens of each id (one, or several after BPE training).
         opens_bar: bool [V], True for ids whose first base token begins a bar.
         pad_id: padding token, or 0 where the vocabulary has none.
@@ -42,6 +46,7 @@ class GrammarInfo:
         note: remark on what the automaton cannot guarantee, or an empty text.
         repair: correction of base tokens that the automaton cannot express.
         keys: notes of an onset, of which none may sound twice.
+        barred: bool [V], ids that are never drawn, though a prompt may hold them.
     """
 
     classes: np.ndarray
@@ -49,12 +54,14 @@ class GrammarInfo:
     start: int
     whole: np.ndarray
     unsounded: np.ndarray
+    unprogrammed: np.ndarray
     tokens: list[tuple[str, ...]]
     opens_bar: np.ndarray
     pad_id: int
     bos_id: int | None
     eos_id: int | None
     keys: ClosedKeys
+    barred: np.ndarray
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
 
@@ -68,19 +75,32 @@ class GrammarInfo:
             vocab_size: ids of the model.
             onsets: notes that already sound in each row; None stands for none.
         """
-        classes, transitions, keys = self.classes, self.transitions, self.keys
-        surplus = vocab_size - len(classes)
-        if surplus > 0:
-            classes = np.append(classes, np.full(surplus, transitions.shape[1], np.int32))
-            transitions = np.pad(transitions, ((0, 0), (0, 1)), constant_values=-1)
+        surplus = max(0, vocab_size - len(self.classes))
+        (classes, transitions), keys = self._tables(surplus), self.keys
+        if surplus:
             keys = pad_tokens(keys, surplus)
         if onsets is not None:
             offset = np.array([onset.offset for onset in onsets], np.int32)
             keys = dataclasses.replace(keys, open=np.stack([onset.open for onset in onsets]), offset=offset)
         return Grammar(classes, transitions, np.asarray(states, np.int32), keys)
 
+    def _tables(self, surplus: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return classes and transitions in which surplus and barred ids are forbidden; the same objects every time."""
+        if not surplus and not self.barred.any():
+            return self.classes, self.transitions
+        if surplus not in self._made_tables:
+            classes = np.append(self.classes, np.zeros(surplus, np.int32))
+            classes[np.append(self.barred, np.ones(surplus, bool))] = self.transitions.shape[1]
+            transitions = np.pad(self.transitions, ((0, 0), (0, 1)), constant_values=-1)
+            self._made_tables[surplus] = classes, transitions
+        return self._made_tables[surplus]
+
+    @functools.cached_property
+    def _made_tables(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
     def step(self, state: int, token: int) -> int:
-        """Return the state after one token.
+        """Return the state after one token, barred or not.
 
         Special tokens change nothing. A token that the state forbids leads to the first state it reaches elsewhere.
         """
@@ -99,7 +119,7 @@ class GrammarInfo:
 
     def allowed(self, state: int) -> np.ndarray:
         """Return the tokens that may come next, bool [V]."""
-        return np.asarray(self.transitions[state, self.classes] >= 0)
+        return np.asarray((self.transitions[state, self.classes] >= 0) & ~self.barred)
 
     def opens_with_bar(self) -> bool:
         """Return True where every piece must begin with a bar token."""
@@ -121,8 +141,10 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
         raise DataError(f"tokenizer {type(inner).__name__} has several vocabularies; use one with a single vocabulary")
     names = {i: token for token, i in inner.vocab.items()}
     rules = rules_for(inner, list(names.values()))
+    if inner.one_token_stream:
+        rules = follow_programs(rules, list(names.values()))
     tokens = expand_ids(inner)
-    base_classes, transitions, whole, unsounded, start = _build_automaton(rules, list(names.values()))
+    base_classes, transitions, whole, twins, start = _build_automaton(rules, list(names.values()))
     classes, transitions = _compose_classes(tokens, base_classes, transitions)
     ids = {token: i for i, token in names.items()}
     return GrammarInfo(
@@ -130,13 +152,15 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
         transitions=transitions,
         start=start,
         whole=whole,
-        unsounded=unsounded,
+        unsounded=twins[0],
+        unprogrammed=twins[1],
         tokens=tokens,
         opens_bar=np.array([bool(t) and t[0].startswith("Bar_") and t[0] != "Bar_End" for t in tokens]),
         pad_id=ids.get("PAD_None", 0),
         bos_id=ids.get("BOS_None"),
         eos_id=ids.get("EOS_None"),
         keys=onset_keys(tokens),
+        barred=np.zeros(len(tokens), bool),
         note=rules.note,
         repair=rules.repair,
     )
@@ -156,7 +180,8 @@ def _build_automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], n
     """Compile rules into a minimal automaton.
 
     Returns:
-        class of each base token, transitions int32 [S, C], whole bool [S], unsounded int32 [S], start state.
+        class of each base token, transitions int32 [S, C], whole bool [S], unsounded and unprogrammed int32 [2, S],
+        start state.
     """
     kinds = ["start", *sorted(rules.successors.keys() - {"start"})]
     number = {kind: i for i, kind in enumerate(kinds)}
@@ -169,7 +194,7 @@ def _build_automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], n
     classes: dict[tuple[str, PositionMove], int] = {}
     columns: list[np.ndarray] = []
     for token in tokens:
-        name = "BarEnd" if token == "Bar_End" else token.split("_")[0]
+        name = rules.types.get(token) or token.split("_")[0]
         move = rules.moves.get(token, STAY)
         if (name, move) not in classes:
             classes[name, move] = len(columns)
@@ -182,21 +207,23 @@ def _build_automaton(rules: Rules, tokens: list[str]) -> tuple[dict[str, int], n
     whole = np.append(np.isin(kind, [number[k] for k in rules.ends if k in number]), True)
     if "EOS_None" in class_of:
         columns[class_of["EOS_None"]] = np.append(np.where(whole[:-1] & (sounded == 1), end, -1), end)
-    unsounded = np.append(np.arange(end) - sounded, end)
+    plain = np.array([number[rules.unprogrammed.get(k, k)] for k in kinds])[kind]
+    unprogrammed = np.ravel_multi_index((plain, limit, position - rules.origin, sounded), shape)
+    twins = np.append([np.arange(end) - sounded, unprogrammed], [[end], [end]], axis=1)
     start = int(np.ravel_multi_index((0, rules.start_limit, 0, 0), shape))
     table = np.stack(columns, 1)
-    labels, kept = _merge_states(table, whole, _find_reachable(table, unsounded, start))
+    labels, kept = _merge_states(table, whole, _find_reachable(table, twins, start))
     table = np.where(table[kept] >= 0, labels[table[kept]], -1)
-    return class_of, table.astype(np.int32), whole[kept], labels[unsounded[kept]].astype(np.int32), int(labels[start])
+    return class_of, table.astype(np.int32), whole[kept], labels[twins[:, kept]].astype(np.int32), int(labels[start])
 
 
-def _find_reachable(table: np.ndarray, unsounded: np.ndarray, start: int) -> np.ndarray:
-    """List the states that can be reached from start, and their unsounded twins."""
+def _find_reachable(table: np.ndarray, twins: np.ndarray, start: int) -> np.ndarray:
+    """List the states that can be reached from start, and their twins (int [2, S])."""
     reached = np.zeros(len(table), bool)
     front = np.array([start])
     while len(front):
         reached[front] = True
-        following = np.unique(np.append(table[front], unsounded[front][:, None], axis=1))
+        following = np.unique(np.append(table[front], twins[:, front].T, axis=1))
         front = following[(following >= 0) & ~reached[following]]
     return np.flatnonzero(reached)
 

@@ -29,6 +29,8 @@ class Rules:
         ends: kinds after which no note is half written.
         note: remark on what the grammar cannot guarantee.
         repair: correction of base tokens that the rules cannot express.
+        types: types of the tokens whose text does not begin with it.
+        unprogrammed: for a kind after which a program is in force, the same kind before the first program.
     """
 
     successors: dict[str, dict[str, str]]
@@ -39,6 +41,8 @@ class Rules:
     ends: frozenset[str] = frozenset()
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
+    types: dict[str, str] = field(default_factory=lambda: {"Bar_End": "BarEnd"})
+    unprogrammed: dict[str, str] = field(default_factory=dict)
 
 
 def rules_for(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
@@ -138,6 +142,8 @@ def _build_pertok_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules
     pitch: dict[str, str] = {t: "Pitch" for t in ("Pitch", "PitchDrum") if t in present}
     chain: list[str] = [k for k in ("MicroTiming", "Velocity", "Duration") if k in present]
     begin = {"Program": "Program"} if programs else pitch
+    if programs and config.program_changes:  # a program is written where it changes only
+        begin = begin | pitch
     shift: dict[str, str] = {t: t for t in ("TimeShift", "Position") if t in present}
     following_note = begin | shift | {"Bar": "Bar"} | {t: t for t in ("Tempo",) if t in present}
     successors: dict[str, dict[str, str]] = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from musiclora.errors import DataError
 from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
 from musiclora.symbolic.decoding.grammar import GrammarInfo
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count
 from musiclora.symbolic.tokens.kept_lines import list_left_out
@@ -17,9 +18,6 @@ from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
     from symusic import Score
-
-# A note that is played this little before a bar line belongs to the bar after it: a 128th note.
-_EARLY_QUARTERS = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,10 @@ def describe_context(info: GrammarInfo, tokens: int, seen: list[int], n_position
     )
 
 
-def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | None, bars: int) -> Prompt:
-    """Encode the first bars of a score, counted by its own metres; 0 takes all.
+def encode_prompt(
+    tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | None, bars: int, *, from_end: bool = False
+) -> Prompt:
+    """Encode the first bars of a score, or its last, counted by its own metres; 0 takes all.
 
     Raises:
         DataError: the tokenizer keeps no note of it.
@@ -56,42 +56,32 @@ def encode_prompt(tokenizer: MusicTokenizer, info: GrammarInfo, score: Score | N
     if score is None:
         return Prompt()
     line = None
-    if bars:
-        lines = bar_lines(score, int(score.end()))
-        if bars < len(lines) - 1:
-            line = lines[bars]
-            score = _notes_before(score, line)
+    if from_end:
+        score = last_bars(score, bars)
+    else:
+        score, line = first_bars(score, bars)
     tokens, kept = encode_and_count(tokenizer, score)
     ids = [int(i) for i in tokens]
     if not ids:
-        raise DataError(f"--prompt: holds no notes that this model's tokenizer can write{_in_bars(bars)}")
+        raise DataError(f"--prompt: holds no notes that this model's tokenizer can write{_in_bars(bars, from_end)}")
     if line is not None:
         ids += _missing_bar_lines(tokenizer, info, ids, score, line)
     return Prompt(ids, score, tuple(_describe_losses(tokenizer, kept)))
 
 
 def _describe_losses(tokenizer: MusicTokenizer, kept: Kept) -> list[str]:
-    """Say which notes of a prompt the tokens leave out, and that they write its bars in another metre."""
+    """Say which notes of a prompt the tokens leave out, that they merge its tracks or write another metre."""
     left_out = list_left_out(kept, tokenizer.holds)
     lines = [f"--prompt: left out {', '.join(left_out)}"] if left_out else []
+    if kept.tracks_kept < kept.tracks:
+        lines.append(f"--prompt: {kept.tracks} tracks merged into {kept.tracks_kept}")
     if kept.metres and tokenizer.metres_in_tokens:  # without metres in the tokens, the piece keeps the prompt's
         lines.append("--prompt: its time signature has no token in this model; the piece is written in another")
     return lines
 
 
-def _in_bars(bars: int) -> str:
-    return f" in its first {bars} bars (--prompt-bars)" if bars else ""
-
-
-def _notes_before(score: Score, line: int) -> Score:
-    """Return the part of a score whose notes begin before a tick, with the metres and tempos there."""
-    part = score.copy()
-    early = line - int(score.ticks_per_quarter * _EARLY_QUARTERS)
-    for track in part.tracks:
-        track.notes = [note for note in track.notes if note.time < early]
-    part.time_signatures = [m for m in part.time_signatures if m.time < line]
-    part.tempos = [t for t in part.tempos if t.time < line]
-    return part
+def _in_bars(bars: int, from_end: bool) -> str:
+    return f" in its {'last' if from_end else 'first'} {bars} bars (--prompt-bars)" if bars else ""
 
 
 def _missing_bar_lines(

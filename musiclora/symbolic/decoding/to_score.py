@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.formats.instruments import MOST_INSTRUMENTS
 from musiclora.symbolic.tokens.merge import merge_track_unisons
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -37,11 +38,11 @@ def count_notes(inner: MidiTokTokenizer, tokens: list[str]) -> int:
 
 
 def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
-    """Set names, programme and tempo, and shorten notes that cross the final bar line of a cut piece.
+    """Set names, programs and tempo, and shorten notes that cross the final bar line of a cut piece.
 
     Args:
         score: decoded score, changed in place.
-        prompt: score whose programme and tempo are kept, or None.
+        prompt: score whose track names, programs and tempo are kept, or None.
         cut: True where the piece was cut at a bar line.
     """
     from symusic import Tempo
@@ -53,15 +54,40 @@ def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
             note.time = max(0, note.time)  # PerTok's microtiming may place the first note before the beginning
             if cut and note.time + note.duration > line:
                 note.duration = max(1, line - note.time)
-    played = [t for t in prompt.tracks if len(t.notes) and not t.is_drum] if prompt is not None else []
-    if played and len(score.tracks) == 1 and not score.tracks[0].is_drum:
-        score.tracks[0].program = int(played[0].program)
-        score.tracks[0].name = played[0].name.strip() or "musiclora"
+    if prompt is not None:
+        _keep_instruments(score, prompt)
     if prompt is not None and len(prompt.tempos):  # tokens quantise the tempo, or lack it
         first = Tempo(0, float(np.clip(prompt.tempos[0].qpm, 20, 400)))
         score.tempos = [first, *(t for t in score.tempos if t.time > 0)]
     if not len(score.tempos):
         score.tempos.append(Tempo(0, 120.0))
+
+
+def _keep_instruments(score: Score, prompt: Score) -> None:
+    """Name the tracks as those of the prompt with their instrument; drums keep their kit.
+
+    Tokens without programs decode to one track, which gets the instrument of a prompt that has one only.
+    """
+    played = [track for track in prompt.tracks if len(track.notes)]
+    programs = {int(track.program) for track in played if not track.is_drum}
+    if len(score.tracks) == 1 and len(programs) == 1 and not score.tracks[0].is_drum:
+        score.tracks[0].program = min(programs)
+    for track in score.tracks:
+        same = [p for p in played if p.is_drum == track.is_drum and (p.is_drum or p.program == track.program)]
+        if same:
+            track.program = int(same[0].program)
+            track.name = " + ".join(dict.fromkeys(p.name.strip() for p in same if p.name.strip())) or "musiclora"
+
+
+def describe_channels(score: Score) -> list[str]:
+    """Say that a score has more instruments than MIDI has channels; empty where it has not."""
+    programs = {int(track.program) for track in score.tracks if not track.is_drum and len(track.notes)}
+    if len(programs) <= MOST_INSTRUMENTS:
+        return []
+    return [
+        f"{len(programs)} instruments: MIDI has {MOST_INSTRUMENTS} channels besides that of drums, and players may mix "
+        "up those that share one; choose with --instruments"
+    ]
 
 
 def _bar_line_after_last_onset(score: Score) -> int:

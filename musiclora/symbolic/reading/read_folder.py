@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Song:
         score: repaired score with all its tracks, or None where scores are not kept.
         tokens: int32 [n], or None without a tokenizer.
         decoded_notes: number of notes that the tokens decode to.
+        loudness: what `decoding.loudness` measured, where the tokens hold none.
         round_trip: comparison of the score with what its tokens decode to, or None where it was not asked for.
     """
 
@@ -59,6 +60,7 @@ class Song:
     score: Score = None
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
+    loudness: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     round_trip: RoundTrip | None = None
 
 
@@ -285,6 +287,7 @@ def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, orig
             score=outcome.score,
             tokens=outcome.tokens,
             decoded_notes=outcome.decoded_notes,
+            loudness=outcome.loudness,
             round_trip=outcome.round_trip,
         )
     )

@@ -49,6 +49,7 @@ class Outcome:
     pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     tokens: np.ndarray | None = None
     decoded_notes: int = 0
+    loudness: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     score: Score | None = None
     round_trip: RoundTrip | None = None
 
@@ -91,6 +92,7 @@ def _read_outcome(record: dict[str, Any]) -> Outcome:
         kept=kept_from_json(record["kept"]),
         pitches=_read_column(record["pitches"]),
         tokens=None if tokens is None else _read_column(tokens),
+        loudness=_read_column(record["loudness"]),
         score=None if score is None else unpack_score(score),
         round_trip=None if record["round_trip"] is None else RoundTrip(**record["round_trip"]),
     )
@@ -127,6 +129,7 @@ def _examine_score(
     Raises:
         DataError: the score has no usable note, or is too long.
     """
+    from musiclora.symbolic.decoding.loudness import measure_loudness
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
@@ -156,6 +159,9 @@ def _examine_score(
         pitches=_find_melody(clean.score, tokenizer.holds.pitches if tokenizer else (0, 127)),
         tokens=tokens,
         decoded_notes=kept.kept,
+        loudness=measure_loudness(clean.score)
+        if tokenizer and not tokenizer.holds.velocities
+        else np.zeros(0, np.int32),
         score=clean.score if keep_score else None,
         round_trip=trip,
     )

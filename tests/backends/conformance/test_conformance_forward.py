@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import tolerance
 from require import require
 from toys import CONFIGS, token_batch
 
+from musiclora.backends import token_batches
+from musiclora.backends.base import FAMILIES
 from musiclora.convert.errors import MusicLoraError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gpt2_logits.npz"
+ARRIVAL = GOLDEN.parent / "anticipation"
 
 
 def reference_loss(logits: np.ndarray, batch: dict[str, np.ndarray]) -> float:
@@ -43,6 +47,51 @@ def test_loss_is_the_summed_cross_entropy_of_the_scored_targets(toy):
     found = model.loss(batch)
     assert found.weight == batch["loss_mask"].sum()
     assert_near_loss(found.total, reference_loss(model.logits(batch), batch), model, batch)
+
+
+def test_token_losses_are_those_of_the_scored_targets_and_add_up_to_the_loss(toy):
+    batch, model = toy.batch(), toy.adapted()
+    found, logits = model.token_losses(batch), model.logits(batch)
+    assert found.dtype == np.float32
+    assert not found[~batch["loss_mask"]].any()
+    for row, column in zip(*np.nonzero(batch["loss_mask"]), strict=True):
+        alone = {"tokens": batch["tokens"], "loss_mask": np.zeros_like(batch["loss_mask"])}
+        alone["loss_mask"][row, column] = True
+        limit = 2 * tolerance.logits(logits)
+        assert found[row, column] == pytest.approx(reference_loss(logits, alone), rel=0, abs=limit)
+    assert_near_loss(float(found.sum(dtype=np.float64)), model.loss(batch).total, model, batch)
+
+
+def test_token_losses_do_not_depend_on_the_size_of_the_chunks(square, monkeypatch):
+    batch, model = square.batch(), square.load()
+    expected = model.token_losses(batch)
+    monkeypatch.setattr(token_batches, "LOGITS_PER_CHUNK", 5 * square.config.vocab_size)
+    tolerance.assert_near(model.token_losses(batch), expected, 2 * tolerance.logits(model.logits(batch)))
+
+
+def test_token_losses_of_a_batch_without_targets_are_zero(square):
+    batch = square.batch()
+    batch["loss_mask"][:] = False
+    found = square.load().token_losses(batch)
+    assert found.shape == batch["tokens"].shape
+    assert not found.any()
+
+
+def test_token_losses_of_a_batch_that_does_not_fit_raise(square):
+    with pytest.raises(MusicLoraError, match="15"):
+        square.load().token_losses({**square.batch(), "tokens": np.full((3, 13), 16, np.int32)})
+
+
+def test_a_recorded_model_of_arrival_times_has_the_recorded_logits_and_loss(backend):
+    recorded = json.loads((ARRIVAL / "logits.json").read_text())
+    model = backend.load(FAMILIES["symbolic"], ARRIVAL / "model")
+    found = model.logits({"tokens": np.array([recorded["tokens"]], np.int32)})[0]
+    expected = np.array(recorded["last_8_of_each"])
+    tolerance.assert_near(found[:, -8:], expected, tolerance.logits(found))
+    tokens = np.array([recorded["row"]], np.int32)
+    batch = {"tokens": tokens, "loss_mask": np.arange(tokens.shape[1])[None] > 0}
+    assert model.loss(batch).mean == pytest.approx(recorded["loss"], rel=0, abs=1e-5)
+    assert model.token_losses(batch).sum() / 1023 == pytest.approx(recorded["loss"], rel=0, abs=1e-5)
 
 
 def test_loss_is_repeatable(toy):

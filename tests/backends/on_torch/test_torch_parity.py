@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,11 +30,13 @@ def torch_backend():
     return registry.get_backend("torch")
 
 
-@pytest.fixture(scope="module")
-def long_toy(torch_backend, tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "scaled"])
+def long_toy(request, torch_backend, tmp_path_factory):
+    """A toy without and with attention logits that are divided by the layer's number."""
     folder = tmp_path_factory.mktemp("long") / "model"
-    write_checkpoint(folder, LONG, formula_tensors(LONG), "hf")
-    return Toy(torch_backend, folder, LONG)
+    config = replace(LONG, scale_attn_by_inverse_layer_idx=request.param)
+    write_checkpoint(folder, config, formula_tensors(config), "hf")
+    return Toy(torch_backend, folder, config)
 
 
 def visible(segments):

@@ -1,5 +1,6 @@
 """Fingerprints: independent of the container, changed by every value."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,12 @@ def test_the_configuration_counts_by_its_maths_only() -> None:
     same = Gpt2Config(13, 8, 8, 2, 2, 8, activation_function="gelu_pytorch_tanh")
     assert fingerprint_config(same) == fingerprint_config(CONFIG)
     assert fingerprint_config(Gpt2Config(13, 8, 8, 2, 1, 8)) != fingerprint_config(CONFIG)
+    scaled = dataclasses.replace(CONFIG, scale_attn_by_inverse_layer_idx=True)
+    assert fingerprint_config(scaled) != fingerprint_config(CONFIG)
+
+
+def test_a_configuration_keeps_the_fingerprint_of_before_there_was_a_switch_for_attention() -> None:
+    assert fingerprint_config(CONFIG) == "4688b6c7728dc536fd26a3914e13ffa5e812ccbe547f876c7afa09351c3c28cb"
 
 
 def test_a_tokenizer_counts_by_its_content_and_not_by_library_versions() -> None:

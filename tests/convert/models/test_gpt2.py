@@ -17,6 +17,7 @@ CONFIGS = {
     "rectangular": Gpt2Config(29, 16, 12, 2, 3, 48, eos_token_id=2, bos_token_id=1),
     "narrow mlp": Gpt2Config(7, 9, 8, 1, 2, 24, layer_norm_epsilon=1e-3),
     "square everywhere": Gpt2Config(8, 8, 8, 3, 1, 8, activation_function="gelu_pytorch_tanh"),
+    "scaled attention": Gpt2Config(11, 8, 8, 3, 2, 32, scale_attn_by_inverse_layer_idx=True),
 }
 by_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 

@@ -4,70 +4,22 @@ from __future__ import annotations
 
 import io
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import mido
 import numpy as np
 import pytest
+from numpy_model import NumpyModel
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.errors import ConfigError, DataError
-from musiclora.sampling import OpenKeys, sample_token
-from musiclora.symbolic.decoding.continuation import (
-    BATCH_PIECES,
-    GenerationRequest,
-    generate_pieces,
-    write_midi_sample,
-)
+from musiclora.symbolic.decoding.continuation import BATCH_PIECES
 from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.decoding.pieces import generate_pieces, write_midi_sample
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
 FOUND = Path(__file__).parents[2] / "golden" / "found"
-
-
-class NumpyModel:
-    """Token model with random logits keyed by the last two tokens of the context.
-
-    Attributes:
-        contexts: the prompts it was shown.
-        eos_bias: added to the logit of the end token.
-    """
-
-    def __init__(self, tokenizer, n_positions: int = 64, eos_bias: float = -20.0, surplus: int = 0, bar_bias=3) -> None:
-        self.vocab_size = tokenizer.vocab_size + surplus
-        self.n_positions = n_positions
-        self.eos, self.eos_bias = tokenizer.eos_id, eos_bias
-        self.bars, self.bar_bias = list(tokenizer.bar_ids), bar_bias
-        self.contexts: list[list[int]] = []
-
-    def logits(self, ids) -> np.ndarray:
-        found = np.random.default_rng([7, *ids[-2:]]).normal(0, 1.5, self.vocab_size).astype(np.float32)
-        found[self.eos] += self.eos_bias
-        found[self.bars] += self.bar_bias
-        return found
-
-    def generate(self, prompts, spec, draws, grammar=None, on_tokens=None):
-        assert prompts.shape[1] + len(draws) <= self.n_positions
-        assert prompts.shape[0] == draws.shape[1]
-        self.contexts += prompts.tolist()
-        out = np.full((len(prompts), len(draws)), spec.pad_id, np.int32)
-        for b, context in enumerate(prompts.tolist()):
-            state = int(np.broadcast_to(grammar.start, len(prompts))[b])
-            rule = grammar.closed_keys
-            keys = OpenKeys(replace(rule, open=rule.open[b], offset=rule.offset[b]))
-            for step, u in enumerate(draws[:, b]):
-                allowed = (grammar.transitions[state, grammar.classes] >= 0) & keys.allowed()
-                token = sample_token(self.logits(context), float(u), spec, allowed)
-                keys.follow(token)
-                state = int(grammar.transitions[state, grammar.classes[token]])
-                out[b, step] = token
-                context.append(token)
-                if token == spec.eos_id:
-                    break
-        if on_tokens:
-            on_tokens(out)
-        return out
 
 
 @pytest.fixture(params=[own_tokenizer, public_tokenizer], ids=["own", "public"])

@@ -1,0 +1,144 @@
+"""Music that a generation is given: files and options, checked together, as parts of a request."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musiclora.errors import ConfigError, DataError, option_name
+from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.symbolic.decoding.clock import Clock
+from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.formats.instruments import parse_instruments
+from musiclora.symbolic.reading.read_folder import read_music
+
+if TYPE_CHECKING:
+    from symusic import Score
+
+_GAP_BARS, _GAP_SECONDS = ("from_bar", "to_bar"), ("from_seconds", "to_seconds")
+
+
+@dataclass(frozen=True)
+class GivenMusic:
+    """Files and options of what a generation is given.
+
+    Attributes:
+        prompt: MIDI or ABC file to continue.
+        instruments: value of --instruments: what may be drawn.
+        accompany: file whose parts stay.
+        parts: value of --parts: those that stay; None for all.
+        infill: file with a gap.
+        from_bar, to_bar: first and last bar of the gap, from 1.
+        from_seconds, to_seconds: the gap in seconds, instead of bars.
+    """
+
+    prompt: Path | None = None
+    instruments: str | None = None
+    accompany: Path | None = None
+    parts: str | None = None
+    infill: Path | None = None
+    from_bar: int | None = None
+    to_bar: int | None = None
+    from_seconds: float | None = None
+    to_seconds: float | None = None
+
+    def files(self) -> dict[str, Path | None]:
+        """Return the files by option."""
+        return {"--prompt": self.prompt, "--accompany": self.accompany, "--infill": self.infill}
+
+    def add_to(self, request: GenerationRequest) -> GenerationRequest:
+        """Read the files and add them to a request.
+
+        Raises:
+            ConfigError: options that do not go together.
+            DataError: a file that cannot be read, or a gap outside it.
+        """
+        self._check_options(request)
+        chosen = request.instruments if self.instruments is None else frozenset(parse_instruments(self.instruments))
+        parts = request.parts if self.parts is None else _split_list(self.parts)
+        request = dataclasses.replace(request, instruments=chosen, parts=parts)
+        if self.prompt is not None:
+            request = dataclasses.replace(request, prompt=_read_score("--prompt", self.prompt))
+        if self.accompany is not None:
+            request = dataclasses.replace(request, accompany=_read_score("--accompany", self.accompany))
+        if self.infill is not None:
+            score = _read_score("--infill", self.infill)
+            first, last = self._find_gap(score)
+            request = dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last)
+        return request
+
+    def _check_options(self, request: GenerationRequest) -> None:
+        """Raise ConfigError for options that do not go together, or lack one that they need."""
+        given = [option for option, path in self.files().items() if path is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)}: give one of them; each says what the new notes are for")
+        if self.prompt is None and (request.prompt_bars or request.from_end):
+            option = "--prompt-bars" if request.prompt_bars else "--from-end"
+            raise ConfigError(f"{option}: there is no --prompt to take bars of")
+        if request.from_end and not request.prompt_bars:
+            raise ConfigError("--from-end: give --prompt-bars N, the number of bars to take from the end")
+        if self.parts is not None and self.accompany is None:
+            raise ConfigError("--parts: there is no --accompany to take parts of")
+        bars, seconds = (
+            [name for name in names if getattr(self, name) is not None] for names in (_GAP_BARS, _GAP_SECONDS)
+        )
+        if (bars or seconds) and self.infill is None:
+            names = ", ".join(option_name(name) for name in [*bars, *seconds])
+            raise ConfigError(f"{names}: there is no --infill with a gap")
+        if self.infill is not None and (bool(bars) == bool(seconds) or len(bars or seconds) < 2):
+            raise ConfigError(
+                "--infill: give the gap as --from-bar and --to-bar, or as --from-seconds and --to-seconds"
+            )
+
+    def _find_gap(self, score: Score) -> tuple[float, float]:
+        """Return the gap in seconds.
+
+        Raises:
+            ConfigError: it is empty or begins before the file.
+            DataError: it lies outside the file.
+        """
+        if self.from_bar is None or self.to_bar is None:
+            first, last = self.from_seconds or 0.0, self.to_seconds or 0.0
+            if not 0 <= first < last < float("inf"):
+                raise ConfigError(
+                    f"--from-seconds {first:g} --to-seconds {last:g}: it must begin at 0 or later and end after that"
+                )
+            return first, last
+        if not 1 <= self.from_bar <= self.to_bar:
+            raise ConfigError(
+                f"--from-bar {self.from_bar} --to-bar {self.to_bar}: bars count from 1, the last is no earlier"
+            )
+        lines = bar_lines(score, int(score.end()))
+        if self.to_bar >= len(lines):
+            raise DataError(f"--to-bar {self.to_bar}: the file has {len(lines) - 1} bars")
+        clock = Clock(score)
+        return float(clock.seconds(lines[self.from_bar - 1])), float(clock.seconds(lines[self.to_bar]))
+
+
+def _split_list(text: str) -> tuple[str, ...]:
+    """Split the value of --parts at its commas.
+
+    Raises:
+        ConfigError: it names nothing.
+    """
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ConfigError("--parts: names no part; give for example melody,#2,bass")
+    return parts
+
+
+def _read_score(option: str, path: Path) -> Score:
+    """Read one score.
+
+    Raises:
+        DataError: there is no such file, or it holds several tunes or none.
+    """
+    if not path.is_file():
+        reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
+        raise DataError(f"{option} {path}: {reason}")
+    songs = read_music(path, workers=1).songs
+    if len(songs) > 1:
+        raise DataError(f"{option} {path}: holds {len(songs)} tunes; give a file with one")
+    return songs[0].score

@@ -96,13 +96,14 @@ class Decoding:
         columns = starts[:, None] + np.arange(width)
         start, level = int(starts[0]), bool((starts == starts[0]).all())
         positions = slice(start, start + width) if level else _integers(columns)
-        seen = None
+        visible, seen = self._mode.round_up(int(starts.max()) + width), None
         if starts.any():
-            visible = mx.arange(self._mode.round_up(int(starts.max()) + width))
-            seen = visible <= _integers(columns[: 1 if level else None])[:, None, :, None]
+            seen = mx.arange(visible) <= _integers(columns[: 1 if level else None])[:, None, :, None]
 
         def attend(q: mx.array, k: mx.array, v: mx.array, cache: mx.array, scale: float) -> mx.array:
-            return attention.attend_causally(q, k, v, None, scale) if seen is None else _attend(q, cache, seen, scale)
+            if seen is None:
+                return attention.attend_causally(q, k, v, None, scale)
+            return _attend(q, cache, visible, seen, scale)
 
         tokens = mx.array(np.take_along_axis(rows.tokens, columns, axis=1))
         x = decoder.embed(tokens, positions, self._weights)
@@ -141,7 +142,7 @@ class Decoding:
             seen = mx.arange(visible) <= offset.reshape(-1, 1, 1, 1) if masked else None
 
             def attend(q: mx.array, k: mx.array, v: mx.array, cache: mx.array, scale: float) -> mx.array:
-                return _attend(q, cache[:, :, :, :visible], seen, scale)
+                return _attend(q, cache, visible, seen, scale)
 
             x = decoder.lookup(state["token"], decoder.EMBEDDING, weights)
             x = x + decoder.lookup(offset, decoder.POSITIONS, weights)
@@ -200,15 +201,14 @@ def _span_logits(weights: Weights, hidden: mx.array, span: Span) -> mx.array:
     return products.split_head(hidden, weights[decoder.EMBEDDING][ids]).astype(mx.float32)
 
 
-def _attend(q: mx.array, cache: mx.array, seen: mx.array | None, scale: float) -> mx.array:
-    """Attend over keys and values of the cache [2, B, H, n, D]; seen is bool [B or 1, 1, L, n], or None for all."""
-    if seen is not None:
-        cache = cache[:, :, :, : seen.shape[-1]]
+def _attend(q: mx.array, cache: mx.array, visible: int, seen: mx.array | None, scale: float) -> mx.array:
+    """Attend over the first positions of the cache [2, B, H, n, D]; seen is bool [B or 1, 1, L, visible], None: all."""
+    keys, values = cache[0, :, :, :visible], cache[1, :, :, :visible]
     found = []
     for start in range(0, q.shape[2], attention.BLOCK_QUERIES):  # so that few scores exist at a time
         rows = slice(start, start + attention.BLOCK_QUERIES)
         mask = None if seen is None else seen[:, :, rows]
-        found.append(mx.fast.scaled_dot_product_attention(q[:, :, rows], cache[0], cache[1], scale=scale, mask=mask))
+        found.append(mx.fast.scaled_dot_product_attention(q[:, :, rows], keys, values, scale=scale, mask=mask))
     return found[0] if len(found) == 1 else mx.concatenate(found, axis=2)
 
 

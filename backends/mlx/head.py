@@ -37,13 +37,17 @@ def loss(hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array)
     total = mx.zeros((), mx.float32)
     for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
         total = total + (_chunk_losses(hidden[rows], head, targets[rows])[0] * weights[rows]).sum()
+        mx.eval(total)  # so that the logits of few chunks exist at a time
     return total
 
 
 def row_losses(hidden: mx.array, head: mx.array, targets: mx.array) -> mx.array:
     """Compute the cross-entropy in nats of each row, float32 [M]; see `loss`."""
-    chunks = _chunk_slices(hidden.shape[0], head.shape[0])
-    return mx.concatenate([_chunk_losses(hidden[rows], head, targets[rows])[0] for rows in chunks])
+    found: list[mx.array] = []
+    for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
+        found.append(_chunk_losses(hidden[rows], head, targets[rows])[0])
+        mx.eval(found[-1])
+    return mx.concatenate(found)
 
 
 def loss_for_training(
@@ -63,7 +67,9 @@ def _loss_and_gradients(
     total, grads = mx.zeros((), mx.float32), []
     grad_head = mx.zeros(head.shape, mx.float32) if train_head else None
     for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
-        part, weight = hidden[rows], weights[rows][:, None]
+        # Chunks wait for each other: MLX would begin with the logits of all. It still queues some operations ahead.
+        done = [array for array in (total, *grads[-1:], grad_head) if array is not None]
+        part, weight = mx.depends([hidden[rows]], done)[0], weights[rows][:, None]
         losses, shares, sums = _chunk_losses(part, head, targets[rows])
         total = total + (losses[:, None] * weight).sum()
         # The gradient of the logits is weight * (shares / sums - onehot); neither division nor one-hot is formed.

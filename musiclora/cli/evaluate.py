@@ -63,7 +63,9 @@ def evaluate(
     backend: str,
     as_json: bool,
 ) -> None:
-    """Score music: loss, and for tokens perplexity and bits a note; an adapter is compared with its base.
+    """Score music: loss, and for tokens perplexity and bits a note, also by instrument where songs have several.
+
+    An adapter is compared with its base.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """

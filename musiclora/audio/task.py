@@ -216,6 +216,9 @@ class AudioTask:
     def adapter_record(self) -> dict[str, Any]:
         return {"style": self.style_source, "trained_on": self.hash_songs()}
 
+    def card_lines(self) -> Sequence[str]:
+        return []
+
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         frames = sum(r.frames for r in self.train)
         return {

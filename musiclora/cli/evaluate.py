@@ -35,7 +35,7 @@ from musiclora.convert.errors import printable
 @overwrite_option
 @click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
-@click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
+@click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder.  [default: the model's own]")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
 @click.option(
     "--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: what the model holds; audio: 1024]"
@@ -63,7 +63,9 @@ def evaluate(
     backend: str,
     as_json: bool,
 ) -> None:
-    """Score music: loss, and for tokens perplexity and bits a note; an adapter is compared with its base.
+    """Score music: loss, and for tokens perplexity and bits a note, also by instrument where songs have several.
+
+    An adapter is compared with its base.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """

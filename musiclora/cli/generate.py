@@ -18,7 +18,7 @@ from musiclora.cli.common import (
 )
 
 _SYMBOLIC = (
-    click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]"),
+    click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder.  [default: the model's own]"),
     click.option(
         "--max-new-tokens",
         type=int,

@@ -21,7 +21,7 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option(
     "--adapter-dir", help="Adapter to train further: training starts from its arrays, with its rank, alpha and targets."
 )
-@click.option("--tokenizer", help="Symbolic: tokenizer.json or its folder.  [default: the model's own]")
+@click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder.  [default: the model's own]")
 @click.option(
     "--config",
     "config_file",

@@ -13,7 +13,7 @@ from musiclora.reporting.piano_roll import render_pianoroll
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.render import render_audio
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Sample:
 
 
 def make_samples(
-    model: TokenModel, tokenizer: MusicTokenizer, folder: Path, seed: int, count: int, tokens: int, out: Reporter
+    model: TokenModel, tokenizer: SymbolicTokenizer, folder: Path, seed: int, count: int, tokens: int, out: Reporter
 ) -> list[Sample]:
     """Generate pieces from the same seeds by the base and by the adapted model, as MIDI, WAV and PNG files.
 

@@ -39,6 +39,7 @@ from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.adapter_files import AdapterForm, save_model
@@ -209,6 +210,9 @@ class SymbolicTask:
             return None
         rule = onset_keys(expand_ids(self.tokenizer.inner))
         return count_notes_at_once(rule, (piece.tokens for piece in self.songs.train))
+
+    def card_lines(self) -> Sequence[str]:
+        return [f"of its songs, {line}" for line in describe_kept(self.songs.kept, self.tokenizer.holds)]
 
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ Trained with musiclora {version} on {songs} {form.pieces}. The base model's lice
 adapter answers for the rights in the music it was trained on.
 
 {scores}
-
+{lines}
     musiclora generate --adapter-dir THIS_FOLDER --model {model} --output {form.output}
 
 It is a plain PEFT folder: `PeftModel.from_pretrained(base, THIS_FOLDER)` loads it as well{form.how}.
@@ -62,6 +62,7 @@ class Provenance:
         files: further files of the folder, such as tokenizer.json.
         form: card texts and settings of the family's folders.
         extra: the family's own entries of musiclora.json.
+        lines: the family's own lines of the card.
     """
 
     base: BaseModel
@@ -72,6 +73,7 @@ class Provenance:
     files: Mapping[str, bytes]
     form: AdapterForm = AdapterForm()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
 
     def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Return the content of musiclora.json."""
@@ -108,6 +110,7 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
         songs=origin.songs,
         licence=base.licence,
         scores=scores,
+        lines="".join(f"* {line}\n" for line in origin.lines),
         form=form,
     )
     write_peft(

@@ -189,6 +189,9 @@ class TaskFiles(Protocol[TaskModel]):
     def adapter_record(self) -> dict[str, Any]:
         """Return the family's own entries of musiclora.json."""
 
+    def card_lines(self) -> Sequence[str]:
+        """Describe the training data for the adapter's card; no paths and no song names."""
+
     def run_record(self, config: TrainConfig) -> dict[str, Any]:
         """Return the family's own entries of training_meta.json."""
 

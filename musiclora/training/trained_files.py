@@ -46,6 +46,7 @@ def save_task_adapter(
         task.extra_files(model),
         task.form,
         _with_earlier_songs(task.adapter_record(), started_from),
+        task.card_lines(),
     )
     save_adapter(path, model, spec, origin, metrics)
 

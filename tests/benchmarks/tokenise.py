@@ -1,4 +1,7 @@
-"""Time reading and tokenising of 1,000 O'Neill tunes, as MIDI and as ABC: python tests/benchmarks/tokenise.py."""
+"""Time reading and tokenising of 1,000 O'Neill tunes, as MIDI and as ABC, and of 1,000 songs of bands.
+
+Usage: python tests/benchmarks/tokenise.py
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+from symusic import Note, Score, Tempo, Track
+
 from musiclora.demo.corpora import corpus_tunes
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
+
+_PARTS, _NOTES_A_PART = 6, 500
 
 
 def write_tunes(folder: Path, count: int) -> dict[str, Path]:
@@ -26,6 +34,26 @@ def write_tunes(folder: Path, count: int) -> dict[str, Path]:
     for i, song in enumerate(read_music(texts).songs):
         song.score.dump_midi(str(midi / f"{i:04d}.mid"))
     return {"midi": midi, "abc": texts}
+
+
+def write_bands(folder: Path, count: int) -> Path:
+    """Songs of 3,000 notes for five instruments and drums, at random."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        score = Score(480)
+        score.tempos.append(Tempo(0, float(rng.integers(70, 160))))
+        for part in range(_PARTS):
+            track = Track(program=8 * part, is_drum=part == _PARTS - 1)
+            track.notes = Note.from_numpy(
+                time=np.sort(rng.integers(0, 480 * 400, _NOTES_A_PART)).astype(np.int32),
+                duration=rng.integers(60, 900, _NOTES_A_PART).astype(np.int32),
+                pitch=rng.integers(30, 90, _NOTES_A_PART).astype(np.int8),
+                velocity=rng.integers(1, 127, _NOTES_A_PART).astype(np.int8),
+            )
+            score.tracks.append(track)
+        score.dump_midi(str(folder / f"{number:04d}.mid"))
+    return folder
 
 
 def timed(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
@@ -44,8 +72,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folders = write_tunes(Path(temporary), options.tunes)
-        for kind, folder in folders.items():
-            for tokenizer in ("own", "public"):
+        sources = {kind: (folder, ("own", "public")) for kind, folder in folders.items()}
+        sources["bands"] = (write_bands(Path(temporary) / "bands", options.tunes), ("arrival",))
+        for kind, (folder, tokenizers) in sources.items():
+            for tokenizer in tokenizers:
                 runs = [timed(folder, tokenizer, options.workers) for _ in range(options.repeats)]
                 best = min(runs, key=lambda run: run["wall_s"])
                 sys.stdout.write(json.dumps({"source": kind, "tokenizer": tokenizer, **best}) + "\n")

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from musiclora.cli import main
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.doctor import songs_report
+from musiclora.symbolic.tokens.band_bases import BAND_BASES
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
 FOUND = Path(__file__).parents[1] / "golden" / "found"
@@ -55,6 +56,11 @@ def test_doctor_counts_by_the_tokens_of_its_model(band_base, tmp_path):
     assert (own["skipped"], band["skipped"], audio["skipped"]) == (1, 0, 0)
     assert own["kept_by_tokens"]["drums"] == 4
     assert band["kept_by_tokens"]["drums"] == 0
+    assert any(BAND_BASES[0] in text for text in own["notes"])
+    assert not any(BAND_BASES[0] in text for text in band["notes"])
+    assert (own["round_trip"]["kept"], own["round_trip"]["unit"]) == (own["kept_by_tokens"]["kept"], "quarters")
+    assert band["round_trip"]["instruments_kept"] == band["round_trip"]["instruments"]
+    assert audio["round_trip"] is None
     assert band["kept_by_tokens"]["notes"] == band["kept_by_tokens"]["kept"] + band["kept_by_tokens"]["unisons"]
     assert audio["kept_by_tokens"] is None
     assert "learns recordings" in audio["notes"][0]
@@ -104,6 +110,9 @@ def test_train_and_evaluate_name_what_is_held_out_and_skipped(music, tiny_base, 
     for words in ("skipped broken.mid: no MIDI", "8 near-unisons", "pieces are longer than 128 tokens"):
         assert words in result.stderr
     adapter = tmp_path / "run" / "adapter-best"
+    card = (adapter / "README.md").read_text()
+    assert "\n* of its songs, the tokens keep " in card
+    assert "20 notes outside 21..109, 8 near-unisons" in card
     for path in adapter.iterdir():
         content = path.read_bytes()
         assert not any(name.encode() in content for name in record["held_out_songs"]), path.name

@@ -22,6 +22,7 @@ from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.jobs import evaluate, open_session, train
+from musiclora.symbolic.dataset.arrival_rows import pad_rests
 from musiclora.symbolic.dataset.batches import batch_plan
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.pretrain import PretrainOptions, pretrain_base
@@ -156,6 +157,14 @@ def test_controls_and_transposition_go_together(config, any_backend):
     assert len(epochs.batches(0)) == len(plain.batches(0))
 
 
+def test_a_band_wider_than_the_range_of_pretrain_is_transposed_too(config, any_backend):
+    session = open_session(config(any_backend))
+    task = dataclasses.replace(session.task, pitch_range=(60, 61))
+    versions = task._transpositions(0)
+    assert [piece.name for piece in task.songs.train] == [keys[6].name for keys in versions]
+    assert {len(keys) for keys in versions} == {13}
+
+
 def test_another_base_refuses_it_in_one_line(tiny_base, tunes, tmp_path, any_backend):
     arguments = ["train", "--data-dir", str(tunes), "--output-dir", str(tmp_path / "run"), "--model", str(tiny_base)]
     result = CliRunner().invoke(main, [*arguments, "--anticipation", "0.5", "--backend", any_backend])
@@ -172,6 +181,7 @@ def test_a_share_outside_its_range_is_refused(tmp_path, share):
 # -- scores -----
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_row_is_that_of_transformers(base, songs, backend_name):
     torch, transformers = require("torch"), require("transformers")
     piece = next(p for p in load_pieces(songs, ArrivalTokenizer(), workers=1).pieces if p.name == "silence.mid")
@@ -203,6 +213,9 @@ def test_losses_by_instrument_add_up_to_the_songs(base, songs, any_backend):
     bits = sum(e["bits_per_note"] * (notes if name == "timing" else e["notes"]) for name, e in found.items())
     assert bits / notes == pytest.approx(content["bits_per_note"], rel=1e-9)
     assert found["timing"]["notes"] == 0
+    pieces = load_pieces(songs, ArrivalTokenizer(), workers=1).pieces
+    assert content["tokens"] == sum(len(pad_rests(piece.tokens)) for piece in pieces)  # RESTs count
+    assert content["notes"] == sum(len(piece.tokens) // 3 for piece in pieces)
     table = [line.split() for line in result.lines() if line.startswith(("Drums", "timing"))]
     assert [len(line) for line in table] == [4, 3]
 

@@ -27,19 +27,16 @@ from musiclora.convert.files.json_file import (
 from musiclora.convert.files.temporary import remove_leftovers
 from musiclora.formats import MUSIC_SUFFIXES
 from musiclora.progress import OnProgress
+from musiclora.symbolic.dataset.encoding import ENCODING, remark_on_encoding
 from musiclora.symbolic.dataset.splits import GRAM_INTERVALS
 from musiclora.symbolic.reading.health import SAME_AS_A_COPY, HealthRow, row_from_json
 from musiclora.symbolic.reading.read_folder import TIMEOUT_SECONDS, Reading, music_files, read_music
 from musiclora.symbolic.tokens.kept import Kept, add_kept
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
-from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 INDEX_FILE = "tokens.json"
 TOKENS_FILE = "tokens.safetensors"
 CACHE_FORMAT = 1
-# Version of the tokens inside a cache of this format. The first kept near-unisons twice, where MidiTok does not merge
-# them, and wrote notes of one onset in the order of their unrounded times.
-ENCODING = 2
 _ENTRY = {
     "name": TEXT,
     "group": TEXT,
@@ -265,22 +262,10 @@ def read_token_cache(folder: Path, tokenizer: SymbolicTokenizer | None = None) -
         with safe_open(folder / TOKENS_FILE, "numpy") as file:
             tokens, pitches = file.get_tensor("tokens"), file.get_tensor("pitches")
         health = [row_from_json(row) for row in index["health"]]
-        remarks = _remark_on_encoding(folder, index.get("encoding", 1), tokenizer)
+        remarks = remark_on_encoding(folder, index.get("encoding", 1), tokenizer)
         return PieceSet(_split_arrays(index["pieces"], tokens, pitches), health, remarks)
     except (ConvertError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder}: not a readable token cache ({error}); run preprocess again") from error
-
-
-def _remark_on_encoding(folder: Path, encoding: int, tokenizer: SymbolicTokenizer | None) -> tuple[str, ...]:
-    """Tell of tokens that this version would write otherwise; training and scoring can use them as they are."""
-    if encoding >= ENCODING or not isinstance(tokenizer, MusicTokenizer):
-        return ()
-    if tokenizer.inner.config.remove_duplicated_notes:
-        return ()
-    return (
-        f"{folder}: a token cache by an earlier version, in which near-unisons are written twice; "
-        "preprocess writes it anew without them",
-    )
 
 
 def _split_arrays(entries: list[dict[str, Any]], tokens: np.ndarray, pitches: np.ndarray) -> list[Piece]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from musiclora.convert.errors import DataError
 from musiclora.symbolic.formats.hanging_notes import HANGING_REPAIR, close_hanging_notes
 from musiclora.symbolic.formats.midi_events import read_all_events, score_of_events
+from musiclora.symbolic.formats.programs import describe_doubtful_drums, find_programs
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -28,10 +29,11 @@ _DEFAULT_QPM = 120.0
 
 @dataclass(frozen=True)
 class Parsed:
-    """One score of a file, and the repairs that reading it needed."""
+    """One score of a file, the repairs that reading it needed, and remarks on what the file does not say."""
 
     score: Score
     repairs: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
@@ -172,12 +174,16 @@ def parse_midi(data: bytes) -> list[Parsed]:
 
 def _parse_tracks(layout: MidiLayout, tracks: list[bytes], repairs: list[str]) -> Parsed:
     score, more = _read_score(layout, tracks)
+    programs = find_programs(tracks, score)
+    if programs.tracks is not tracks:
+        score, more = _read_score(layout, programs.tracks)
     if layout.smpte:
         from symusic import Tempo
 
         score.tempos.clear()
         score.tempos.append(Tempo(0, _DEFAULT_QPM))
-    return Parsed(score, tuple(dict.fromkeys([*repairs, *more])))
+    remarks = (*programs.remarks, *describe_doubtful_drums(score))
+    return Parsed(score, tuple(dict.fromkeys([*repairs, *more])), remarks)
 
 
 def _read_score(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[str]]:

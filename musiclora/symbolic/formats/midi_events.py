@@ -41,10 +41,11 @@ class TrackEvents:
 
 @dataclass
 class _Reader:
-    """State of `read_events`: bytes, position, tick and running status."""
+    """State of `read_events`: bytes, position, position after the latest delta time, tick and running status."""
 
     data: bytes
     at: int = 0
+    begun: int = 0
     now: int = 0
     running: int = 0
     masked: bool = False
@@ -71,6 +72,7 @@ class _Reader:
         self.now += self.read_number()
         if self.now > MAX_TICKS:
             raise ValueError("times past 2^31 ticks")
+        self.begun = self.at
         status = self.data[self.at]
         if status >= 0x80:
             self.at += 1
@@ -144,6 +146,27 @@ def read_events(data: bytes, most: int = MAX_EVENTS) -> TrackEvents:
     return TrackEvents(rows, reader.now, problem, repairs)
 
 
+def read_messages(data: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    """Read the messages of a track as they stand, each with its status byte, up to its end or to the first damage.
+
+    Returns:
+        tick and bytes of each message, without the one that ends the track, and True where all were read.
+    """
+    reader, found = _Reader(data), []
+    try:
+        while reader.at < len(data):
+            if not reader.read_event():
+                break
+            message = data[reader.begun : reader.at]
+            if message[0] < 0xF0:  # a channel message, or data that continue the running status
+                values = message[1:] if message[0] >= 0x80 else message
+                message = bytes((reader.running, *(value & 0x7F for value in values)))
+            found.append((reader.now, message))
+    except (IndexError, ValueError):
+        return found, False
+    return found, True
+
+
 def read_all_events(tracks: Sequence[bytes]) -> list[TrackEvents]:
     """Read the events of all tracks of a file.
 
@@ -187,7 +210,7 @@ def pair_notes(events: TrackEvents, shortest: int) -> np.ndarray:
 
 
 def score_of_events(tracks: Sequence[TrackEvents], division: int) -> Score:
-    """Build a score in ticks: one track for each channel of each track, with the program of its first note."""
+    """Build a score in ticks: one track for each channel and program of each track."""
     from symusic import Score, Tempo, TimeSignature
 
     score = Score(division)
@@ -199,16 +222,32 @@ def score_of_events(tracks: Sequence[TrackEvents], division: int) -> Score:
                 score.time_signatures.append(TimeSignature(tick, first, second))
         notes = pair_notes(events, division)
         for channel in np.unique(notes[:, 0]).tolist():
-            score.tracks.append(_build_track(events, notes[notes[:, 0] == channel], channel))
+            score.tracks.extend(_build_tracks(events, notes[notes[:, 0] == channel], channel))
     return score
 
 
-def _build_track(events: TrackEvents, notes: np.ndarray, channel: int) -> Track:
+def _build_tracks(events: TrackEvents, notes: np.ndarray, channel: int) -> list[Track]:
+    """Build one track for each program of a channel; a change counts from its tick on."""
+    rows = events.rows
+    changes = rows[rows[:, 1] == PROGRAM | channel]
+    programs = np.append(0, changes[:, 2])
+
+    def program_at(ticks: np.ndarray) -> np.ndarray:
+        found: np.ndarray = programs[np.searchsorted(changes[:, 0], ticks, side="right")]
+        return found
+
+    played, set_for = program_at(notes[:, 1]), program_at(rows[:, 0])
+    _, first = np.unique(played, return_index=True)
+    return [
+        _build_track(rows[set_for == program], notes[played == program], channel, program)
+        for program in played[np.sort(first)].tolist()
+    ]
+
+
+def _build_track(rows: np.ndarray, notes: np.ndarray, channel: int, program: int) -> Track:
     from symusic import ControlChange, Note, PitchBend, Track
 
-    rows = events.rows
-    programs = rows[(rows[:, 1] == PROGRAM | channel) & (rows[:, 0] <= notes[:, 1].min())]
-    track = Track(program=int(programs[-1, 2]) if len(programs) else 0, is_drum=channel == DRUM_CHANNEL)
+    track = Track(program=program, is_drum=channel == DRUM_CHANNEL)
     time, duration, pitch, velocity = notes[np.argsort(notes[:, 1], kind="stable"), 1:].astype(np.int32).T.copy()
     track.notes = Note.from_numpy(
         time=time, duration=duration, pitch=pitch.astype(np.int8), velocity=velocity.astype(np.int8)

@@ -17,6 +17,7 @@ from musiclora.symbolic.tokens.round_trip import RoundTrip, compare_scores
 if TYPE_CHECKING:
     from symusic import Score
 
+    from musiclora.symbolic.formats.midi import Parsed
     from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 SONG_WORKER = f"{__name__}:song_worker"
@@ -121,9 +122,7 @@ def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
     return skyline_melody(merge_tracks(score, *pitch_range))
 
 
-def _examine_score(
-    score: Score, repairs: tuple[str, ...], tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool
-) -> Outcome:
+def _examine_score(parsed: Parsed, tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool) -> Outcome:
     """Repair, measure and encode one score.
 
     Raises:
@@ -133,22 +132,22 @@ def _examine_score(
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
-    clean = sanitise_score(score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
-    tokens, kept, remarks, trip = None, Kept(), [], None
+    clean = sanitise_score(parsed.score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
+    tokens, kept, remarks, trip = None, Kept(), list(parsed.remarks), None
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
         left_out = ", ".join(list_left_out(kept, tokenizer.holds))
         if not kept.kept:
             raise DataError("only drums" if kept.drums == kept.notes else f"no note is kept: {left_out}")
-        remarks = [f"left out: {left_out}"] if left_out else []
         if kept.tracks_kept < kept.tracks:
-            remarks.insert(0, f"{kept.tracks} tracks merged into {kept.tracks_kept}")
+            remarks.append(f"{kept.tracks} tracks merged into {kept.tracks_kept}")
+        remarks += [f"left out: {left_out}"] if left_out else []
         if len(tokens) > MAX_TOKENS:
             raise DataError(f"{len(tokens)} tokens; at most {MAX_TOKENS} are used")
         if round_trip:
             trip = compare_scores(clean.score, tokenizer.decode(tokens), tokenizer.holds)
     return Outcome(
-        repairs=tuple(dict.fromkeys([*repairs, *clean.repairs])),
+        repairs=tuple(dict.fromkeys([*parsed.repairs, *clean.repairs])),
         remarks=tuple(remarks),
         tracks=clean.tracks,
         notes=kept.kept if tokenizer else clean.notes,
@@ -185,7 +184,7 @@ def examine_file(
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine_score(one.score, one.repairs, tokenizer, keep_scores, round_trip))
+            outcomes.append(_examine_score(one, tokenizer, keep_scores, round_trip))
         except Exception as error:
             outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes

@@ -25,6 +25,9 @@ def parts_after_pitch(inner: MidiTokTokenizer, kind: str) -> list[str] | None:
     config = inner.config
     if not config.using_note_duration_tokens or config.use_pitch_intervals or kind not in ("REMI", "PerTok"):
         return None
+    programs = config.programs if config.use_programs else [0]
+    if not set(programs) <= set(config.use_note_duration_programs):
+        return None
     shifted = kind == "PerTok" and config.additional_params.get("use_microtiming")
     parts = {"MicroTiming": shifted, "Velocity": config.use_velocities, "Duration": True}
     return [part for part, present in parts.items() if present]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
+import tolerance
 from tolerance import assert_same_draws
 
 from musiclora.backends import lora_init
 from musiclora.backends.base import FAMILIES, Grammar, SamplingSpec
 from musiclora.backends.mlx.backend import BACKEND
 from musiclora.backends.mlx.decoding import DecodeMode
-from musiclora.backends.mlx.generation import generate
+from musiclora.backends.mlx.generation import MlxSession, generate
 from musiclora.backends.mlx.sampler import ranked, sample
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import DataError
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
-from musiclora.sampling import decision_margin
+from musiclora.sampling import decision_margin, sample_token
 
 CONFIG = Gpt2Config(vocab_size=61, n_positions=48, n_embd=24, n_layer=2, n_head=3, n_inner=40)
 GRAMMAR = Grammar(
@@ -165,6 +168,79 @@ def test_generate_with_damaged_weights_raises(model, prompts, draws, monkeypatch
 def test_generate_refuses_what_does_not_fit(model, prompt, steps, columns, message):
     with pytest.raises(DataError, match=message):
         model.generate(np.array(prompt, np.int32), SamplingSpec(), np.zeros((steps, columns), np.float32))
+
+
+# --- sessions, in the modes of both kinds of device ---
+
+
+def assert_drawn(model, rows, starts, draws, found, spec):
+    """Every token that a session drew is the numpy sampler's, given whole sequences."""
+    for row, start in enumerate(starts):
+        tokens = [*rows[row][:start], *found[row]]
+        for step, token in enumerate(found[row]):
+            scores = model.logits({"tokens": np.array([tokens[: start + step]], np.int32)})[0, -1]
+            if decision_margin(scores, float(draws[step, row]), spec) > tolerance.LOGITS:
+                assert token == sample_token(scores, float(draws[step, row]), spec), (row, step)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_session_of_uneven_rows_draws_from_whole_sequences(model, name):
+    rng, spec = np.random.default_rng(4), SamplingSpec(0.9, 0, 0.95)
+    session, rows = MlxSession(model, 3, 45, spec, MODES[name]), [[], [], []]  # 45: no multiple of the bucket
+    uneven = 0
+    for turn in range(7):
+        counts = rng.integers(turn == 0, 5, 3)
+        given = rng.integers(0, 61, (3, 4)).astype(np.int32)
+        session.extend(given, counts)
+        rows = [row + given[b, : counts[b]].tolist() for b, row in enumerate(rows)]
+        steps = min(int(rng.integers(1, 5)), 45 - max(map(len, rows)))
+        draws, starts = rng.random((steps, 3), np.float32), [len(row) for row in rows]
+        found = session.draw(draws)
+        assert_drawn(model, rows, starts, draws, found, spec)
+        uneven += len(set(starts)) > 1
+        rows = [row + found[b].tolist() for b, row in enumerate(rows)]
+        assert session.lengths.tolist() == [len(row) for row in rows]
+        if turn % 2:
+            rows = [row[: len(row) - int(rng.integers(0, 6))] for row in rows]
+            session.rewind(np.array([len(row) for row in rows]))
+    assert uneven > 4
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_full_row_and_one_that_ended_do_not_disturb_a_third(model, name):
+    """A long row that feeds one token beside a short one that feeds many, up to the end of the cache."""
+    rng, spec = np.random.default_rng(6), SamplingSpec(eos_id=7, pad_id=60)
+    given = rng.integers(0, 61, (3, 30)).astype(np.int32)
+    session = MlxSession(model, 3, 32, spec, MODES[name])
+    session.extend(given, np.array([30, 4, 29]))
+    draws = rng.random((2, 3), np.float32)
+    rows, starts = [list(given[0]), list(given[1, :4]), list(given[2, :29])], [30, 4, 29]
+    found = session.draw(draws)
+    assert 7 not in found
+    assert_drawn(model, rows, starts, draws, found, spec)
+    rows = [row + found[b].tolist() for b, row in enumerate(rows)]
+    more = rng.integers(0, 61, (3, 16)).astype(np.int32)
+    session.rewind(np.array([31, 6, 31]))
+    session.extend(more, np.array([0, 16, 0]))
+    rows = [rows[0][:31], rows[1] + more[1].tolist(), rows[2]]
+    draws = rng.random((1, 3), np.float32)
+    found = session.draw(draws)
+    assert_drawn(model, rows, [31, 22, 31], draws, found, spec)
+    assert session.lengths.tolist() == [32, 23, 32]
+
+
+@pytest.mark.parametrize("counts", [[3, 3], [3, 1]], ids=["even", "uneven"])
+def test_a_session_writes_its_cache_in_place(tmp_path, counts):
+    """Where anything else holds the old cache, every one of 12 tokens copies it whole, 24 times for two layers."""
+    config = replace(CONFIG, n_positions=2048)
+    write_checkpoint(tmp_path / "long", config, fresh_tensors(config, 3), "hf")
+    session = MlxSession(BACKEND.load(FAMILIES["symbolic"], tmp_path / "long"), 2, 2048, SamplingSpec())
+    session.extend(np.ones((2, 3), np.int32), np.array(counts))
+    session.draw(np.full((1, 2), 0.5, np.float32))
+    mx.reset_peak_memory()
+    before, layer = mx.get_active_memory(), 2 * 2 * config.n_embd * 2048 * 4
+    session.draw(np.full((12, 2), 0.5, np.float32))
+    assert mx.get_peak_memory() - before < 4 * layer  # reads of the last step may not have ended when the next writes
 
 
 @pytest.mark.parametrize("count", [4, 9], ids=["some", "all"])

@@ -145,6 +145,16 @@ def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, o
     tolerance.assert_near(scores, expected, limit)
 
 
+@pytest.mark.parametrize("vocabulary", [5000, 5120], ids=["with a rest", "without"])
+@pytest.mark.parametrize("width", [16, 600, 6000], ids=["large parts", "small parts", "whole"])
+def test_a_large_head_equals_the_plain_product(vocabulary, width):
+    rng = np.random.default_rng(width)
+    x, table = (rng.normal(size=(rows, width)).astype(np.float32) for rows in (9, vocabulary))
+    found = products.split_head(mx.array(x), mx.array(table))
+    limit = tolerance.rounding(width, tolerance.absolute_product(x, table.T))
+    tolerance.assert_near(found, x.astype(np.float64) @ table.T, limit)
+
+
 def test_sums_of_long_rows_are_as_exact_as_those_of_short_ones():
     """A running sum over equal small values rounds the same way each time: it was wrong by 5e-4 here."""
     values = np.full((2, 55_028), 3.5e-4, np.float32)

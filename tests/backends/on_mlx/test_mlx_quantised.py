@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -25,14 +26,16 @@ CONFIG = Gpt2Config(vocab_size=29, n_positions=20, n_embd=32, n_layer=2, n_head=
 SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=("c_attn", "c_proj", "c_fc"))
 
 
-@pytest.fixture(scope="module", params=[4, 8], ids=["4 bits", "8 bits"])
+@pytest.fixture(scope="module", params=[(4, False), (8, True)], ids=["4 bits", "8 bits, scaled attention"])
 def pair(request, tmp_path_factory) -> tuple[Toy, Toy]:
     """A quantised folder, and the float folder of its very values."""
     root: Path = tmp_path_factory.mktemp("quantised")
+    bits, scaled = request.param
+    config = replace(CONFIG, scale_attn_by_inverse_layer_idx=scaled)
     tensors = {name: 0.3 * array if array.ndim == 2 else array for name, array in formula_tensors(CONFIG).items()}
-    write_checkpoint(root / "q", CONFIG, tensors, "mlx", bits=request.param)
-    write_checkpoint(root / "f", CONFIG, read_checkpoint(root / "q").tensors(), "mlx")
-    return Toy(get_backend("mlx"), root / "q", CONFIG), Toy(get_backend("mlx"), root / "f", CONFIG)
+    write_checkpoint(root / "q", config, tensors, "mlx", bits=bits)
+    write_checkpoint(root / "f", config, read_checkpoint(root / "q").tensors(), "mlx")
+    return Toy(get_backend("mlx"), root / "q", config), Toy(get_backend("mlx"), root / "f", config)
 
 
 def logits_of(toy: Toy, spec: LoraSpec | None = SPEC) -> np.ndarray:

@@ -59,7 +59,7 @@ def test_ends_belong_to_the_notes_that_began_first():
 
 def test_programs_and_drums_of_hanging_notes_stay():
     track = [Message("program_change", program=40), on(60), Message("program_change", program=9, time=10), on(61)]
-    data = file_of(track, [on(36, 5, channel=9), off(38, 5, channel=9)], [on(70), off(70, 20)])
+    data = file_of(track, [on(36, 5, channel=9), off(38, 5, channel=9)], [on(70, channel=3), off(70, 20, channel=3)])
     assert notes_of(data) == [
         (0, 20, 70, 0, False),
         (0, 240, 60, 40, False),

@@ -1,14 +1,15 @@
 """Our torch training step against a plain transformers + PEFT loop: tokens per second and peak memory.
 
-    python tests/benchmarks/torch_training.py [--quick] [--json FILE] [--cpu-time]
+    python tests/benchmarks/torch_training.py [--preset band] [--quick] [--json FILE] [--cpu-time]
 
 The model is a 512-wide, 6-layer, 8-head GPT-2 with 1024 positions and with 292 and 30,000 tokens; sequences of 1024,
-LoRA of rank 16 on c_attn, c_proj and c_fc. `plain` is what a user writes by hand: transformers' dropouts of 0.1, LoRA
-dropout 0.05, AdamW, clipping; `plain-bfloat16` is the same under torch.autocast. Every measurement is a process of its
-own and the contenders take turns, so that a noisy machine disturbs all of them alike: read the ratios. On a machine
-that others use at the same time, `--cpu-time` gives one thread to each and counts its own seconds only. Memory is the
-growth of the process's peak resident size (ru_maxrss) from before the model is loaded; on CUDA it is
-torch.cuda.max_memory_allocated.
+LoRA of rank 16 on c_attn, c_proj and c_fc. `--preset band` takes the size of music-small-800k in its place: 768 wide,
+12 layers, 12 heads, 55,028 tokens, attention logits divided by the layer's number, batch 1. `plain` is what a user
+writes by hand: transformers' dropouts of 0.1, LoRA dropout 0.05, AdamW, clipping; `plain-bfloat16` is the same under
+torch.autocast. Every measurement is a process of its own and the contenders take turns, so that a noisy machine
+disturbs all of them alike: read the ratios. On a machine that others use at the same time, `--cpu-time` gives one
+thread to each and counts its own seconds only. Memory is the growth of the process's peak resident size (ru_maxrss)
+from before the model is loaded; on CUDA it is torch.cuda.max_memory_allocated.
 """
 
 from __future__ import annotations
@@ -31,10 +32,20 @@ LENGTH, RANK, ALPHA, DROPOUT, RATE = 1024, 16, 32, 0.05, 2e-4
 TARGETS = ("c_attn", "c_proj", "c_fc")
 
 
-def write_model(folder: Path, vocabulary: int) -> None:
+# Width, layers, heads, division of the attention logits by the layer's number; cases (tokens, batch).
+PRESETS = {
+    "default": ((512, 6, 8, False), [(v, b) for v in (292, 30_000) for b in (1, 4)]),
+    "band": ((768, 12, 12, True), [(55_028, 1)]),
+}
+
+
+def write_model(folder: Path, vocabulary: int, shape: tuple[int, int, int, bool]) -> None:
     from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 
-    config = Gpt2Config(vocabulary, n_positions=LENGTH, n_embd=512, n_layer=6, n_head=8, n_inner=2048)
+    width, layers, heads, scaled = shape
+    config = Gpt2Config(
+        vocabulary, LENGTH, width, layers, heads, n_inner=4 * width, scale_attn_by_inverse_layer_idx=scaled
+    )
     write_checkpoint(folder, config, fresh_tensors(config, 0), "hf")
 
 
@@ -122,10 +133,13 @@ def run(settings: list[str]) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare(folder: str, vocabulary: int, batch: int, repeats: int, steps: int, cpu_time: bool) -> list[dict]:
-    runs = {name: [] for name in CONTENDERS}
+def compare(
+    folder: str, case: tuple[int, int], contenders: list[str], repeats: int, steps: int, cpu_time: bool
+) -> list[dict]:
+    vocabulary, batch = case
+    runs = {name: [] for name in contenders}
     for _ in range(repeats):
-        for name in CONTENDERS:
+        for name in contenders:
             runs[name].append(run([name, folder, str(vocabulary), str(batch), str(steps), str(int(cpu_time))]))
     medians = {n: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for n, rs in runs.items()}
     base = medians["plain"]
@@ -151,6 +165,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one repeat, one timed step")
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--cpu-time", action="store_true", help="one thread each, and count its seconds only")
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="size of the model")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="names, separated by commas; plain is one")
     parser.add_argument("--only", help="VOCABULARY,BATCH of one case")
     parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -158,17 +174,17 @@ def main() -> None:
         contender, folder, *numbers = options.measure
         print(json.dumps(measure(contender, folder, *map(int, numbers))))
         return
-    cases = [(v, b) for v in (292, 30_000) for b in (1, 4)]
+    shape, cases = PRESETS[options.preset]
     if options.only:
         cases = [tuple(int(n) for n in options.only.split(","))]
     print("| tokens | batch | contender | tokens/s | x plain | peak GB | x plain |\n|---|---|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as root:
         for vocabulary in sorted({v for v, _ in cases}):
-            write_model(Path(root) / str(vocabulary), vocabulary)
-        for vocabulary, batch in cases:
-            folder = str(Path(root) / str(vocabulary))
-            found = compare(folder, vocabulary, batch, *((1, 1) if options.quick else (3, 3)), options.cpu_time)
+            write_model(Path(root) / str(vocabulary), vocabulary, shape)
+        for case in cases:
+            folder, contenders = str(Path(root) / str(case[0])), options.contenders.split(",")
+            found = compare(folder, case, contenders, *((1, 1) if options.quick else (3, 3)), options.cpu_time)
             for row in found:
                 show(row)
             rows += found

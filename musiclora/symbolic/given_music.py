@@ -13,6 +13,7 @@ from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.formats.instruments import parse_instruments
 from musiclora.symbolic.reading.read_folder import read_music
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -48,8 +49,11 @@ class GivenMusic:
         """Return the files by option."""
         return {"--prompt": self.prompt, "--accompany": self.accompany, "--infill": self.infill}
 
-    def add_to(self, request: GenerationRequest) -> GenerationRequest:
+    def add_to(self, request: GenerationRequest) -> tuple[GenerationRequest, list[str]]:
         """Read the files and add them to a request.
+
+        Returns:
+            the request, and what was repaired in the files.
 
         Raises:
             ConfigError: options that do not go together.
@@ -60,14 +64,15 @@ class GivenMusic:
         parts = request.parts if self.parts is None else _split_list(self.parts)
         request = dataclasses.replace(request, instruments=chosen, parts=parts)
         if self.prompt is not None:
-            request = dataclasses.replace(request, prompt=_read_score("--prompt", self.prompt))
+            return dataclasses.replace(request, prompt=_read_score("--prompt", self.prompt)[0]), []
         if self.accompany is not None:
-            request = dataclasses.replace(request, accompany=_read_score("--accompany", self.accompany))
+            score, repairs = _read_score("--accompany", self.accompany, as_played=True)
+            return dataclasses.replace(request, accompany=score), repairs
         if self.infill is not None:
-            score = _read_score("--infill", self.infill)
+            score, repairs = _read_score("--infill", self.infill, as_played=True)
             first, last = self._find_gap(score)
-            request = dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last)
-        return request
+            return dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last), repairs
+        return request, []
 
     def _check_options(self, request: GenerationRequest) -> None:
         """Raise ConfigError for options that do not go together, or lack one that they need."""
@@ -129,8 +134,16 @@ def _split_list(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _read_score(option: str, path: Path) -> Score:
+def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Score, list[str]]:
     """Read one score.
+
+    Args:
+        option: the option, for messages.
+        path: MIDI or ABC file.
+        as_played: keep all tempo changes and the order of notes, as arrival-time tokens need it.
+
+    Returns:
+        the score, and what was repaired in it.
 
     Raises:
         DataError: there is no such file, or it holds several tunes or none.
@@ -138,7 +151,10 @@ def _read_score(option: str, path: Path) -> Score:
     if not path.is_file():
         reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
         raise DataError(f"{option} {path}: {reason}")
-    songs = read_music(path, workers=1).songs
-    if len(songs) > 1:
-        raise DataError(f"{option} {path}: holds {len(songs)} tunes; give a file with one")
-    return songs[0].score
+    reading = read_music(path, workers=1, tokenizer=ArrivalTokenizer() if as_played else None)
+    if len(reading.songs) > 1:
+        raise DataError(f"{option} {path}: holds {len(reading.songs)} tunes; give a file with one")
+    repairs = [text for row in reading.health for text in row.why.split("; ") if text and row.status == "repaired"]
+    # Given notes are kept as they are, whatever the tokens make of them.
+    repairs = [text for text in repairs if not text.startswith("left out") and "merged into" not in text]
+    return reading.songs[0].score, [f"{option}: {text}" for text in repairs]

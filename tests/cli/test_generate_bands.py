@@ -10,7 +10,7 @@ from band_scores import band, notes_of
 from click.testing import CliRunner
 from reference_session import HashModel
 from refusal import refused
-from symusic import Score
+from symusic import Note, Score
 
 from musiclora.cli import main
 from musiclora.symbolic.decoding.loudness import Loudness
@@ -109,7 +109,17 @@ def test_accompany_writes_a_file_with_the_given_part(song, tmp_path, arrival_mod
     entry = json.loads(result.stdout)["files"][0]
     assert entry["prompt_notes"] == given.total()
     assert entry["notes"] == found.total()
-    assert "the new notes have that of the training songs" in result.stderr
+    assert "it is that of the training songs" in result.stderr
+
+
+def test_what_is_repaired_in_a_file_is_said(tmp_path, arrival_model):
+    score = band(0, 2)
+    score.tracks[0].notes.append(Note(96 * 90, 50, 60, 90))  # after a silence, which is closed
+    score.dump_midi(str(tmp_path / "song.mid"))
+    result = call("--output", tmp_path / "out.mid", "--accompany", tmp_path / "song.mid", "--max-new-tokens", 30)
+    assert result.exit_code == 0, result.output
+    assert "--accompany: silences over 32 quarters closed: 1" in result.stderr
+    assert "merged" not in result.stderr
 
 
 def test_a_gap_of_bars_includes_its_last(song, tmp_path, arrival_model):

@@ -14,7 +14,7 @@ from musiclora.symbolic.decoding.arrival_draw import UniformDraws, draw_events
 from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
 from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan, plan_arrival
 from musiclora.symbolic.decoding.arrival_score import build_score
-from musiclora.symbolic.decoding.loudness import Loudness
+from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.tokens.arrival import REST, SEPARATOR, STEPS_PER_SECOND
 
@@ -82,11 +82,7 @@ def _finish_piece(plan: ArrivalPlan, piece: ArrivalPiece, request: GenerationReq
             f"piece {piece.number + 1}: the new notes end at {piece.latest / STEPS_PER_SECOND:.0f} s, where "
             "--max-new-tokens is reached"
         )
-    remarks.append(
-        "loudness: the tokens hold none; the new notes have that of the training songs, by instrument and beat"
-        if request.loudness is not None
-        else "loudness: the tokens hold none; the new notes have default levels with accents on the beat"
-    )
+    remarks.append(DEFAULT_LOUDNESS if request.loudness is None else LOUDNESS_OF_SONGS)
     prompt = plan.given.prompt
     ids = [*prompt[prompt[:, 2] != REST].ravel().tolist(), *drawn.ravel().tolist()]
     ending = plan.end or ("" if cut else "cut after a note")

@@ -13,6 +13,7 @@ from musiclora.errors import DataError
 from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
+from musiclora.symbolic.decoding.loudness import LOUDNESS_OF_SONGS, set_loudness
 from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
 from musiclora.symbolic.decoding.program_in_force import resume
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
@@ -200,5 +201,10 @@ def _decode_piece(
             "or --temperature"
         )
     clean_score(score, prompt.score, cut)
-    remarks = (*prompt.remarks, *describe_channels(score))
-    return GeneratedPiece(row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, remarks)
+    remarks = [*prompt.remarks, *describe_channels(score)]
+    if request.loudness is not None and not tokenizer.holds.velocities:
+        set_loudness(score, request.loudness)
+        remarks.append(LOUDNESS_OF_SONGS)
+    return GeneratedPiece(
+        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, tuple(remarks)
+    )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from symusic import Score
 
 LOUDNESS_RECORD = "loudness"  # key of musiclora.json
+LOUDNESS_OF_SONGS = "loudness: the tokens hold none; it is that of the training songs, by instrument and beat"
+DEFAULT_LOUDNESS = "loudness: the tokens hold none; new notes have default levels with accents on the beat"
 BAR, BEAT, OFF_BEAT = range(3)  # places of a note: on a bar line, on another beat, between beats
 _PLACES = 3
 _DEFAULT = (80, 76, 72)
@@ -96,13 +98,26 @@ def _beat_ticks(score: Score, lines: np.ndarray) -> np.ndarray:
     return np.array(lengths)[at]
 
 
+def set_loudness(score: Score, loudness: Loudness) -> None:
+    """Give all notes of a score their loudness, in place."""
+    for track in score.tracks:
+        program = DRUMS if track.is_drum else int(track.program)
+        levels = loudness.of(program, accent_places(score, track.notes.numpy()["time"]))
+        for note, level in zip(track.notes, levels.tolist(), strict=True):
+            note.velocity = level
+
+
 def measure_loudness(score: Score) -> np.ndarray:
     """Measure the loudness of one song.
 
     Returns:
-        int32 [4n]: program, place, number of notes and their median velocity, one after the other.
+        int32 [4n]: program, place, number of notes and their median velocity, one after the other; empty where all
+        notes are equally loud.
     """
-    rows = []
+    levels = {int(level) for track in score.tracks for level in np.unique(track.notes.numpy()["velocity"])}
+    rows: list[tuple[int, int, int, int]] = []
+    if len(levels) < 2:
+        return np.zeros(0, np.int32)
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for track in score.tracks:
         notes = track.notes.numpy()

@@ -264,3 +264,30 @@ def test_a_sample_is_written(tmp_path):
     path = write_midi_sample(HashModel(early=0.05, n_positions=64), TOKENIZER, tmp_path, "epoch-1", 3)
     assert path is not None
     assert Score(str(path)).note_num() > 3
+
+
+def test_forty_instruments_are_accompanied_by_those_that_sound():
+    score = Score(480)
+    for program in range(40):
+        score.tracks.append(Track(program=program, notes=[Note(480 * (i % 4), 100, 60, 90) for i in range(3)][:1]))
+    score.tracks[0].notes.append(Note(4800, 100, 62, 90))
+    piece = write(GenerationRequest(60, accompany=score))[0]
+    assert notes_of(score) <= notes_of(piece.score)
+    assert {program for program, *_ in notes_of(piece.score)} <= set(range(40))
+    assert piece.notes > piece.prompt_notes
+
+
+def test_a_gap_may_be_the_whole_file():
+    score = band(2, 2)
+    request = GenerationRequest(infill=score, from_seconds=0, to_seconds=float(score.to("second").end()) + 1)
+    piece = write(request)[0]
+    assert piece.prompt_notes == 0 < piece.notes
+    assert piece.score.tempos == score.tempos
+
+
+def test_a_prompt_of_one_note_is_continued():
+    score = Score(480)
+    score.tracks.append(Track(program=24, name="lute", notes=[Note(7, 100, 60, 33)]))
+    piece = write(GenerationRequest(60, prompt=score))[0]
+    assert (24, 7, 100, 60, 33) in notes_of(piece.score)
+    assert piece.notes > 1

@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from numpy_model import NumpyModel
 from symusic import Note, Score, TimeSignature, Track
 
+from musiclora.symbolic.dataset.pieces import load_pieces, read_token_cache, write_token_cache
 from musiclora.symbolic.decoding.loudness import (
     BAR,
     BEAT,
@@ -17,8 +19,13 @@ from musiclora.symbolic.decoding.loudness import (
     find_loudness,
     loudness_from_json,
     measure_loudness,
+    set_loudness,
     sum_loudness,
 )
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 
 
 def score_of(notes, *, metre=(4, 4), program=0, drums=False, quarter=480):
@@ -65,9 +72,20 @@ def test_what_songs_have_comes_back():
     assert found.of(5, np.array([BAR, OFF_BEAT])).tolist() == Loudness().of(5, np.array([BAR, OFF_BEAT])).tolist()
 
 
+def test_songs_that_are_equally_loud_throughout_say_nothing():
+    assert not len(measure_loudness(score_of([(0, 80), (480, 80)])))
+
+
+def test_loudness_is_given_to_all_notes():
+    score = score_of([(0, 1), (480, 1), (720, 1)], program=33)
+    score.tracks.append(Track(is_drum=True, notes=[Note(1920, 9, 38, 1)]))
+    set_loudness(score, Loudness({33: (90, 80, 70), -1: (60, 50, 40)}))
+    assert [note.velocity for track in score.tracks for note in track.notes] == [90, 80, 70, 60]
+
+
 def test_long_songs_count_by_their_notes():
-    short = score_of([(0, 20)])
-    long = score_of([(1920 * i, 100) for i in range(9)])
+    short = score_of([(0, 20), (480, 30)])
+    long = score_of([(480, 30), *((1920 * i, 100) for i in range(9))])
     assert sum_loudness(map(measure_loudness, [short, long])).velocities[0][BAR] == 100
 
 
@@ -85,3 +103,26 @@ def test_the_record_is_read_back():
 )
 def test_a_damaged_record_is_none(damaged):
     assert loudness_from_json({"loudness": damaged}) is None
+
+
+@pytest.mark.parametrize("tokenizer", [ArrivalTokenizer, own_tokenizer, public_tokenizer], ids=lambda f: f.__name__)
+def test_reading_measures_what_the_tokens_lack(tokenizer, tmp_path):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    score = score_of([(480 * i, (95, 75)[i % 2]) for i in range(12)])
+    score.dump_midi(str(songs / "one.mid"))
+    found = load_pieces(songs, tokenizer(), workers=1)
+    expected = tuple(measure_loudness(score).tolist())
+    assert found.pieces[0].loudness == (() if tokenizer is public_tokenizer else expected)  # which has velocities
+    write_token_cache(tmp_path / "cache", found, tokenizer())
+    assert read_token_cache(tmp_path / "cache", tokenizer()).pieces[0].loudness == found.pieces[0].loudness
+
+
+def test_midi_tok_pieces_get_the_loudness_of_the_songs():
+    tokenizer = own_tokenizer()
+    request = GenerationRequest(60, loudness=Loudness({0: (90, 80, 70)}))
+    piece = generate_pieces(NumpyModel(tokenizer), tokenizer, request)[0]
+    assert {note.velocity for track in piece.score.tracks for note in track.notes} <= {90, 80, 70}
+    assert any("training songs" in remark for remark in piece.remarks)
+    plain = generate_pieces(NumpyModel(tokenizer), tokenizer, GenerationRequest(60))[0]
+    assert not any("loudness" in remark for remark in plain.remarks)

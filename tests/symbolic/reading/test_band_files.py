@@ -175,7 +175,7 @@ def test_names_pedals_tempos_and_running_status_survive_programs_of_another_trac
     for kind in ("notes", "pedals", "controls"):
         assert list(getattr(given.tracks[0], kind)) == list(getattr(plain.tracks[0], kind))
     assert [t.qpm for t in given.tempos] == [t.qpm for t in plain.tempos] == [100.0]
-    # note ons without a status byte of their own
+    # notes without a status byte of their own
     running = bytes.fromhex("00903c50 833c3c00 00 3e50 833c3e00 00ff2f00".replace(" ", ""))
     setup = bytes.fromhex("00c01900ff2f00")
     head = bytes.fromhex("4d546864 00000006 0001 0002 01e0".replace(" ", ""))

@@ -16,6 +16,7 @@ FULL = PLAIN | {
     "time_signature_range": {4: [2, 3, 4], 8: [6]},
 }
 CHANGES = {"program_changes": True}
+STRUCK = {"use_note_duration_programs": list(range(128))}  # drums without durations
 NO_DRUM_PITCHES = {"use_pitchdrum_tokens": False}
 PERTOK = FULL | {
     "use_time_signatures": False,
@@ -32,6 +33,8 @@ BANDS = {
     "tsd changes": lambda: MusicTokenizer(TSD(TokenizerConfig(**FULL, **CHANGES))),
     "pertok": lambda: MusicTokenizer(PerTok(TokenizerConfig(**PERTOK))),
     "pertok changes": lambda: MusicTokenizer(PerTok(TokenizerConfig(**PERTOK, **CHANGES))),
+    "remi struck drums": lambda: MusicTokenizer(REMI(TokenizerConfig(**FULL, **STRUCK))),
+    "pertok struck drums": lambda: MusicTokenizer(PerTok(TokenizerConfig(**PERTOK, **STRUCK))),
     "remi few programs": lambda: MusicTokenizer(
         REMI(TokenizerConfig(**FULL, programs=[-1, 0, 25, 33, 48])),
     ),

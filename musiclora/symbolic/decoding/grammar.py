@@ -18,9 +18,10 @@ import numpy as np
 from musiclora.backends.base import ClosedKeys, Grammar
 from musiclora.errors import DataError
 from musiclora.sampling import OpenKeys
-from musiclora.symbolic.decoding.grammar_programs import follow_programs
+from musiclora.symbolic.decoding.grammar_programs import drop_drum_durations, follow_programs
 from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
 from musiclora.symbolic.decoding.onset_keys import onset_keys, pad_tokens
+from musiclora.symbolic.tokens.holds import DRUMS
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
     names = {i: token for token, i in inner.vocab.items()}
     rules = rules_for(inner, list(names.values()))
     if inner.one_token_stream:
+        if inner.config.using_note_duration_tokens and DRUMS not in inner.config.use_note_duration_programs:
+            rules = drop_drum_durations(rules)
         rules = follow_programs(rules, list(names.values()))
     tokens = expand_ids(inner)
     base_classes, transitions, whole, twins, start = _build_automaton(rules, list(names.values()))

@@ -60,6 +60,31 @@ def follow_programs(rules: Rules, tokens: Sequence[str]) -> Rules:
     )
 
 
+def drop_drum_durations(rules: Rules) -> Rules:
+    """Let no duration follow the drums' notes, for tokenizers that write durations for other programs only."""
+    successors = {kind: dict(following) for kind, following in rules.successors.items()}
+    copies: dict[str, str] = {}
+
+    def copy(kind: str) -> str:
+        """Return the name of a kind's copy after a drum, from which the note goes on without a duration."""
+        if kind not in copies:
+            copies[kind] = kind + "/struck"
+            found: dict[str, str] = {}
+            for name, target in rules.successors[kind].items():
+                if name == "Duration":
+                    found |= rules.successors[target]
+                else:
+                    found[name] = copy(target) if name in ("MicroTiming", "Velocity") else target
+            successors[copies[kind]] = found
+        return copies[kind]
+
+    for kind, following in rules.successors.items():
+        for name in _DRUM_TYPES & following.keys():
+            successors[kind][name] = copy(following[name])
+    last = {copied for kind, copied in copies.items() if "Duration" in rules.successors[kind]}
+    return dataclasses.replace(rules, successors=successors, ends=rules.ends | last)
+
+
 def _kinds_before_notes(successors: _Successors) -> set[str]:
     """List the kinds from which a note may come without a program in between."""
     found: set[str] = set()

@@ -96,10 +96,18 @@ class PertokLayout:
         return at if all(self.are_of[kind][ids[at + offset]].all() for offset, kind in expected) else None
 
 
+def has_all_durations(inner: MidiTokTokenizer) -> bool:
+    """Return True where the notes of every program have a duration token."""
+    programs = inner.config.programs if inner.config.use_programs else [0]
+    return set(programs) <= set(inner.config.use_note_duration_programs)
+
+
 def pertok_layout(inner: MidiTokTokenizer, tokens: Sequence[str]) -> PertokLayout | None:
     """Describe the notes of a PerTok vocabulary; None where they are not written as such chains."""
     config = inner.config
     if inner.is_trained or config.use_pitch_intervals or config.program_changes:
+        return None
+    if config.using_note_duration_tokens and not has_all_durations(inner):
         return None
     kinds = np.array([token.split("_")[0] for token in tokens])
     values = np.zeros(len(tokens), np.int64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.symbolic.tokens.holds import DRUMS
+from musiclora.symbolic.tokens.merge import has_all_durations
 from musiclora.symbolic.tokens.protocol import NoteSpans
 
 if TYPE_CHECKING:
@@ -23,10 +24,7 @@ _PIANO = 0
 def parts_after_pitch(inner: MidiTokTokenizer, kind: str) -> list[str] | None:
     """List the types of the tokens that follow the pitch of a note; None where only decoding tells the notes."""
     config = inner.config
-    if not config.using_note_duration_tokens or config.use_pitch_intervals or kind not in ("REMI", "PerTok"):
-        return None
-    programs = config.programs if config.use_programs else [0]
-    if not set(programs) <= set(config.use_note_duration_programs):
+    if not has_all_durations(inner) or config.use_pitch_intervals or kind not in ("REMI", "PerTok"):
         return None
     shifted = kind == "PerTok" and config.additional_params.get("use_microtiming")
     parts = {"MicroTiming": shifted, "Velocity": config.use_velocities, "Duration": True}

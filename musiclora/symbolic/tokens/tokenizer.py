@@ -138,12 +138,11 @@ class MusicTokenizer:
         Tracks are merged where the tokens have no programs. Times are rounded to the tokenizer's grid, and unisons on
         it are merged. (PerTok rounds and merges in `encode_held`.) Events for which there are no tokens stay.
         """
-        if not self._one_stream:
-            score = merge_tracks(score, *self.pitch_range)
+        # MidiTok changes a score of its own resolution in place
+        score = score.copy() if self._one_stream else merge_tracks(score, *self.pitch_range)
         if score.note_num() == 0:
             return score
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             held = self.inner.preprocess_score(score)
         if self.kind == "PerTok":  # which writes a token for every metre; other kinds leave out those without one
             known = [s for s in held.time_signatures if f"TimeSig_{s.numerator}/{s.denominator}" in self.inner.vocab]
@@ -164,12 +163,14 @@ class MusicTokenizer:
         """Encode what `hold` returned as ids, int32 [n]."""
         if held.note_num() == 0:
             return np.zeros(0, np.int32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             found = self.inner.encode(held, no_preprocess_score=True)
         parts = found if isinstance(found, list) else [found]
         ids = np.array([i for part in parts for i in part.ids], np.int32)
-        return merge_pertok_unisons(self._layout, ids) if self._layout else ids
+        if self._layout or self.kind != "PerTok":
+            return merge_pertok_unisons(self._layout, ids) if self._layout else ids
+        again = self.hold(self.decode(ids))  # PerTok rounds while it writes, which makes near-unisons unisons
+        return self.encode_held(again) if again.note_num() < held.note_num() else ids
 
     @functools.cached_property
     def _layout(self) -> PertokLayout | None:
@@ -187,8 +188,7 @@ class MusicTokenizer:
         plain = [int(i) for i in ids if int(i) not in self._specials]
         if not plain:
             return Score(self.inner.time_division)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             score = self.inner.decode(plain if self._one_stream else [plain])
         if not len(score.tempos):
             score.tempos.append(Tempo(0, 120.0))

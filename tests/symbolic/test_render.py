@@ -19,7 +19,7 @@ from symusic import Score, Tempo
 from musiclora.children import process
 from musiclora.cli import main
 from musiclora.errors import ConfigError, DataError
-from musiclora.reporting.piano_roll import roll_of
+from musiclora.reporting.roll import roll_of
 from musiclora.symbolic import render
 from musiclora.symbolic.render import Rendering, find_engine, find_soundfont, read_score, render_audio, render_file
 from musiclora.symbolic.render_worker import resample_sinc, scale_to_peak
@@ -219,5 +219,5 @@ def test_render_file_reads_abc_and_goes_by_the_ending(tmp_path):
     render_file(tmp_path / "tune.abc", tmp_path / "tune.wav", FONT)
     assert roll_of(read_score(tmp_path / "tune.abc")).pitch.tolist() == [60, 62, 64, 65, 67, 69, 71, 72]
     assert len(read_wave(tmp_path / "tune.wav")) > 44100 * 4
-    with pytest.raises(ConfigError, match=r"ends in .wav .* or .png"):
+    with pytest.raises(ConfigError, match=r"ends in .wav .*, .png .* or .mid"):
         render_file(tmp_path / "tune.abc", tmp_path / "tune.mp3")

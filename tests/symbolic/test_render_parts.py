@@ -10,11 +10,12 @@ from musiclora.errors import DataError
 from musiclora.symbolic.formats.midi_events import TrackEvents, read_events
 from musiclora.symbolic.render_missing import missing_remarks, soundfont_presets
 from musiclora.symbolic.render_parts import TICKS_PER_SECOND, arrange_parts, pass_midi, split_passes
-from musiclora.symbolic.render_worker import _play, _read_events, play_song
+from musiclora.symbolic.render_reading import read_song_events
+from musiclora.symbolic.render_worker import _play, play_song
 
 
 def arrange(name: str, max_seconds: float = 900):
-    song = _read_events(FOUND / name)
+    song = read_song_events(FOUND / name)
     return arrange_parts(song.tracks, song.division, max_seconds, song.use_tempos)
 
 
@@ -159,7 +160,7 @@ def test_a_song_too_soft_to_hear_is_an_error_of_the_song():
 
 
 def test_a_file_that_only_the_tolerant_reader_understands_is_played():
-    song = _read_events(FOUND.parents[1] / "data" / "nasty_midi" / "zz_segv059_2.mid")
+    song = read_song_events(FOUND.parents[1] / "data" / "nasty_midi" / "zz_segv059_2.mid")
     (part,) = arrange_parts(song.tracks, song.division, 900, song.use_tempos).parts
     assert len(part.notes) == 16
     assert "bytes over 127 cut to 7 bits" in song.remarks

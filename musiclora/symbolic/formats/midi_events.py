@@ -41,10 +41,11 @@ class TrackEvents:
 
 @dataclass
 class _Reader:
-    """State of `read_events`: bytes, position, tick and running status."""
+    """State of `read_events`: bytes, position, position after the latest delta time, tick and running status."""
 
     data: bytes
     at: int = 0
+    begun: int = 0
     now: int = 0
     running: int = 0
     masked: bool = False
@@ -71,6 +72,7 @@ class _Reader:
         self.now += self.read_number()
         if self.now > MAX_TICKS:
             raise ValueError("times past 2^31 ticks")
+        self.begun = self.at
         status = self.data[self.at]
         if status >= 0x80:
             self.at += 1
@@ -142,6 +144,27 @@ def read_events(data: bytes, most: int = MAX_EVENTS) -> TrackEvents:
     rows = np.frombuffer(reader.rows, np.int64).reshape(-1, 4) if len(reader.rows) else np.zeros((0, 4), np.int64)
     repairs = ("bytes over 127 cut to 7 bits",) if reader.masked else ()
     return TrackEvents(rows, reader.now, problem, repairs)
+
+
+def read_messages(data: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    """Read the messages of a track as they stand, each with its status byte, up to its end or to the first damage.
+
+    Returns:
+        tick and bytes of each message, without the one that ends the track, and True where all were read.
+    """
+    reader, found = _Reader(data), []
+    try:
+        while reader.at < len(data):
+            if not reader.read_event():
+                break
+            message = data[reader.begun : reader.at]
+            if message[0] < 0xF0:  # a channel message, or data that continue the running status
+                values = message[1:] if message[0] >= 0x80 else message
+                message = bytes((reader.running, *(value & 0x7F for value in values)))
+            found.append((reader.now, message))
+    except (IndexError, ValueError):
+        return found, False
+    return found, True
 
 
 def read_all_events(tracks: Sequence[bytes]) -> list[TrackEvents]:

@@ -278,7 +278,7 @@ def _ask_child(source: Path, task: dict[str, Any], soundfont: str, time_limit: f
     if not isinstance(answer, dict):
         raise DataError(f"{source}: crashed the process that reads it")
     if answer.get("option"):
-        raise ConfigError(str(answer.get("error")))
+        raise ConfigError(f"{source}: {answer.get('error')}")
     if answer.get("soundfont"):
         raise DataError(f"{soundfont}: {answer.get('error')}; give another with --soundfont")
     if "error" in answer:

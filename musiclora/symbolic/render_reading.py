@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musiclora.convert.errors import DataError
 from musiclora.formats import ABC_SUFFIXES
 from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, MidiLayout, parse_midi, read_layout, unwrap_midi
 from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
@@ -42,7 +43,7 @@ def read_song_events(path: Path) -> SongEvents:
     """Read the events of the first song of a MIDI or ABC file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or has no notes.
     """
     if path.suffix.lower() in ABC_SUFFIXES:
         score, remarks = _parse_abc(path)
@@ -56,6 +57,8 @@ def read_song_events(path: Path) -> SongEvents:
     tracks = read_all_events(raw)
     if not any(has_notes(events) for events in tracks):  # the readers that training uses repair more
         parsed = parse_midi(layout.bytes(layout.tracks))[0]
+        if not parsed.score.note_num():
+            raise DataError("it has no notes")
         data = bytes(parsed.score.dumps_midi())
         layout, remarks = read_layout(data), [*remarks, *parsed.repairs]
         raw = layout.tracks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -64,12 +65,19 @@ class Choice:
         numbers = {number for number, _ in self.heard}
         return [part for part in self.parts if part.number in numbers]
 
+    @cached_property
+    def _programs(self) -> dict[tuple[int, int], tuple[SongPart, list[int]]]:
+        """Return each part and its programs that are heard, by track and channel."""
+        heard: dict[int, list[int]] = {part.number: [] for part in self.parts}
+        for number, program in self.heard:
+            heard[number].append(program)
+        return {(part.track, part.channel): (part, heard[part.number]) for part in self.parts}
+
     def heard_notes(self, track: int, channel: int, ticks: np.ndarray) -> np.ndarray:
         """Tell for notes of a part that begin at these ticks which are heard, bool [N]."""
-        part = next((p for p in self.parts if (p.track, p.channel) == (track, channel)), None)
-        if part is None:
+        if (track, channel) not in self._programs:
             return np.ones(len(ticks), bool)
-        programs = [program for number, program in self.heard if number == part.number]
+        part, programs = self._programs[track, channel]
         return np.isin(part.programs_at(ticks), programs)
 
     def keep_heard(self, track: int, channel: int, part: Part) -> Part:
@@ -133,49 +141,54 @@ def choose_parts(parts: Sequence[SongPart], solo: str | None, mute: str | None) 
     if mute is not None:
         heard -= _named("--mute", mute, parts)
     if not heard:
-        option = f"--mute {mute}" if solo is None else f"--solo {solo} --mute {mute}"
-        raise ConfigError(f"{option}: nothing is left to hear; {_list_parts(parts)}")
+        options = "--mute" if solo is None else "--mute and --solo"
+        raise ConfigError(f"{options}: nothing is left of the song; {_list_parts(parts)}")
     return Choice(tuple(parts), frozenset(heard))
 
 
 def _named(option: str, text: str, parts: Sequence[SongPart]) -> set[tuple[int, int]]:
     """Return number and program of what a list names."""
-    is_name = any(part.name.casefold() == text.strip().casefold() for part in parts)
-    items = [text] if is_name else [item.strip() for item in text.split(",")]  # a name of a track may hold a comma
+    is_name = any(part.name.casefold() == _simplify(text) for part in parts)
+    items = [text] if is_name else [item.strip() for item in text.split(",") if item.strip()]  # a name may hold commas
+    if not items:
+        raise ConfigError(f"{option}: names nothing; {_list_parts(parts)}")
     found = [_matches(item, parts) for item in items]
     if unknown := [show_value(item) for item, match in zip(items, found, strict=True) if not match]:
-        raise ConfigError(f"{option}: nothing here is called {list_names(unknown)}; {_list_parts(parts)}")
+        raise ConfigError(f"{option}: nothing in the song is called {list_names(unknown)}; {_list_parts(parts)}")
     return {entry for match in found for entry in match}
 
 
 def _list_parts(parts: Sequence[SongPart]) -> str:
-    return f"the song has {list_names([part.describe() for part in parts])}"
+    return f"it has {list_names([part.describe() for part in parts])}"
 
 
 def _matches(item: str, parts: Sequence[SongPart]) -> set[tuple[int, int]]:
     """Return what one name means: a track by number or name; instruments by name, number, or words of their name."""
-    wanted = " ".join(item.split()).casefold()
-    if not wanted:
-        return set()
+    wanted = _simplify(item)
+    tracks = {part.number for part in parts if part.name.casefold() == wanted}
+    tracks = tracks or {part.number for part in parts if wanted in (f"track {part.number}", f"track{part.number}")}
     try:
         programs = set(parse_instruments(item))
     except ConfigError:
         programs = set()
     found = set()
+    is_word = DRUMS not in programs and not wanted.isdigit()  # steel drums are no drums
     for part in parts:
-        by_track = wanted in (f"track {part.number}", f"track{part.number}", part.name.casefold())
         found |= {
             (part.number, program)
             for program in part.programs
-            if by_track or program in programs or _has_words(program, wanted)
+            if part.number in tracks or program in programs or (is_word and _has_words(program, wanted))
         }
     return found
 
 
+def _simplify(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
 def _has_words(program: int, wanted: str) -> bool:
     """Tell whether the name of an instrument holds every word: all guitars are `guitar`."""
-    words = instrument_name(program).casefold().partition("(")[0].split()
-    return program != DRUMS and not wanted.isdigit() and set(wanted.split()) <= set(words)
+    return set(wanted.split()) <= set(instrument_name(program).casefold().partition("(")[0].split())
 
 
 def select_messages(raw: Sequence[bytes], choice: Choice, muted: bool = False) -> list[bytes]:
@@ -187,7 +200,8 @@ def _kept_messages(track: int, data: bytes, choice: Choice, muted: bool) -> Iter
     """List the messages of a track without the notes that are not chosen, and the pressure on their keys."""
     messages = read_messages(data)[0]
     ticks = np.array([tick for tick, _ in messages], np.int64)
-    heard = [choice.heard_notes(track, channel, ticks) != muted for channel in range(16)] if len(ticks) else []
+    channels = {message[0] & 0x0F for _, message in messages if message[0] < 0xF0}
+    heard = {channel: choice.heard_notes(track, channel, ticks) != muted for channel in channels}
     sounding: dict[tuple[int, int], list[bool]] = {}  # whether each note of a key is kept, the oldest first
     for place, (tick, message) in enumerate(messages):
         kind, channel = message[0] & 0xF0, message[0] & 0x0F

@@ -12,7 +12,10 @@ from musiclora.cli.common import json_option, note, overwrite_option, print_json
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="F.wav for sound, F.png for a piano roll, F.mid."
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="F.wav for sound, F.png for a piano roll, F.mid for MIDI.",
 )
 @click.option(
     "--solo",

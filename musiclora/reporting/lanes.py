@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Limits:
         low, high: lowest and highest pitch of all.
         end: in quarter notes.
         bars: bar lines of each roll, in quarter notes.
-        lanes: from the top down; empty where one instrument plays without drums.
+        lanes: from the top down; empty where one instrument plays without drums, by not too many tracks to tell apart.
         drums: General MIDI drums in the order of their rows from the bottom up.
     """
 
@@ -86,7 +86,8 @@ def shared_limits(rolls: Sequence[Roll]) -> Limits:
     drums = _drum_rows(np.concatenate([roll.hits[:, 1] for roll in rolls]))
     programs = {program for roll in rolls for program in roll.programs if program != DRUMS}
     limits = Limits(low, high, end, tuple(roll.bars for roll in rolls))
-    if not drums and len(programs) < 2:
+    names = {name for roll in rolls for name in roll.names if name}
+    if not drums and len(programs) < 2 and len(names) <= len(COLOURS):
         return limits
     return replace(limits, lanes=_list_lanes(rolls, MOST_LANES - bool(drums)), drums=drums)
 
@@ -124,19 +125,23 @@ def _drum_rows(found: np.ndarray) -> tuple[int, ...]:
 def _list_lanes(rolls: Sequence[Roll], most: int) -> tuple[Lane, ...]:
     """Return a lane for each program and name; tracks are put together where there would be too many."""
     notes = _notes_by_part(rolls)
-    groups = _group_by_name(notes, rolls)
-    if len(groups) > most:
-        groups = _merge(notes, {part: (part[0], "") for part in notes})
+    groups: dict[_Part, list[_Part]] = {}
+    for groups in _groupings(notes, rolls):
+        if len(groups) <= most:
+            break
     others: list[_Part] = []
     if len(groups) > most:
-        kept = sorted(groups, key=lambda key: -sum(len(notes[part]) for part in groups[key]))[: most - 1]
-        others = [part for key in groups if key not in kept for part in groups[key]]
-        groups = {key: groups[key] for key in groups if key in kept}
-    keys = sorted(groups, key=lambda key: (_FAMILY_ORDER[key[0] // 8], key[0]))
-    lanes = [
-        _lane(name or instrument_name(program), colour, groups[program, name], notes)
-        for (program, name), colour in zip(keys, _pick_colours([program for program, _ in keys]), strict=True)
-    ]
+        order = sorted(groups.items(), key=lambda item: -sum(len(notes[part]) for part in item[1]))
+        others = [part for _, parts in order[most - 1 :] for part in parts]
+        groups = dict(order[: most - 1])
+    place = {part: number for number, part in enumerate(notes)}
+    keys = sorted(groups, key=lambda key: (_FAMILY_ORDER[key[0] // 8], place[groups[key][0]]))
+    shared = Counter(name for _, name in keys)
+    lanes = []
+    for (program, name), colour in zip(keys, _pick_colours([program for program, _ in keys]), strict=True):
+        instrument = instrument_name(program)
+        label = f"{name} ({instrument})" if name and shared[name] > 1 else name or instrument
+        lanes.append(_lane(label, colour, groups[program, name], notes))
     if others:
         lanes.append(_lane(f"{len({program for program, _ in others})} others", OTHERS_COLOUR, others, notes))
     return tuple(lanes)
@@ -153,27 +158,34 @@ def _notes_by_part(rolls: Sequence[Roll]) -> dict[_Part, np.ndarray]:
     return {part: np.concatenate(pitches) for part, pitches in found.items()}
 
 
-def _group_by_name(notes: dict[_Part, np.ndarray], rolls: Sequence[Roll]) -> dict[_Part, list[_Part]]:
-    """Group tracks by program and name; a name that several instruments share is none."""
+def _groupings(notes: dict[_Part, np.ndarray], rolls: Sequence[Roll]) -> Iterator[dict[_Part, list[_Part]]]:
+    """Group tracks by program and name, then by name, then by program; a name that most instruments share is none."""
     programs: dict[str, set[int]] = defaultdict(set)
     for roll in rolls:
         for program, name in zip(roll.programs, roll.names, strict=True):
             programs[name].add(program)
+    all_programs = len(set().union(*programs.values()))
+    shared = {name for name, users in programs.items() if len(users) > 1 and 2 * len(users) > all_programs}
+    own = {(program, name): "" if name in shared else name for program, name in notes}
     names: dict[int, set[str]] = defaultdict(set)
-    for program, name in notes:
-        names[program] |= {name} if name and len(programs[name]) == 1 else set()
-    keys = {}
-    for program, name in notes:
-        own = name if name in names[program] else ""
-        # a track without a name goes to the only one of its program
-        keys[program, name] = (program, own or (min(names[program]) if len(names[program]) == 1 else ""))
-    return _merge(notes, keys)
+    for (program, _), name in own.items():
+        names[program] |= {name} if name else set()
+    # a track without a name goes to the only one of its program
+    keys = {
+        part: (part[0], name or (min(names[part[0]]) if len(names[part[0]]) == 1 else "")) for part, name in own.items()
+    }
+    yield _merge(keys)
+    main: dict[str, int] = {}  # of each name the program that plays most
+    for part in sorted(notes, key=lambda part: len(notes[part])):
+        main[keys[part][1]] = part[0]
+    yield _merge({part: (main[name] if name else program, name) for part, (program, name) in keys.items()})
+    yield _merge({part: (part[0], "") for part in notes})
 
 
-def _merge(notes: Iterable[_Part], keys: dict[_Part, _Part]) -> dict[_Part, list[_Part]]:
+def _merge(keys: dict[_Part, _Part]) -> dict[_Part, list[_Part]]:
     groups: dict[_Part, list[_Part]] = defaultdict(list)
-    for part in notes:
-        groups[keys[part]].append(part)
+    for part, key in keys.items():
+        groups[key].append(part)
     return dict(groups)
 
 

@@ -199,6 +199,36 @@ def test_names_of_tracks_come_first_and_a_name_that_all_share_is_none():
     assert [lane.label for lane in limits.lanes] == ["Flute", "Acoustic Grand Piano"]
 
 
+def test_a_track_that_changes_its_instrument_has_a_lane_for_each_with_both_names():
+    score = band_song((73, 0, 48, 45, 48), names=("Flute", "Piano", "Violin 1", "Violin 1", "Violin 2"))
+    labels = [lane.label for lane in shared_limits([roll_of(score)]).lanes]
+    assert labels == [
+        *("Flute", "Violin 1 (String Ensemble 1)", "Violin 2"),
+        *("Violin 1 (Pizzicato Strings)", "Piano"),
+    ]
+
+
+def test_instruments_of_one_family_stand_in_the_order_of_the_file():
+    score = band_song((49, 48, 42, 40, 33, 73))
+    labels = [lane.label for lane in shared_limits([roll_of(score)]).lanes]
+    assert labels[:3] == ["Flute", "String Ensemble 2", "String Ensemble 1"]
+    assert labels[3:] == ["Cello", "Violin", "Electric Bass (finger)"]
+
+
+def test_where_programs_and_names_are_too_many_tracks_of_one_name_share_a_lane():
+    names = [f"Player {number // 2}" for number in range(20)]
+    lanes = shared_limits([roll_of(band_song(range(20), bars=1, names=names))]).lanes
+    assert sorted(lane.label for lane in lanes) == sorted(set(names))
+    assert all(len(lane.parts) == 2 for lane in lanes)
+
+
+def test_many_named_tracks_of_one_instrument_have_lanes():
+    names = [f"voice {number}" for number in range(len(COLOURS) + 1)]
+    few, many = (roll_of(band_song([52] * n, names=names[:n], drums=False)) for n in (len(COLOURS), len(COLOURS) + 1))
+    assert not shared_limits([few]).has_lanes
+    assert [lane.label for lane in shared_limits([many]).lanes] == names
+
+
 def test_a_track_without_a_name_shares_the_lane_of_its_program():
     score = band_song((0, 0, 33), names=("Keys",), drums=False)
     limits = shared_limits([roll_of(score)])

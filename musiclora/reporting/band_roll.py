@@ -138,16 +138,24 @@ def band_figure(
         edges = plan.edges(roll.bars)
         for line, axis in enumerate(axes):
             begin, stop = (edges[line], edges[line + 1]) if line + 1 < len(edges) else (0.0, 0.0)
-            _draw_line(axis, roll, limits, geometry, (begin, stop, plan.span))
+            draw_lanes(axis, roll, limits, begin, stop, plan.span)
         if bars := plan.missing_bars(roll.bars):
             words = f"{bars} more bar{'' if bars == 1 else 's'}: not drawn"
             axes[-1].set_xlabel(words, loc="right", fontsize=8, color=SOFT)
     return figure
 
 
-def _draw_line(axis: Axes, roll: Roll, limits: Limits, geometry: Geometry, extent: tuple[float, float, float]) -> None:
-    """Draw the quarters from the first to the second value of extent on an axis that is as long as the third."""
-    begin, stop, span = extent
+def draw_lanes(axis: Axes, roll: Roll, limits: Limits, begin: float, stop: float, span: float) -> None:
+    """Draw a part of a roll with its lanes, drums, bars and names.
+
+    Args:
+        axis: empty axes; they lose their frame.
+        roll: the piece.
+        limits: axes that it shares with others.
+        begin, stop: the part, in quarter notes; nothing is drawn where it is empty.
+        span: quarter notes that the axes are long.
+    """
+    geometry = plan_geometry(limits)
     axis.set_xlim(begin - 0.002 * span, begin + span * 1.002)
     axis.set_ylim(0, geometry.height)
     axis.set_xticks([])

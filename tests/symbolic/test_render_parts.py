@@ -179,8 +179,8 @@ def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine)
     said = missing_remarks(found.parts, found.end, FONT, lambda midi: _play(engine, FONT, midi))
     if engine == "midirenderer":  # fluidsynth gives floating point, in which the softest note is heard
         assert said == [
-            "1 of 3 parts makes no sound (program 0): the soundfont lacks the instrument or these notes of it, or they "
-            "are too soft"
+            "1 of 3 parts makes no sound (Acoustic Grand Piano): the soundfont lacks the instrument or these notes "
+            "of it, or they are too soft"
         ]
     content = bytearray(FONT.read_bytes())
     assert (0, 73) in soundfont_presets(FONT)
@@ -191,7 +191,7 @@ def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine)
     (tmp_path / "font.sf2").write_bytes(content)
     font = tmp_path / "font.sf2"
     said = missing_remarks(found.parts[:2], found.end, font, lambda midi: _play(engine, font, midi))
-    assert said == ["the soundfont lacks program 73: another instrument of it is heard"]
+    assert said == ["the soundfont lacks Flute: another instrument of it is heard"]
 
 
 def test_a_file_that_is_no_soundfont_has_no_presets(tmp_path):

@@ -34,7 +34,7 @@ def layer(module: str) -> int | None:
 
 # Rooms of musiclora/, from the bottom up; a file may import what lies in its own room or below it.
 ROOMS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "progress", "formats", "wav", "errors", "bundled", "children"),
+    ("__init__", "progress", "formats", "wav", "errors", "bundled", "children", "music"),
     ("models", "families", "reporting", "flow", "sampling"),
     ("adapters", "evaluation", "generation_result"),
     ("training",),

@@ -12,8 +12,17 @@ from musiclora.cli.common import json_option, note, overwrite_option, print_json
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="F.wav for sound, F.png for a piano roll."
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="F.wav for sound, F.png for a piano roll, F.mid for MIDI.",
 )
+@click.option(
+    "--solo",
+    metavar="LIST",
+    help="Only these: General MIDI names or numbers, drums, track names, or track N; commas between.",
+)
+@click.option("--mute", metavar="LIST", help="Without these, also of those of --solo.")
 @click.option(
     "--soundfont",
     type=click.Path(path_type=Path),
@@ -21,14 +30,24 @@ from musiclora.cli.common import json_option, note, overwrite_option, print_json
 )
 @overwrite_option
 @json_option
-def render(file: Path, output: Path, soundfont: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Render FILE (MIDI, or the first tune of an ABC file) as sound or as a piano roll.
+def render(
+    file: Path,
+    output: Path,
+    solo: str | None,
+    mute: str | None,
+    soundfont: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Render FILE (MIDI, or the first tune of an ABC file) as sound, as a piano roll, or as MIDI of some parts.
 
     Every track keeps its own program, volume, pan and bends. The sound ends after 15 minutes, and a note after 30 s.
+    A piano roll has a lane for each instrument, and a row for each drum. In F.mid the chosen parts and all that is no
+    note (tempos, metres, keys, lyrics, names, channel settings) stay as they are.
     """
     from musiclora.symbolic.render import render_file
 
-    result = render_file(file, output, soundfont, overwrite=overwrite)
+    result = render_file(file, output, soundfont, solo=solo, mute=mute, overwrite=overwrite)
     for remark in result.remarks:
         note(f"{file}: {remark}")
     if as_json:

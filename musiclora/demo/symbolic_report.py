@@ -30,8 +30,11 @@ from musiclora.reporting.html import (
     write_page,
 )
 from musiclora.reporting.inline_audio import small_waves
-from musiclora.reporting.piano_roll import Limits, Roll, pianoroll_figure, roll_of, shared_limits
+from musiclora.reporting.lanes import Limits, list_instruments, shared_limits
+from musiclora.reporting.piano_roll import pianoroll_figure
+from musiclora.reporting.roll import Roll, roll_of
 from musiclora.reporting.run_sections import fact_list, loss_section, run_facts, update_section
+from musiclora.reporting.samples import HALF_PAGE
 from musiclora.symbolic.reading.health import HealthRow, health_line
 
 if TYPE_CHECKING:
@@ -176,13 +179,26 @@ def _music_section(data: ReportData) -> str:
 
 def _piece_figure(title: str, name: str, roll: Roll, limits: Limits, sound: bytes | None) -> str:
     """Return one model's piece: its piano roll and a player."""
-    low, high = (_pitch_name(int(p)) for p in (roll.pitch.min(), roll.pitch.max()))
-    words = f"{len(roll.start)} notes from {low} to {high}, {roll.end / 4:.0f} bars"
-    figure = pianoroll_figure([("", roll)], limits, line_quarters=16.0, width=4.9)
+    words = _describe_roll(roll)
+    figure = pianoroll_figure([("", roll)], limits, **HALF_PAGE)
     image = image_tag(figure_png(figure, dpi=130), f"Piano roll, {name}, {title}: {words}")
     if sound is None:
         return figure_box(image + soft_paragraph("No sound was rendered."), name, words)
     return figure_box(image + audio_player(sound, f"{name}, {title}"), name, words)
+
+
+def _describe_roll(roll: Roll) -> str:
+    """Count notes, drums and bars, and name the instruments where there are several."""
+    parts = []
+    if len(roll.start):
+        low, high = (_pitch_name(int(p)) for p in (roll.pitch.min(), roll.pitch.max()))
+        parts.append(f"{len(roll.start)} notes from {low} to {high}")
+    if len(roll.hits):
+        parts.append(f"{len(roll.hits)} drum notes")
+    bars = len(roll.bars) - 1
+    parts.append(f"{bars} bar{'' if bars == 1 else 's'}")
+    names = list_instruments(roll) if roll.count else []
+    return ", ".join(parts) + (f": {', '.join(names)}" if len(names) > 1 else "")
 
 
 def _pitch_name(pitch: int) -> str:

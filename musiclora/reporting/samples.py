@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import audio_player, figure_box, image_tag, section, side_by_side
 from musiclora.reporting.inline_audio import small_waves
-from musiclora.reporting.piano_roll import pianoroll_figure, roll_of, shared_limits
+from musiclora.reporting.lanes import list_instruments, shared_limits
+from musiclora.reporting.piano_roll import pianoroll_figure
+from musiclora.reporting.roll import roll_of
+
+HALF_PAGE = {"line_quarters": 16.0, "width": 4.9, "most_inches": 20.0}  # size of one of two pictures side by side
 
 
 def sample_section(paths: Sequence[Path]) -> str:
     """Return the samples of a run from one seed, in order; empty without any.
 
     Args:
-        paths: `base` and `epoch-NNN`, as .mid or .wav.
+        paths: `base` and `epoch-NNN`, as .mid, .wav or both.
     """
-    figures = [*_rolls([p for p in paths if p.suffix == ".mid"]), *_players([p for p in paths if p.suffix == ".wav"])]
+    rolls = _rolls([path for path in paths if path.suffix == ".mid"])
+    players = _players([path for path in paths if path.suffix == ".wav"])
+    shown = [path for path in paths if path in rolls or (path in players and path.with_suffix(".mid") not in rolls)]
+    figures = [
+        figure_box(rolls.get(path, "") + players.get(path.with_suffix(".wav"), ""), _title(path), path.name)
+        for path in shown
+    ]
     return section("Samples", side_by_side("From the same random draws", figures)) if figures else ""
 
 
@@ -25,28 +35,24 @@ def _title(path: Path) -> str:
     return "the base" if path.stem == "base" else f"after epoch {path.stem.rpartition('-')[2].lstrip('0')}"
 
 
-def _rolls(paths: Sequence[Path]) -> list[str]:
-    """Return piano rolls with common axes, without files that hold no note."""
+def _rolls(paths: Sequence[Path]) -> Mapping[Path, str]:
+    """Return piano rolls with common axes by path, without files that hold no note."""
     if not paths:
-        return []
+        return {}
     from symusic import Score
 
-    rolls = [(path, roll_of(Score(path))) for path in paths]
-    rolls = [(path, roll) for path, roll in rolls if len(roll.start)]
+    rolls = {path: roll for path in paths if (roll := roll_of(Score(path))).count}
     if not rolls:
-        return []
-    limits = shared_limits([roll for _, roll in rolls])
-    pictures = [
-        figure_png(pianoroll_figure([("", roll)], limits, line_quarters=16.0, width=4.9), dpi=130) for _, roll in rolls
-    ]
-    return [
-        figure_box(image_tag(picture, f"Piano roll of the sample {_title(path)}"), _title(path), path.name)
-        for (path, _), picture in zip(rolls, pictures, strict=True)
-    ]
+        return {}
+    limits = shared_limits(list(rolls.values()))
+    pictures = {}
+    for path, roll in rolls.items():
+        picture = figure_png(pianoroll_figure([("", roll)], limits, **HALF_PAGE), dpi=130)
+        words = f": {', '.join(list_instruments(roll))}" if limits.has_lanes else ""
+        pictures[path] = image_tag(picture, f"Piano roll of the sample {_title(path)}{words}")
+    return pictures
 
 
-def _players(paths: Sequence[Path]) -> list[str]:
-    return [
-        figure_box(audio_player(wave, f"sample {_title(path)}"), _title(path), path.name)
-        for path, wave in zip(paths, small_waves(paths), strict=True)
-    ]
+def _players(paths: Sequence[Path]) -> Mapping[Path, str]:
+    waves = small_waves(paths) if paths else []
+    return {path: audio_player(wave, f"sample {_title(path)}") for path, wave in zip(paths, waves, strict=True)}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.errors import ConfigError, DataError, option_name
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.request import GenerationRequest
-from musiclora.symbolic.formats.instruments import parse_instruments
+from musiclora.music.instruments import parse_instruments
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 

@@ -15,7 +15,7 @@ from musiclora.evaluation.instrument_scores import TIMING, InstrumentScore, inst
 from musiclora.progress import OnProgress
 from musiclora.symbolic.dataset.batches import batch_plan
 from musiclora.symbolic.dataset.pieces import Piece
-from musiclora.symbolic.formats.instruments import instrument_name
+from musiclora.music.instruments import instrument_name
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 _NO_NOTE = -2  # where a program stands: the token belongs to no note

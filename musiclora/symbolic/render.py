@@ -106,16 +106,16 @@ class Rendering:
 
     Attributes:
         output: the file written.
-        kind: `sound` or `picture`.
+        kind: `sound`, `picture` or `midi`.
         remarks: repairs of the song, and what of it is not in the output.
-        seconds: length of the sound; None for a picture.
-        parts: channels of tracks that are played; None for a picture.
-        engine: synthesiser; None for a picture.
-        soundfont: its file; None for a picture.
+        seconds: length of the sound; None otherwise.
+        parts: channels of tracks that are played or written; None for a picture.
+        engine: synthesiser; None without sound.
+        soundfont: its file; None without sound.
     """
 
     output: Path
-    kind: Literal["sound", "picture"]
+    kind: Literal["sound", "picture", "midi"]
     remarks: tuple[str, ...]
     seconds: float | None = None
     parts: int | None = None
@@ -132,27 +132,59 @@ class Rendering:
             return f"wrote {self.output}"
         font = self.soundfont.name if self.soundfont else ""
         parts = f"{self.parts} part{'' if self.parts == 1 else 's'}"
+        if self.kind == "midi":
+            return f"wrote {self.output}: {parts}"
         return f"wrote {self.output}: {self.seconds:.1f} s, {parts}, by {self.engine} with {font}"
 
 
-def render_file(source: Path, out: Path, soundfont: Path | None = None, *, overwrite: bool = False) -> Rendering:
-    """Render a MIDI or ABC file to sound or to a piano roll, by the suffix of out.
+def render_file(
+    source: Path,
+    out: Path,
+    soundfont: Path | None = None,
+    *,
+    solo: str | None = None,
+    mute: str | None = None,
+    overwrite: bool = False,
+) -> Rendering:
+    """Render a MIDI or ABC file to sound, a piano roll or a MIDI file of some of its parts, by the suffix of out.
+
+    Args:
+        source: MIDI or ABC file.
+        out: file to write.
+        soundfont: .sf2 file for sound; None searches, see `find_soundfont`.
+        solo: the parts to render, all where None; names with commas between them, see `render_select.choose_parts`.
+        mute: parts to leave out, also of those of solo.
+        overwrite: replace a file that exists.
 
     Raises:
-        ConfigError: out ends neither in .wav nor in .png, is an input, or exists and overwrite is off.
+        ConfigError: out has another suffix, is an input, or exists and overwrite is off; solo or mute name no part.
         DataError: the file cannot be read or played.
     """
     suffix = out.suffix.lower()
-    if suffix not in (".wav", ".png"):
-        raise ConfigError(f"--output {out}: expected a name that ends in .wav (sound) or .png (piano roll)")
+    if suffix not in (".wav", ".png", ".mid", ".midi"):
+        raise ConfigError(
+            f"--output {out}: expected a name that ends in .wav (sound), .png (piano roll) or .mid (MIDI of some parts)"
+        )
     check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
     check_writable(out, "--output")
     if suffix == ".wav":
-        return render_audio(source, out, soundfont, overwrite=overwrite)
+        return render_audio(source, out, soundfont, solo=solo, mute=mute, overwrite=overwrite)
+    if suffix != ".png":
+        return _write_parts(source, out, solo, mute, overwrite)
     from musiclora.reporting.piano_roll import render_pianoroll
 
-    score, remarks = _read_song(source, TIME_LIMIT_SECONDS)
+    score, remarks = _read_song(source, TIME_LIMIT_SECONDS, solo, mute)
     return Rendering(out, "picture", (*remarks, *render_pianoroll(score, out, source.name, overwrite=overwrite)))
+
+
+def _write_parts(source: Path, out: Path, solo: str | None, mute: str | None, overwrite: bool) -> Rendering:
+    """Write a MIDI file of the chosen parts, in which all that is no note stays as it is."""
+    answer = _ask_child(source, {"kind": "midi", "solo": solo, "mute": mute}, "", TIME_LIMIT_SECONDS)
+    with _well_formed(source):
+        data, parts = answer["midi"].tobytes(), int(answer["parts"])
+        remarks = tuple(map(str, answer["remarks"]))
+    atomic_write(out, data, overwrite=overwrite)
+    return Rendering(out, "midi", remarks, parts=parts)
 
 
 def render_audio(
@@ -161,6 +193,8 @@ def render_audio(
     soundfont: Path | None = None,
     time_limit: float = TIME_LIMIT_SECONDS,
     *,
+    solo: str | None = None,
+    mute: str | None = None,
     overwrite: bool = True,
 ) -> Rendering:
     """Render a MIDI file to a WAV file, 44.1 kHz, stereo, 16 bit, peak at -1 dB.
@@ -173,13 +207,16 @@ def render_audio(
         out: WAV file, which appears whole or not at all.
         soundfont: .sf2 file; None searches, see `find_soundfont`.
         time_limit: seconds after which the synthesiser is stopped.
+        solo, mute: parts to play and to leave out, see `render_file`.
         overwrite: replace a file that exists.
 
     Raises:
+        ConfigError: solo or mute name no part.
         DataError: no synthesiser or usable soundfont is found, or the file cannot be played or makes no sound.
     """
     engine, (font, origin) = find_engine(), _locate_soundfont(soundfont)
-    task = {"engine": engine, "soundfont": str(font.resolve()), "max_seconds": MAX_SOUND_SECONDS}
+    task = {"kind": "sound", "engine": engine, "soundfont": str(font.resolve()), "max_seconds": MAX_SOUND_SECONDS}
+    task |= {"solo": solo, "mute": mute}
     answer = _ask_child(midi, task, f"{origin}{font}", time_limit)
     with _well_formed(midi):
         wav, seconds, parts = answer["wav"].tobytes(), float(answer["seconds"]), int(answer["parts"])
@@ -200,10 +237,12 @@ def read_score(source: Path, time_limit: float = TIME_LIMIT_SECONDS) -> Score:
     return _read_song(source, time_limit)[0]
 
 
-def _read_song(source: Path, time_limit: float) -> tuple[Score, tuple[str, ...]]:
+def _read_song(
+    source: Path, time_limit: float, solo: str | None = None, mute: str | None = None
+) -> tuple[Score, tuple[str, ...]]:
     from musiclora.symbolic.formats.score_arrays import unpack_score
 
-    answer = _ask_child(source, {}, "", time_limit)
+    answer = _ask_child(source, {"kind": "score", "solo": solo, "mute": mute}, "", time_limit)
     with _well_formed(source):
         return unpack_score(answer["score"]), tuple(map(str, answer["remarks"]))
 
@@ -221,23 +260,27 @@ def _ask_child(source: Path, task: dict[str, Any], soundfont: str, time_limit: f
     """Run one task of `render_worker` on a file.
 
     Raises:
+        ConfigError: `solo` or `mute` of the task name no part of the song.
         DataError: the file is missing or of another kind, or the child process fails or exceeds the time limit.
     """
     check_readable(source)
+    is_sound = task["kind"] == "sound"
     with scratch_folder() as folder:
         child = Child(RENDER_WORKER, None, str(folder))
         try:
             answer = child.ask({**task, "source": str(source.resolve())}, time_limit)
         except ChildLost as error:
             late = f"stopped after {time_limit:.0f} s; the file may be damaged"
-            crashed = f"{'the synthesiser' if task else 'the reader'} crashed"
+            crashed = f"{'the synthesiser' if is_sound else 'the reader'} crashed"
             raise DataError(f"{source}: {late if error.late else crashed}") from error
         finally:
             child.kill()
     if not isinstance(answer, dict):
         raise DataError(f"{source}: crashed the process that reads it")
+    if answer.get("option"):
+        raise ConfigError(f"{source}: {answer.get('error')}")
     if answer.get("soundfont"):
         raise DataError(f"{soundfont}: {answer.get('error')}; give another with --soundfont")
     if "error" in answer:
-        raise DataError(f"{source}: cannot be {'played' if task else 'read'}: {answer['error']}")
+        raise DataError(f"{source}: cannot be {'played' if is_sound else 'read'}: {answer['error']}")
     return answer

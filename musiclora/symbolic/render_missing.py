@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musiclora.music.instruments import instrument_name
 from musiclora.symbolic.formats.midi_events import CONTROL, PROGRAM
 from musiclora.symbolic.render_parts import TICKS_PER_SECOND, Part, pass_midi, split_passes
 
@@ -70,7 +71,7 @@ def _program_of(part: Part) -> int:
 
 
 def _describe_part(part: Part) -> str:
-    return "drums" if part.is_drum else f"program {_program_of(part)}"
+    return "drums" if part.is_drum else instrument_name(_program_of(part))
 
 
 def _has_preset(part: Part, known: set[tuple[int, int]]) -> bool:

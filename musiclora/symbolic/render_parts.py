@@ -71,7 +71,13 @@ class Arrangement:
     remarks: list[str]
 
 
-def arrange_parts(tracks: Sequence[TrackEvents], division: int, max_seconds: float, use_tempos: bool) -> Arrangement:
+def arrange_parts(
+    tracks: Sequence[TrackEvents],
+    division: int,
+    max_seconds: float,
+    use_tempos: bool,
+    select: Callable[[int, int, Part], Part] | None = None,
+) -> Arrangement:
     """Split the events of a file into parts with their own settings.
 
     Args:
@@ -79,6 +85,7 @@ def arrange_parts(tracks: Sequence[TrackEvents], division: int, max_seconds: flo
         division: ticks a quarter.
         max_seconds: later notes are left out, longer ones cut.
         use_tempos: False for files in SMPTE time.
+        select: drops notes of a part, given its track and channel; the settings of all parts count still.
 
     Raises:
         DataError: no note is left, or every channel has volume 0.
@@ -92,7 +99,8 @@ def arrange_parts(tracks: Sequence[TrackEvents], division: int, max_seconds: flo
         return ticks
 
     last = round(max_seconds * TICKS_PER_SECOND)
-    found = [_timed(part, to_ticks) for part in _list_parts(tracks, division)]
+    listed = [select(track, channel, part) if select else part for track, channel, part in list_parts(tracks, division)]
+    found = [_timed(part, to_ticks) for part in listed if len(part.notes)]
     end = max((int(part.notes[:, 1].max()) for part in found), default=0)
     parts = [cut for part in found if len((cut := _cut_part(part, last)).notes)]
     if not parts:
@@ -120,8 +128,8 @@ def _tempo_map(
     return knots, (until, lengths)
 
 
-def _list_parts(tracks: Sequence[TrackEvents], division: int) -> Iterator[Part]:
-    """List the parts with times in ticks of the file."""
+def list_parts(tracks: Sequence[TrackEvents], division: int) -> Iterator[tuple[int, int, Part]]:
+    """List track, channel and part, with times in ticks of the file, wherever there are notes."""
     settings = [_settings_by_channel(events) for events in tracks]
     notes = [pair_notes(events, division) for events in tracks]
     playing = [set(np.unique(found[:, 0]).tolist()) for found in notes]
@@ -137,7 +145,7 @@ def _list_parts(tracks: Sequence[TrackEvents], division: int) -> Iterator[Part]:
             ]
             mine = found[found[:, 0] == channel]
             timed = np.stack([mine[:, 1], mine[:, 1] + mine[:, 2], mine[:, 3], mine[:, 4]], 1)
-            yield Part(channel == DRUM_CHANNEL, _merge_settings(own, others), timed)
+            yield number, channel, Part(channel == DRUM_CHANNEL, _merge_settings(own, others), timed)
 
 
 def _settings_by_channel(events: TrackEvents) -> dict[int, np.ndarray]:
@@ -270,13 +278,14 @@ def pass_midi(parts: Sequence[Part], end: int) -> bytes:
     events.sort(key=lambda event: event[:2])
     body, now = bytearray(), 0
     for tick, _, message in events:
-        body += _variable_length(tick - now) + message
+        body += variable_length(tick - now) + message
         now = tick
     body += b"\x00\xff\x2f\x00"
     return struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, TICKS_PER_SECOND // 2, b"MTrk", len(body)) + bytes(body)
 
 
-def _variable_length(value: int) -> bytes:
+def variable_length(value: int) -> bytes:
+    """Write a number in seven bits a byte, as MIDI files hold times."""
     found = [value & 0x7F]
     while value := value >> 7:
         found.append(value & 0x7F | 0x80)

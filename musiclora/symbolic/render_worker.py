@@ -9,24 +9,18 @@ import io
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from musiclora.convert.errors import DataError
-from musiclora.formats import ABC_SUFFIXES
-from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, parse_midi, read_layout
-from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
-from musiclora.symbolic.formats.sanitise import sanitise_score
+from musiclora.convert.errors import ConfigError, DataError
 from musiclora.symbolic.formats.score_arrays import pack_score
 from musiclora.symbolic.render_missing import SILENT_PEAK, missing_remarks
 from musiclora.symbolic.render_parts import Arrangement, Part, arrange_parts, pass_midi, scale_volume, split_passes
+from musiclora.symbolic.render_reading import SongEvents, read_heard_score, read_song_events, read_song_score
+from musiclora.symbolic.render_select import Choice, choose_parts, list_song_parts, midi_file, select_messages
 from musiclora.wav import read_wav, write_wav
-
-if TYPE_CHECKING:
-    from symusic import Score
 
 RENDER_RATE_HZ = 44100
 RENDER_PEAK = 0.89  # -1 dB of full scale
@@ -36,16 +30,6 @@ _MOST_HALVINGS = 3  # of volumes, 36 dB
 
 class _SoundfontError(DataError):
     """The soundfont cannot be played, whatever the song is."""
-
-
-@dataclass(frozen=True)
-class _SongEvents:
-    """Events of a song, and remarks on how they were read."""
-
-    tracks: list[TrackEvents]
-    division: int
-    use_tempos: bool
-    remarks: list[str]
 
 
 def resample_sinc(audio: np.ndarray, rate: int, wanted: int = RENDER_RATE_HZ, taps: int = 48) -> np.ndarray:
@@ -165,47 +149,10 @@ def check_soundfont(engine: str, soundfont: Path) -> None:
         raise _SoundfontError(f"not a usable .sf2 soundfont ({reason})")
 
 
-def _parse_abc(path: Path) -> tuple[Score, list[str]]:
-    from musiclora.symbolic.formats.abc import parse_tune, read_tunes
-
-    file = read_tunes(path)
-    score, repairs = parse_tune(file.tunes[0], file.shared)
-    return score, [*_first_of(len(file.tunes), "tunes"), *repairs]
-
-
-def _first_of(count: int, what: str) -> list[str]:
-    return [f"the first of its {count} {what} is taken"] if count > 1 else []
-
-
-def _read_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_MIDI_BYTES + 1)
-
-
-def _read_events(path: Path) -> _SongEvents:
-    """Read the events of the first song of a MIDI or ABC file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if path.suffix.lower() in ABC_SUFFIXES:
-        score, remarks = _parse_abc(path)
-        layout = read_layout(bytes(score.dumps_midi()))
-    else:
-        layout = read_layout(_read_bytes(path))
-        remarks = _first_of(len(layout.tracks), "patterns") if layout.form == 2 else []
-    tracks = read_all_events(layout.tracks[:1] if layout.form == 2 else layout.tracks)
-    if not any(has_notes(events) for events in tracks):  # the readers that training uses repair more
-        parsed = parse_midi(layout.bytes(layout.tracks))[0]
-        layout, remarks = read_layout(bytes(parsed.score.dumps_midi())), [*remarks, *parsed.repairs]
-        tracks = read_all_events(layout.tracks)
-    problems = dict.fromkeys(f"a track is damaged ({e.problem}) and played up to there" for e in tracks if e.problem)
-    return _SongEvents(tracks, layout.division, not layout.smpte, [*remarks, *problems])
-
-
 def _render_sound(task: dict[str, Any]) -> dict[str, Any]:
-    song = _read_events(Path(task["source"]))
-    arranged = arrange_parts(song.tracks, song.division, float(task["max_seconds"]), song.use_tempos)
+    song = read_song_events(Path(task["source"]))
+    select = _choose(song, task).keep_heard if _is_chosen(task) else None
+    arranged = arrange_parts(song.tracks, song.division, float(task["max_seconds"]), song.use_tempos, select)
     engine, soundfont = task["engine"], Path(task["soundfont"])
     audio = play_song(arranged, engine, soundfont)
     missing = missing_remarks(arranged.parts, arranged.end, soundfont, lambda midi: _play(engine, soundfont, midi))
@@ -219,24 +166,54 @@ def _render_sound(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_song(task: dict[str, Any]) -> dict[str, Any]:
-    """Read and repair the first song, by the readers that training uses."""
+def _write_midi(task: dict[str, Any]) -> dict[str, Any]:
+    """Build a MIDI file of the parts that are heard, with everything else as it is."""
+    song = read_song_events(Path(task["source"]))
+    choice = _choose(song, task)
+    data = midi_file(select_messages(song.raw, choice), song.time_division)
+    return {"midi": np.frombuffer(data, np.uint8), "parts": len(choice.heard_parts()), "remarks": song.remarks}
+
+
+def _read_score(task: dict[str, Any]) -> dict[str, Any]:
     path = Path(task["source"])
-    if path.suffix.lower() in ABC_SUFFIXES:
-        score, remarks = _parse_abc(path)
+    if _is_chosen(task):
+        song = read_song_events(path)
+        score, remarks = read_heard_score(song, _choose(song, task))
     else:
-        parsed = parse_midi(_read_bytes(path))
-        score, remarks = parsed[0].score, [*_first_of(len(parsed), "patterns"), *parsed[0].repairs]
-    clean = sanitise_score(score)
-    return {"score": pack_score(clean.score), "remarks": [*remarks, *clean.repairs]}
+        score, remarks = read_song_score(path)
+    return {"score": pack_score(score), "remarks": remarks}
+
+
+def _is_chosen(task: dict[str, Any]) -> bool:
+    return task.get("solo") is not None or task.get("mute") is not None
+
+
+def _choose(song: SongEvents, task: dict[str, Any]) -> Choice:
+    """Choose the parts that `solo` and `mute` of a task ask for.
+
+    Raises:
+        ConfigError: they name what the song has not.
+        DataError: it has no notes.
+    """
+    parts = list_song_parts(song.tracks, song.raw, song.division)
+    if not parts:
+        raise DataError("it has no notes")
+    return choose_parts(parts, task.get("solo"), task.get("mute"))
 
 
 def render_worker(settings: object) -> Callable[[dict[str, Any]], object]:
-    """Build the handler of tasks: `source`, and for sound `engine`, `soundfont` and `max_seconds`."""
+    """Build the handler of tasks.
+
+    A task has `source`, a `kind` (`sound`, `midi` or `score`), for sound also `engine`, `soundfont` and `max_seconds`,
+    and `solo` and `mute`, which may be None.
+    """
+    handlers = {"sound": _render_sound, "midi": _write_midi, "score": _read_score}
 
     def answer(task: dict[str, Any]) -> dict[str, Any]:
         try:
-            return _render_sound(task) if "engine" in task else _read_song(task)
+            return handlers[task["kind"]](task)
+        except ConfigError as error:
+            return {"error": str(error), "option": True}
         except Exception as error:  # third-party parsers raise nearly anything; the parent shows one line
             text = " ".join(str(error).split())[:200] or type(error).__name__
             known = isinstance(error, DataError)

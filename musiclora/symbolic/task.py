@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.models.gpt2 import read_checkpoint
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, DataError
 from musiclora.evaluation.scores import count_pieces, token_gain, token_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
@@ -172,8 +173,12 @@ class SymbolicTask:
 
     def write_sample(self, model: TokenModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.symbolic.decoding.pieces import write_midi_sample
+        from musiclora.symbolic.render import render_audio
 
-        write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
+        midi = write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
+        if midi is not None:
+            with suppress(DataError):  # no synthesiser or soundfont: the report shows the notes alone
+                render_audio(midi, midi.with_suffix(".wav"))
 
     def begin_training(self, model: TokenModel, saved: Arrays | None) -> None:
         """Do nothing: the adapter is all that is trained."""

@@ -120,10 +120,11 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
 
 def _shown_samples(folder: Path) -> list[Path]:
     """List the base's sample and the last ones of the adapted model, in order of epochs."""
-    found = [path for path in folder.glob("*") if path.suffix in (".mid", ".wav")]
+    found = sorted(path for path in folder.glob("*") if path.suffix in (".mid", ".wav"))
     base = [path for path in found if path.stem == "base"]
-    epochs = sorted(path for path in found if path.stem.startswith("epoch-"))
-    return [*base, *epochs[-(_MOST_SAMPLES - len(base)) :]]
+    epochs = sorted({path.stem for path in found if path.stem.startswith("epoch-")})
+    last = epochs[-(_MOST_SAMPLES - bool(base)) :]
+    return [*base, *(path for path in found if path.stem in last)]
 
 
 def _settings(config: TrainConfig, plan: TrainingPlan, row_length: int) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""Piano rolls: notes and drums where they sound, on shared axes."""
+"""Piano rolls of one instrument: notes where they sound, on shared axes; see test_band_roll.py for several."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import io
 import pytest
 from matplotlib.image import imread
 from render_helpers import PITCHES, chord_song
-from symusic import Note, Score, TimeSignature, Track
+from symusic import Note, Score, TimeSignature
 
 from musiclora.errors import DataError
-from musiclora.reporting.piano_roll import pianoroll_figure, render_pianoroll, roll_of, shared_limits
+from musiclora.reporting.lanes import shared_limits
+from musiclora.reporting.piano_roll import pianoroll_figure, render_pianoroll
+from musiclora.reporting.roll import roll_of
 
 
 def test_roll_of_counts_in_quarters_and_bars_by_metre():
@@ -65,37 +67,19 @@ def test_render_pianoroll_without_notes_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def band() -> Score:
-    score = chord_song()
-    drums = Track(is_drum=True)
-    for time, pitch in ((0, 36), (480, 38), (960, 36), (960, 42), (2400, 49)):
-        drums.notes.append(Note(time, 100, pitch, 100))
-    score.tracks.append(drums)
-    return score
-
-
-def test_drums_are_drawn_in_a_lane_of_their_own():
-    roll = roll_of(band())
-    assert len(roll.start) == 4
-    assert roll.hits[:, :2].tolist() == [[0, 36], [1, 38], [2, 36], [2, 42], [5, 49]]
-    assert roll.end == 5
-    limits = shared_limits([roll])
-    assert limits.drums == (36, 38, 42, 49)
-    axis = pianoroll_figure([("", roll)]).subfigs[0].axes[0]
-    strokes = [path.get_extents() for path in axis.collections[-1].get_paths()]
-    assert len(strokes) == 5
-    assert max(box.y1 for box in strokes) < limits.low - 0.5
-    assert min(box.y0 for box in strokes) > axis.get_ylim()[0]
-    assert "drums" in [label.get_text() for label in axis.get_yticklabels()]
-
-
-def test_drums_alone_are_drawn_as_notes():
-    score = band()
-    score.tracks = [score.tracks[1]]
-    assert roll_of(score).pitch.tolist() == [36, 38, 36, 42, 49]
-
-
 def test_notes_that_are_not_drawn_are_counted(tmp_path):
-    score = band()
+    score = chord_song()
     score.tracks[0].notes.append(Note(480 * 5000, 480, 60, 90))
     assert render_pianoroll(score, tmp_path / "roll.png", "x") == ["1 notes after quarter 4096 are not drawn"]
+
+
+def test_two_hands_of_one_instrument_share_a_keyboard_and_a_legend():
+    score = chord_song()
+    score.tracks.append(chord_song([40, 43]).tracks[0])
+    score.tracks[0].name = "$right$"
+    figure = pianoroll_figure([("", roll_of(score))])
+    axis = figure.subfigs[0].axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["$right$", "track 2"]
+    assert len(axis.collections[-2].get_paths()) == 6
+    assert len({tuple(colour[:3]) for colour in axis.collections[-2].get_facecolors().tolist()}) == 2
+    figure.draw_without_rendering()  # a name is no formula

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from symusic import Note, Score, Track
+from render_helpers import band_song
+from symusic import Note, Score, TimeSignature, Track
 
 from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.evaluation.scores import Gain
@@ -66,6 +67,15 @@ def score_of(*pitches: int) -> Score:
         track.notes.append(Note(i * 480, 480, pitch, 90))
     score.tracks.append(track)
     return score
+
+
+def test_report_names_the_instruments_of_a_band_and_counts_bars_by_its_metre(tmp_path):
+    band, drums = band_song((73, 33), bars=6), band_song((), bars=6)
+    band.time_signatures = [TimeSignature(0, 3, 4)]
+    write_symbolic_report(tmp_path / "r.html", ReportData("band", samples=[ReportSample("one", drums, band)]))
+    base, adapted = (image["alt"] for image in Page((tmp_path / "r.html").read_text(encoding="utf-8")).all("img"))
+    assert base.endswith("one: 48 drum notes, 6 bars")
+    assert adapted.endswith("48 notes from C2 to G3, 48 drum notes, 8 bars: Flute, Electric Bass (finger), drums")
 
 
 def write_tone(path: Path, seconds: float, frequency: float = 440.0) -> Path:

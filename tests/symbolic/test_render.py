@@ -9,6 +9,7 @@ import threading
 import time
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from symusic import Score, Tempo
 from musiclora.children import process
 from musiclora.cli import main
 from musiclora.errors import ConfigError, DataError
-from musiclora.reporting.piano_roll import roll_of
+from musiclora.reporting.roll import roll_of
 from musiclora.symbolic import render
+from musiclora.symbolic.decoding import continuation
 from musiclora.symbolic.render import Rendering, find_engine, find_soundfont, read_score, render_audio, render_file
 from musiclora.symbolic.render_worker import resample_sinc, scale_to_peak
+from musiclora.symbolic.task import SymbolicTask
 
 
 def silent_song() -> Score:
@@ -219,5 +222,20 @@ def test_render_file_reads_abc_and_goes_by_the_ending(tmp_path):
     render_file(tmp_path / "tune.abc", tmp_path / "tune.wav", FONT)
     assert roll_of(read_score(tmp_path / "tune.abc")).pitch.tolist() == [60, 62, 64, 65, 67, 69, 71, 72]
     assert len(read_wave(tmp_path / "tune.wav")) > 44100 * 4
-    with pytest.raises(ConfigError, match=r"ends in .wav .* or .png"):
+    with pytest.raises(ConfigError, match=r"ends in .wav .*, .png .* or .mid"):
         render_file(tmp_path / "tune.abc", tmp_path / "tune.mp3")
+
+
+@pytest.mark.parametrize("plays", [True, False])
+def test_a_sample_of_a_run_has_its_sound_beside_it_where_something_can_play_it(tmp_path, monkeypatch, plays):
+    def write_sample(model, tokenizer, folder, name, *rest):
+        chord_song().dump_midi(folder / f"{name}.mid")
+        return folder / f"{name}.mid"
+
+    monkeypatch.setattr(continuation, "write_midi_sample", write_sample)
+    if not plays:
+        monkeypatch.setattr(render.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(render.shutil, "which", lambda name: None)
+    task = SimpleNamespace(tokenizer=None, _notes_at_once=lambda: None)
+    SymbolicTask.write_sample(task, None, tmp_path, "base", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.mid", *(["base.wav"] if plays else [])]

@@ -10,11 +10,12 @@ from musiclora.errors import DataError
 from musiclora.symbolic.formats.midi_events import TrackEvents, read_events
 from musiclora.symbolic.render_missing import missing_remarks, soundfont_presets
 from musiclora.symbolic.render_parts import TICKS_PER_SECOND, arrange_parts, pass_midi, split_passes
-from musiclora.symbolic.render_worker import _play, _read_events, play_song
+from musiclora.symbolic.render_reading import read_song_events
+from musiclora.symbolic.render_worker import _play, play_song
 
 
 def arrange(name: str, max_seconds: float = 900):
-    song = _read_events(FOUND / name)
+    song = read_song_events(FOUND / name)
     return arrange_parts(song.tracks, song.division, max_seconds, song.use_tempos)
 
 
@@ -159,7 +160,7 @@ def test_a_song_too_soft_to_hear_is_an_error_of_the_song():
 
 
 def test_a_file_that_only_the_tolerant_reader_understands_is_played():
-    song = _read_events(FOUND.parents[1] / "data" / "nasty_midi" / "zz_segv059_2.mid")
+    song = read_song_events(FOUND.parents[1] / "data" / "nasty_midi" / "zz_segv059_2.mid")
     (part,) = arrange_parts(song.tracks, song.division, 900, song.use_tempos).parts
     assert len(part.notes) == 16
     assert "bytes over 127 cut to 7 bits" in song.remarks
@@ -178,8 +179,8 @@ def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine)
     said = missing_remarks(found.parts, found.end, FONT, lambda midi: _play(engine, FONT, midi))
     if engine == "midirenderer":  # fluidsynth gives floating point, in which the softest note is heard
         assert said == [
-            "1 of 3 parts makes no sound (program 0): the soundfont lacks the instrument or these notes of it, or they "
-            "are too soft"
+            "1 of 3 parts makes no sound (Acoustic Grand Piano): the soundfont lacks the instrument or these notes "
+            "of it, or they are too soft"
         ]
     content = bytearray(FONT.read_bytes())
     assert (0, 73) in soundfont_presets(FONT)
@@ -190,7 +191,7 @@ def test_a_single_part_that_the_soundfont_cannot_play_is_named(tmp_path, engine)
     (tmp_path / "font.sf2").write_bytes(content)
     font = tmp_path / "font.sf2"
     said = missing_remarks(found.parts[:2], found.end, font, lambda midi: _play(engine, font, midi))
-    assert said == ["the soundfont lacks program 73: another instrument of it is heard"]
+    assert said == ["the soundfont lacks Flute: another instrument of it is heard"]
 
 
 def test_a_file_that_is_no_soundfont_has_no_presets(tmp_path):

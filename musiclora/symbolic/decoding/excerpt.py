@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 
 if TYPE_CHECKING:
     from symusic import Score

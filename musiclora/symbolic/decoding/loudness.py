@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.tokens.holds import DRUMS
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from musiclora.convert.errors import ConfigError, DataError, show_value
-from musiclora.symbolic.formats.instruments import instrument_name, parse_instruments
+from musiclora.music.instruments import instrument_name, parse_instruments
 from musiclora.symbolic.tokens.holds import DRUMS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.errors import DataError
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
 from musiclora.symbolic.decoding.grammar import GrammarInfo
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.symbolic.decoding.bars import bar_lines
-from musiclora.symbolic.formats.instruments import MOST_INSTRUMENTS
+from musiclora.music.bars import bar_lines
+from musiclora.music.instruments import MOST_INSTRUMENTS
 from musiclora.symbolic.tokens.merge import merge_track_unisons
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 

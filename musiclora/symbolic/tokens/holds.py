@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from musiclora.music.instruments import DRUMS as DRUMS
+
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
 
-DRUMS = -1  # program of drum tracks, as MidiTok has it
 PITCH_STARTS = ("Pitch", "NoteOn")  # types of the tokens that begin an instrument's note
 _DRUM_STARTS = ("PitchDrum", "DrumOn")
 

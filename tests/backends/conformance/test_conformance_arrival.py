@@ -17,7 +17,7 @@ from musiclora.symbolic.dataset.arrival_rows import pad_rests
 from musiclora.symbolic.decoding.arrival_context import ArrivalPiece, Given
 from musiclora.symbolic.decoding.arrival_draw import draw_events
 from musiclora.symbolic.decoding.arrival_grammar import DURATION, NOTE, TIME, ArrivalGrammar
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.parts import program_of
 from musiclora.symbolic.decoding.pieces import generate_pieces

@@ -14,7 +14,7 @@ from musiclora.errors import ConfigError, DataError
 from musiclora.symbolic.decoding.arrival_context import Given
 from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan
 from musiclora.symbolic.decoding.arrival_score import build_score
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import Loudness
 from musiclora.symbolic.decoding.parts import program_of

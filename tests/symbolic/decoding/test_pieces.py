@@ -8,7 +8,7 @@ from numpy_model import NumpyModel
 from symusic import ControlChange, Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.errors import ConfigError
-from musiclora.symbolic.decoding.bars import bar_lines
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from musiclora.errors import ConfigError
-from musiclora.symbolic.formats.instruments import instrument_name, parse_instruments
+from musiclora.music.instruments import instrument_name, parse_instruments
 
 
 def test_every_program_is_found_by_its_name_number_and_name_in_other_spellings():

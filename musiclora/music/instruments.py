@@ -6,8 +6,8 @@ import difflib
 import re
 
 from musiclora.convert.errors import ConfigError, list_names, show_value
-from musiclora.symbolic.tokens.holds import DRUMS
 
+DRUMS = -1  # program of drum tracks, as MidiTok has it
 MOST_INSTRUMENTS = 15  # channels of MIDI besides the drums'
 # The sound set of General MIDI 1 (MIDI Manufacturers Association, 1991), programs 0 to 127, sixteen families of eight.
 _NAMES = (

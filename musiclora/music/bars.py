@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 def bar_lines(score: Score, stop: int) -> list[int]:
     """List the bar lines of a score in ticks, from 0 to the first at or after stop.
 
-    A bar has four quarters before the first metre. A new metre begins a bar.
+    A bar has four quarters before the first metre. A new metre begins a bar; impossible metres are passed over.
     """
     quarter = int(score.ticks_per_quarter)
     metres = sorted((max(0, int(m.time)), int(m.numerator), int(m.denominator)) for m in score.time_signatures)
-    changes = {time: max(1, quarter * 4 * above // max(1, below)) for time, above, below in metres}
-    times = sorted(changes)
-    lines, length = [0], changes.get(0, 4 * quarter)
+    changes = {time: max(1, quarter * 4 * above // below) for time, above, below in metres if above > 0 and below > 0}
+    length = changes.pop(0, 4 * quarter)
+    coming = sorted(changes, reverse=True)
+    lines = [0]
     while lines[-1] < stop:
-        at = lines[-1]
-        change = next((time for time in times if at < time <= at + length), None)
-        lines.append(at + length if change is None else change)
-        length = changes.get(lines[-1], length)
+        line = lines[-1] + length
+        if coming and coming[-1] <= line:
+            line = coming.pop()
+            length = changes[line]
+        lines.append(line)
     return lines

@@ -1,0 +1,1 @@
+"""Basics of music that every layer may use: bar lines and instruments."""

@@ -148,8 +148,7 @@ def _find_stuck_states(classes: np.ndarray, transitions: np.ndarray, rule: Close
 
 def _stays_open(rule: ClosedKeys) -> np.ndarray:
     """Return the keys that are open in every row and that no draw can close, bool [K]."""
-    opened = np.asarray(rule.open)
-    opened = opened if opened.ndim == 1 else opened.all(0)
+    opened: np.ndarray = np.logical_and.reduce(np.atleast_2d(rule.open))
     closes = rule.first < rule.last
     if rule.offsets.max() >= 0 or np.any(rule.offset):
         return np.zeros(len(opened), bool)

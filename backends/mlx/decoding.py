@@ -137,8 +137,9 @@ class Decoding:
         def run(weights: Weights, state: State, u: mx.array) -> State:
             state = dict(state)
             offset = state["offset"]
-            if ragged:  # a row that has ended may stand at the end of its cache; its last position is not relied upon
-                state["offset"] = offset = mx.minimum(offset, state[f"{CACHE}0"].shape[3] - 1)
+            if ragged:  # a row that has ended may stand at the end, whose last position is not relied upon
+                last = min(state[f"{CACHE}0"].shape[3], self._config.n_positions) - 1
+                state["offset"] = offset = mx.minimum(offset, last)
             seen = mx.arange(visible) <= offset.reshape(-1, 1, 1, 1) if masked else None
 
             def attend(q: mx.array, k: mx.array, v: mx.array, cache: mx.array, scale: float) -> mx.array:

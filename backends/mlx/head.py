@@ -64,7 +64,8 @@ def loss_for_training(
 def _loss_and_gradients(
     hidden: mx.array, head: mx.array, targets: mx.array, weights: mx.array, train_head: bool
 ) -> list[mx.array]:
-    total, grads = mx.zeros((), mx.float32), []
+    total = mx.zeros((), mx.float32)
+    grads: list[mx.array] = []
     grad_head = mx.zeros(head.shape, mx.float32) if train_head else None
     for rows in _chunk_slices(hidden.shape[0], head.shape[0]):
         # Chunks wait for each other: MLX would begin with the logits of all. It still queues some operations ahead.

@@ -74,6 +74,9 @@ class GrammarTables:
     def __init__(self, grammar: Grammar, device: torch.device, last: GrammarTables | None = None) -> None:
         """Copy the tables; those that are the same objects as in `last` are taken from there."""
         self.grammar, self.device = grammar, device
+        self.classes: Tensor
+        self.extents: ClassExtents
+        self.keys: _KeyTables | None
         if last is not None and grammar.classes is last.grammar.classes:
             self.classes, self.extents = last.classes, last.extents
         else:

@@ -342,6 +342,16 @@ def test_a_grammar_that_does_not_fit_raises_before_anything_is_drawn(square):
     assert session.lengths.tolist() == [PROMPT] * ROWS
 
 
+def test_open_keys_of_a_later_draw_are_checked_although_the_tables_are_known(wide):
+    """The last time of an ordered block stays open, unless a row begins with it closed."""
+    tables, session = Triples(), wide.start_generation(2, 20, SPEC)
+    session.extend(random_tokens(WIDE, 2, 1))
+    session.draw(np.zeros((3, 2), np.float32), tables.at([0, 0], [0, 0]))
+    with pytest.raises(ConfigError, match="states 0 forbid every token where keys are closed"):
+        session.draw(np.zeros((3, 2), np.float32), tables.at([0, 0], [0, TIMES]))
+    assert session.lengths.tolist() == [4, 4]
+
+
 def test_logits_that_are_not_finite_raise_and_the_rows_stay(square):
     model = square.adapted()
     model.write_adapter({name: np.full_like(array, 1e30) for name, array in model.read_adapter().items()})

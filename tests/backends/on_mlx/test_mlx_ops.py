@@ -146,8 +146,9 @@ def test_a_product_of_few_rows_equals_the_plain_one(monkeypatch, rows, inputs, o
 
 
 @pytest.mark.parametrize("vocabulary", [5000, 5120], ids=["with a rest", "without"])
-@pytest.mark.parametrize("width", [16, 600, 6000], ids=["large parts", "small parts", "whole"])
-def test_a_large_head_equals_the_plain_product(vocabulary, width):
+@pytest.mark.parametrize("width", [16, 32, 64], ids=["large parts", "small parts", "whole"])
+def test_a_large_head_equals_the_plain_product(monkeypatch, vocabulary, width):
+    monkeypatch.setattr(products, "_SMALL_PRODUCT", 9 * 16 * 256)
     rng = np.random.default_rng(width)
     x, table = (rng.normal(size=(rows, width)).astype(np.float32) for rows in (9, vocabulary))
     found = products.split_head(mx.array(x), mx.array(table))

@@ -43,7 +43,7 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
     longest = f"{holds.longest:g} {'beats' if holds.beats_by_metre else 'quarters'}"
     if holds.in_seconds:
         longest = f"{holds.longest_seconds:g} seconds"
-    heard = " (heard, but not told from the notes' times)" if holds.in_seconds else ""
+    heard = " (kept in the notes' times only)" if holds.in_seconds else ""
     return [
         *([f"the loudness of {kept.levelled:,} note{_plural(kept.levelled)}"] if kept.levelled else []),
         *(

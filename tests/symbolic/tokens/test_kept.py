@@ -162,7 +162,7 @@ def test_everything_that_arrival_times_lose_is_counted():
     assert kept.as_json() == pytest.approx(expected.as_json(), abs=1e-3)
     assert describe_kept(kept, ARRIVAL.holds) == [
         "the tokens keep all 7 notes",
-        "the tokens lose the loudness of 7 notes, 1 tempo change (heard, but not told from the notes' times), "
+        "the tokens lose the loudness of 7 notes, 1 tempo change (kept in the notes' times only), "
         "1 time signature, 1 pedal event, 2 pitch bends, 1 duration over 9.99 seconds (cut)",
     ]
 

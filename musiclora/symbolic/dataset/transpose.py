@@ -57,9 +57,7 @@ def versions_within(tokenizer: MusicTokenizer, piece: Piece, semitones: int) -> 
     Raises:
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
-    versions = transpose_piece(tokenizer, piece)
-    near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
-    return near or [piece]
+    return transpose_piece(tokenizer, piece).within(semitones) or [piece]
 
 
 class Transpositions(Sequence[Piece]):
@@ -85,6 +83,11 @@ class Transpositions(Sequence[Piece]):
 
     def __len__(self) -> int:
         return len(self.shifts)
+
+    def within(self, semitones: int) -> Transpositions:
+        """Return those of at most this many semitones."""
+        shifts = range(max(self.shifts.start, -semitones), min(self.shifts.stop, semitones + 1))
+        return Transpositions(self._piece, shifts, self._up, self._pitched)
 
     @overload
     def __getitem__(self, index: int) -> Piece: ...

@@ -142,7 +142,7 @@ def read_melody(tune: Score) -> list[Note]:
             if note.pitch > highest.get(time, (-1, 0))[0]:
                 highest[time] = (note.pitch, max(1, round(note.duration * scale)))
     times = sorted(highest)
-    ends = [*times[1:], 1 << 40]
+    ends = [*times[1:], 1 << 40][: len(times)]
     return [Note(t, min(highest[t][1], end - t), highest[t][0]) for t, end in zip(times, ends, strict=True)]
 
 

@@ -27,6 +27,7 @@ from musiclora.training.session import Session
 
 # Tokens of an epoch for each parameter, below which a warning says that the music is little.
 LEAST_TOKENS_A_PARAMETER = 0.1
+BAND_SEMITONES = 6  # most semitones by which songs with programs are transposed: every key, each part in its register
 # (width, layers, heads, positions); the feed-forward layers are four times as wide.
 BASE_SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (64, 2, 2, 256),
@@ -46,7 +47,8 @@ class PretrainOptions:
         transpose: draw another transposition of each piece every epoch.
         evaluate_every: optimiser steps between evaluations.
         max_held_out: largest number of held-out pieces that are scored.
-        low, high: range of a transposed piece's pitches, as MIDI numbers.
+        low, high: range of a transposed piece's pitches, as MIDI numbers, where tokens hold no programs; with programs,
+            a piece moves by at most `BAND_SEMITONES`.
     """
 
     preset: str = "small"
@@ -82,9 +84,12 @@ def pretrain_base(
         n_positions = read_checkpoint(base.path).config.n_positions
         songs = read_songs(config, tokenizer, n_positions, out)
         songs = dataclasses.replace(songs, held_out=songs.held_out[: options.max_held_out])
-        pitch_range = (options.low, options.high) if options.transpose else None
+        # The parts of a band keep their registers: a bass that any key may take would not stay one.
+        near = options.transpose and bool(tokenizer.holds.programs)
+        pitch_range = (options.low, options.high) if options.transpose and not near else None
         fresh = not options.model
         task = SymbolicTask(base, tokenizer, n_positions, songs, pitch_range, fresh)
+        config = dataclasses.replace(config, transpose=BAND_SEMITONES if near else 0)
         if fresh:
             for text in describe_fresh(base.path, task.measure_epoch(config)[0]):
                 out.say(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
+from musiclora.symbolic import pretrain
 from musiclora.symbolic.dataset.pieces import load_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.pretrain import PretrainOptions, describe_fresh, pretrain_base
@@ -62,6 +64,20 @@ def test_keys_stay_within_the_semitones_asked_for(pieces):
     own = tokenizer.pitch_of[pieces[0].tokens]
     shifts = [int((tokenizer.pitch_of[v.tokens] - own)[own >= 0].mean()) for v in versions]
     assert shifts == [-3, -2, -1, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("tokenizer", ["band", "own"])
+def test_songs_with_programs_stay_within_six_semitones_of_their_key(tunes, tmp_path, monkeypatch, tokenizer):
+    seen = []
+
+    def session(config, task, *_rest):
+        return SimpleNamespace(train=lambda restart: seen.append(task._transpositions(config.transpose)))
+
+    monkeypatch.setattr(pretrain, "Session", session)
+    pretrain_base(config(tunes, tmp_path, "torch", tokenizer=tokenizer), PretrainOptions(preset="tiny"))
+
+    shifts = {shift for versions in seen[0] for shift in versions.shifts}
+    assert (min(shifts), max(shifts)) == (-6, 6) if tokenizer == "band" else max(shifts) > 6
 
 
 @pytest.mark.slow

@@ -70,9 +70,7 @@ def versions_within(tokenizer: SymbolicTokenizer, piece: Piece, semitones: int) 
         DataError: the tokenizer merges tokens, so that a pitch has no token of its own.
     """
     own_range = () if isinstance(tokenizer, MusicTokenizer) else tokenizer.holds.pitches  # a band's bass lies low
-    versions = transpose_piece(tokenizer, piece, *own_range)
-    near = [versions[i] for i, shift in enumerate(versions.shifts) if abs(shift) <= semitones]
-    return near or [piece]
+    return transpose_piece(tokenizer, piece, *own_range).within(semitones) or [piece]
 
 
 class Transpositions(Sequence[Piece]):
@@ -96,6 +94,11 @@ class Transpositions(Sequence[Piece]):
 
     def __len__(self) -> int:
         return len(self.shifts)
+
+    def within(self, semitones: int) -> Transpositions:
+        """Return those of at most this many semitones."""
+        shifts = range(max(self.shifts.start, -semitones), min(self.shifts.stop, semitones + 1))
+        return Transpositions(self._piece, shifts, self._up, self._pitched)
 
     @overload
     def __getitem__(self, index: int) -> Piece: ...

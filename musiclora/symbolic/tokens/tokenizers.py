@@ -72,15 +72,56 @@ def own_tokenizer() -> MusicTokenizer:
     )
 
 
+def band_tokenizer() -> MusicTokenizer:
+    """Build the REMI of our own band base: programs, loudness, metres and tempos in one sequence, 722 tokens.
+
+    Measured on 60 arrangements for 1 to 6 parts (examples/bundled_band): 4.46 tokens a note and 89 a bar, so that 1,024
+    positions hold eleven bars. 99.97 % of the onsets survive a round trip, and 54 of 60 pieces exactly; a grid of 12
+    steps a quarter keeps 23, one of 8 keeps 33. Eight levels of loudness are 16 apart, enough for accents. What is
+    shorter loses more than it saves: no loudness takes 3.46 tokens a note, no metres 4.40, no tempos 4.45. Programs
+    written only where they change take 4.06, but rows and prompts that begin at a bar line would not say who plays, and
+    MidiTok's graph of token types forbids a program right after a position. All 128 programs have tokens, so that songs
+    keep their instruments; drums have pitches of their own, which no transposition moves.
+    """
+    miditok = load_miditok()
+    return MusicTokenizer(
+        miditok.REMI(
+            miditok.TokenizerConfig(
+                pitch_range=(21, 109),
+                beat_res={(0, 2): 24, (2, 4): 12, (4, 16): 2},
+                special_tokens=["PAD", "BOS", "EOS"],
+                num_velocities=8,
+                use_velocities=True,
+                use_chords=False,
+                use_rests=False,
+                use_tempos=True,
+                num_tempos=32,
+                tempo_range=(40, 250),
+                log_tempos=True,
+                delete_equal_successive_tempo_changes=True,
+                use_time_signatures=True,
+                time_signature_range={2: [2, 3], 4: [2, 3, 4, 5, 6, 7], 8: [3, 5, 6, 7, 9, 12]},
+                delete_equal_successive_time_sig_changes=True,
+                use_programs=True,
+                one_token_stream_for_programs=True,
+                program_changes=False,
+                use_pitchdrum_tokens=True,
+                remove_duplicated_notes=True,
+            )
+        )
+    )
+
+
 _BY_NAME: dict[str, Callable[[], SymbolicTokenizer]] = {
     "public": public_tokenizer,
     "own": own_tokenizer,
+    "band": band_tokenizer,
     "arrival": ArrivalTokenizer,
 }
 
 
 def load_tokenizer(source: str | Path) -> SymbolicTokenizer:
-    """Load a tokenizer by name (`public`, `own`, `arrival`), from a tokenizer.json, or from its folder.
+    """Load a tokenizer by name (`public`, `own`, `band`, `arrival`), from a tokenizer.json, or from its folder.
 
     Raises:
         DataError: the file is missing, or describes no tokenizer that this package knows.

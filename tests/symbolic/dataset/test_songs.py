@@ -51,7 +51,6 @@ def pitches(score, is_drum):
 def test_drums_are_never_transposed_whatever_their_tokens(tokenizer):
     piece = Piece("band", "band", tokenizer.encode(band()), 8, pitches=np.array([40, 43, 45, 47], np.int16))
     versions = versions_within(tokenizer, piece, 2)
-    assert versions.__class__ is list
     assert len(versions) == 5
     for shift, version in zip(range(-2, 3), versions, strict=True):
         decoded = tokenizer.decode(version.tokens)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symusic import Note, Score, Track
+from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.convert.errors import DataError
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
 from musiclora.symbolic.tokens.merge import merge_tracks
 from musiclora.symbolic.tokens.tokenizer import from_json
 from musiclora.symbolic.tokens.tokenizers import (
+    band_tokenizer,
     check_fits,
     infer_tokenizer,
     load_tokenizer,
@@ -24,7 +25,7 @@ from musiclora.symbolic.tokens.tokenizers import (
     public_tokenizer,
 )
 
-OWN, PUBLIC = own_tokenizer(), public_tokenizer()
+OWN, PUBLIC, BAND = own_tokenizer(), public_tokenizer(), band_tokenizer()
 BOTH = pytest.mark.parametrize("tokenizer", [OWN, PUBLIC], ids=["own", "public"])
 
 
@@ -235,3 +236,32 @@ def test_importing_miditok_leaves_torch_alone():
         "own_tokenizer(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+def test_band_tokens_keep_instruments_drums_loudness_metre_and_tempo():
+    score = score_of(
+        [(0, 24, 60, 95), (24, 12, 64, 63)], [(0, 48, 40, 79)], [(0, 3, 36, 127), (12, 3, 42, 47)], drums=(2,)
+    )
+    score.time_signatures.append(TimeSignature(0, 3, 4))
+    score.tempos.append(Tempo(0, 120))
+
+    decoded = BAND.decode(BAND.encode(score))
+
+    assert rows(decoded) == rows(score)
+    assert [(track.program, track.is_drum) for track in decoded.tracks] == [(0, False), (1, False), (0, True)]
+    assert [(m.numerator, m.denominator) for m in decoded.time_signatures] == [(3, 4)]
+    assert decoded.tempos[0].qpm == pytest.approx(120, rel=0.04)  # 32 tempos from 40 to 250 are 6 % apart
+
+
+def test_band_tokenizer_is_found_by_name_and_has_every_program():
+    assert load_tokenizer("band").to_json() == BAND.to_json()
+    assert BAND.vocab_size == 722
+    assert BAND.holds.programs == frozenset(range(-1, 128))
+    assert (BAND.holds.velocities, BAND.holds.metres, BAND.holds.tempos) == (8, True, True)
+
+
+def test_drums_of_the_band_tokens_are_no_pitches_that_a_transposition_moves():
+    ids = BAND.encode(score_of([(0, 24, 60, 95)], [(0, 24, 36, 95)], drums=(1,)))
+
+    assert [BAND.tokens[i] for i in ids[BAND.pitched(ids)]] == ["Pitch_60"]
+    assert "PitchDrum_36" in [BAND.tokens[i] for i in ids]

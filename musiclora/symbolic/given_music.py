@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from musiclora.errors import ConfigError, DataError, option_name
 from musiclora.music.bars import bar_lines
+from musiclora.music.instruments import parse_instruments
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.request import GenerationRequest
-from musiclora.music.instruments import parse_instruments
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 

@@ -12,10 +12,10 @@ import numpy as np
 from musiclora.backends.base import LossSum, TokenModel
 from musiclora.errors import DataError
 from musiclora.evaluation.instrument_scores import TIMING, InstrumentScore, instrument_scores
+from musiclora.music.instruments import instrument_name
 from musiclora.progress import OnProgress
 from musiclora.symbolic.dataset.batches import batch_plan
 from musiclora.symbolic.dataset.pieces import Piece
-from musiclora.music.instruments import instrument_name
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 _NO_NOTE = -2  # where a program stands: the token belongs to no note

@@ -98,7 +98,7 @@ class Transpositions(Sequence[Piece]):
     def within(self, semitones: int) -> Transpositions:
         """Return those of at most this many semitones."""
         shifts = range(max(self.shifts.start, -semitones), min(self.shifts.stop, semitones + 1))
-        return Transpositions(self._piece, shifts, self._up, self._pitched)
+        return Transpositions(self._piece, shifts, self._shift_tokens)
 
     @overload
     def __getitem__(self, index: int) -> Piece: ...

@@ -13,11 +13,11 @@ from toys import formula_tensors
 
 from musiclora.backends.base import FAMILIES, SamplingSpec
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.dataset.arrival_rows import pad_rests
 from musiclora.symbolic.decoding.arrival_context import ArrivalPiece, Given
 from musiclora.symbolic.decoding.arrival_draw import draw_events
 from musiclora.symbolic.decoding.arrival_grammar import DURATION, NOTE, TIME, ArrivalGrammar
-from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.parts import program_of
 from musiclora.symbolic.decoding.pieces import generate_pieces

@@ -11,10 +11,10 @@ from reference_session import HashModel
 from symusic import Note, Score, Track
 
 from musiclora.errors import ConfigError, DataError
+from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.arrival_context import Given
 from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan
 from musiclora.symbolic.decoding.arrival_score import build_score
-from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import Loudness
 from musiclora.symbolic.decoding.parts import program_of

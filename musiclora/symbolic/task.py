@@ -47,7 +47,6 @@ from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 
-_BAND_SEMITONES = 6  # transposition of pieces whose instruments span more than the range of one
 _JUDGED_TOKENS = 200_000  # of training songs that the base is judged on, so that a large folder takes no hour
 
 
@@ -114,13 +113,7 @@ class SymbolicTask:
         """Return for each training song its versions to draw from, or None where songs keep their keys."""
         if self.pitch_range is not None:
             low, high = self.pitch_range
-            found = [transpose_piece(self.tokenizer, piece, low, high) for piece in self.songs.train]
-            if not self.tokenizer.holds.programs:
-                return [keys or [piece] for keys, piece in zip(found, self.songs.train, strict=True)]
-            return [
-                keys or versions_within(self.tokenizer, piece, _BAND_SEMITONES)
-                for keys, piece in zip(found, self.songs.train, strict=True)
-            ]
+            return [transpose_piece(self.tokenizer, piece, low, high) or [piece] for piece in self.songs.train]
         if semitones:
             return [versions_within(self.tokenizer, piece, semitones) for piece in self.songs.train]
         return None

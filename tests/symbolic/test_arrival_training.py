@@ -157,14 +157,6 @@ def test_controls_and_transposition_go_together(config, any_backend):
     assert len(epochs.batches(0)) == len(plain.batches(0))
 
 
-def test_a_band_wider_than_the_range_of_pretrain_is_transposed_too(config, any_backend):
-    session = open_session(config(any_backend))
-    task = dataclasses.replace(session.task, pitch_range=(60, 61))
-    versions = task._transpositions(0)
-    assert [piece.name for piece in task.songs.train] == [keys[6].name for keys in versions]
-    assert {len(keys) for keys in versions} == {13}
-
-
 def test_another_base_refuses_it_in_one_line(tiny_base, tunes, tmp_path, any_backend):
     arguments = ["train", "--data-dir", str(tunes), "--output-dir", str(tmp_path / "run"), "--model", str(tiny_base)]
     result = CliRunner().invoke(main, [*arguments, "--anticipation", "0.5", "--backend", any_backend])

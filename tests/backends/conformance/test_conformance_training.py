@@ -64,7 +64,7 @@ def test_gradient_is_the_slope_of_the_mean_loss(toy):
     state, batch = toy.state(), toy.batch()
     gradient = toy.gradient(state, [batch])
     model, size = toy.load(), norm(gradient)
-    step = 0.02
+    step = 0.01
     ends = []
     for sign in (1, -1):
         moved = {k: (v + sign * step * gradient[k] / size).astype(np.float32) for k, v in state.items()}

@@ -58,7 +58,7 @@ _SYMBOLIC = (
     click.option(
         "--parts",
         metavar="LIST",
-        help="Symbolic: parts of --accompany that stay: names of tracks, #N for the N-th track, or instruments as for "
+        help="Symbolic: parts of --accompany that stay: names of tracks, track N or #N, or instruments as for "
         "--instruments.  [default: all]",
     ),
     click.option(

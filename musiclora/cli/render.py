@@ -20,7 +20,7 @@ from musiclora.cli.common import json_option, note, overwrite_option, print_json
 @click.option(
     "--solo",
     metavar="LIST",
-    help="Only these: General MIDI names or numbers, drums, track names, or track N; commas between.",
+    help="Only these: General MIDI names or numbers, drums, track names, track N or #N; commas between.",
 )
 @click.option("--mute", metavar="LIST", help="Without these, also of those of --solo.")
 @click.option(

@@ -1,9 +1,10 @@
-"""Names of the General MIDI 1 instruments, and the instruments that an option lists."""
+"""Programs of General MIDI 1: names, those that an option lists, and that of a track."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from typing import Any
 
 from musiclora.convert.errors import ConfigError, list_names, show_value
 
@@ -84,6 +85,11 @@ _SHORT_NAMES = {
     **dict.fromkeys(("bagpipe", "bagpipes"), 109),
     **dict.fromkeys(("steel drum", "steelpan", "steel pan"), 114),
 }
+
+
+def program_of(track: Any) -> int:
+    """Return the program of a symusic track, -1 for drums."""
+    return DRUMS if track.is_drum else int(track.program)
 
 
 def instrument_name(program: int) -> str:

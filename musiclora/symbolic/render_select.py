@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from musiclora.convert.errors import ConfigError, list_names, show_value
-from musiclora.music.instruments import DRUMS, instrument_name, parse_instruments
+from musiclora.music.instruments import DRUMS, instrument_name
+from musiclora.music.part_names import named_programs, normalise_name, track_number
 from musiclora.symbolic.formats.midi_events import NOTE_OFF, NOTE_ON, PROGRAM, TrackEvents, read_messages
 from musiclora.symbolic.render_parts import Part, list_parts, variable_length
 
@@ -129,8 +130,8 @@ def choose_parts(parts: Sequence[SongPart], solo: str | None, mute: str | None) 
 
     Args:
         parts: of the song.
-        solo, mute: names or numbers of General MIDI instruments, `drums`, names of tracks, or `track N`, with commas
-            between them; None for no such option.
+        solo, mute: names or numbers of General MIDI instruments, `drums`, names of tracks, or `track N` or `#N`, with
+            commas between them; None for no such option.
 
     Raises:
         ConfigError: a name fits nothing in the song, or nothing is left.
@@ -148,7 +149,7 @@ def choose_parts(parts: Sequence[SongPart], solo: str | None, mute: str | None) 
 
 def _named(option: str, text: str, parts: Sequence[SongPart]) -> set[tuple[int, int]]:
     """Return number and program of what a list names."""
-    is_name = any(part.name.casefold() == _simplify(text) for part in parts)
+    is_name = any(normalise_name(part.name) == normalise_name(text) for part in parts)
     items = [text] if is_name else [item.strip() for item in text.split(",") if item.strip()]  # a name may hold commas
     if not items:
         raise ConfigError(f"{option}: names nothing; {_list_parts(parts)}")
@@ -164,31 +165,16 @@ def _list_parts(parts: Sequence[SongPart]) -> str:
 
 def _matches(item: str, parts: Sequence[SongPart]) -> set[tuple[int, int]]:
     """Return what one name means: a track by number or name; instruments by name, number, or words of their name."""
-    wanted = _simplify(item)
-    tracks = {part.number for part in parts if part.name.casefold() == wanted}
-    tracks = tracks or {part.number for part in parts if wanted in (f"track {part.number}", f"track{part.number}")}
-    try:
-        programs = set(parse_instruments(item))
-    except ConfigError:
-        programs = set()
-    found = set()
-    is_word = DRUMS not in programs and not wanted.isdigit()  # steel drums are no drums
-    for part in parts:
-        found |= {
-            (part.number, program)
-            for program in part.programs
-            if part.number in tracks or program in programs or (is_word and _has_words(program, wanted))
-        }
-    return found
-
-
-def _simplify(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def _has_words(program: int, wanted: str) -> bool:
-    """Tell whether the name of an instrument holds every word: all guitars are `guitar`."""
-    return set(wanted.split()) <= set(instrument_name(program).casefold().partition("(")[0].split())
+    wanted, number = normalise_name(item), track_number(item)
+    tracks = {part.number for part in parts if normalise_name(part.name) == wanted}
+    tracks = tracks or {part.number for part in parts if part.number == number}
+    programs = named_programs(item, {program for part in parts for program in part.programs})
+    return {
+        (part.number, program)
+        for part in parts
+        for program in part.programs
+        if part.number in tracks or program in programs
+    }
 
 
 def select_messages(raw: Sequence[bytes], choice: Choice, muted: bool = False) -> list[bytes]:

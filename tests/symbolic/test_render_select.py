@@ -221,6 +221,7 @@ def named_track(name: str, program: int = 0, channel: int = 0, encoding: str = "
         ("26,drums", [3, 5]),
         ("overdriven", [4]),
         ("track 1,track5", [1, 5]),
+        ("#1, #5", [1, 5]),
         ("Track 2", [6]),  # a name goes before a number
         ("drum kit,", [5]),
         ("steel drums", [7]),

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musiclora.music.bars import bar_lines
-from musiclora.music.instruments import instrument_name
+from musiclora.music.instruments import instrument_name, program_of
 from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import Loudness, accent_places
-from musiclora.symbolic.decoding.parts import program_of
 from musiclora.symbolic.tokens.arrival import (
     DRUM_INSTRUMENT,
     DUR_OFFSET,

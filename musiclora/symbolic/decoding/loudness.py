@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musiclora.music.bars import bar_lines
-from musiclora.symbolic.tokens.holds import DRUMS
+from musiclora.music.instruments import DRUMS, program_of
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -101,7 +101,7 @@ def _beat_ticks(score: Score, lines: np.ndarray) -> np.ndarray:
 def set_loudness(score: Score, loudness: Loudness) -> None:
     """Give all notes of a score their loudness, in place."""
     for track in score.tracks:
-        program = DRUMS if track.is_drum else int(track.program)
+        program = program_of(track)
         levels = loudness.of(program, accent_places(score, track.notes.numpy()["time"]))
         for note, level in zip(track.notes, levels.tolist(), strict=True):
             note.velocity = level
@@ -121,7 +121,7 @@ def measure_loudness(score: Score) -> np.ndarray:
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for track in score.tracks:
         notes = track.notes.numpy()
-        program = DRUMS if track.is_drum else int(track.program)
+        program = program_of(track)
         parts.setdefault(program, []).append((notes["time"].astype(np.int64), notes["velocity"].astype(np.int64)))
     for program, columns in parts.items():
         places = accent_places(score, np.concatenate([ticks for ticks, _ in columns]))

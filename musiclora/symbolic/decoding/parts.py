@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from musiclora.convert.errors import ConfigError, DataError, show_value
-from musiclora.music.instruments import instrument_name, parse_instruments
-from musiclora.symbolic.tokens.holds import DRUMS
+from musiclora.convert.errors import DataError, show_value
+from musiclora.music.instruments import instrument_name, program_of
+from musiclora.music.part_names import named_programs, normalise_name, track_number
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -15,16 +15,11 @@ if TYPE_CHECKING:
 _MOST_NAMED = 20
 
 
-def program_of(track: Any) -> int:
-    """Return the program of a track, -1 for drums."""
-    return DRUMS if track.is_drum else int(track.program)
-
-
 def find_parts(score: Score, wanted: Sequence[str]) -> list[int]:
     """Find the tracks that parts name.
 
-    A part is the name of a track, `#N` for the N-th track with notes, or an instrument as for `--instruments`. The name
-    of an instrument that no track has stands for those whose General MIDI name holds it.
+    A part is the name of a track, `#N` or `track N` for the N-th track with notes, or an instrument as for
+    `--instruments`, also by words of its General MIDI name.
 
     Args:
         score: score with the parts.
@@ -50,22 +45,13 @@ def find_parts(score: Score, wanted: Sequence[str]) -> list[int]:
 
 def _find_part(score: Score, played: list[int], text: str) -> list[int]:
     """Return the tracks that one part names, by the first rule that finds any."""
-    name = " ".join(text.casefold().split())
-    by_name = [i for i in played if name and " ".join(score.tracks[i].name.casefold().split()) == name]
-    if by_name:
+    name, number = normalise_name(text), track_number(text)
+    if by_name := [i for i in played if name and normalise_name(score.tracks[i].name) == name]:
         return by_name
-    if text.startswith("#"):
-        digits = text[1:].strip()
-        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else 0
-        return [played[number - 1]] if 1 <= number <= len(played) else []
-    try:
-        programs = parse_instruments(text)
-    except ConfigError:
-        programs = ()
-    own = [i for i in played if program_of(score.tracks[i]) in programs]
-    if own or not name or name.isdigit():
-        return own
-    return [i for i in played if name in instrument_name(program_of(score.tracks[i])).casefold()]
+    if number is not None:
+        return played[number - 1 : number] if number else []
+    programs = named_programs(text, {program_of(score.tracks[i]) for i in played})
+    return [i for i in played if program_of(score.tracks[i]) in programs]
 
 
 def _list_parts(score: Score, played: list[int]) -> str:

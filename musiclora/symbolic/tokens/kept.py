@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from musiclora.music.instruments import program_of
 from musiclora.symbolic.tokens.holds import DRUMS, Holds
 from musiclora.symbolic.tokens.seconds import TempoMap
 
@@ -164,7 +165,7 @@ def _count_kept(score: Score, held: Score, kept: int, holds: Holds) -> Kept:
 
 def _tracks_of(score: Score) -> list[_NotesOf]:
     """Return the notes of each track that has any."""
-    return [_NotesOf(t.notes.numpy(), DRUMS if t.is_drum else int(t.program)) for t in score.tracks if len(t.notes)]
+    return [_NotesOf(t.notes.numpy(), program_of(t)) for t in score.tracks if len(t.notes)]
 
 
 def _count_notes(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musiclora.symbolic.tokens.holds import DRUMS, Holds
+from musiclora.music.instruments import program_of
+from musiclora.symbolic.tokens.holds import Holds
 from musiclora.symbolic.tokens.seconds import TempoMap
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _summarise(errors: np.ndarray) -> dict[str, float | None]:
 
 
 def _programs(score: Score) -> set[int]:
-    return {DRUMS if track.is_drum else int(track.program) for track in score.tracks if len(track.notes)}
+    return {program_of(track) for track in score.tracks if len(track.notes)}
 
 
 def _notes_by_key(score: Score, holds: Holds) -> dict[_Key, np.ndarray]:
@@ -139,7 +140,7 @@ def _notes_by_key(score: Score, holds: Holds) -> dict[_Key, np.ndarray]:
         start = notes["time"].astype(np.int64)
         stop = start + notes["duration"]
         times = [clock.at(t) if clock else t / score.ticks_per_quarter for t in (start, stop)]
-        program = DRUMS if track.is_drum else int(track.program) if holds.programs else 0
+        program = program_of(track) if track.is_drum or holds.programs else 0
         columns.append(np.stack([np.full(len(start), program), notes["pitch"], times[0], times[1] - times[0]]))
     rows = np.concatenate([np.zeros((4, 0)), *columns], axis=1)
     rows = rows[:, np.lexsort((-rows[3], rows[2], rows[1], rows[0]))].T

@@ -14,13 +14,7 @@ _KEY_TABLES = ("keys", "shifted", "opens", "offsets", "first", "last")  # of `Cl
 
 
 def check_request(
-    prompts: np.ndarray,
-    spec: SamplingSpec,
-    uniforms: np.ndarray,
-    grammar: Grammar | None,
-    *,
-    vocab_size: int,
-    n_positions: int,
+    prompts: np.ndarray, spec: SamplingSpec, uniforms: np.ndarray, *, vocab_size: int, n_positions: int
 ) -> None:
     """Refuse arguments that would fail on the device, where an error may surface late.
 
@@ -28,13 +22,11 @@ def check_request(
         prompts: int [B, n].
         spec: sampling settings; its pad_id must be a token.
         uniforms: float [steps, B].
-        grammar: automaton over the same vocabulary, or None (a session checks it when it draws).
         vocab_size: number of the model's tokens.
         n_positions: longest sequence of the model.
 
     Raises:
         DataError: shapes, lengths or ids that do not fit the model; all at once.
-        ConfigError: a grammar for another vocabulary or batch, or one with a state that forbids every token.
     """
     if prompts.ndim != 2 or uniforms.ndim != 2 or not prompts.size:
         raise DataError(f"generate needs prompts [B, n] and uniforms [steps, B]; got {prompts.shape}, {uniforms.shape}")
@@ -50,8 +42,6 @@ def check_request(
         problems.append(f"pad_id is {spec.pad_id}; allowed are 0 to {vocab_size - 1}")
     if problems:
         raise DataError(f"generate: {join_problems(problems)}")
-    if grammar is not None:
-        check_grammar(grammar, batch, vocab_size)
 
 
 def have_same_tables(left: Grammar, right: Grammar) -> bool:

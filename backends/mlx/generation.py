@@ -156,7 +156,7 @@ def generate(
     """
     prompts, uniforms, config = np.asarray(prompts), np.asarray(uniforms, np.float32), model.config
     sizes = {"vocab_size": config.vocab_size, "n_positions": config.n_positions}
-    check_request(prompts, spec, uniforms, None if len(uniforms) else grammar, **sizes)
+    check_request(prompts, spec, uniforms, **sizes)
     batch, length = prompts.shape
     session = MlxSession(model, batch, length + len(uniforms), spec, mode)
     session.extend(prompts)

@@ -156,7 +156,7 @@ def generate(
     """
     prompts, uniforms = np.asarray(prompts), np.asarray(uniforms, np.float32)
     sizes = {"vocab_size": model.wte.shape[0], "n_positions": model.wpe.shape[0]}
-    check_request(prompts, spec, uniforms, None, **sizes)
+    check_request(prompts, spec, uniforms, **sizes)
     session = TorchSession(model, len(prompts), prompts.shape[1] + len(uniforms), spec)
     session.extend(prompts)
     return session.draw(uniforms, grammar, on_tokens)

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from symusic import Note, Score, Tempo, Track
 from vocabularies import TOKENIZERS, trained
 
-from musiclora.backends.base import Grammar, SamplingSpec
-from musiclora.backends.token_requests import check_request
+from musiclora.backends.base import Grammar
+from musiclora.backends.token_requests import check_grammar
 from musiclora.cli import main
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
@@ -110,10 +110,7 @@ def test_notes_at_once_are_counted_over_all_instruments(tokenizer, info):
 
 
 def test_the_backends_accept_the_rule_in_every_state(info):
-    rows = len(info.classes)
-    grammar = Grammar(info.classes, info.transitions, 0, info.keys)
-    request = (np.zeros((1, 1), np.int32), SamplingSpec(), np.zeros((1, 1), np.float32), grammar)
-    check_request(*request, vocab_size=rows, n_positions=8)
+    check_grammar(Grammar(info.classes, info.transitions, 0, info.keys), 1, len(info.classes))
 
 
 def sizes_of_onsets(path) -> list[int]:

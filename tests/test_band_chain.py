@@ -11,6 +11,7 @@ import pytest
 from bands import CHANGES, FULL, PERTOK, band, instruments
 from click.testing import CliRunner
 from miditok import REMI, TSD, PerTok, TokenizerConfig
+from require import require
 from symusic import Score
 
 from musiclora.cli import main
@@ -140,7 +141,7 @@ def test_evaluation_scores_every_song_and_counts_all_notes(run, base, songs, bac
 
 
 def test_the_adapter_loads_in_vanilla_peft(run, base):
-    peft, transformers, torch = (pytest.importorskip(name) for name in ("peft", "transformers", "torch"))
+    peft, transformers, torch = (require(name) for name in ("peft", "transformers", "torch"))
     model = transformers.GPT2LMHeadModel.from_pretrained(base)
     plain = model(torch.arange(20)[None]).logits
     adapted = peft.PeftModel.from_pretrained(model, str(run / "adapter-best")).eval()

@@ -19,6 +19,7 @@ from musiclora.symbolic.tokens.arrival import (
     CONTROL_OFFSET,
     DRUM_INSTRUMENT,
     DUR_OFFSET,
+    EVENT_TOKENS,
     MAX_STEPS,
     NOTE_OFFSET,
     PITCHES,
@@ -29,8 +30,7 @@ from musiclora.symbolic.tokens.arrival import (
 
 LEAD_STEPS = 5 * STEPS_PER_SECOND  # a control stands in the row about five seconds before it sounds
 FLAG_TOKENS, SEPARATOR_TOKENS = 1, 3
-_EVENT_TOKENS = 3
-_LEAST_ROW = FLAG_TOKENS + 2 * _EVENT_TOKENS
+_LEAST_ROW = FLAG_TOKENS + 2 * EVENT_TOKENS
 _CONTEXT_SHARE = 4  # a window shares at most a quarter of its events, and of its time, with the one before
 
 
@@ -44,12 +44,12 @@ def pad_rests(events: np.ndarray, end: int | None = None) -> np.ndarray:
     Returns:
         Events and RESTs, int [3m].
     """
-    return _pad(np.asarray(events).reshape(-1, _EVENT_TOKENS), 0, end)[0].ravel()
+    return _pad(np.asarray(events).reshape(-1, EVENT_TOKENS), 0, end)[0].ravel()
 
 
 def split_controls(events: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split events int [3n] by a choice bool [n] into the events that remain and the controls, each int [3m]."""
-    triples = np.asarray(events).reshape(-1, _EVENT_TOKENS)
+    triples = np.asarray(events).reshape(-1, EVENT_TOKENS)
     return triples[~chosen].ravel(), (triples[chosen] + CONTROL_OFFSET).ravel()
 
 
@@ -63,14 +63,14 @@ def interleave(events: np.ndarray, controls: np.ndarray) -> np.ndarray:
     Returns:
         Both, int [3 (n + m)]; controls that no event comes near to stand at the end.
     """
-    stream, given = (np.asarray(part).reshape(-1, _EVENT_TOKENS) for part in (events, controls))
+    stream, given = (np.asarray(part).reshape(-1, EVENT_TOKENS) for part in (events, controls))
     places = _control_places(stream[:, 0], given[:, 0] - CONTROL_OFFSET)
     return np.insert(stream, places, given, axis=0).ravel()
 
 
 def relative(tokens: np.ndarray) -> np.ndarray:
     """Shift the times of events, RESTs and controls int [3n] so that the smallest is 0; SEPARATORs stay."""
-    triples = np.array(tokens).reshape(-1, _EVENT_TOKENS)
+    triples = np.array(tokens).reshape(-1, EVENT_TOKENS)
     notes = triples[:, 2]
     timed = notes != SEPARATOR
     if timed.any():
@@ -81,9 +81,9 @@ def relative(tokens: np.ndarray) -> np.ndarray:
 
 def transposable_pitches(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the MIDI pitches of events int [3n] but for drums, and the index of the id of each, int64 [m]."""
-    instruments, pitches = np.divmod(np.asarray(tokens)[2::_EVENT_TOKENS] - NOTE_OFFSET, PITCHES)
+    instruments, pitches = np.divmod(np.asarray(tokens)[2::EVENT_TOKENS] - NOTE_OFFSET, PITCHES)
     pitched = np.flatnonzero(instruments != DRUM_INSTRUMENT)
-    return pitches[pitched], _EVENT_TOKENS * pitched + 2
+    return pitches[pitched], EVENT_TOKENS * pitched + 2
 
 
 def _pad(events: np.ndarray, start: int, end: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +94,7 @@ def _pad(events: np.ndarray, start: int, end: int | None) -> tuple[np.ndarray, n
     rests = np.maximum(-(-np.diff(edges) // STEPS_PER_SECOND) - 1, 0)
     before = np.cumsum(rests)
     total = len(events) + int(before[-1])
-    padded = np.zeros((total, _EVENT_TOKENS), events.dtype)
+    padded = np.zeros((total, EVENT_TOKENS), events.dtype)
     source = np.full(total, NOT_OF_THE_PIECE, np.int64)
     at = np.arange(len(events)) + before[:-1]
     padded[at], source[at] = events, np.arange(len(events))
@@ -138,23 +138,23 @@ class ArrivalRows:
         """
         if limit < _LEAST_ROW:
             raise ConfigError(f"--max-seq-len is {limit}; a row of arrival-time tokens needs at least {_LEAST_ROW}")
-        times = pad_rests(tokens)[::_EVENT_TOKENS]
+        times = pad_rests(tokens)[::EVENT_TOKENS]
         units: list[Unit] = []
         scored = 0
         while scored < len(times):
             start, opening = _next_start(times, units), FLAG_TOKENS + (0 if units else SEPARATOR_TOKENS)
-            room = (limit - opening) // _EVENT_TOKENS
+            room = (limit - opening) // EVENT_TOKENS
             stop = _reach(times, start, room, not units)
             if stop == len(times) and units:  # the last window takes as much context as it holds
                 earliest = int(np.searchsorted(times, times[-1] - MAX_STEPS, "right"))
                 start = min(start, max(1, stop - room, earliest))
-            units.append(Unit(piece, _EVENT_TOKENS * start, _EVENT_TOKENS * stop, _EVENT_TOKENS * scored, opening))
+            units.append(Unit(piece, EVENT_TOKENS * start, EVENT_TOKENS * stop, EVENT_TOKENS * scored, opening))
             scored = stop
         return units
 
     def fill(self, tokens: np.ndarray, unit: Unit) -> RowTokens:
-        padded, source = _pad(np.asarray(tokens).reshape(-1, _EVENT_TOKENS), 0, None)
-        start, stop, scored = (index // _EVENT_TOKENS for index in (unit.start, unit.stop, unit.scored))
+        padded, source = _pad(np.asarray(tokens).reshape(-1, EVENT_TOKENS), 0, None)
+        start, stop, scored = (index // EVENT_TOKENS for index in (unit.start, unit.stop, unit.scored))
         triples = padded[start:stop].copy()
         triples[:, 0] -= _base_time(padded, unit)
         return _open_row(AUTOREGRESS, unit, triples, np.arange(start, stop) >= scored, source[start:stop])
@@ -171,9 +171,9 @@ def fill_with_controls(tokens: np.ndarray, unit: Unit, chosen: np.ndarray) -> Ro
         unit: the window, of `ArrivalRows`.
         chosen: True for events of the song that are controls wherever the row holds them, bool [n].
     """
-    events = np.asarray(tokens).reshape(-1, _EVENT_TOKENS)
+    events = np.asarray(tokens).reshape(-1, EVENT_TOKENS)
     padded, source = _pad(events, 0, None)
-    start, stop, scored = (index // _EVENT_TOKENS for index in (unit.start, unit.stop, unit.scored))
+    start, stop, scored = (index // EVENT_TOKENS for index in (unit.start, unit.stop, unit.scored))
     base, last = _base_time(padded, unit), int(padded[stop - 1, 0])
     first, first_target = (int(np.count_nonzero(source[:index] >= 0)) for index in (start, scored))
     reach = min(last + LEAD_STEPS, base + MAX_STEPS - 1)
@@ -200,14 +200,14 @@ def _opens_song(unit: Unit) -> bool:
 
 def _base_time(padded: np.ndarray, unit: Unit) -> int:
     """Return the time that counts as 0 in a window: the song's start, or the window's first event or REST."""
-    return 0 if _opens_song(unit) else int(padded[unit.start // _EVENT_TOKENS, 0])
+    return 0 if _opens_song(unit) else int(padded[unit.start // EVENT_TOKENS, 0])
 
 
 def _next_start(times: np.ndarray, units: list[Unit]) -> int:
     """Find where the window after some others starts: a quarter of the last one, or 25 s, before its end."""
     if not units:
         return 0
-    start, stop = (index // _EVENT_TOKENS for index in (units[-1].start, units[-1].stop))
+    start, stop = (index // EVENT_TOKENS for index in (units[-1].start, units[-1].stop))
     by_events = stop - max(1, (stop - start) // _CONTEXT_SHARE)
     by_time = int(np.searchsorted(times, times[stop - 1] - MAX_STEPS // _CONTEXT_SHARE))
     return max(1, by_events, by_time) if stop > 1 else 0
@@ -223,11 +223,11 @@ def _open_row(flag: int, unit: Unit, triples: np.ndarray, scored: np.ndarray, so
     """Put the flag, and the SEPARATORs where the song begins, before a window's triples [n, 3]."""
     opening = np.array([flag] + [SEPARATOR] * (unit.opening - FLAG_TOKENS), np.int32)
     tokens = np.concatenate([opening, triples.ravel()]).astype(np.int32)
-    of_triples = np.where(source[:, None] < 0, NOT_OF_THE_PIECE, _EVENT_TOKENS * source[:, None] + np.arange(3))
+    of_triples = np.where(source[:, None] < 0, NOT_OF_THE_PIECE, EVENT_TOKENS * source[:, None] + np.arange(3))
     none = np.full(len(opening), NOT_OF_THE_PIECE, np.int64)
     return RowTokens(
         tokens,
-        np.concatenate([np.zeros(len(opening), bool), np.repeat(scored, _EVENT_TOKENS)]),
+        np.concatenate([np.zeros(len(opening), bool), np.repeat(scored, EVENT_TOKENS)]),
         np.concatenate([none, of_triples.ravel()]),
     )
 

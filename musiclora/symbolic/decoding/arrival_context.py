@@ -12,6 +12,8 @@ from musiclora.symbolic.tokens.arrival import (
     ANTICIPATE,
     AUTOREGRESS,
     CONTROL_OFFSET,
+    DRUM_INSTRUMENT,
+    EVENT_TOKENS,
     MAX_INSTRUMENTS,
     MAX_STEPS,
     NOTE_OFFSET,
@@ -21,8 +23,8 @@ from musiclora.symbolic.tokens.arrival import (
 )
 
 _LAST_STEPS = 10 * STEPS_PER_SECOND  # a context whose latest event lies in its last ten seconds is full
-_EVENT_TOKENS = 3
 _RECENT_EVENTS = 16  # of which the pace is taken
+_ALL_INSTRUMENTS = frozenset(range(DRUM_INSTRUMENT + 1))
 
 Event = tuple[int, int, int]  # step from the piece's beginning, id of the duration, id of the note
 
@@ -179,12 +181,9 @@ class ArrivalPiece:
     @property
     def length(self) -> int:
         """Tokens of the context that the session holds, flag included."""
-        return 1 + _EVENT_TOKENS * self.kept
+        return 1 + EVENT_TOKENS * self.kept
 
     def _show(self, step: int, duration: int, note: int) -> None:
         self.shown.append((step, duration, note))
         if note != REST:
             self._sounded.add((note - NOTE_OFFSET - (CONTROL_OFFSET if note > REST else 0)) // PITCHES)
-
-
-_ALL_INSTRUMENTS = frozenset(range(129))

@@ -10,8 +10,8 @@ from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec, To
 from musiclora.sampling import uniforms
 from musiclora.symbolic.decoding.arrival_context import ArrivalPiece
 from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
+from musiclora.symbolic.tokens.arrival import EVENT_TOKENS
 
-_EVENT_TOKENS = 3
 _MOST_AT_ONCE = 32  # events drawn between two looks at them
 
 Draws = Callable[[int, int, int], np.ndarray]
@@ -56,8 +56,8 @@ def draw_events(
         on_events: called with the number of events that all pieces have gained.
         at_once: events drawn between two looks at them; None chooses.
     """
-    most = (model.n_positions - 1) // _EVENT_TOKENS
-    session = model.start_generation(len(pieces), 1 + _EVENT_TOKENS * most, spec)
+    most = (model.n_positions - 1) // EVENT_TOKENS
+    session = model.start_generation(len(pieces), 1 + EVENT_TOKENS * most, spec)
     session.extend(np.array([[piece.flag] for piece in pieces], np.int32))
     while not all(piece.done for piece in pieces):
         _show_pieces(session, pieces, most)
@@ -96,9 +96,9 @@ def _show_pieces(session: GenerationSession, pieces: Sequence[ArrivalPiece], mos
 
 def _stack_draws(pieces: Sequence[ArrivalPiece], draws: Draws, events: int) -> np.ndarray:
     """Return the draws of the next events, float32 [3 events, B]; those of finished pieces are 0."""
-    count = _EVENT_TOKENS * events
+    count = EVENT_TOKENS * events
     columns = [
-        np.zeros(count, np.float32) if piece.done else draws(piece.number, _EVENT_TOKENS * len(piece.drawn), count)
+        np.zeros(count, np.float32) if piece.done else draws(piece.number, EVENT_TOKENS * len(piece.drawn), count)
         for piece in pieces
     ]
     return np.stack(columns, axis=1)
@@ -111,7 +111,7 @@ def _grammar_of(pieces: Sequence[ArrivalPiece], grammar: ArrivalGrammar) -> Gram
 def _take_events(piece: ArrivalPiece, tokens: np.ndarray, most: int) -> int:
     """Add drawn events to a piece up to the first after which something must be shown; return their number."""
     gained, full = 0, piece.is_full_band()
-    for step, duration, note in tokens.reshape(-1, _EVENT_TOKENS).tolist():
+    for step, duration, note in tokens.reshape(-1, EVENT_TOKENS).tolist():
         if not piece.add_drawn((step + piece.origin, duration, note)):
             break
         gained += 1

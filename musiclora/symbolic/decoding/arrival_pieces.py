@@ -16,10 +16,9 @@ from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan, plan_arrival
 from musiclora.symbolic.decoding.arrival_score import build_score
 from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
-from musiclora.symbolic.tokens.arrival import REST, SEPARATOR, STEPS_PER_SECOND
+from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, REST, SEPARATOR, STEPS_PER_SECOND
 
 BATCH_PIECES = 8  # pieces generated at once
-_EVENT_TOKENS = 3
 _DEFAULT_TOP_K = 0  # the tokens are a few large blocks, of which a nucleus is taken
 
 
@@ -27,7 +26,7 @@ def generate_arrival_pieces(
     model: TokenModel, request: GenerationRequest, on_progress: OnProgress | None = None
 ) -> list[GeneratedPiece]:
     """Generate pieces with a model of arrival-time tokens; see `pieces.generate_pieces`."""
-    plan = plan_arrival(request, (model.n_positions - 1) // _EVENT_TOKENS)
+    plan = plan_arrival(request, (model.n_positions - 1) // EVENT_TOKENS)
     spec = request.sampling(_DEFAULT_TOP_K, pad_id=SEPARATOR)
     grammar = ArrivalGrammar(model.vocab_size)
     draws = UniformDraws(request.seed)
@@ -51,10 +50,10 @@ def _progress_of(
 
     def position(piece: ArrivalPiece) -> int:
         if given.stop is None:
-            return _EVENT_TOKENS * len(piece.drawn)
+            return EVENT_TOKENS * len(piece.drawn)
         return given.stop - given.start if piece.done else min(given.stop, piece.latest) - given.start
 
-    each = _EVENT_TOKENS * given.most_events if given.stop is None else max(1, given.stop - given.start)
+    each = EVENT_TOKENS * given.most_events if given.stop is None else max(1, given.stop - given.start)
 
     def report(events: int) -> None:
         if on_progress is not None and events:
@@ -65,7 +64,7 @@ def _progress_of(
 
 def _finish_piece(plan: ArrivalPlan, piece: ArrivalPiece, request: GenerationRequest) -> GeneratedPiece:
     """Build the piece's score and say how it ends."""
-    drawn = np.array(piece.drawn, np.int64).reshape(-1, _EVENT_TOKENS)
+    drawn = np.array(piece.drawn, np.int64).reshape(-1, EVENT_TOKENS)
     loudness = request.loudness or Loudness()
     score, new, cut = build_score(plan, drawn, loudness, limited=piece.limited)
     notes = int(score.note_num())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,19 @@ from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
 from musiclora.symbolic.decoding.parts import find_parts
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.decoding.score_notes import list_notes
-from musiclora.symbolic.tokens.arrival import DRUM_INSTRUMENT, DUR_OFFSET, STEPS_PER_SECOND
+from musiclora.symbolic.tokens.arrival import (
+    DRUM_INSTRUMENT,
+    DUR_OFFSET,
+    EVENT_TOKENS,
+    MAX_DURATION_STEPS,
+    STEPS_PER_SECOND,
+)
 from musiclora.symbolic.tokens.holds import DRUMS
 
 if TYPE_CHECKING:
     from symusic import Score
 
-_EVENT_TOKENS = 3
-_NO_EVENTS = np.zeros((0, _EVENT_TOKENS), np.int64)
+_NO_EVENTS = np.zeros((0, EVENT_TOKENS), np.int64)
 _WHOLE_TICK = 1e-3  # a gap's end this near to a tick is that tick
 
 
@@ -77,11 +81,11 @@ def _given(
     request: GenerationRequest, prompt: np.ndarray, controls: np.ndarray, start: int = 0, stop: int | None = None
 ) -> Given:
     """Build what the model is given: the prompt padded with RESTs up to the start, the controls in order of time."""
-    padded = pad_rests(prompt.ravel(), start).reshape(-1, _EVENT_TOKENS)
+    padded = pad_rests(prompt.ravel(), start).reshape(-1, EVENT_TOKENS)
     ordered = controls[np.argsort(controls[:, 0], kind="stable")]
     chosen = request.instruments
     instruments = None if chosen is None else frozenset(DRUM_INSTRUMENT if one == DRUMS else one for one in chosen)
-    return Given(padded, ordered, start, stop, max(1, request.most_tokens // _EVENT_TOKENS), instruments)
+    return Given(padded, ordered, start, stop, max(1, request.most_tokens // EVENT_TOKENS), instruments)
 
 
 def _plan_continuation(request: GenerationRequest, prompt: Score, most_events: int) -> ArrivalPlan:
@@ -179,7 +183,7 @@ def _ticks_of(events: np.ndarray, ticks: np.ndarray) -> dict[int, int]:
     return dict(zip(events[::-1, 0].tolist(), ticks[::-1].tolist(), strict=True))
 
 
-def _describe_lengths(events: Sequence[np.ndarray] | np.ndarray) -> list[str]:
-    """Say how many given notes the model hears shorter than they are."""
-    long = int((np.asarray(events)[:, 1] - DUR_OFFSET >= 999).sum())
+def _describe_lengths(events: np.ndarray) -> list[str]:
+    """Say how many given notes, int [n, 3], the model hears shorter than they are."""
+    long = int((events[:, 1] - DUR_OFFSET >= MAX_DURATION_STEPS).sum())
     return [f"the model takes {long} given notes for 10 s long, which are longer"] if long else []

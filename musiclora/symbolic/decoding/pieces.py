@@ -10,7 +10,6 @@ from musiclora.progress import OnProgress
 from musiclora.symbolic.decoding.arrival_pieces import generate_arrival_pieces
 from musiclora.symbolic.decoding.continuation import continue_pieces
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
-from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
@@ -40,15 +39,14 @@ def generate_pieces(
         DataError: the prompt or a piece has no note.
     """
     check_tokens(tokenizer, request)
-    if isinstance(tokenizer, ArrivalTokenizer):
-        return generate_arrival_pieces(model, request, on_progress)
-    assert isinstance(tokenizer, MusicTokenizer)
-    return continue_pieces(model, tokenizer, request, on_progress)
+    if isinstance(tokenizer, MusicTokenizer):
+        return continue_pieces(model, tokenizer, request, on_progress)
+    return generate_arrival_pieces(model, request, on_progress)
 
 
 def check_tokens(tokenizer: SymbolicTokenizer, request: GenerationRequest) -> None:
     """Raise ConfigError where a tokenizer's tokens cannot do what is asked, and name a model that can."""
-    if isinstance(tokenizer, ArrivalTokenizer):
+    if not isinstance(tokenizer, MusicTokenizer):
         return
     for option, asked in (("--accompany", request.accompany), ("--infill", request.infill)):
         if asked is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
+from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, ArrivalTokenizer
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -30,7 +30,7 @@ class ScoreNotes:
 
 def list_notes(score: Score) -> ScoreNotes:
     """List the notes of a score in the order in which `ArrivalTokenizer` writes them, those of all instruments."""
-    events = ArrivalTokenizer().encode_held(score).astype(np.int64).reshape(-1, 3)
+    events = ArrivalTokenizer().encode_held(score).astype(np.int64).reshape(-1, EVENT_TOKENS)
     columns = [track.notes.numpy()["time"].astype(np.int64) for track in score.tracks]
     tick = np.concatenate([np.zeros(0, np.int64), *columns])
     track = np.repeat(np.arange(len(columns)), [len(column) for column in columns])

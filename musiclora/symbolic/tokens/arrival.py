@@ -34,6 +34,7 @@ AUTOREGRESS = 55_026
 ANTICIPATE = 55_027
 VOCAB_SIZE = 55_028
 
+EVENT_TOKENS = 3  # time, duration and note
 STEPS_PER_SECOND = 100
 MAX_STEPS = DUR_OFFSET - TIME_OFFSET  # times of one context are below this
 MAX_DURATION_STEPS = NOTE_OFFSET - DUR_OFFSET - 1
@@ -165,7 +166,7 @@ class ArrivalTokenizer:
         """Find the three ids of each note."""
         at, events = _find_events(ids)
         instrument = events[:, 2] // PITCHES
-        return NoteSpans(at, at + 3, np.where(instrument == DRUM_INSTRUMENT, DRUMS, instrument))
+        return NoteSpans(at, at + EVENT_TOKENS, np.where(instrument == DRUM_INSTRUMENT, DRUMS, instrument))
 
     def to_json(self) -> str:
         """Return the content of tokenizer.json."""
@@ -196,7 +197,8 @@ def _find_events(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the index of each note's first id, int64 [m], and the notes as `split_events` returns them."""
     values = np.asarray(ids, np.int64)
     skipped = int(_opens_with_flag(values))
-    triples = values[skipped : skipped + (len(values) - skipped) // 3 * 3].reshape(-1, 3)
+    count = (len(values) - skipped) // EVENT_TOKENS
+    triples = values[skipped : skipped + EVENT_TOKENS * count].reshape(-1, EVENT_TOKENS)
     if len(triples) and (triples.min() < 0 or triples[:, 1:].max() >= VOCAB_SIZE):
         raise DataError(
             f"token ids reach from {triples.min()} to {triples.max()}, but {KIND} tokens have {VOCAB_SIZE}; "
@@ -206,7 +208,7 @@ def _find_events(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     events = triples - CONTROL_OFFSET * controls[:, None] - (TIME_OFFSET, DUR_OFFSET, NOTE_OFFSET)
     limits = (NOTE_OFFSET - DUR_OFFSET, REST - NOTE_OFFSET)
     valid = (events >= 0).all(axis=1) & (events[:, 1:] < limits).all(axis=1)
-    return skipped + 3 * np.flatnonzero(valid), events[valid]
+    return skipped + EVENT_TOKENS * np.flatnonzero(valid), events[valid]
 
 
 def _opens_with_flag(values: np.ndarray) -> bool:

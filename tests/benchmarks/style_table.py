@@ -76,7 +76,7 @@ class Settings:
 
 
 class Cells:
-    """Finished cells on disk: bits a note and seconds by corpus, seed and column."""
+    """Finished cells on disk, records by key; those of the style table are by corpus, seed and column."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self._path = path
@@ -87,6 +87,9 @@ class Cells:
 
     def __contains__(self, key: str) -> bool:
         return key in self._kept["cells"]
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._kept["cells"][key]
 
     def bits(self, corpus: str, seed: int, column: str) -> float | None:
         """Bits a note of a finished cell."""

@@ -67,14 +67,18 @@ def timed(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tunes", type=int, default=1000)
+    parser.add_argument("--band-tokenizer", action="append", default=[], help="tokenizer.json or its folder, for bands")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", choices=("midi", "abc", "bands"))
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folders = write_tunes(Path(temporary), options.tunes)
         sources = {kind: (folder, ("own", "public")) for kind, folder in folders.items()}
-        sources["bands"] = (write_bands(Path(temporary) / "bands", options.tunes), ("arrival",))
+        sources["bands"] = (write_bands(Path(temporary) / "bands", options.tunes), ("arrival", *options.band_tokenizer))
         for kind, (folder, tokenizers) in sources.items():
+            if options.only and kind != options.only:
+                continue
             for tokenizer in tokenizers:
                 runs = [timed(folder, tokenizer, options.workers) for _ in range(options.repeats)]
                 best = min(runs, key=lambda run: run["wall_s"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SONG_WORKER = f"{__name__}:song_worker"
 TUNE_SPLITTER = f"{__name__}:tune_splitter"
 MAX_TOKENS = 500_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000  # an event of a band is an object: by default 700 of them start a collection
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
     from musiclora.symbolic.tokens.tokenizers import tokenizer_from_json
 
     tokenizer = tokenizer_from_json(settings["tokenizer"]) if settings["tokenizer"] else None
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
     def read_song(task: dict[str, str]) -> object:
         outcomes = examine_file(

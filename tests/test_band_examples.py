@@ -13,7 +13,7 @@ from musiclora.bundled import BUNDLED, bundled_songs
 from musiclora.symbolic.tokens.tokenizers import band_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples" / "bundled_band"
-NAMES = ("harmony", "styles", "parts", "arrange", "make_data")
+NAMES = ("harmony", "styles", "parts", "arrange", "make_data", "warm_start")
 METRES = ((2, 2), (2, 4), (3, 4), (4, 4), (3, 8), (6, 8), (9, 8), (12, 8))
 
 
@@ -216,3 +216,27 @@ def test_the_band_tokens_hold_every_note_of_the_arrangements(band):
         found = decoded.time_signatures[0]
         assert sorted(set(events(arranged))) == events(decoded)
         assert (found.numerator, found.denominator) == ((4, 4) if metre == (2, 2) else metre)
+
+
+def test_a_larger_vocabulary_keeps_the_embeddings_of_known_tokens(band):
+    old = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+
+    new = band.warm_start.extend_embedding(old, ["PAD", "Bar", "Pitch_60"], ["PAD", "Program_0", "Pitch_60", "Bar"])
+
+    assert new.dtype == np.float32
+    assert np.array_equal(new[[0, 3, 2]], old)
+    assert np.isfinite(new[1]).all()
+    assert not (new[1] == old).all(1).any()
+
+
+def test_positions_that_short_rows_did_not_train_move_as_the_others_did(band):
+    rng = np.random.default_rng(1)
+    before = rng.normal(size=(200, 4))
+    moved = before @ (np.eye(4) + 0.3 * rng.normal(size=(4, 4))) + 1.0
+    short = np.concatenate([moved[:120], before[120:]])
+
+    found = band.warm_start.move_positions(short, before, 120)
+
+    assert np.array_equal(found[:120], moved[:120].astype(np.float32))
+    # A ridge of a tenth leaves about a tenth of the way.
+    assert np.abs(found[120:] - moved[120:]).mean() < 0.25 * np.abs(before[120:] - moved[120:]).mean()

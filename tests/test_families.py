@@ -30,7 +30,7 @@ def test_records_belong_to_families_of_the_interface_and_name_each_architecture_
 
 def test_bundled_folders_find_their_record():
     found = {name: spec_of_folder(path).architecture for name, path in BUNDLED_MODELS.items()}
-    assert found == {"bundled": "gpt2", "bundled-audio": "diffrhythm"}
+    assert found == {"bundled": "gpt2", "bundled-band": "gpt2", "bundled-audio": "diffrhythm"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": "llama"}'], ids=["none", "bad", "list", "other"])

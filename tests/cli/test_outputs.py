@@ -17,6 +17,7 @@ from musiclora.cli import main
 from musiclora.convert.files.temporary import SET_ASIDE, temporary_sibling
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet
 from musiclora.symbolic.decoding.request import GeneratedPiece
+from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 from musiclora.wav import write_wav
 
 TUNES = Path(__file__).parents[2] / "musiclora" / "bundled" / "tunes"
@@ -161,7 +162,7 @@ def test_a_file_that_appears_while_a_piece_is_generated_is_not_replaced(overwrit
         output.write_bytes(b"theirs")
         return [GeneratedPiece(1, Score(480), [], 0, 0, False)]
 
-    opened = SimpleNamespace(backend="none", base=SimpleNamespace(name="none"), notes=[])
+    opened = SimpleNamespace(backend="none", base=SimpleNamespace(name="none"), tokenizer=own_tokenizer(), notes=[])
     monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *a, **k: opened)
     monkeypatch.setattr("musiclora.symbolic.generate._generate_with_progress", make_beside_another)
     found = call("generate", "--model", "bundled", "--output", output, *(["--overwrite"] if overwrite else []))

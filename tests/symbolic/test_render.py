@@ -22,7 +22,7 @@ from musiclora.cli import main
 from musiclora.errors import ConfigError, DataError
 from musiclora.reporting.roll import roll_of
 from musiclora.symbolic import render
-from musiclora.symbolic.decoding import continuation
+from musiclora.symbolic.decoding import pieces
 from musiclora.symbolic.render import Rendering, find_engine, find_soundfont, read_score, render_audio, render_file
 from musiclora.symbolic.render_worker import resample_sinc, scale_to_peak
 from musiclora.symbolic.task import SymbolicTask
@@ -232,7 +232,7 @@ def test_a_sample_of_a_run_has_its_sound_beside_it_where_something_can_play_it(t
         chord_song().dump_midi(folder / f"{name}.mid")
         return folder / f"{name}.mid"
 
-    monkeypatch.setattr(continuation, "write_midi_sample", write_sample)
+    monkeypatch.setattr(pieces, "write_midi_sample", write_sample)
     if not plays:
         monkeypatch.setattr(render.importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(render.shutil, "which", lambda name: None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musiclora.adapters import combine_adapters, parse_adapter
+from musiclora.adapters import parse_adapter
+from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.errors import ConfigError, ConvertError
 

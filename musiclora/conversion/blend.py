@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from musiclora.adapters import Adapter, combine_adapters, empty_updates, module_shapes
+from musiclora.adapters import Adapter, empty_updates
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
 from musiclora.conversion.verify import Converted, check_destination, check_update
+from musiclora.convert.adapters.combine import combine_adapters, module_shapes
 from musiclora.convert.adapters.lora import LoraSpec, check_rank
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft

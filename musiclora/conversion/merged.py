@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from musiclora.adapters import Adapter, combine_adapters, find_adapter, parse_adapter
+from musiclora.adapters import Adapter, find_adapter, parse_adapter
 from musiclora.conversion.verify import (
     TOKENIZER_PARTS,
     companion_files,
@@ -16,6 +16,7 @@ from musiclora.conversion.verify import (
     tokenizer_fingerprint,
     zeros_made,
 )
+from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Dtype, Tensors, cast_tensor, dtype_named

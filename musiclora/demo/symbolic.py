@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from musiclora.adapters import combine_adapters, find_adapter
+from musiclora.adapters import find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
+from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import read_checkpoint

@@ -3,82 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mido
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from full_song import write_song
 from refusal import refused
 from render_helpers import band_song
 from symusic import ControlChange, Note, Score
+from track_bytes import NOTE, track_of
 
 from musiclora.cli import main
 from musiclora.convert.errors import ConfigError, DataError
-from musiclora.music.instruments import instrument_name
 from musiclora.reporting.roll import roll_of
 from musiclora.symbolic import render
 from musiclora.symbolic.formats.midi import read_layout
-from musiclora.symbolic.formats.midi_events import read_all_events, read_messages
+from musiclora.symbolic.formats.midi_events import read_all_events
 from musiclora.symbolic.render import render_file
 from musiclora.symbolic.render_parts import arrange_parts, pass_midi
 from musiclora.symbolic.render_reading import read_heard_score, read_song_events
 from musiclora.symbolic.render_select import Choice, choose_parts, list_song_parts, midi_file, select_messages
 
 NASTY = sorted((Path(__file__).parents[1] / "data" / "nasty_midi").glob("*.mid"))
+
+
 NOTES = ("note_on", "note_off", "polytouch")
-FULL_SONG = """
-0 set_tempo tempo=400000 | 0 time_signature numerator=3 denominator=4 | 0 key_signature key=Eb
-0 marker text=Verse | 960 lyrics text=la | 1500 set_tempo tempo=700000 | 1920 time_signature numerator=6 denominator=8
-"""
-
-
-def write_song(path: Path, seed: int = 0, form: int = 1, programs=(0, 33, 73, 33), drums: bool = True) -> Path:
-    """Write a song with settings of every kind between its notes, a channel for each program."""
-    rng = np.random.default_rng(seed)
-    head: list[tuple[int, Any]] = []
-    for entry in FULL_SONG.strip().replace("\n", " | ").split(" | "):
-        tick, kind, *values = entry.split()
-        pairs = [value.split("=") for value in values]
-        fields: dict[str, Any] = {name: int(value) if value.isdigit() else value for name, value in pairs}
-        head.append((int(tick), mido.MetaMessage(kind, **fields)))
-    tracks = [head]
-    channels = [c for c in range(16) if c != 9][: len(programs)] + [9] * drums
-    for number, channel in enumerate(channels):
-        events = [(0, mido.MetaMessage("track_name", name=f"part {number}"))] if form else []
-        if channel != 9:
-            events.append((0, mido.Message("program_change", channel=channel, program=programs[number])))
-        events.append((0, mido.Message("control_change", channel=channel, control=7, value=90 + number)))
-        for tick in sorted(rng.integers(0, 4000, 30).tolist()):
-            action = rng.integers(0, 6)
-            pitch = int(rng.integers(40, 50))
-            if action < 3:
-                length, velocity = int(rng.integers(1, 600)), int(rng.integers(1, 128))
-                events.append((tick, mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)))
-                off = mido.Message("note_off", channel=channel, note=pitch, velocity=40)
-                silent = mido.Message("note_on", channel=channel, note=pitch, velocity=0)
-                events.append((tick + length, off if rng.random() < 0.5 else silent))
-            elif action == 3:
-                events.append((tick, mido.Message("polytouch", channel=channel, note=pitch, value=3)))
-            elif action == 4:
-                events.append((tick, mido.Message("pitchwheel", channel=channel, pitch=int(rng.integers(-99, 99)))))
-            else:
-                events.append((tick, mido.Message("sysex", data=(1, 2, number))))
-        events.append((rng.integers(0, 4000), mido.Message("aftertouch", channel=channel, value=5)))
-        events.append((rng.integers(0, 4000), mido.MetaMessage("lyrics", text=f"word {number}")))
-        tracks.append(events)
-    if form == 0:
-        tracks = [[event for track in tracks for event in track]]
-    file = mido.MidiFile(type=form, ticks_per_beat=480)
-    for events in tracks:
-        track = mido.MidiTrack()
-        now = 0
-        for tick, message in sorted(events, key=lambda event: event[0]):
-            track.append(message.copy(time=int(tick) - now))
-            now = int(tick)
-        file.tracks.append(track)
-    file.save(path)
-    return path
 
 
 def events_of(path: Path) -> list[list[tuple[int, object]]]:
@@ -162,86 +112,6 @@ def test_a_damaged_file_keeps_every_event_that_is_read(path):
         assert len(left) == len(parts) - 1
 
 
-def track_of(*messages: bytes) -> bytes:
-    return b"".join(messages) + b"\x00\xff\x2f\x00"
-
-
-NOTE = b"\x00\x90\x3c\x64\x83\x60\x80\x3c\x00"
-
-
-def parts_of(*raw: bytes):
-    return list_song_parts(read_all_events(raw), raw, 480)
-
-
-def test_a_program_that_changes_inside_a_track_splits_its_notes():
-    raw = track_of(b"\x00\xc0\x49", NOTE, b"\x00\x90\x40\x64", b"\x60\xc0\x28", b"\x60\x80\x40\x00", NOTE)
-    parts = parts_of(raw)
-    assert [part.describe() for part in parts] == ["track 1 (Violin, Flute)"]
-    for text, pitches in (("flute", [60, 64]), ("violin", [60]), ("track 1", [60, 64, 60])):
-        (track,) = select_messages([raw], choose_parts(parts, text, None))
-        messages = [message for _, message in read_messages(track)[0]]
-        assert [m[1] for m in messages if m[0] == 0x90] == pitches
-        assert sorted(m[1] for m in messages if m[0] == 0x80) == sorted(pitches)  # each note ends, after the change too
-        assert sum(m[0] == 0xC0 for m in messages) == 2
-
-
-def test_running_status_is_written_out():
-    raw = track_of(b"\x00\x90\x3c\x64\x60\x3c\x00", b"\x00\xff\x05\x01a", b"\x00\x40\x64\x60\x40\x00")
-    (track,) = select_messages([raw], choose_parts(parts_of(raw), None, None))
-    messages = [message.hex() for _, message in read_messages(track)[0]]
-    assert messages == ["903c64", "903c00", "ff050161", "904064", "904000"]
-    assert read_all_events([raw])[0].rows.tolist() == read_all_events([track])[0].rows.tolist()
-
-
-def test_two_channels_of_one_program_are_one_instrument_and_two_tracks():
-    parts = parts_of(track_of(b"\x00\xc0\x21", NOTE), track_of(b"\x00\xc1\x21", NOTE.replace(b"\x90", b"\x91")))
-    assert len(choose_parts(parts, "bass", None).heard_parts()) == 2
-    assert [part.number for part in choose_parts(parts, "track2", None).heard_parts()] == [2]
-
-
-def test_a_song_without_a_program_is_a_piano():
-    assert [part.describe() for part in parts_of(track_of(NOTE))] == ["track 1 (Acoustic Grand Piano)"]
-    assert len(choose_parts(parts_of(track_of(NOTE)), "0", None).heard) == 1
-
-
-def named_track(name: str, program: int = 0, channel: int = 0, encoding: str = "utf-8") -> bytes:
-    text = name.encode(encoding)
-    note = bytes((0, 0x90 | channel, 60, 100, 96, 0x80 | channel, 60, 0))
-    return track_of(bytes((0, 0xFF, 3, len(text))) + text, bytes((0, 0xC0 | channel, program)), note)
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ("lead, left", [1]),  # the name of a track holds a comma
-        ("Lead,  LEFT", [1]),
-        ("flöte", [2]),
-        ("guitar", [3, 4]),
-        ("electric guitar (jazz)", [3]),
-        ("26,drums", [3, 5]),
-        ("overdriven", [4]),
-        ("track 1,track5", [1, 5]),
-        ("#1, #5", [1, 5]),
-        ("Track 2", [6]),  # a name goes before a number
-        ("drum kit,", [5]),
-        ("steel drums", [7]),
-    ],
-)
-def test_a_list_names_instruments_drums_and_tracks(text, numbers):
-    parts = parts_of(
-        named_track("Lead, left", 0),
-        named_track("Flöte", 73, 1, "latin-1"),
-        named_track("", 26, 2),
-        named_track("", 29, 3),
-        named_track("", 0, 9),
-        named_track("track 2", 40, 4),
-        named_track("", 114, 5),
-    )
-    assert [part.number for part in choose_parts(parts, text, None).heard_parts()] == numbers
-    left = choose_parts(parts, None, text).heard_parts()
-    assert [part.number for part in left] == [n for n in range(1, 8) if n not in numbers]
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -263,15 +133,6 @@ def test_what_matches_nothing_is_one_line_that_lists_the_tracks(song, tmp_path, 
     line = refused(result, *words, str(song))
     assert "\x1b" not in line
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_names_of_tracks_are_escaped_and_hundreds_are_counted():
-    raw = [named_track(f"\x1b[2J{number}", number % 128, 0) for number in range(300)]
-    with pytest.raises(ConfigError) as error:
-        choose_parts(parts_of(*raw), "drums", None)
-    assert "\x1b" not in str(error.value)
-    assert "and 260 more" in str(error.value)
-    assert len(str(error.value)) < 4000
 
 
 def test_a_file_without_notes_is_refused(tmp_path):
@@ -385,10 +246,3 @@ def test_the_sound_of_some_parts_is_that_of_a_song_of_those_parts(song, tmp_path
     )
     length = min(len(first), len(second))
     assert np.corrcoef(first[:length], second[:length])[0, 1] > 0.99
-
-
-def test_every_name_of_general_midi_chooses_its_program():
-    for program in range(128):
-        parts = parts_of(named_track("", program, 0), named_track("", (program + 64) % 128, 1))
-        heard = choose_parts(parts, instrument_name(program), None).heard_parts()
-        assert 1 in [part.number for part in heard]

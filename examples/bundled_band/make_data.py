@@ -1,7 +1,8 @@
 """Write the arrangements that the band base is trained on: `python make_data.py TUNES OUT`.
 
 TUNES is what examples/bundled_base/make_data.py wrote. OUT/train and OUT/held-out get one MIDI file for each tune of
-TUNES/train and TUNES/held-out, OUT/target the bundled Northumbrian tunes in the style that is not in the training set.
+TUNES/train and TUNES/held-out, OUT/alone the melodies of TUNES/held-out without a band, and OUT/target the bundled
+Northumbrian tunes in the style that is not in the training set.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from musiclora.bundled import BUNDLED
 from musiclora.symbolic.reading.read_folder import read_music
 
 SEED = 10
+ALONE = Mixture(alone=1.0)
 TARGET = Mixture(alone=0.0, small=0.0, styles=(TARGET_STYLE,))
 
 
@@ -49,9 +51,14 @@ def write_arrangements(tunes: Path, out: Path, mixture: Mixture | None = None) -
 
 
 def main(tunes: Path, out: Path) -> None:
-    """Write the three folders and say what is in them."""
-    work = ((tunes / "train", "train", None), (tunes / "held-out", "held-out", None))
-    for folder, name, mixture in (*work, (BUNDLED / "tunes", "target", TARGET)):
+    """Write the four folders and say what is in them."""
+    work = (
+        (tunes / "train", "train", None),
+        (tunes / "held-out", "held-out", None),
+        (tunes / "held-out", "alone", ALONE),
+        (BUNDLED / "tunes", "target", TARGET),
+    )
+    for folder, name, mixture in work:
         counts = write_arrangements(folder, out / name, mixture)
         sys.stdout.write(f"{out / name}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}\n")
 

@@ -1,7 +1,7 @@
 """The numbers of the band base's card: `python measure.py MODEL TUNES ARRANGEMENTS [BACKEND]`; prints JSON.
 
 TUNES is what examples/bundled_base/make_data.py wrote, ARRANGEMENTS what make_data.py here wrote of it. Bits a note of
-the held-out arrangements and of the held-out tunes alone, also by kind of token, beside those of the bundled base of
+the held-out arrangements and of the held-out melodies alone, also by kind of token, beside those of the bundled base of
 tunes; what 50 new pieces hold; and how much of the training tunes' runs of 8 intervals the part of each piece that
 copies most shares, with the same for the held-out arrangements, which copy nothing.
 """
@@ -126,8 +126,8 @@ def main(model: str, tunes: Path, arrangements: Path, backend: str = "torch") ->
     held_out = [Score(str(path)) for path in sorted((arrangements / "held-out").glob("*.mid"))]
     return {
         "held_out_arrangements": bits_by_kind(model, arrangements / "held-out", backend),
-        "held_out_tunes": bits_by_kind(model, tunes / "held-out", backend),
-        "held_out_tunes_by_the_base_of_tunes": bits_by_kind("bundled", tunes / "held-out", backend),
+        "held_out_melodies": bits_by_kind(model, arrangements / "alone", backend),
+        "held_out_melodies_by_the_base_of_tunes": bits_by_kind("bundled", arrangements / "alone", backend),
         "target_style": bits_by_kind(model, arrangements / "target", backend),
         "samples": {**contents(new), **copying(new, measures, owners)},
         "held_out": {**contents(held_out), **copying(held_out, measures, owners)},

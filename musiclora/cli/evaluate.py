@@ -33,7 +33,7 @@ from musiclora.convert.errors import printable
 @click.option("--rank", is_flag=True, help="Also list each generated recording, nearest first.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG file for the mean spectra of both folders.")
 @overwrite_option
-@click.option("--model", help="bundled, a Hub id, or a model folder.  [default: the base the adapter records]")
+@click.option("--model", help="bundled, bundled-band, a Hub id, or a folder.  [default: what the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder.  [default: the model's own]")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")

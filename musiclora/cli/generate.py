@@ -110,7 +110,10 @@ def _family_options(command: Any) -> Any:
     type=click.Path(path_type=Path),
     help="F.mid, or for audio F.wav or F.flac; with --count, F-001.mid and so on.",
 )
-@click.option("--model", help="bundled, bundled-audio, a Hub id, or a folder.  [default: what the adapter records]")
+@click.option(
+    "--model",
+    help="bundled, bundled-band, bundled-audio, a Hub id, or a folder.  [default: what the adapter records]",
+)
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option(
     "--seed", type=int, default=42, show_default=True, help="Seed of the noise; the same seed gives the same music."

@@ -18,7 +18,10 @@ from musiclora.cli.common import backend_option, json_option, note, print_json
     type=click.Path(path_type=Path),
     help="Folder of tokens or latents; an earlier token cache is replaced.",
 )
-@click.option("--model", help="Model whose tokenizer or codec is used: bundled, bundled-audio, a Hub id, or a folder.")
+@click.option(
+    "--model",
+    help="Model whose tokenizer or codec is used: bundled, bundled-band, bundled-audio, a Hub id, or a folder.",
+)
 @click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder, instead of the model's own.")
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
 @click.option(

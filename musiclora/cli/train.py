@@ -16,7 +16,8 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
 @click.option(
     "--model",
-    help="bundled, bundled-audio, a Hub id (owner/name[@revision]), or a folder.  [default: xingjianll/midi-gpt2]",
+    help="bundled, bundled-band, bundled-audio, a Hub id (owner/name[@revision]), or a folder.  "
+    "[default: xingjianll/midi-gpt2]",
 )
 @click.option(
     "--adapter-dir", help="Adapter to train further: training starts from its arrays, with its rank, alpha and targets."

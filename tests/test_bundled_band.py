@@ -15,7 +15,8 @@ from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.models import find_model
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.model import open_model
 from musiclora.symbolic.tokens.tokenizers import band_tokenizer, load_tokenizer
 

@@ -24,7 +24,8 @@ from symusic import Score
 
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import load_pieces
-from musiclora.symbolic.decoding.continuation import GenerationRequest, generate_pieces
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.model import open_model
 
 SAMPLES, TOKENS = 50, 1000

@@ -25,14 +25,14 @@ from musiclora.cli.common import backend_option, json_option, print_json
     help="Folder of the adapter, the music and the report; the music of an earlier demo is replaced.",
 )
 @click.option(
-    "--steps", type=int, default=None, help="Optimiser steps.  [default: 80 or 150 by family, fewer on a slow machine]"
+    "--steps", type=int, default=None, help="Optimiser steps.  [default: 60 or 150 by family, fewer on a slow machine]"
 )
 @backend_option
 @json_option
 def demo(family: str, output_dir: Path, steps: int | None, backend: str, as_json: bool) -> None:
-    """Adapt a bundled base to music of another tradition, offline, in three minutes.
+    """Adapt a bundled base to music of another style, offline, in three minutes at most.
 
-    The symbolic demo learns twenty Chinese folk songs, the audio demo such songs played on a steel-string guitar.
+    The symbolic demo teaches ska to a folk band; the audio demo learns Chinese melodies on a steel-string guitar.
     Writes the adapter, music of base and adapted model from the same seeds (MIDI or WAV, PNG), and report.html.
     """
     from musiclora.cli.console import console

@@ -19,7 +19,6 @@ from musiclora.training.run_folder import CONFIG, META, Run
 from musiclora.training.session import ModelT, Session
 from musiclora.training.task import TrainingTask
 
-EVALUATIONS = 8  # of the held-out music in a demo's training
 DATA_RECORD = "demo-data.json"  # how the audio demo's renders were made
 # Names that the demos write into their folder.
 _DEMO_NAMES = (
@@ -46,6 +45,7 @@ class DemoOptions:
         pieces: number of generated pieces, each by the base and by the adapted model.
         seconds: longest training.
         seed: of everything drawn.
+        evaluations: of the held-out music in the training.
     """
 
     steps: int
@@ -57,6 +57,7 @@ class DemoOptions:
     dropout: float = 0.05
     seconds: float = 100.0
     seed: int = 7
+    evaluations: int = 8
 
     def train_config(self, data_dir: str, output_dir: Path, model: str, backend: str) -> TrainConfig:
         """Return the training options, without those that one family alone has."""
@@ -146,7 +147,11 @@ def train_demo(
         kept = unfinished_steps(run, config, task.hash_data())
         if kept is not None:  # as many as fitted the time when it was begun, so that the schedule stays
             config = dataclasses.replace(config, max_steps=kept)
-        limits = SessionOptions(longest_seconds=0.0 if kept else options.seconds, evaluations=EVALUATIONS)
+        limits = SessionOptions(
+            longest_seconds=0.0 if kept else options.seconds,
+            evaluations=options.evaluations,
+            evaluate_steps=max(1, options.steps // options.evaluations),
+        )
         return Session(config, task, reporter, limits, run).train(restart=run.exists and kept is None)
 
 

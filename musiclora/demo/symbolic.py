@@ -1,4 +1,4 @@
-"""Symbolic demo, offline: the bundled base adapted to Han folk songs, scored, heard and seen."""
+"""Symbolic demo, offline: the bundled band base adapted to the bundled ska songs, scored, heard and seen."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import cast
 from musiclora.adapters import find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
+from musiclora.bundled import BUNDLED
 from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.files.temporary import scratch_folder
 from musiclora.convert.models.gpt2 import read_checkpoint
-from musiclora.demo.corpora import ESSEN_TERMS, han_folk_songs, order_by_seed, write_tunes
 from musiclora.demo.demo_run import check_demo_folder, train_demo
 from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
-from musiclora.demo.symbolic_samples import make_samples
+from musiclora.demo.symbolic_samples import fullest_openings, make_samples
 from musiclora.evaluation.scores import song_losses, token_gain, token_score, total_loss
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -27,23 +26,27 @@ from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.dataset.splits import cluster_pieces, split_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.training.run_folder import Run
 
-SONGS, CHOOSING, TEST = 20, 10, 40  # songs to train on, to choose the best step by, and to test with
-ROW_TOKENS = 512  # longest row
-HAN_SONGS = "Chinese (Han) folk songs, Essen collection, from the installed music21 wheel"
+BASE = "bundled-band"
+CHOOSING, TEST = 6, 8  # songs to choose the best step by, and to test with; the others are learnt
+ROW_TOKENS = 1024  # longest row
+BAND_SONGS = "thirty Northumbrian tunes arranged as ska, bundled with musiclora"
+TERMS = "tunes in the public domain, transcribed by Jack Campin; arrangements Apache-2.0"
 
 
 def symbolic_next_commands(result: SymbolicDemoResult) -> list[str]:
     """List commands to run next."""
     return [
         f"musiclora generate --adapter-dir {result.adapter} --output new.mid --seed 1 --compare",
+        f"musiclora generate --adapter-dir {result.adapter} --output trio.mid --instruments piano,bass,drums",
+        f"musiclora generate --adapter-dir {result.adapter} --output longer.mid --prompt YOUR_SONG.mid --prompt-bars 4",
         "musiclora render new.mid --output new.wav",
-        "musiclora doctor YOUR_FOLDER",
-        "musiclora train --model bundled --preset bundled --data-dir YOUR_FOLDER --output-dir runs/mine",
+        f"musiclora train --model {BASE} --preset bundled --data-dir YOUR_FOLDER --output-dir runs/mine",
     ]
 
 
@@ -52,18 +55,12 @@ def choose_songs(tokenizer: SymbolicTokenizer, seed: int, reporter: Reporter) ->
 
     Returns:
         The first two as Songs, and the test pieces.
-
-    Raises:
-        DataError: music21 is missing.
     """
-    tunes = order_by_seed(han_folk_songs(), seed)[: SONGS + CHOOSING + TEST + 10]
-    with scratch_folder() as scratch:
-        write_tunes(tunes, scratch)
-        with reporter.task("reading songs") as update:
-            found = load_pieces(scratch, tokenizer, on_progress=update)
+    with reporter.task("reading songs") as update:
+        found = load_pieces(BUNDLED / "songs", tokenizer, on_progress=update)
     pieces = found.pieces
     outer = split_pieces(pieces, TEST / len(pieces), seed)
-    rest = [pieces[i] for i in outer.train][: SONGS + CHOOSING]
+    rest = [pieces[i] for i in outer.train]
     inner = split_pieces(rest, CHOOSING / len(rest), seed)
     songs = Songs([rest[i] for i in inner.train], [rest[i] for i in inner.val], found.health, [])
     return songs, [pieces[i] for i in outer.val]
@@ -81,20 +78,22 @@ def symbolic_demo(
         reporter: told what happens.
 
     Raises:
-        MusicLoraError: a backend, the music21 wheel or the bundled base is missing, or the folder cannot be written.
+        MusicLoraError: a backend or the bundled base is missing, or the folder cannot be written.
     """
     started = time.monotonic()
     o, out = options or SymbolicDemoOptions(), reporter or Reporter()
     check_demo_folder(folder)
     name = choose(backend)
-    base = find_model("bundled")
+    base = find_model(BASE)
     shape = read_checkpoint(base.path).config
     tokenizer = find_tokenizer(base, shape.vocab_size, None)
-    out.say(f"songs: {HAN_SONGS}")
-    out.say(f"terms: {ESSEN_TERMS}")
+    out.say(f"songs: {BAND_SONGS}")
+    out.say(f"terms: {TERMS}")
     songs, test = choose_songs(tokenizer, o.seed, out)
     config = dataclasses.replace(
-        o.train_config(HAN_SONGS, folder / "run", "bundled", name), max_seq_len=ROW_TOKENS, transpose=o.transpose
+        o.train_config(str(BUNDLED / "songs"), folder / "run", BASE, name),
+        max_seq_len=ROW_TOKENS,
+        transpose=o.transpose,
     )
     task = SymbolicTask(base, tokenizer, shape.n_positions, songs)
     training = train_demo(config, task, o, out)
@@ -107,7 +106,7 @@ def symbolic_demo(
     for other in BACKENDS:
         if other != name and not why_not(other):
             crossed[other] = _score_elsewhere(_load_adapted(other, base.path, spec, state), other, batches, out)
-    samples = make_samples(model, tokenizer, folder / "music", o.seed, o.pieces, o.tokens, out)
+    samples = make_samples(model, tokenizer, folder / "music", _prompts(test, o), out)
     notes = [piece.notes for piece in test]
     result = SymbolicDemoResult(
         folder=folder,
@@ -121,6 +120,13 @@ def symbolic_demo(
     )
     write_symbolic_report(result.report, _report_data(result, songs, o))
     return result
+
+
+def _prompts(test: Sequence[Piece], o: SymbolicDemoOptions) -> list[tuple[Path, GenerationRequest]]:
+    """Choose the test songs that are continued, and the settings of each."""
+    songs = fullest_openings([BUNDLED / "songs" / piece.name for piece in test], o.prompt_bars, o.pieces)
+    draws = GenerationRequest(max_new_tokens=o.tokens, top_k=50, top_p=0.95, prompt_bars=o.prompt_bars)
+    return [(song, dataclasses.replace(draws, seed=o.seed + number)) for number, song in enumerate(songs)]
 
 
 def _load_adapted(backend: str, base: Path, spec: LoraSpec, state: Arrays) -> TokenModel:
@@ -151,8 +157,8 @@ def _score_elsewhere(model: TokenModel, backend: str, batches: Sequence[Sequence
 def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOptions) -> ReportData:
     samples = [ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav) for s in result.samples]
     return ReportData(
-        title="Chinese folk songs on a fiddle-tune model",
-        subtitle=f"The bundled base adapted to {len(songs.train)} Han songs with LoRA on {result.training.backend}",
+        title="A folk band learns ska",
+        subtitle=f"The bundled band base adapted to {len(songs.train)} songs with LoRA on {result.training.backend}",
         before=result.before,
         after=result.after,
         gain=result.gain,
@@ -178,7 +184,8 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
             "seed": o.seed,
         },
         notes=[
-            f"Songs: {HAN_SONGS}. Terms: {ESSEN_TERMS}.",
+            f"Music: both models continue the first {o.prompt_bars} bars of test songs.",
+            f"Songs: {BAND_SONGS}. Terms: {TERMS}.",
             f"Loss of the same adapter on the test songs, in nats a token, by backend: {result.crossed_losses()}.",
         ],
     )

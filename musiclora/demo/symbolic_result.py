@@ -17,15 +17,19 @@ class SymbolicDemoOptions(DemoOptions):
 
     Attributes:
         transpose: largest distance in semitones of the keys in which songs are learnt.
-        tokens: longest piece.
+        tokens: most tokens drawn for a piece.
+        prompt_bars: bars of a test song that each piece continues.
     """
 
-    steps: int = 80
-    rows: int = 4
-    lr: float = 5e-4
+    steps: int = 60
+    rows: int = 1
+    lr: float = 3e-3
     pieces: int = 2
+    seconds: float = 60.0
+    evaluations: int = 3
     transpose: int = 5
-    tokens: int = 400
+    tokens: int = 700
+    prompt_bars: int = 2
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
-"""Music of the symbolic demo: pieces of both models from the same seeds, as MIDI, sound and piano roll."""
+"""Music of the symbolic demo: test songs continued by both models from the same seeds, as MIDI, sound and roll."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from symusic import Score
 
 from musiclora.backends.base import TokenModel
 from musiclora.errors import DataError
 from musiclora.progress import Reporter
 from musiclora.reporting.piano_roll import render_pianoroll
+from musiclora.symbolic.decoding.excerpt import first_bars
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.render import render_audio
@@ -18,7 +22,7 @@ from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 @dataclass(frozen=True)
 class Sample:
-    """One piece from one seed by both models, and its sound, None where nothing could render it."""
+    """One song continued by both models from the same draws, and its sound, None where nothing could render it."""
 
     name: str
     base: GeneratedPiece
@@ -27,34 +31,56 @@ class Sample:
     adapted_wav: Path | None
 
 
+def fullest_openings(songs: Sequence[Path], bars: int, count: int) -> list[Path]:
+    """Choose the songs whose first bars have most instruments; of equal ones the first by name.
+
+    Args:
+        songs: MIDI files.
+        bars: of each song that count.
+        count: number of songs to choose.
+    """
+
+    def instruments(path: Path) -> int:
+        opening, _ = first_bars(Score(str(path)), bars)
+        return len({(track.program, track.is_drum) for track in opening.tracks if len(track.notes)})
+
+    return sorted(sorted(songs), key=instruments, reverse=True)[:count]
+
+
 def make_samples(
-    model: TokenModel, tokenizer: SymbolicTokenizer, folder: Path, seed: int, count: int, tokens: int, out: Reporter
+    model: TokenModel,
+    tokenizer: SymbolicTokenizer,
+    folder: Path,
+    prompts: Sequence[tuple[Path, GenerationRequest]],
+    out: Reporter,
 ) -> list[Sample]:
-    """Generate pieces from the same seeds by the base and by the adapted model, as MIDI, WAV and PNG files.
+    """Continue songs by the base and by the adapted model from the same draws, as MIDI, WAV and PNG files.
 
     Args:
         model: with its adapter injected.
         tokenizer: the model's.
         folder: where the files go.
-        seed: of the draws.
-        count: pieces by each model.
-        tokens: longest piece.
+        prompts: the song of each piece, and the settings but for the prompt.
         out: told what happens.
     """
-    request = GenerationRequest(max_new_tokens=tokens, temperature=1.0, top_k=50, top_p=0.95, seed=seed, count=count)
-    made: dict[str, Sequence[GeneratedPiece]] = {}
-    for kind, on in (("adapted", True), ("base", False)):
-        model.set_adapter(on)
-        with out.task(f"generating, {kind}") as update:
-            made[kind] = generate_pieces(model, tokenizer, request, update)
+    made: dict[str, list[GeneratedPiece]] = {"adapted": [], "base": []}
+    for kind, pieces in made.items():
+        model.set_adapter(kind == "adapted")
+        for number, (path, request) in enumerate(prompts, 1):
+            with out.task(f"generating, {kind}, {number} of {len(prompts)}") as update:
+                asked = dataclasses.replace(request, prompt=Score(str(path)))
+                pieces += generate_pieces(model, tokenizer, asked, update)
     model.set_adapter(True)
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
-    for number, (base, adapted) in enumerate(zip(made["base"], made["adapted"], strict=True), 1):
+    for number, (base, adapted, (path, request)) in enumerate(
+        zip(made["base"], made["adapted"], prompts, strict=True), 1
+    ):
         sounds = [
-            _write_piece(made[kind][number - 1], folder / f"{number:02d}-{kind}", out) for kind in ("base", "adapted")
+            _write_piece(piece, folder / f"{number:02d}-{kind}", out)
+            for kind, piece in (("base", base), ("adapted", adapted))
         ]
-        samples.append(Sample(f"seed {seed}, piece {number}", base, adapted, sounds[0], sounds[1]))
+        samples.append(Sample(f"after {request.prompt_bars} bars of {path.stem}", base, adapted, sounds[0], sounds[1]))
     return samples
 
 

@@ -94,7 +94,7 @@ def demo(
     steps: int | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[JobResult, list[str]]:
-    """Adapt a bundled base to music of another tradition, offline.
+    """Adapt a bundled base to music of another style, offline.
 
     Args:
         output_dir: folder of the adapter, the music and the report.

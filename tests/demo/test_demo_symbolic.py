@@ -1,34 +1,30 @@
-"""The demo: the whole chain on the bundled base, shortened."""
+"""The demo: the whole chain on the bundled band base, shortened."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from require import EVERYTHING
 from session_helpers import RememberingReporter, stop_after
 
 from musiclora.backends.registry import BACKENDS, why_not
-from musiclora.cli import main
+from musiclora.bundled import bundled_songs
 from musiclora.convert.adapters.peft import read_peft
+from musiclora.demo import corpora
 from musiclora.demo.demo_run import train_demo
-from musiclora.demo.symbolic import CHOOSING, SONGS, TEST, choose_songs, symbolic_demo
+from musiclora.demo.symbolic import BASE, CHOOSING, TEST, choose_songs, symbolic_demo, symbolic_next_commands
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.models import find_model
 from musiclora.progress import Reporter
+from musiclora.reporting.lanes import list_instruments
+from musiclora.reporting.roll import roll_of
+from musiclora.symbolic.dataset.splits import near_duplicates
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import load_symbolic_task
 from musiclora.training.limits import SessionOptions
 from musiclora.training.session import Session
-
-needs_songs = pytest.mark.skipif(
-    not EVERYTHING and importlib.util.find_spec("music21") is None, reason="the demo extra is not installed"
-)
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,10 @@ class DemoRun:
 @pytest.fixture(scope="module")
 def short_demo(backend_name, tmp_path_factory):
     out, folder = RememberingReporter(), tmp_path_factory.mktemp("demo") / "demo"
-    result = symbolic_demo(folder, backend_name, SymbolicDemoOptions(steps=6, pieces=1, tokens=90), out)
+    result = symbolic_demo(folder, backend_name, SymbolicDemoOptions(steps=6, evaluations=1, pieces=1, tokens=200), out)
     return DemoRun(result, folder, out.said)
 
 
-@needs_songs
 @pytest.mark.slow
 def test_the_demo_leaves_an_adapter_that_predicts_test_songs_better(short_demo):
     result = short_demo.result
@@ -60,7 +55,6 @@ def test_the_demo_leaves_an_adapter_that_predicts_test_songs_better(short_demo):
     assert result.after.loss < result.before.loss
 
 
-@needs_songs
 @pytest.mark.slow
 def test_the_demos_adapter_gives_the_same_loss_on_every_backend(short_demo):
     usable = [name for name in BACKENDS if not why_not(name)]
@@ -70,16 +64,32 @@ def test_the_demos_adapter_gives_the_same_loss_on_every_backend(short_demo):
     assert max(crossed.values()) - min(crossed.values()) < 1e-4
 
 
-@needs_songs
 @pytest.mark.slow
 def test_the_demo_writes_music_sound_pictures_and_a_report_with_the_terms(short_demo):
     music = {p.name for p in (short_demo.folder / "music").iterdir()}
     assert {f"01-{kind}.{end}" for kind in ("base", "adapted") for end in ("mid", "png", "wav")} <= music
-    assert any("non-commercial" in line for line in short_demo.said)
+    assert any("public domain" in line for line in short_demo.said)
     page = short_demo.page
     assert page.count("data:audio/wav") == 2
     assert f"{short_demo.result.after.bits_per_note:.2f}" in page
-    assert "non-commercial" in page
+    assert "public domain" in page
+
+
+@pytest.mark.slow
+def test_the_demos_report_names_the_instruments_of_each_piece(short_demo):
+    for piece in (short_demo.result.samples[0].base, short_demo.result.samples[0].adapted):
+        names = list_instruments(roll_of(piece.score))
+        assert len(names) < 2 or ", ".join(names) in short_demo.page
+
+
+@pytest.mark.slow
+def test_the_demo_gives_a_verdict_and_names_commands_for_bands(short_demo):
+    result = short_demo.result
+    assert result.gain.low is not None
+    assert "95 %" in " ".join(result.lines())
+    commands = symbolic_next_commands(result)
+    assert any("--instruments piano,bass,drums" in command for command in commands)
+    assert all(f"--adapter-dir {result.adapter}" in command for command in commands if "generate" in command)
 
 
 @pytest.mark.slow
@@ -139,25 +149,19 @@ def test_an_unfinished_demo_on_a_slow_machine_is_resumed_with_the_steps_it_was_b
     assert len(list(tmp_path.glob("run.backup-*"))) == 1  # a finished one is set aside
 
 
-@needs_songs
 @pytest.mark.slow
-def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups():
-    from musiclora.symbolic.dataset.splits import near_duplicates
-
-    base = find_model("bundled")
-    songs, test = choose_songs(find_tokenizer(base, 10_000, None), 7, Reporter())
-    assert (len(songs.train), len(songs.held_out), len(test)) == (SONGS, CHOOSING, TEST)
+@pytest.mark.parametrize("seed", [7, 8])
+def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups(seed):
+    tokenizer = find_tokenizer(find_model(BASE), 722, None)
+    songs, test = choose_songs(tokenizer, seed, Reporter())
+    names = [piece.name for piece in [*songs.train, *songs.held_out, *test]]
+    assert sorted(names) == [path.name for path in bundled_songs()]
+    assert (len(songs.held_out), len(test)) == (CHOOSING, TEST)
     assert not near_duplicates(songs.train, songs.held_out)
     assert not near_duplicates(songs.train + songs.held_out, test)
 
 
-def test_without_the_songs_the_demo_names_the_extra(tmp_path, monkeypatch, any_backend):
-    import musiclora.demo.corpora as corpora
-
+def test_the_demo_reads_no_music21(monkeypatch):
     monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("musiclora.backends.registry.get_backend", lambda name: pytest.fail("loaded a backend first"))
-    result = CliRunner().invoke(main, ["demo", "--output-dir", str(tmp_path / "d"), "--backend", any_backend, "--json"])
-    assert result.exit_code == 2
-    assert "demo" in result.stderr.splitlines()[-1]
-    assert not (tmp_path / "d").exists()
-    assert not result.stdout or json.loads(result.stdout)
+    songs, test = choose_songs(find_tokenizer(find_model(BASE), 722, None), 7, Reporter())
+    assert len(songs.train) + len(songs.held_out) + len(test) == len(bundled_songs())

@@ -37,7 +37,7 @@ class SymbolicDemoResult(DemoResult):
     """Result of the symbolic demo.
 
     Attributes:
-        before, after: scores of base and adapter on test songs that nothing was chosen by.
+        before, after: scores of base and adapter on test songs that the run neither learnt nor chose by.
         gain: their difference.
         crossed: loss of the adapter on the test songs by backend, for every backend that runs here.
         samples: the music.
@@ -58,7 +58,7 @@ class SymbolicDemoResult(DemoResult):
         b, a, g = self.before, self.after, self.gain
         return [
             *self.training.lines(),
-            f"on {g.songs} test songs that nothing was chosen by: {b.bits_per_note:.2f} bits a note by the base, "
+            f"on {g.songs} test songs neither learnt nor chosen by: {b.bits_per_note:.2f} bits a note by the base, "
             f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check).headline}",
             f"the same adapter's loss on them by backend: {self.crossed_losses()}",
             self.last_line(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -71,7 +72,7 @@ def continue_pieces(
     Raises:
         DataError: the prompt or a piece has no note.
     """
-    info = grammar_for(tokenizer)
+    info = _grammar_of(tokenizer)
     given = encode_prompt(tokenizer, info, request.prompt, request.prompt_bars, from_end=request.from_end)
     prompt = given.ids
     info = _bound_onsets(info, request.notes_at_once, prompt)
@@ -104,6 +105,11 @@ def continue_pieces(
     if on_progress is not None:
         on_progress(total, total)
     return pieces
+
+
+@functools.lru_cache(maxsize=4)
+def _grammar_of(tokenizer: MusicTokenizer) -> GrammarInfo:
+    return grammar_for(tokenizer)  # a second, for a tokenizer with programs and metres
 
 
 def _bound_onsets(info: GrammarInfo, most: int | None, prompt: Sequence[int]) -> GrammarInfo:

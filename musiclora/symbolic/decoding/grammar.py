@@ -253,17 +253,26 @@ def _merge_states(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> t
     Returns:
         label of each state (-1 where it is unreachable), and one state of each label.
     """
-    labels = np.full(len(table), -1)
-    rows = np.append(table[states] >= 0, whole[states, None], axis=1).astype(np.int64)
+    labels = np.full(len(table), -1, np.int32)
+    following = table[states]
+    rows = np.append(following >= 0, whole[states, None], axis=1)
     count = 0
     while True:
-        _, kept, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        labels[states] = inverse.reshape(-1)
+        labels[states], kept = _number_rows(rows)
         if len(kept) == count:
             return labels, states[kept]
         count = len(kept)
-        following = np.where(table[states] >= 0, labels[table[states]], -1)
-        rows = np.append(following, labels[states, None], axis=1)
+        rows = np.append(np.where(following >= 0, labels[following], -1), labels[states, None], axis=1)
+
+
+def _number_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give equal rows the same number, and return the first row of each number too.
+
+    `np.unique` with an axis sorts whole rows, which takes five times as long for the rows of a band's tokenizer.
+    """
+    numbers: dict[bytes, int] = {}
+    numbered = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in np.ascontiguousarray(rows)])
+    return numbered, np.unique(numbered, return_index=True)[1]
 
 
 def _compose_classes(

@@ -211,7 +211,7 @@ def _health_section(data: ReportData) -> str:
     words = paragraphs([f"{health_line(data.health)}."])
     odd = [row for row in data.health if row.status != "kept"]
     if not odd:
-        return section("The music it learnt from", words)
+        return section("The songs", words)
     rows = [
         table_row(
             f"{row.file}{f'#{row.tune}' if row.tune else ''}",
@@ -222,4 +222,4 @@ def _health_section(data: ReportData) -> str:
     left_out = len(odd) - _MOST_HEALTH_ROWS
     more = soft_paragraph(f"and {left_out} more") if left_out > 0 else ""
     table = row_table(rows, "text") + more
-    return section("The music it learnt from", words + folded(f"{len(odd)} repaired or skipped", table))
+    return section("The songs", words + folded(f"{len(odd)} repaired or skipped", table))

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from symusic import ControlChange, KeySignature, Note, Score, Tempo, TimeSignature, Track
 
-from musiclora.symbolic.decoding.parts import program_of
+from musiclora.symbolic.decoding.arrival.parts import program_of
 
 QUARTER = 96
 

@@ -1,4 +1,4 @@
-"""Grammar rules of REMI, PerTok and other MidiTok vocabularies, which `grammar` compiles into an automaton."""
+"""Grammar rules of REMI, PerTok and other MidiTok vocabularies, which `automaton` compiles into an automaton."""
 
 from __future__ import annotations
 

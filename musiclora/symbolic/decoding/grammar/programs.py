@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from musiclora.symbolic.decoding.grammar_rules import Rules
+from musiclora.symbolic.decoding.grammar.rules import Rules
 from musiclora.symbolic.tokens.holds import DRUMS
 
 _DRUM_TYPES = frozenset({"PitchDrum", "DrumOn", "DrumOff"})

@@ -12,7 +12,7 @@ from musiclora.formats import ABC_SUFFIXES
 from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, MidiLayout, parse_midi, read_layout, unwrap_midi
 from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
 from musiclora.symbolic.formats.sanitise import sanitise_score
-from musiclora.symbolic.render_select import Choice, select_messages
+from musiclora.symbolic.rendering.part_choice import Choice, select_messages
 
 if TYPE_CHECKING:
     from symusic import Score

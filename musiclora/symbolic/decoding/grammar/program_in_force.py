@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musiclora.symbolic.decoding.grammar import GrammarInfo
-from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES
+from musiclora.symbolic.decoding.grammar.automaton import GrammarInfo
+from musiclora.symbolic.decoding.grammar.rules import NOTE_TYPES
 
 
 def resume(info: GrammarInfo, ids: Sequence[int], start: int) -> list[int]:

@@ -9,12 +9,12 @@ import numpy as np
 
 from musiclora.errors import DataError
 from musiclora.symbolic.dataset.arrival_rows import pad_rests
-from musiclora.symbolic.decoding.arrival_context import Given
+from musiclora.symbolic.decoding.arrival.context import Given
+from musiclora.symbolic.decoding.arrival.parts import find_parts
+from musiclora.symbolic.decoding.arrival.score_notes import list_notes
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
-from musiclora.symbolic.decoding.parts import find_parts
 from musiclora.symbolic.decoding.request import GenerationRequest
-from musiclora.symbolic.decoding.score_notes import list_notes
 from musiclora.symbolic.tokens.arrival import (
     DRUM_INSTRUMENT,
     DUR_OFFSET,

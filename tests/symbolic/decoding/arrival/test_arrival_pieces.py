@@ -12,12 +12,12 @@ from symusic import Note, Score, Track
 
 from musiclora.errors import ConfigError, DataError
 from musiclora.music.bars import bar_lines
-from musiclora.symbolic.decoding.arrival_context import Given
-from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan
-from musiclora.symbolic.decoding.arrival_score import build_score
+from musiclora.symbolic.decoding.arrival.context import Given
+from musiclora.symbolic.decoding.arrival.parts import program_of
+from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan
+from musiclora.symbolic.decoding.arrival.score import build_score
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import Loudness
-from musiclora.symbolic.decoding.parts import program_of
 from musiclora.symbolic.decoding.pieces import generate_pieces, write_midi_sample
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.arrival import DUR_OFFSET, NOTE_OFFSET, ArrivalTokenizer
@@ -247,7 +247,7 @@ def test_drums_alone_are_accompanied():
 
 
 def test_parts_by_name_number_and_instrument():
-    from musiclora.symbolic.decoding.parts import find_parts
+    from musiclora.symbolic.decoding.arrival.parts import find_parts
 
     score = band(0, 2, names=("Melody ", "bass", "Bass line", "kit"))
     assert find_parts(score, []) == [0, 1, 2, 3]

@@ -19,7 +19,7 @@ from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.sampling import OpenKeys
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
-from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
+from musiclora.symbolic.decoding.grammar.onset_keys import count_notes_at_once, with_limit
 from musiclora.symbolic.decoding.to_score import decode_tokens
 
 BUILDERS = {**TOKENIZERS, "trained": lambda: trained("remi")}

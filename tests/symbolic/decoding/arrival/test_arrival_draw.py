@@ -12,9 +12,9 @@ from musiclora.backends.base import SamplingSpec
 from musiclora.backends.token_requests import check_grammar
 from musiclora.sampling import uniforms
 from musiclora.symbolic.dataset.arrival_rows import LEAD_STEPS
-from musiclora.symbolic.decoding.arrival_context import ArrivalPiece, Given
-from musiclora.symbolic.decoding.arrival_draw import UniformDraws, draw_events
-from musiclora.symbolic.decoding.arrival_grammar import DURATION, NOTE, TIME, ArrivalGrammar
+from musiclora.symbolic.decoding.arrival.context import ArrivalPiece, Given
+from musiclora.symbolic.decoding.arrival.draw import UniformDraws, draw_events
+from musiclora.symbolic.decoding.arrival.grammar import DURATION, NOTE, TIME, ArrivalGrammar
 from musiclora.symbolic.tokens.arrival import (
     ANTICIPATE,
     AUTOREGRESS,

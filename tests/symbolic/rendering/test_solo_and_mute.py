@@ -21,11 +21,11 @@ from musiclora.symbolic import render
 from musiclora.symbolic.formats.midi import read_layout
 from musiclora.symbolic.formats.midi_events import read_all_events
 from musiclora.symbolic.render import render_file
-from musiclora.symbolic.render_parts import arrange_parts, pass_midi
-from musiclora.symbolic.render_reading import read_heard_score, read_song_events
-from musiclora.symbolic.render_select import Choice, choose_parts, list_song_parts, midi_file, select_messages
+from musiclora.symbolic.rendering.part_choice import Choice, choose_parts, list_song_parts, midi_file, select_messages
+from musiclora.symbolic.rendering.parts import arrange_parts, pass_midi
+from musiclora.symbolic.rendering.reading import read_heard_score, read_song_events
 
-NASTY = sorted((Path(__file__).parents[1] / "data" / "nasty_midi").glob("*.mid"))
+NASTY = sorted((Path(__file__).parents[2] / "data" / "nasty_midi").glob("*.mid"))
 
 
 NOTES = ("note_on", "note_off", "polytouch")

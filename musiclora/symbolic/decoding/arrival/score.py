@@ -9,7 +9,7 @@ import numpy as np
 
 from musiclora.music.bars import bar_lines
 from musiclora.music.instruments import instrument_name, program_of
-from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan
+from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import Loudness, accent_places
 from musiclora.symbolic.tokens.arrival import (

@@ -9,11 +9,11 @@ import numpy as np
 from musiclora.backends.base import TokenModel
 from musiclora.errors import DataError
 from musiclora.progress import OnProgress
-from musiclora.symbolic.decoding.arrival_context import ArrivalPiece
-from musiclora.symbolic.decoding.arrival_draw import UniformDraws, draw_events
-from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
-from musiclora.symbolic.decoding.arrival_plan import ArrivalPlan, plan_arrival
-from musiclora.symbolic.decoding.arrival_score import build_score
+from musiclora.symbolic.decoding.arrival.context import ArrivalPiece
+from musiclora.symbolic.decoding.arrival.draw import UniformDraws, draw_events
+from musiclora.symbolic.decoding.arrival.grammar import ArrivalGrammar
+from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan, plan_arrival
+from musiclora.symbolic.decoding.arrival.score import build_score
 from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, REST, SEPARATOR, STEPS_PER_SECOND

@@ -8,10 +8,10 @@ from render_helpers import ENGINES, FONT, FOUND, loudest_pitch
 
 from musiclora.errors import DataError
 from musiclora.symbolic.formats.midi_events import TrackEvents, read_events
-from musiclora.symbolic.render_missing import missing_remarks, soundfont_presets
-from musiclora.symbolic.render_parts import TICKS_PER_SECOND, arrange_parts, pass_midi, split_passes
-from musiclora.symbolic.render_reading import read_song_events
-from musiclora.symbolic.render_worker import _play, play_song
+from musiclora.symbolic.rendering.missing import missing_remarks, soundfont_presets
+from musiclora.symbolic.rendering.parts import TICKS_PER_SECOND, arrange_parts, pass_midi, split_passes
+from musiclora.symbolic.rendering.reading import read_song_events
+from musiclora.symbolic.rendering.worker import _play, play_song
 
 
 def arrange(name: str, max_seconds: float = 900):

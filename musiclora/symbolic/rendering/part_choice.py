@@ -13,7 +13,7 @@ from musiclora.convert.errors import ConfigError, list_names, show_value
 from musiclora.music.instruments import DRUMS, instrument_name
 from musiclora.music.part_names import named_programs, normalise_name, track_number
 from musiclora.symbolic.formats.midi_events import NOTE_OFF, NOTE_ON, PROGRAM, TrackEvents, read_messages
-from musiclora.symbolic.render_parts import Part, list_parts, variable_length
+from musiclora.symbolic.rendering.parts import Part, list_parts, variable_length
 
 _TOUCH = 0xA0  # pressure on one key
 _TRACK_NAME = 0x03
@@ -87,7 +87,7 @@ class Choice:
 
 
 def list_song_parts(events: Sequence[TrackEvents], raw: Sequence[bytes], division: int) -> tuple[SongPart, ...]:
-    """List the parts of a song with their names and programs, as `render_parts` plays them.
+    """List the parts of a song with their names and programs, as they are played.
 
     Args:
         events, raw: of each track, as read and as bytes.

@@ -8,8 +8,8 @@ import numpy as np
 
 from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec, TokenModel
 from musiclora.sampling import uniforms
-from musiclora.symbolic.decoding.arrival_context import ArrivalPiece
-from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
+from musiclora.symbolic.decoding.arrival.context import ArrivalPiece
+from musiclora.symbolic.decoding.arrival.grammar import ArrivalGrammar
 from musiclora.symbolic.tokens.arrival import EVENT_TOKENS
 
 _MOST_AT_ONCE = 32  # events drawn between two looks at them

@@ -10,7 +10,7 @@ import numpy as np
 
 from musiclora.music.instruments import instrument_name
 from musiclora.symbolic.formats.midi_events import CONTROL, PROGRAM
-from musiclora.symbolic.render_parts import TICKS_PER_SECOND, Part, pass_midi, split_passes
+from musiclora.symbolic.rendering.parts import TICKS_PER_SECOND, Part, pass_midi, split_passes
 
 PlayMidi = Callable[[bytes], tuple[np.ndarray, int]]  # audio float32 [N, channels], and its rate in Hz
 SILENT_PEAK = 1e-6

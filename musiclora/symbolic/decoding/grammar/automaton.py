@@ -18,9 +18,9 @@ import numpy as np
 from musiclora.backends.base import ClosedKeys, Grammar
 from musiclora.errors import DataError
 from musiclora.sampling import OpenKeys
-from musiclora.symbolic.decoding.grammar_programs import drop_drum_durations, follow_programs
-from musiclora.symbolic.decoding.grammar_rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
-from musiclora.symbolic.decoding.onset_keys import onset_keys, pad_tokens
+from musiclora.symbolic.decoding.grammar.onset_keys import onset_keys, pad_tokens
+from musiclora.symbolic.decoding.grammar.programs import drop_drum_durations, follow_programs
+from musiclora.symbolic.decoding.grammar.rules import NOTE_TYPES, STAY, PositionMove, Rules, is_special, rules_for
 from musiclora.symbolic.tokens.holds import DRUMS
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 

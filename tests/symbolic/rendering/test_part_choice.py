@@ -8,7 +8,7 @@ from track_bytes import NOTE, track_of
 from musiclora.convert.errors import ConfigError
 from musiclora.music.instruments import instrument_name
 from musiclora.symbolic.formats.midi_events import read_all_events, read_messages
-from musiclora.symbolic.render_select import choose_parts, list_song_parts, select_messages
+from musiclora.symbolic.rendering.part_choice import choose_parts, list_song_parts, select_messages
 
 
 def parts_of(*raw: bytes):

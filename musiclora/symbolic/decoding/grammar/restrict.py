@@ -8,7 +8,7 @@ import numpy as np
 
 from musiclora.errors import ConfigError, list_names
 from musiclora.music.instruments import instrument_name
-from musiclora.symbolic.decoding.grammar import GrammarInfo
+from musiclora.symbolic.decoding.grammar.automaton import GrammarInfo
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 _PROGRAM_TYPES = ("Program", "Pedal", "PedalOff")  # of the tokens whose value is a program

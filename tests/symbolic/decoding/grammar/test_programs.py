@@ -12,10 +12,10 @@ from numpy_model import NumpyModel
 
 from musiclora.errors import ConfigError
 from musiclora.symbolic.decoding.grammar import grammar_for
+from musiclora.symbolic.decoding.grammar.program_in_force import resume
+from musiclora.symbolic.decoding.grammar.restrict import restrict_programs
 from musiclora.symbolic.decoding.pieces import generate_pieces
-from musiclora.symbolic.decoding.program_in_force import resume
 from musiclora.symbolic.decoding.request import GenerationRequest
-from musiclora.symbolic.decoding.restrict import restrict_programs
 from musiclora.symbolic.decoding.to_score import decode_tokens
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
 

@@ -12,7 +12,7 @@ from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec
 from musiclora.backends.generation_rows import GenerationRows
 from musiclora.backends.grammar_spans import GrammarSpans
 from musiclora.backends.mlx.decoding import CACHE, DecodeMode, Decoding, Span
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.sampler import Automaton, State, start_state
 from musiclora.backends.token_requests import (
     CHECK_EVERY_TOKENS,

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from musiclora.backends.mlx import device, ops
+from musiclora.backends.mlx import device
+from musiclora.backends.mlx.kernels import ops
 
 BLOCK_QUERIES = 128  # per block on the CPU; a block reads only keys up to its own end
 # Rows up to this length keep their probabilities for the backward pass; longer ones recompute them.

@@ -7,7 +7,7 @@ from typing import Any, cast
 import mlx.core as mx
 
 from musiclora.backends import token_batches
-from musiclora.backends.mlx import ops
+from musiclora.backends.mlx.kernels import ops
 
 
 def _chunk_losses(hidden: mx.array, head: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:

@@ -120,7 +120,8 @@ def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
     toy_audio.write_recordings(tmp_path / "in", 4, 1.0)
     here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parents[1]], check=False
+        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parents[1] / "helpers"],
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}

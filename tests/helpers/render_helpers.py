@@ -12,7 +12,7 @@ import pytest
 from symusic import Note, Score, TimeSignature, Track
 
 PITCHES = [57, 61, 64, 69]
-FOUND = Path(__file__).parents[0] / "golden" / "found"
+FOUND = Path(__file__).parents[1] / "golden" / "found"
 FONT = Path(str(find_spec("pretty_midi").submodule_search_locations[0])) / "TimGM6mb.sf2"
 ENGINES = [
     "midirenderer",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(__file__).parent / "golden" / "anticipation"
+FOLDER = Path(__file__).parents[1] / "golden" / "anticipation"
 MIDI = FOLDER / "midi"
 NAMES = sorted(path.stem for path in MIDI.glob("*.mid"))
 

@@ -12,8 +12,8 @@ import numpy as np
 from musiclora.convert.errors import ConfigError, list_names, show_value
 from musiclora.music.instruments import DRUMS, instrument_name
 from musiclora.music.part_names import named_programs, normalise_name, track_number
-from musiclora.symbolic.formats.midi_events import NOTE_OFF, NOTE_ON, PROGRAM, TrackEvents, read_messages
-from musiclora.symbolic.rendering.parts import Part, list_parts, variable_length
+from musiclora.symbolic.formats.midi_events import NOTE_OFF, NOTE_ON, PROGRAM, TrackEvents, join_messages, read_messages
+from musiclora.symbolic.rendering.parts import Part, list_parts
 
 _TOUCH = 0xA0  # pressure on one key
 _TRACK_NAME = 0x03
@@ -179,7 +179,7 @@ def _matches(item: str, parts: Sequence[SongPart]) -> set[tuple[int, int]]:
 
 def select_messages(raw: Sequence[bytes], choice: Choice, muted: bool = False) -> list[bytes]:
     """Build the tracks of the parts that are heard, or of those that are not; all that is no note stays in place."""
-    return [_track_bytes(_kept_messages(number, data, choice, muted)) for number, data in enumerate(raw)]
+    return [join_messages(_kept_messages(number, data, choice, muted)) for number, data in enumerate(raw)]
 
 
 def _kept_messages(track: int, data: bytes, choice: Choice, muted: bool) -> Iterator[tuple[int, bytes]]:
@@ -202,14 +202,6 @@ def _kept_messages(track: int, data: bytes, choice: Choice, muted: bool) -> Iter
             kept = keys[0] if kind == _TOUCH else keys.pop(0)
         if kept:
             yield tick, message
-
-
-def _track_bytes(messages: Iterator[tuple[int, bytes]]) -> bytes:
-    body, now = bytearray(), 0
-    for tick, message in messages:
-        body += variable_length(tick - now) + message
-        now = tick
-    return bytes(body) + b"\x00\xff\x2f\x00"
 
 
 def midi_file(tracks: Sequence[bytes], time_division: bytes) -> bytes:

@@ -22,8 +22,10 @@ from musiclora.symbolic.formats.midi_events import (
     PROGRAM,
     TEMPO,
     TrackEvents,
+    join_messages,
     pair_notes,
 )
+from musiclora.symbolic.formats.programs import program_sources
 
 TICKS_PER_SECOND = 960  # of the MIDI files for the synthesiser: 480 a quarter at 120 quarters a minute
 FADE_SECONDS = 2.0  # time for the last notes to fade
@@ -133,15 +135,18 @@ def list_parts(tracks: Sequence[TrackEvents], division: int) -> Iterator[tuple[i
     settings = [_settings_by_channel(events) for events in tracks]
     notes = [pair_notes(events, division) for events in tracks]
     playing = [set(np.unique(found[:, 0]).tolist()) for found in notes]
+    sources = program_sources(tracks)
     for number, found in enumerate(notes):
         for channel in sorted(playing[number]):
             own = settings[number].get(channel, _NO_ROWS)
-            # a track without a program shares the channel with the others, as in piano files with a track a hand
-            shares = not (own[:, 1] == PROGRAM).any()
+            has_program = bool((own[:, 1] == PROGRAM).any())
+            # a track without a program shares the channel with others, as in piano files with a track a hand
+            shared = [] if has_program else sources.get((number, channel), range(len(tracks)))
             others = [
-                settings[i][channel]
-                for i in range(len(tracks))
-                if i != number and channel in settings[i] and (shares or channel not in playing[i])
+                rows[channel]
+                for i, rows in enumerate(settings)
+                if i != number and channel in rows and tracks[i].port == tracks[number].port
+                if i in shared or channel not in playing[i]
             ]
             mine = found[found[:, 0] == channel]
             timed = np.stack([mine[:, 1], mine[:, 1] + mine[:, 2], mine[:, 3], mine[:, 4]], 1)
@@ -276,17 +281,5 @@ def pass_midi(parts: Sequence[Part], end: int) -> bytes:
     # the synthesiser stops at the last event: a silent one leaves time to fade
     events.append((end + round(FADE_SECONDS * TICKS_PER_SECOND), 3, bytes((CONTROL, 64, 0))))
     events.sort(key=lambda event: event[:2])
-    body, now = bytearray(), 0
-    for tick, _, message in events:
-        body += variable_length(tick - now) + message
-        now = tick
-    body += b"\x00\xff\x2f\x00"
-    return struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, TICKS_PER_SECOND // 2, b"MTrk", len(body)) + bytes(body)
-
-
-def variable_length(value: int) -> bytes:
-    """Write a number in seven bits a byte, as MIDI files hold times."""
-    found = [value & 0x7F]
-    while value := value >> 7:
-        found.append(value & 0x7F | 0x80)
-    return bytes(reversed(found))
+    body = join_messages((tick, message) for tick, _, message in events)
+    return struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, TICKS_PER_SECOND // 2, b"MTrk", len(body)) + body

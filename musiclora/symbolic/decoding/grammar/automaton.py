@@ -46,6 +46,7 @@ class GrammarInfo:
         bos_id, eos_id: None where the vocabulary has none.
         note: remark on what the automaton cannot guarantee, or an empty text.
         repair: correction of base tokens that the automaton cannot express.
+        line_counter: counts the bar lines that base tokens pass; None where each has a Bar token.
         keys: notes of an onset, of which none may sound twice.
         barred: bool [V], ids that are never drawn, though a prompt may hold them.
     """
@@ -65,6 +66,7 @@ class GrammarInfo:
     barred: np.ndarray
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
+    line_counter: Callable[[list[str]], int] | None = None
 
     def at(
         self, states: Sequence[int] | np.ndarray, vocab_size: int, onsets: Sequence[OpenKeys] | None = None
@@ -123,8 +125,17 @@ class GrammarInfo:
         return np.asarray((self.transitions[state, self.classes] >= 0) & ~self.barred)
 
     def opens_with_bar(self) -> bool:
-        """Return True where every piece must begin with a bar token."""
-        return bool(self.opens_bar[self.allowed(self.start)].all())
+        """Return True where the first bar has a token, unless a piece begins with a rest."""
+        rests = np.array([bool(sequence) and sequence[0].startswith("Rest_") for sequence in self.tokens])
+        return bool(self.opens_bar[self.allowed(self.start) & ~rests].all())
+
+    def count_lines(self, ids: Iterable[int]) -> int:
+        """Count the bar lines that a piece passes after its beginning."""
+        base = [token for i in ids for token in self.tokens[int(i)] if not is_special(token)]
+        if self.line_counter is not None:
+            return self.line_counter(base)
+        opened = sum(token.startswith("Bar_") and token != "Bar_End" for token in base)
+        return opened - self.opens_with_bar()
 
     def base_tokens(self, ids: Iterable[int]) -> list[str]:
         """Expand ids to base tokens ready to decode, without special tokens and with repaired times."""
@@ -166,6 +177,7 @@ def grammar_for(tokenizer: MusicTokenizer | MidiTokTokenizer) -> GrammarInfo:
         barred=np.zeros(len(tokens), bool),
         note=rules.note,
         repair=rules.repair,
+        line_counter=rules.count_lines,
     )
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from math import gcd
 from typing import TYPE_CHECKING
 
+from musiclora.symbolic.decoding.grammar.rests import count_lines, open_missing_bars
+
 if TYPE_CHECKING:
     from miditok import MusicTokenizer as MidiTokTokenizer
 
@@ -29,6 +31,7 @@ class Rules:
         ends: kinds after which no note is half written.
         note: remark on what the grammar cannot guarantee.
         repair: correction of base tokens that the rules cannot express.
+        count_lines: counts the bar lines that base tokens pass after the beginning; None where each has a Bar token.
         types: types of the tokens whose text does not begin with it.
         unprogrammed: for a kind after which a program is in force, the same kind before the first program.
     """
@@ -41,6 +44,7 @@ class Rules:
     ends: frozenset[str] = frozenset()
     note: str = ""
     repair: Callable[[list[str]], list[str]] = list
+    count_lines: Callable[[list[str]], int] | None = None
     types: dict[str, str] = field(default_factory=lambda: {"Bar_End": "BarEnd"})
     unprogrammed: dict[str, str] = field(default_factory=dict)
 
@@ -71,9 +75,11 @@ def _build_remi_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
                 following["BarEnd"] = "BarEnd"
         successors["BarEnd"] = {"Bar": "Bar"}
     if "Rest" in successors:
-        # a Rest may cross bar lines without a Bar token, depending on the notes before it: see _open_missing_bars
-        successors["Rest"] = {k: k for k in ("Rest", "Position", "Bar")}
+        # a Rest may cross bar lines without a Bar token, depending on the notes before it: see `rests`
+        successors["Rest"] = {k: k for k in ("Rest", "Position", "Bar", "TimeSig") if k in successors}
     successors["start"] = {"Bar": "Bar"}
+    if "Rest" in successors and not config.use_time_signatures:
+        successors["start"]["Rest"] = "Rest"  # the first bar has a token for its metre only, or for its first note
 
     def positions(time_signature: str) -> int:
         numerator, denominator = map(int, time_signature.split("/"))
@@ -89,44 +95,10 @@ def _build_remi_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:
     moves |= {t: ("bar", 0) for t in tokens if t.startswith("Rest_")}
     note = "pitch intervals may leave the range, such notes are dropped" if config.use_pitch_intervals else ""
     ends = frozenset(k for k, following in successors.items() if "Bar" in following or k == "Bar") - {"start", "BarEnd"}
-    repair = partial(_open_missing_bars, tokenizer) if "Rest" in successors else list
-    return Rules(successors, moves, limits, -1, limits.index(common), ends, note, repair)
-
-
-def _open_missing_bars(tokenizer: MidiTokTokenizer, tokens: list[str]) -> list[str]:
-    """Begin a new bar where a REMI Position after a Rest would go back in time.
-
-    A Rest counts from the end of the longest note and may cross bar lines. A finite automaton of a practical size
-    cannot follow that. This function repeats the decoder's own arithmetic.
-    """
-    out: list[str] = []
-    metre: list[str] = []
-    beat = tokenizer.time_division
-    bar_length, bar_start, now, end, rested = 4 * beat, 0, 0, 0, False
-    for token in tokens:
-        kind, value = token.split("_")
-        if token == "Bar_None":
-            now = bar_start = bar_start + (bar_length if "Bar_None" in out else 0)
-        elif kind == "TimeSig":
-            numerator, denominator = map(int, value.split("/"))
-            beat, metre = tokenizer._tpb_per_ts[denominator], [token]
-            bar_length = numerator * beat
-        elif kind == "Rest":
-            now = max(end, now) + tokenizer._tpb_rests_to_ticks[beat][value]
-            bar_start += (now - bar_start) // bar_length * bar_length
-        elif kind == "Position":
-            target = bar_start + int(value) * tokenizer._compute_ticks_per_pos(beat)
-            if rested and target < now:
-                out += ["Bar_None", *metre]
-                bar_start, target = bar_start + bar_length, target + bar_length
-            now = target
-        elif kind == "Duration" and not out[-1].startswith("Pedal"):
-            end = max(end, now + tokenizer._tpb_tokens_to_ticks[beat][value])
-        elif kind in {"Tempo", "KeySig"}:
-            end = max(end, now)
-        rested = kind == "Rest"
-        out.append(token)
-    return out
+    found = Rules(successors, moves, limits, -1, limits.index(common), ends, note)
+    if "Rest" in successors:
+        found.repair, found.count_lines = partial(open_missing_bars, tokenizer), partial(count_lines, tokenizer)
+    return found
 
 
 def _build_pertok_rules(tokenizer: MidiTokTokenizer, tokens: list[str]) -> Rules:

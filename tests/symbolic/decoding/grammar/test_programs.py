@@ -17,7 +17,7 @@ from musiclora.symbolic.decoding.grammar.restrict import restrict_programs
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.decoding.to_score import decode_tokens
-from musiclora.symbolic.tokens.tokenizers import own_tokenizer, public_tokenizer
+from musiclora.symbolic.tokens.tokenizers import band_tokenizer, own_tokenizer, public_tokenizer
 
 CHANGING = [name for name in BANDS if name.endswith("changes")]
 
@@ -78,6 +78,20 @@ def test_every_note_of_a_walk_has_a_program_and_drums_have_pitches_of_their_own(
         assert not [note for note in notes if (note[0] == -1) != note[1].startswith("PitchDrum")]
     decoded = decode_tokens(tokenizer.inner, base)
     assert {(-1 if t.is_drum else t.program) for t in decoded.tracks} == {program for program, _ in notes}
+
+
+def test_the_band_bases_program_tokens_lead_to_pitches_of_their_own_from_every_state():
+    tokenizer = band_tokenizer()
+    info = grammar_for(tokenizer)
+    kinds = np.array([token.partition("_")[0] for token in tokenizer.tokens])
+    after = {}
+    for token in np.flatnonzero(kinds == "Program"):
+        states = info.transitions[:, info.classes[token]]
+        after[tokenizer.tokens[token]] = np.unique(states[states >= 0])
+    assert len(after) == 129
+    for name, states in after.items():
+        follow = {kind for state in states for kind in kinds[info.allowed(int(state))]}
+        assert follow == {"PitchDrum" if name == "Program_-1" else "Pitch"}, name
 
 
 @pytest.mark.parametrize("programs", [{33}, {-1}, {0, 33, -1}], ids=str)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from musiclora.convert.adapters.peft import read_peft
 from musiclora.progress import Reporter
 
 
@@ -32,3 +35,12 @@ def stop_after(session, steps):
     session.out.step = stop
     with pytest.raises(KeyboardInterrupt):
         session.train()
+
+
+def adapter(path):
+    """Read the arrays of a run's last adapter."""
+    return read_peft(Path(path) / "adapter-last").state
+
+
+def equal(first, second):
+    return set(first) == set(second) and all(np.array_equal(first[k], second[k]) for k in first)

@@ -156,3 +156,23 @@ def _integers(values: np.ndarray, batch: int, what: str) -> np.ndarray:
     if found.shape != (batch,) or found.dtype.kind not in "iu":
         raise DataError(f"{what} need integers [{batch}]; got {found.dtype} of shape {list(found.shape)}")
     return found.astype(np.int64)
+
+
+class RowSession:
+    """The part of a generation session that does not lie on the device."""
+
+    def __init__(self, rows: GenerationRows) -> None:
+        self._rows = rows
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each row, int64 [B]."""
+        return self._rows.lengths.copy()
+
+    def extend(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> None:
+        """Append given tokens, which the model reads at the next draw; see `backends.base.GenerationSession`."""
+        self._rows.extend(tokens, counts)
+
+    def rewind(self, lengths: np.ndarray) -> None:
+        """Cut each row back; see `backends.base.GenerationSession`."""
+        self._rows.rewind(lengths)

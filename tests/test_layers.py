@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,11 @@ def test_the_folders_refuse_to_be_imported_under_a_generic_name(name):
     )
     assert done.returncode == 1
     assert f"musiclora.{name}" in done.stderr
+
+
+def test_every_folder_of_code_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert set(listed) == {module_of(path) for path in SOURCES if path.name == "__init__.py"}
 
 
 @pytest.mark.slow

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from musiclora.backends.mlx import attention, lora, ops, quantised
+from musiclora.backends.mlx import lora
+from musiclora.backends.mlx.kernels import attention, ops, quantised
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.lora import DropoutPool
-from musiclora.backends.mlx.quantised import Weights
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.gpt2 import Gpt2Config
 

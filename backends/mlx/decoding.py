@@ -10,8 +10,9 @@ import numpy as np
 
 from musiclora.backends.base import SamplingSpec
 from musiclora.backends.generation_rows import GenerationRows
-from musiclora.backends.mlx import attention, decoder, device, lora, ops, products, quantised
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx import decoder, device, lora
+from musiclora.backends.mlx.kernels import attention, ops, products, quantised
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.sampler import Automaton, State, sample
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.gpt2 import Gpt2Config

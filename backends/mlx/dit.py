@@ -9,9 +9,10 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, waves
-from musiclora.backends.mlx import convolution, dit_attention, lora, ops
+from musiclora.backends.mlx import dit_attention, lora
 from musiclora.backends.mlx.decoder import ActiveAdapter
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx.kernels import convolution, ops
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from musiclora.backends.mlx import attention, device, ops
+from musiclora.backends.mlx import device
+from musiclora.backends.mlx.kernels import attention, ops
 
 BLOCK_FRAMES = 256  # queries per block on the CPU
 

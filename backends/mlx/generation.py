@@ -9,10 +9,10 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec
-from musiclora.backends.generation_rows import GenerationRows
+from musiclora.backends.generation_rows import GenerationRows, RowSession
 from musiclora.backends.grammar_spans import GrammarSpans
 from musiclora.backends.mlx.decoding import CACHE, DecodeMode, Decoding, Span
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.sampler import Automaton, State, start_state
 from musiclora.backends.token_requests import (
     CHECK_EVERY_TOKENS,
@@ -33,7 +33,7 @@ class DecodableModel(Protocol):
     def merged_weights(self) -> Weights: ...
 
 
-class MlxSession:
+class MlxSession(RowSession):
     """Rows of tokens over one cache (implements `backends.base.GenerationSession`).
 
     Given tokens wait in `GenerationRows`; the next draw feeds them in one block, and the block draws its first token.
@@ -44,25 +44,12 @@ class MlxSession:
     ) -> None:
         config, self._mode = model.config, mode or DecodeMode.for_device()
         sizes = {"vocab_size": config.vocab_size, "n_positions": config.n_positions}
-        self._rows = GenerationRows(batch, capacity, spec, **sizes)
+        super().__init__(GenerationRows(batch, capacity, spec, **sizes))
         self._vocab_size, self._pad_id = config.vocab_size, spec.pad_id
         self._decoding = Decoding(config, dict(model.merged_weights()), spec, self._mode)
         self._state = self._decoding.empty_caches(batch, capacity)
         self._grammar: Grammar | None = None  # whose tables are on the device
         self._spans: GrammarSpans | None = None
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of tokens of each row, int64 [B]."""
-        return self._rows.lengths.copy()
-
-    def extend(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> None:
-        """Append given tokens; see `backends.base.GenerationSession`."""
-        self._rows.extend(tokens, counts)
-
-    def rewind(self, lengths: np.ndarray) -> None:
-        """Cut each row back; see `backends.base.GenerationSession`."""
-        self._rows.rewind(lengths)
 
     def draw(
         self,

@@ -11,8 +11,9 @@ import numpy as np
 
 from musiclora.backends import token_batches
 from musiclora.backends.base import Arrays, GenerationSession, Grammar, LossSum, OptimSpec, SamplingSpec, TokenModel
-from musiclora.backends.mlx import batches, decoder, head, lora, quantised
+from musiclora.backends.mlx import batches, decoder, lora
 from musiclora.backends.mlx.adapted import AdaptedWeights
+from musiclora.backends.mlx.kernels import head, quantised
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.gpt2 import read_checkpoint

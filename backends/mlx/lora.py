@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from musiclora.backends.mlx import quantised
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx.kernels import quantised
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.convert.adapters.lora import state_keys
 
 

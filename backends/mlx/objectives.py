@@ -9,8 +9,9 @@ import numpy as np
 
 from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
-from musiclora.backends.mlx import batches, decoder, dit, head
+from musiclora.backends.mlx import batches, decoder, dit
 from musiclora.backends.mlx.decoder import ActiveAdapter, Dropout
+from musiclora.backends.mlx.kernels import head
 from musiclora.backends.mlx.training import Adapted, Objective
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 from musiclora.convert.models.gpt2 import Gpt2Config

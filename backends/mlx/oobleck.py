@@ -10,8 +10,9 @@ import numpy as np
 
 from musiclora.backends import codec_chunks
 from musiclora.backends.base import Codec
-from musiclora.backends.mlx import convolution, device
-from musiclora.backends.mlx.quantised import Weights
+from musiclora.backends.mlx import device
+from musiclora.backends.mlx.kernels import convolution
+from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.convert.models.oobleck import read_oobleck
 
 _FLOOR = 1e-9  # added to exp(beta), as the original does

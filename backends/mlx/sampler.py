@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import ClosedKeys, Grammar, SamplingSpec
-from musiclora.backends.mlx import ops
+from musiclora.backends.mlx.kernels import ops
 
 _LOW_BITS = 0xFFFFFFFF
 

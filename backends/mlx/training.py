@@ -11,8 +11,8 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
-from musiclora.backends.mlx import ops
 from musiclora.backends.mlx.decoder import Dropout
+from musiclora.backends.mlx.kernels import ops
 from musiclora.backends.mlx.lora import DropoutPool
 from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
 from musiclora.convert.adapters.lora import LoraSpec

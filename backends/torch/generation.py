@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from musiclora.backends.base import GenerationSession, Grammar, SamplingSpec
-from musiclora.backends.generation_rows import GenerationRows
+from musiclora.backends.generation_rows import GenerationRows, RowSession
 from musiclora.backends.token_requests import (
     CHECK_EVERY_TOKENS,
     GeneratedTokens,
@@ -23,7 +23,7 @@ from musiclora.backends.torch.functional import Decoder
 from musiclora.backends.torch.sampler import Automaton, GrammarTables, sample
 
 
-class TorchSession:
+class TorchSession(RowSession):
     """Rows of tokens over one KV cache (implements `backends.base.GenerationSession`)."""
 
     def __init__(self, model: Decoder, batch: int, capacity: int, spec: SamplingSpec) -> None:
@@ -34,24 +34,11 @@ class TorchSession:
         """
         self._vocab_size, self._device = model.wte.shape[0], model.wte.device
         sizes = {"vocab_size": self._vocab_size, "n_positions": model.wpe.shape[0]}
-        self._rows = GenerationRows(batch, capacity, spec, **sizes)
+        super().__init__(GenerationRows(batch, capacity, spec, **sizes))
         self._spec = spec
         self._tables: GrammarTables | None = None
         with torch.inference_mode():
             self._decoder = CachedDecoder(merge_adapters(model), batch, capacity)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of tokens of each row, int64 [B]."""
-        return self._rows.lengths.copy()
-
-    def extend(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> None:
-        """Append given tokens; the model reads them at the next draw."""
-        self._rows.extend(tokens, counts)
-
-    def rewind(self, lengths: np.ndarray) -> None:
-        """Cut each row back."""
-        self._rows.rewind(lengths)
 
     def draw(
         self,

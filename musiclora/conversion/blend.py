@@ -19,7 +19,7 @@ from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.models import find_model, public_base
-from musiclora.symbolic.decoding.onset_keys import onset_record
+from musiclora.symbolic.decoding.grammar.onset_keys import onset_record
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record
 

@@ -14,7 +14,7 @@ from musiclora.convert.files.fingerprint import RECORD
 from musiclora.families import FamilySpec
 from musiclora.models import BaseModel, card_licence, kept_settings
 from musiclora.reporting.model_card import card_body, card_header, complete_card, describe_base
-from musiclora.symbolic.decoding.onset_keys import onset_record
+from musiclora.symbolic.decoding.grammar.onset_keys import onset_record
 
 CARD = "README.md"
 _LIBRARIES = {"peft": "peft", "mlx-lm": "mlx"}

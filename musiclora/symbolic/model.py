@@ -14,8 +14,8 @@ from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
+from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, onset_record
 from musiclora.symbolic.decoding.loudness import Loudness, find_loudness
-from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, onset_record
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_SOUND_SECONDS = 15 * 60.0
 TIME_LIMIT_SECONDS = 180.0
-RENDER_WORKER = "musiclora.symbolic.render_worker:render_worker"
+RENDER_WORKER = "musiclora.symbolic.rendering.worker:render_worker"
 SOUNDFONT_VARIABLE = "MUSICLORA_SOUNDFONT"
 _FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -152,7 +152,7 @@ def render_file(
         source: MIDI or ABC file.
         out: file to write.
         soundfont: .sf2 file for sound; None searches, see `find_soundfont`.
-        solo: the parts to render, all where None; names with commas between them, see `render_select.choose_parts`.
+        solo: the parts to render, all where None; names with commas between them, see `part_choice.choose_parts`.
         mute: parts to leave out, also of those of solo.
         overwrite: replace a file that exists.
 

@@ -35,8 +35,8 @@ from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.dataset.splits import cluster_pieces
 from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
 from musiclora.symbolic.decoding.grammar import expand_ids
+from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.decoding.loudness import LOUDNESS_RECORD, sum_loudness
-from musiclora.symbolic.decoding.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import tolerance
@@ -13,20 +11,17 @@ from refusal import refused
 from require import require
 from safetensors.numpy import load_file, save_file
 
-from musiclora.audio import generate as generation
 from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
 from musiclora.audio.files import writing as audio_files
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.generate import generate_recordings
 from musiclora.audio.init_audio import Reference
-from musiclora.audio.model import own_guidance
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.cli import main
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, DataError, MusicLoraError
 from musiclora.jobs import generate
-from musiclora.models import find_model
 
 soundfile = require("soundfile")
 NO_CONDITIONS = DiffRhythmConditions()
@@ -290,29 +285,3 @@ def test_progress_counts_every_update_of_every_piece(model):
     sample_latents(model, request, 20, NO_CONDITIONS, None, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (12, 12)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-
-
-@pytest.mark.parametrize(
-    ("stated", "expected"), [(None, 4.0), (0.0, 0.0), (1.5, 1.5), ("much", 4.0), (-1, 4.0)], ids=str
-)
-def test_guidance_is_the_models_own_unless_one_is_given(tmp_path, any_backend, monkeypatch, stated, expected):
-    folder = toy_audio.write_base(tmp_path / "tiny")
-    if stated is not None:
-        (folder / "musiclora.json").write_text(json.dumps({"guidance": stated}))
-    used = []
-    real = generation.sample_latents
-    monkeypatch.setattr(
-        generation, "sample_latents", lambda m, request, *a: used.append(request.strength) or real(m, request, *a)
-    )
-    make(folder, any_backend, tmp_path / "a.wav", steps=2)
-    make(folder, any_backend, tmp_path / "b.wav", steps=2, guidance=2.0)
-    assert used == [expected, 2.0]
-
-
-def test_the_bundled_audio_model_states_no_guidance_and_a_copy_keeps_it(tmp_path, any_backend):
-    assert own_guidance(find_model("bundled-audio").path) == 0.0
-    folder = toy_audio.write_base(tmp_path / "tiny")
-    (folder / "musiclora.json").write_text(json.dumps({"guidance": 0.5}))
-    done = CliRunner().invoke(main, ["convert", "model", str(folder), str(tmp_path / "copy"), "--to", "mlx"])
-    assert done.exit_code == 0, done.output
-    assert own_guidance(tmp_path / "copy") == 0.5

@@ -144,3 +144,24 @@ class FlowToy:
 def write_toy(folder: Path, config: DiffRhythmConfig, tensors: dict[str, np.ndarray] | None = None) -> Path:
     write_diffrhythm(folder, config, (tensors or random_tensors(config)).items(), "hf", "float32")
     return folder
+
+
+def assert_adapter_gradients_follow_the_weights(model, gradients):
+    """With W + s B A the gradient of B is s G A' and of A it is s B' G, G being that of W.
+
+    Args:
+        model: with an adapter, which is fused.
+        gradients: called with True for the weights' gradients and False for the adapter's.
+    """
+    found = gradients(False)
+    factors, names, scale = model.read_adapter(), list(model.names), model.spec.scale
+    model.fuse()
+    whole = gradients(True)
+    assert names
+    for name in names:
+        a, b = factors[f"{name}.lora_A.weight"], factors[f"{name}.lora_B.weight"]
+        g = whole[f"{name}.weight"]
+        for key, expected in (("A", scale * b.T @ g), ("B", scale * g @ a.T)):
+            # rounding of the two ways to the same sum
+            close = 1e-4 * max(1.0, np.abs(expected).max())
+            np.testing.assert_allclose(found[f"{name}.lora_{key}.weight"], expected, rtol=0, atol=close, err_msg=name)

@@ -23,6 +23,8 @@ CONFIGS = {
     "scaled": Gpt2Config(23, 21, n_embd=12, n_layer=3, n_head=2, n_inner=48, scale_attn_by_inverse_layer_idx=True),
 }
 SPEC = LoraSpec(rank=3, alpha=6.0, dropout=0.0, targets=("c_attn", "c_proj", "c_fc"))
+# A step that is proportional to small gradients, where AdamW's is as large for the noise of one that is nearly zero.
+PROPORTIONAL = OptimSpec(weight_decay=0.0, eps=1.0, max_grad_norm=0.0)
 
 
 def formula_tensors(config: Gpt2Config) -> dict[str, np.ndarray]:
@@ -120,3 +122,11 @@ def assert_close(left: dict[str, np.ndarray], right: dict[str, np.ndarray], tole
     assert sorted(left) == sorted(right)
     for name, value in left.items():
         np.testing.assert_allclose(value, right[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def assert_near_gradients(toy, batch, left, right):
+    """Compare two adapters after one PROPORTIONAL step of size 1 from the toy's state."""
+    start = toy.state()
+    found, expected = step_gradient(start, left), step_gradient(start, right)
+    tokens = batch["tokens"]
+    assert_close(found, expected, gradient_tolerance(toy.config, tokens.size, tokens.shape[1], expected, start))

@@ -59,9 +59,9 @@ def our_accompaniment(folder: Path, events: int):
     """A function that draws so many events and returns the piece."""
     from musiclora.backends.base import FAMILIES, SamplingSpec
     from musiclora.backends.registry import get_backend
-    from musiclora.symbolic.decoding.arrival_context import ArrivalPiece, Given
-    from musiclora.symbolic.decoding.arrival_draw import UniformDraws, draw_events
-    from musiclora.symbolic.decoding.arrival_grammar import ArrivalGrammar
+    from musiclora.symbolic.decoding.arrival.context import ArrivalPiece, Given
+    from musiclora.symbolic.decoding.arrival.draw import UniformDraws, draw_events
+    from musiclora.symbolic.decoding.arrival.grammar import ArrivalGrammar
 
     model = get_backend("torch").load(FAMILIES["symbolic"], folder)
     given = Given(np.zeros((0, 3), np.int64), melody(), 0, None, events)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "backends"), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parent / "backends"), str(HERE.parent / "helpers")]
 
 
 def main() -> None:

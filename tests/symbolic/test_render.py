@@ -24,7 +24,7 @@ from musiclora.reporting.roll import roll_of
 from musiclora.symbolic import render
 from musiclora.symbolic.decoding import pieces
 from musiclora.symbolic.render import Rendering, find_engine, find_soundfont, read_score, render_audio, render_file
-from musiclora.symbolic.render_worker import resample_sinc, scale_to_peak
+from musiclora.symbolic.rendering.worker import resample_sinc, scale_to_peak
 from musiclora.symbolic.task import SymbolicTask
 
 
@@ -108,7 +108,7 @@ def test_render_audio_of_a_bad_file_is_one_clear_error(tmp_path, content, messag
 def test_render_audio_survives_a_synthesiser_that_crashes(tmp_path, monkeypatch):
     chord_song().dump_midi(tmp_path / "in.mid")
     spoiled = process._CHILD_CODE.replace(
-        "serve(", "import musiclora.symbolic.render_worker as w, os; w.play_song = lambda *rest: os.abort(); serve("
+        "serve(", "import musiclora.symbolic.rendering.worker as w, os; w.play_song = lambda *rest: os.abort(); serve("
     )
     monkeypatch.setattr(process, "_CHILD_CODE", spoiled)
     with pytest.raises(DataError, match="the synthesiser crashed"):

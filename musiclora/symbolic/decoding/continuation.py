@@ -14,12 +14,12 @@ from musiclora.errors import DataError
 from musiclora.progress import OnProgress
 from musiclora.sampling import OpenKeys, uniforms
 from musiclora.symbolic.decoding.grammar import GrammarInfo, grammar_for
+from musiclora.symbolic.decoding.grammar.onset_keys import count_notes_at_once, with_limit
+from musiclora.symbolic.decoding.grammar.program_in_force import resume
+from musiclora.symbolic.decoding.grammar.restrict import restrict_programs
 from musiclora.symbolic.decoding.loudness import LOUDNESS_OF_SONGS, set_loudness
-from musiclora.symbolic.decoding.onset_keys import count_notes_at_once, with_limit
-from musiclora.symbolic.decoding.program_in_force import resume
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
-from musiclora.symbolic.decoding.restrict import restrict_programs
 from musiclora.symbolic.decoding.to_score import (
     clean_score,
     count_notes,

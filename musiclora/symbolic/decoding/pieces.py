@@ -7,7 +7,7 @@ from pathlib import Path
 from musiclora.backends.base import TokenModel
 from musiclora.errors import ConfigError, DataError
 from musiclora.progress import OnProgress
-from musiclora.symbolic.decoding.arrival_pieces import generate_arrival_pieces
+from musiclora.symbolic.decoding.arrival.pieces import generate_arrival_pieces
 from musiclora.symbolic.decoding.continuation import continue_pieces
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer

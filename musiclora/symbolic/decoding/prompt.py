@@ -97,5 +97,4 @@ def _missing_bar_lines(
         wanted, rest = divmod(line, 4 * int(score.ticks_per_quarter))
         if rest:
             return []  # the line lies inside a bar of the tokens: the piece goes on after its last onset
-    begun = int(info.opens_bar[ids].sum()) - info.opens_with_bar()
-    return [int(single[0])] * (wanted - begun)
+    return [int(single[0])] * (wanted - info.count_lines(ids))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musiclora.symbolic.formats.sanitise import QPM_RANGE
+
 if TYPE_CHECKING:
     from symusic import Score
 
@@ -77,7 +79,8 @@ def _shorten(score: Score) -> Score:
     """Make the notes that end far behind the others 250 ms long, in place."""
     from symusic import Note
 
-    tempos = sorted((tempo.time, tempo.qpm) for tempo in score.tempos)
+    # the repair of scores drops the other tempos, among them those of 0 microseconds a quarter, which are infinite
+    tempos = sorted((t.time, t.qpm) for t in score.tempos if QPM_RANGE[0] <= t.qpm <= QPM_RANGE[1])
     starts = [time for time, _ in tempos]
     for track in score.tracks:
         notes = {name: column.copy() for name, column in track.notes.numpy().items()}

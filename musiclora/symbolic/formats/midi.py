@@ -195,10 +195,10 @@ def _read_score(layout: MidiLayout, tracks: list[bytes]) -> tuple[Score, list[st
     if sum(map(len, tracks)) > UNCOUNTED_BYTES:
         read_all_events(tracks)  # counts them; the parser would take the memory first
     for sanitize, repairs in ((False, []), (True, ["bytes over 127 cut to 7 bits"])):
-        with suppress(Exception):  # the parser raises nearly anything; this runs in a child process only
-            score = whole = _read_by_symusic(layout, sanitize, tracks)
-            with suppress(Exception):
-                whole = close_hanging_notes(score, tracks, partial(_read_by_symusic, layout, sanitize))
+        read = partial(_read_by_symusic, layout, sanitize)
+        with suppress(RuntimeError):  # symusic's only error, of bytes that are no events
+            score = read(tracks)
+            whole = close_hanging_notes(score, tracks, read)
             if whole.note_num():
                 return whole, repairs if whole is score else [*repairs, HANGING_REPAIR]
     return _read_whole_events(layout, tracks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,23 +31,26 @@ class TrackEvents:
         end: tick of the last event.
         problem: reason why the rest of the track was not read, or empty.
         repairs: repairs of single events.
+        port: the tracks of one port share 16 channels.
     """
 
     rows: np.ndarray
     end: int
     problem: str = ""
     repairs: tuple[str, ...] = ()
+    port: int = 0
 
 
 @dataclass
 class _Reader:
-    """State of `read_events`: bytes, position, position after the latest delta time, tick and running status."""
+    """State of `read_events`: bytes, position, position after the latest delta time, tick, running status and port."""
 
     data: bytes
     at: int = 0
     begun: int = 0
     now: int = 0
     running: int = 0
+    port: int | None = None
     masked: bool = False
     rows: array[int] = field(default_factory=lambda: array("q"))
 
@@ -108,7 +111,9 @@ class _Reader:
         if len(body) < length:
             raise IndexError
         self.at += length
-        if kind == 0x51 and length == 3:
+        if kind == 0x21 and length == 1 and self.port is None:
+            self.port = body[0]
+        elif kind == 0x51 and length == 3:
             self.rows.extend((self.now, TEMPO, int.from_bytes(body, "big"), 0))
         elif kind == 0x58 and length >= 2:
             # symusic holds 8 bits; a denominator of 0 is dropped later, as every impossible metre is
@@ -143,7 +148,7 @@ def read_events(data: bytes, most: int = MAX_EVENTS) -> TrackEvents:
         reader.now = now
     rows = np.frombuffer(reader.rows, np.int64).reshape(-1, 4) if len(reader.rows) else np.zeros((0, 4), np.int64)
     repairs = ("bytes over 127 cut to 7 bits",) if reader.masked else ()
-    return TrackEvents(rows, reader.now, problem, repairs)
+    return TrackEvents(rows, reader.now, problem, repairs, reader.port or 0)
 
 
 def read_messages(data: bytes) -> tuple[list[tuple[int, bytes]], bool]:
@@ -165,6 +170,23 @@ def read_messages(data: bytes) -> tuple[list[tuple[int, bytes]], bool]:
     except (IndexError, ValueError):
         return found, False
     return found, True
+
+
+def join_messages(messages: Iterable[tuple[int, bytes]]) -> bytes:
+    """Write messages (tick, bytes with status) in order of time as the content of an MTrk chunk, with its end."""
+    content, now = bytearray(), 0
+    for tick, message in messages:
+        content += _variable_length(tick - now) + message
+        now = tick
+    return bytes(content) + b"\x00\xff\x2f\x00"
+
+
+def _variable_length(value: int) -> bytes:
+    """Write a number in groups of seven bits, as MIDI does."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F | 0x80)
+    return bytes(reversed(groups))
 
 
 def read_all_events(tracks: Sequence[bytes]) -> list[TrackEvents]:

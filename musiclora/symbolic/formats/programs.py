@@ -15,6 +15,7 @@ from musiclora.symbolic.formats.midi_events import (
     NOTE_ON,
     PROGRAM,
     TrackEvents,
+    join_messages,
     read_all_events,
     read_events,
     read_messages,
@@ -23,7 +24,6 @@ from musiclora.symbolic.formats.midi_events import (
 if TYPE_CHECKING:
     from symusic import Score, Track
 
-_PORT = re.compile(rb"\xff\x21\x01(.)", re.DOTALL)  # meta event: the tracks of a port share 16 channels
 _DRUM_NAME = re.compile(
     r"\b(drums?|drum ?(?:kit|set)s?|percussions?|perc|kick|snare|hi-?hats?|cymbals?"
     r"|schlagzeug|batterie|bater[ií]a|batteria|perkussion)\b",
@@ -66,7 +66,7 @@ def find_programs(tracks: list[bytes], score: Score) -> Programs:
     if not any((_kinds(one) == PROGRAM).any() for one in events):
         many = len(pitched) > 1
         return Programs(tracks, (f"no program change: its {len(pitched)} tracks are read as piano",) if many else ())
-    missing = _find_missing(events, [_port(track) for track in tracks])
+    missing = _find_missing(events)
     return Programs([_insert(track, missing[i]) if i in missing else track for i, track in enumerate(tracks)])
 
 
@@ -110,30 +110,38 @@ def _kinds(events: TrackEvents) -> np.ndarray:
     return found
 
 
-def _port(track: bytes) -> int:
-    found = _PORT.search(track, 0, 4096)
-    return found[1][0] if found else 0
+def program_sources(events: Sequence[TrackEvents]) -> dict[tuple[int, int], list[int]]:
+    """Find the tracks whose programs hold for the notes of a track that has none on their channel.
 
-
-def _find_missing(events: Sequence[TrackEvents], ports: Sequence[int]) -> dict[int, list[tuple[int, int, int]]]:
-    """Find the program changes that each track lacks: tick, channel and program, by number of the track."""
-    changes: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    Returns:
+        numbers of tracks, by track and channel of the notes; no entry where no track of the port has a program there.
+    """
+    named: set[tuple[int, int]] = set()
     playing: set[tuple[int, int]] = set()
     for i, one in enumerate(events):
         playing |= {(i, int(status) & 0xF) for status in np.unique(one.rows[_is_note(one.rows), 1])}
-        for tick, status, program, _ in one.rows[_kinds(one) == PROGRAM].tolist():
-            changes.setdefault((i, status & 0xF), []).append((tick, program))
+        named |= {(i, int(status) & 0xF) for status in np.unique(one.rows[_kinds(one) == PROGRAM, 1])}
+    sources: dict[tuple[int, int], list[int]] = {}
+    for i, channel in sorted(playing - named):
+        others = sorted(at for at, other in named if other == channel and events[at].port == events[i].port)
+        silent = [at for at in others if (at, channel) not in playing]
+        # of tracks with parts of their own the one before is the most likely to belong to this one
+        nearest = sorted(others, key=lambda at: (at > i, abs(at - i)))[:1]
+        if others:
+            sources[i, channel] = silent or nearest
+    return sources
+
+
+def _find_missing(events: Sequence[TrackEvents]) -> dict[int, list[tuple[int, int, int]]]:
+    """Find the program changes that each track lacks: tick, channel and program, by number of the track."""
     missing: dict[int, list[tuple[int, int, int]]] = {}
-    for i, channel in sorted(playing - changes.keys()):
+    for (i, channel), sources in program_sources(events).items():
         if channel == DRUM_CHANNEL:
             continue
-        others = [at for at in changes if at[1] == channel and ports[at[0]] == ports[i]]
-        silent = [at for at in others if at not in playing]
-        # of tracks with parts of their own the one before is the most likely to belong to this one
-        nearest = sorted(others, key=lambda at: (at[0] > i, abs(at[0] - i)))[:1]
-        found = sorted((tick, program) for at in silent or nearest for tick, program in changes[at])
-        if any(program for _, program in found):
-            missing.setdefault(i, []).extend((tick, channel, program) for tick, program in found)
+        rows = np.concatenate([events[at].rows[events[at].rows[:, 1] == PROGRAM | channel] for at in sources])
+        changes = rows[np.argsort(rows[:, 0], kind="stable")][:, [0, 2]].tolist()
+        if any(program for _, program in changes):
+            missing.setdefault(i, []).extend((tick, channel, program) for tick, program in changes)
     return missing
 
 
@@ -143,19 +151,7 @@ def _insert(track: bytes, changes: Sequence[tuple[int, int, int]]) -> bytes:
     if not whole:
         return track
     added = [(tick, bytes((PROGRAM | channel, program))) for tick, channel, program in changes]
-    content, now = bytearray(), 0
-    for tick, message in sorted([*added, *messages], key=lambda item: item[0]):
-        content += _variable_length(tick - now) + message
-        now = tick
-    return bytes(content) + b"\x00\xff\x2f\x00"
-
-
-def _variable_length(value: int) -> bytes:
-    """Write a number in groups of seven bits, as MIDI does."""
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F | 0x80)
-    return bytes(reversed(groups))
+    return join_messages(sorted([*added, *messages], key=lambda item: item[0]))
 
 
 def describe_doubtful_drums(score: Score) -> tuple[str, ...]:

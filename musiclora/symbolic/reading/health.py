@@ -17,15 +17,11 @@ _LONGEST_TEXT = 200  # characters, in messages
 SONG_COLUMNS = ("file", "tune", "status", "tracks", "notes", "seconds", "why")
 
 
-@dataclass(frozen=True)
-class HealthRow:
-    """Row of one tune, or of one file without tunes.
+@dataclass(frozen=True, kw_only=True)
+class SongCounts:
+    """Counts of one song.
 
     Attributes:
-        file: path inside the folder; undecodable bytes are escaped.
-        tune: number inside the file from 1 on, 0 where the file is one piece.
-        status: kept unchanged, kept after repairs, or skipped.
-        why: repairs and notes left out, or the reason for skipping; may be empty.
         tracks: number of tracks with notes.
         notes: number of notes that are used; without a tokenizer, all.
         drums: number of drum notes that are not used.
@@ -34,16 +30,33 @@ class HealthRow:
         kept: what the tokenizer keeps and loses; all counts are 0 without one.
     """
 
-    file: str
-    tune: int
-    status: Status
-    why: str = ""
     tracks: int = 0
     notes: int = 0
     drums: int = 0
     outside: int = 0
     seconds: float = 0.0
     kept: Kept = field(default_factory=Kept)
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts by name."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(SongCounts)}
+
+
+@dataclass(frozen=True)
+class HealthRow(SongCounts):
+    """Row of one tune, or of one file without tunes.
+
+    Attributes:
+        file: path inside the folder; undecodable bytes are escaped.
+        tune: number inside the file from 1 on, 0 where the file is one piece.
+        status: kept unchanged, kept after repairs, or skipped.
+        why: repairs and notes left out, or the reason for skipping; may be empty.
+    """
+
+    file: str
+    tune: int
+    status: Status
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -52,7 +65,8 @@ class HealthRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row for a JSON file."""
-        return {**dataclasses.asdict(self), "kept": self.kept.as_json()}
+        row = {"file": self.file, "tune": self.tune, "status": self.status, "why": self.why}
+        return {**row, **self.counts(), "kept": self.kept.as_json()}
 
 
 def row_from_json(entry: dict[str, Any]) -> HealthRow:

@@ -264,12 +264,7 @@ def _add_tune(reading: Reading, job: _TuneJob, tune: int, outcome: Outcome, orig
             tune,
             "repaired" if outcome.repairs else "kept",
             "; ".join([*outcome.repairs, *outcome.remarks]),
-            outcome.tracks,
-            outcome.notes,
-            outcome.drums,
-            outcome.outside,
-            outcome.seconds,
-            outcome.kept,
+            **outcome.counts(),
         )
     )
     name = f"{job.name}#{tune}" if tune else job.name

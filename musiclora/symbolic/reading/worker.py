@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musiclora.convert.errors import DataError
+from musiclora.symbolic.reading.health import SongCounts
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_json
 from musiclora.symbolic.tokens.round_trip import RoundTrip, compare_scores
 
@@ -37,18 +38,12 @@ class ReadTask:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(SongCounts):
     """Result for one tune: the reason why it is skipped in `error`, or all other fields."""
 
     error: str = ""
     repairs: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    tracks: int = 0
-    notes: int = 0
-    drums: int = 0
-    outside: int = 0
-    seconds: float = 0.0
-    kept: Kept = field(default_factory=Kept)
     pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     tokens: np.ndarray | None = None
     decoded_notes: int = 0

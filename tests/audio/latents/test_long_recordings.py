@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import toy_audio
+from level_codec import Levels, Stopping, long_recording
 from require import require
 
 from musiclora.audio.files.sound import read_recording
@@ -22,18 +17,6 @@ from musiclora.convert.files.folder_lock import locked_folder
 from musiclora.errors import ConfigError, DataError, OutputError
 
 soundfile = require("soundfile")
-
-
-class Levels:
-    """A codec that keeps the mean level of every frame, in numpy; the second channel tells the frame's first sample."""
-
-    sample_rate, hop, latent_channels, audio_channels = 44100, 2048, 2, 2
-
-    def encode(self, audio):
-        frames = audio.shape[2] // self.hop
-        parts = audio[:, 0, : frames * self.hop].reshape(1, frames, self.hop)
-        mean = np.stack([np.abs(parts).mean(2), parts[..., 0]], 2).astype(np.float32)
-        return mean, np.zeros_like(mean)
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 22050], ids=["44.1 kHz", "48 kHz", "22.05 kHz"])
@@ -98,89 +81,6 @@ def test_another_kind_of_latents_is_not_taken_from_the_cache(tmp_path):
     assert np.array_equal(found[0], found[2])
 
 
-_KILLED = """
-import os, signal, sys
-sys.path[:0] = [sys.argv[3], sys.argv[4]]
-from pathlib import Path
-from test_long_recordings import Levels
-from musiclora.audio.latents.encode import encode_recordings
-class Killed(Levels):
-    calls = 0
-    def encode(self, audio):
-        Killed.calls += 1
-        if Killed.calls == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(audio)
-encode_recordings(Path(sys.argv[1]), Path(sys.argv[2]), Killed(), "f")
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-def test_a_killed_encoding_goes_on_where_it_stopped(tmp_path):
-    toy_audio.write_recordings(tmp_path / "in", 4, 1.0)
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, tmp_path / "in", tmp_path / "cache", here, here.parents[1]], check=False
-    )
-    assert done.returncode == -signal.SIGKILL
-    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}
-    assert len(kept) == 2
-    encode_recordings(tmp_path / "in", tmp_path / "cache", Levels(), "f")
-    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.safetensors")}
-    assert kept.items() <= now.items()
-    assert len(json.loads((tmp_path / "cache" / "index.json").read_text())["items"]) == 4
-
-
-class _Stopping(Levels):
-    """Stops at its n-th call; counts them."""
-
-    def __init__(self, stop=0):
-        self.calls, self.stop = 0, stop
-
-    def encode(self, audio):
-        self.calls += 1
-        if self.calls == self.stop:
-            raise KeyboardInterrupt
-        return super().encode(audio)
-
-
-def long_recording(folder, seconds=50):
-    folder.mkdir()
-    soundfile.write(folder / "long.wav", toy_audio.tone(seconds, 1), 44100)
-    return folder
-
-
-@pytest.mark.parametrize("posterior", ["mean", "sample"])
-def test_a_recording_that_was_stopped_goes_on_at_its_block(tmp_path, monkeypatch, posterior):
-    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
-    folder, wanted = long_recording(tmp_path / "in"), Encoding(posterior, 3)
-    whole = _Stopping()
-    encode_recordings(folder, tmp_path / "whole", whole, "f", None, wanted)
-    with pytest.raises(KeyboardInterrupt):
-        encode_recordings(folder, tmp_path / "cache", _Stopping(4), "f", None, wanted)
-    (part,) = (tmp_path / "cache").glob(".*.part")
-    with part.open("ab") as file:
-        file.write(b"a torn block")
-    again = _Stopping()
-    assert encode_recordings(folder, tmp_path / "cache", again, "f", None, wanted).fresh == 1
-    assert (whole.calls, again.calls) == (6, 3)
-    before, after = (read_latents(tmp_path / name)[0][1]["latents"] for name in ("whole", "cache"))
-    assert np.array_equal(before, after)
-    assert not list((tmp_path / "cache").glob(".*"))
-
-
-def test_what_is_half_done_is_not_taken_for_another_codec_or_kind(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 200)
-    folder = long_recording(tmp_path / "in")
-    for fingerprint, wanted in (("f", Encoding()), ("g", Encoding()), ("g", Encoding("sample"))):
-        with pytest.raises(KeyboardInterrupt):
-            encode_recordings(folder, tmp_path / "cache", _Stopping(3), fingerprint, None, wanted)
-        assert len(list((tmp_path / "cache").glob(".*.part"))) == 1
-    last = _Stopping()
-    encode_recordings(folder, tmp_path / "cache", last, "h")
-    assert last.calls == 6
-
-
 def test_latents_that_say_they_are_another_codecs_than_the_index_says_are_made_anew(tmp_path):
     folder = long_recording(tmp_path / "in", 2)
     encode_recordings(folder, tmp_path / "cache", Levels(), "f")
@@ -220,20 +120,6 @@ def test_the_lock_is_taken_before_the_cache_is_looked_at(tmp_path, monkeypatch):
     assert encode_recordings(folder, tmp_path / "cache", Levels(), "f").fresh == 1
 
 
-def test_a_part_file_with_more_frames_than_the_recording_has_is_begun_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK_FRAMES", 16)
-    folder = long_recording(tmp_path / "in", 2)  # 43 frames
-    with pytest.raises(KeyboardInterrupt):
-        encode_recordings(folder, tmp_path / "cache", _Stopping(3), "f")
-    (part,) = (tmp_path / "cache").glob(".*.part")
-    part.write_bytes(part.read_bytes() * 2)  # as two encoders that append to one file leave it
-    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
-    encode_recordings(folder, tmp_path / "whole", Levels(), "f")
-    (item, found), (_, wanted) = (read_latents(tmp_path / name)[0] for name in ("cache", "whole"))
-    assert item["frames"] == len(found["latents"]) == 43
-    assert np.array_equal(found["latents"], wanted["latents"])
-
-
 @pytest.mark.parametrize("change", [lambda x: np.concatenate([x, x]), lambda x: x[:-1]], ids=["more", "fewer"])
 def test_latents_whose_frames_are_not_the_recordings_do_not_count(tmp_path, change):
     folder, cache = long_recording(tmp_path / "in", 2), tmp_path / "cache"
@@ -244,15 +130,6 @@ def test_latents_whose_frames_are_not_the_recordings_do_not_count(tmp_path, chan
         read_latents(cache)
     assert encode_recordings(folder, cache, Levels(), "f").fresh == 1
     assert len(read_latents(cache)[0][1]["latents"]) == 43
-
-
-def test_a_part_of_a_recording_that_is_gone_does_not_stay(tmp_path):
-    folder = long_recording(tmp_path / "in", 2)
-    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
-    for name in (f".{'0' * 32}-{'1' * 16}.part", ".left.tmp"):
-        (tmp_path / "cache" / name).write_bytes(b"x")
-    encode_recordings(folder, tmp_path / "cache", Levels(), "f")
-    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):
@@ -277,7 +154,7 @@ def test_progress_is_told_in_seconds_of_all_recordings(tmp_path, monkeypatch):
 
 
 def test_the_same_recording_twice_is_encoded_once(tmp_path):
-    folder, codec = long_recording(tmp_path / "in", 2), _Stopping()
+    folder, codec = long_recording(tmp_path / "in", 2), Stopping()
     (folder / "copy.wav").write_bytes((folder / "long.wav").read_bytes())
     found = encode_recordings(folder, tmp_path / "cache", codec, "f")
     assert (found.recordings, found.fresh, codec.calls) == (2, 1, 1)

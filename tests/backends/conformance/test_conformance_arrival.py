@@ -15,11 +15,11 @@ from musiclora.backends.base import FAMILIES, SamplingSpec
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
 from musiclora.music.bars import bar_lines
 from musiclora.symbolic.dataset.arrival_rows import pad_rests
-from musiclora.symbolic.decoding.arrival_context import ArrivalPiece, Given
-from musiclora.symbolic.decoding.arrival_draw import draw_events
-from musiclora.symbolic.decoding.arrival_grammar import DURATION, NOTE, TIME, ArrivalGrammar
+from musiclora.symbolic.decoding.arrival.context import ArrivalPiece, Given
+from musiclora.symbolic.decoding.arrival.draw import draw_events
+from musiclora.symbolic.decoding.arrival.grammar import DURATION, NOTE, TIME, ArrivalGrammar
+from musiclora.symbolic.decoding.arrival.parts import program_of
 from musiclora.symbolic.decoding.clock import Clock
-from musiclora.symbolic.decoding.parts import program_of
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.arrival import CONTROL_OFFSET, REST, VOCAB_SIZE, ArrivalTokenizer

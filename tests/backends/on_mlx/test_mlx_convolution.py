@@ -6,7 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from musiclora.backends.mlx import convolution, device
+from musiclora.backends.mlx import device
+from musiclora.backends.mlx.kernels import convolution
 
 RNG = np.random.default_rng(4)
 # Sums of some hundred products of normal numbers in float32: rounding reaches a few 1e-5.

@@ -14,8 +14,9 @@ from audio_toys import loss_tolerance, velocity_tolerance
 from flow_toys import CONFIG
 
 from musiclora.backends.base import OptimSpec
-from musiclora.backends.mlx import device, dit, dit_attention, lora, ops
+from musiclora.backends.mlx import device, dit, dit_attention, lora
 from musiclora.backends.mlx.decoder import ActiveAdapter, Dropout
+from musiclora.backends.mlx.kernels import ops
 from musiclora.backends.mlx.lora import DropoutPool
 from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig

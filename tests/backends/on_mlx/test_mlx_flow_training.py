@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tolerance
-from audio_toys import gradient_tolerance, loss_tolerance
+from audio_toys import assert_adapter_gradients_follow_the_weights, gradient_tolerance, loss_tolerance
 from flow_toys import CONFIG
 
 from musiclora.backends.base import OptimSpec
@@ -73,20 +73,8 @@ def test_gradients_of_base_weights_equal_differences_of_the_loss(folder, name):
 
 
 def test_gradients_of_the_adapter_are_those_of_the_weights_it_adds_to(folder):
-    """With W + s B A the gradient of B is s G A' and of A it is s B' G, G being that of W."""
     model, batch = toys.adapted(folder), toys.batch()
-    found = gradients(model, batch, False)
-    factors, names, scale = model.read_adapter(), list(model.names), model.spec.scale
-    model.fuse()
-    whole = gradients(model, batch, True)
-    assert names
-    for name in names:
-        a, b = factors[f"{name}.lora_A.weight"], factors[f"{name}.lora_B.weight"]
-        g = whole[f"{name}.weight"]
-        for key, expected in (("A", scale * b.T @ g), ("B", scale * g @ a.T)):
-            # rounding of the two ways to the same sum
-            close = 1e-4 * max(1.0, np.abs(expected).max())
-            np.testing.assert_allclose(found[f"{name}.lora_{key}.weight"], expected, rtol=0, atol=close, err_msg=name)
+    assert_adapter_gradients_follow_the_weights(model, lambda everything: gradients(model, batch, everything))
 
 
 def test_checkpointing_changes_no_gradient(folder):

@@ -10,7 +10,7 @@ import pytest
 import tolerance
 
 from musiclora.backends import token_batches
-from musiclora.backends.mlx import attention, head, ops, products
+from musiclora.backends.mlx.kernels import attention, head, ops, products
 
 POINTS = np.linspace(-9, 9, 241, dtype=np.float32)
 

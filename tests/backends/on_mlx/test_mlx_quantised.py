@@ -12,9 +12,9 @@ import tolerance
 from toys import Toy, assert_close, formula_tensors, gradient_tolerance, token_batch
 
 from musiclora.backends.base import OptimSpec, SamplingSpec
-from musiclora.backends.mlx import quantised
 from musiclora.backends.mlx.decoding import DecodeMode
 from musiclora.backends.mlx.generation import generate
+from musiclora.backends.mlx.kernels import quantised
 from musiclora.backends.registry import get_backend
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError

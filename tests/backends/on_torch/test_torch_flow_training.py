@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tolerance
-from audio_toys import CONFIGS, SPEC, FlowToy, gradient_tolerance, loss_tolerance, write_toy
+from audio_toys import (
+    CONFIGS,
+    SPEC,
+    FlowToy,
+    assert_adapter_gradients_follow_the_weights,
+    gradient_tolerance,
+    loss_tolerance,
+    write_toy,
+)
 from require import require
 
 torch = require("torch")
@@ -50,20 +58,8 @@ def gradient_limit(toy, batch, gradients):
 
 
 def test_gradients_of_the_adapter_are_those_of_the_weights_it_adds_to(toy):
-    """With W + s B A the gradient of B is s G A' and of A it is s B' G, G being that of W."""
     model, batch = toy.adapted(), toy.batch()
-    found = gradients(model, batch, False)
-    factors, names, scale = model.read_adapter(), list(model.names), model.spec.scale
-    model.fuse()
-    whole = gradients(model, batch, True)
-    assert names
-    for name in names:
-        a, b = factors[f"{name}.lora_A.weight"], factors[f"{name}.lora_B.weight"]
-        g = whole[f"{name}.weight"]
-        for key, expected in (("A", scale * b.T @ g), ("B", scale * g @ a.T)):
-            # rounding of the two ways to the same sum
-            close = 1e-4 * max(1.0, np.abs(expected).max())
-            np.testing.assert_allclose(found[f"{name}.lora_{key}.weight"], expected, rtol=0, atol=close, err_msg=name)
+    assert_adapter_gradients_follow_the_weights(model, lambda everything: gradients(model, batch, everything))
 
 
 def test_only_the_adapter_and_the_style_have_a_gradient(toy):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import tomli_w
+from json_mutants import mutants, mutate_text
 
 from musiclora.adapters import check_base, find_adapter
 from musiclora.audio.latents.store import known_items, read_latents
@@ -45,53 +44,7 @@ STATE = {
     f"{MODULE}.lora_A.weight": np.ones((2, 8), np.float32),
     f"{MODULE}.lora_B.weight": np.ones((24, 2), np.float32),
 }
-NASTY = (
-    *(None, True, False, 0, -1, 1, 2, 3.5, 1e308, -1e-308, 10**18, 10**40, 2**31, "", "x", "8", "false", "../../x"),
-    *("\0", "\ud800", "\x1b[31m", "a" * 3000, [], {}, [[]], [1, "a"], {"a": 1}, {"": None}, [None], ".*.*.*.*y"),
-)
-RAW = ('"\\ud800"', "1e999", "NaN", "-Infinity", "[" * 5000, "1" * 5000, '{"a":' * 300, "\xff", '"\\u0000"')
-
 Case = tuple[Path, Callable[[], object]]
-
-
-def mutate_value(draw: random.Random, value: Any) -> Any:
-    """Replace, remove or double one entry at a random depth."""
-    value = copy.deepcopy(value)
-    node = value
-    while True:
-        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-        key = draw.choice(keys)
-        if isinstance(node[key], dict | list) and node[key] and draw.random() < 0.7:
-            node = node[key]
-            continue
-        action = draw.random()
-        if action < 0.75:
-            node[key] = draw.choice(NASTY)
-        elif action < 0.9:
-            del node[key]
-        elif isinstance(node, dict):
-            node[draw.choice(["x", "\ud800", "a" * 2000, "9_1", "0_99999"])] = node[key]
-        else:
-            node.append(node[key])
-        return value
-
-
-def mutate_text(draw: random.Random, text: str) -> bytes:
-    """Overwrite, cut or insert a few characters."""
-    start = draw.randrange(len(text))
-    end = min(len(text), start + draw.choice([0, 1, 1, 8]))
-    inserted = draw.choice(["", "0", "-", "9", '"', "}", ",", *RAW])
-    data = (text[:start] + inserted + text[end:]).encode("latin-1", "replace")
-    return data[: draw.randrange(len(data))] if draw.random() < 0.1 else data
-
-
-def mutants(seed: int, text: str, count: int) -> list[bytes]:
-    draw = random.Random(seed)
-    value = json.loads(text)
-    return [
-        json.dumps(mutate_value(draw, value)).encode() if draw.random() < 0.7 else mutate_text(draw, text)
-        for _ in range(count)
-    ]
 
 
 def tokenizer_case(folder: Path) -> Case:
@@ -272,48 +225,6 @@ def test_reader_of_a_mutated_file_raises_our_own_errors_only(case, tmp_path, mon
     assert len(texts) > MUTATIONS // 10
     assert max(len(text) for text in texts) < 4000
     assert all(text.replace("\n", "").isprintable() for text in texts)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        "",
-        "{",
-        "[" * 5000,
-        "false",
-        "{}",
-        '{"model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}',
-    ],
-    ids=["empty", "cut", "deep", "no object", "no model", "unknown tokens"],
-)
-def test_a_damaged_model_of_merged_tokens_is_refused(model, tmp_path):
-    own_tokenizer().save(tmp_path)
-    content = json.loads((tmp_path / "tokenizer.json").read_text())
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"_model": model}))
-    with pytest.raises(MusicLoraError, match="its _model"):
-        load_tokenizer(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"beat_res": {"0_9999": 1024}},
-        {"num_velocities": 10**9},
-        {"num_tempos": 10**8},
-        {"pitch_range": [0, 10**9]},
-        {"time_signature_range": {"4": [10**9]}},
-        {"additional_params": {"max_bar_embedding": 10**9}},
-        {"max_pitch_interval": 10**9},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_settings_that_would_make_millions_of_tokens_are_refused(change, tmp_path):
-    own_tokenizer().save(tmp_path)
-    content = json.loads((tmp_path / "tokenizer.json").read_text())
-    content["config"] |= change
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(MusicLoraError, match=f"config.{next(iter(change))}"):
-        load_tokenizer(tmp_path)
 
 
 def test_settings_of_mutated_toml_raise_our_own_errors_only(tmp_path):

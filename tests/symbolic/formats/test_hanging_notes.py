@@ -9,8 +9,9 @@ import pytest
 from mido import Message, MetaMessage, MidiFile, MidiTrack
 from symusic import Score
 
+from musiclora.errors import DataError
 from musiclora.symbolic.formats.hanging_notes import HANGING_REPAIR
-from musiclora.symbolic.formats.midi import parse_midi
+from musiclora.symbolic.formats.midi import MidiLayout, parse_midi
 
 
 def on(pitch: int, wait: int = 0, channel: int = 0) -> Message:
@@ -50,6 +51,45 @@ def test_a_note_without_an_end_lasts_250_ms_at_its_tempo():
     (parsed,) = parse_midi(data)
     assert parsed.repairs == (HANGING_REPAIR,)
     assert len(Score.from_midi(data).tracks[0].notes) == 2
+
+
+@pytest.mark.parametrize("microseconds", [0, 1, 0xFFFFFF], ids=["infinite", "too fast", "too slow"])
+def test_an_impossible_tempo_does_not_count_for_a_note_without_an_end(microseconds):
+    tempo = [MetaMessage("set_tempo", tempo=1_000_000), MetaMessage("set_tempo", tempo=microseconds, time=480)]
+    data = file_of(tempo, [on(60, 960), on(62), off(62, 30)], ticks=32767)
+    assert notes_of(data) == [(960, 30, 62, 0, False), (960, 8192, 60, 0, False)]
+    (parsed,) = parse_midi(data)
+    assert parsed.repairs == (HANGING_REPAIR,)
+
+
+HANGING, WHOLE = b"\x00\x90\x3c\x40", b"\x00\x91\x3e\x40\x10\x81\x3e\x00"
+
+
+@pytest.mark.parametrize(
+    ("damage", "repairs"),
+    [
+        (b"\x00\x90\x40\xc0", "bytes over 127 cut to 7 bits"),
+        (b"\x00\xf4\x40\x40", "damaged"),
+        (b"\x00\xff\x01\x7fab", "damaged (cut off)"),
+        (b"\x00\xf0\x7fab", "damaged (cut off)"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00", "damaged (a number of more than eight bytes)"),
+    ],
+    ids=["data over 127", "undefined status", "meta cut off", "sysex cut off", "long delta"],
+)
+def test_malformed_bytes_behind_a_hanging_note_leave_the_file_readable(damage, repairs):
+    body = WHOLE + HANGING + damage
+    data = MidiLayout(1, 480, [body], False, []).bytes([body])
+    (parsed,) = parse_midi(data)
+    assert (0, 16, 62, 0, False) in notes_of(data)
+    assert any(repairs in text for text in parsed.repairs), parsed.repairs
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x40", b"\x00\x40\x40", b"\x00\x90\x3c"], ids=["cut off", "no status", "half a note"]
+)
+def test_a_file_without_an_event_is_refused_in_one_line(body):
+    with pytest.raises(DataError, match=r"^no event can be read: [\w ]+$"):
+        parse_midi(MidiLayout(1, 480, [body], False, []).bytes([body]))
 
 
 def test_ends_belong_to_the_notes_that_began_first():

@@ -98,8 +98,9 @@ def test_skipped_files_are_named_by_reason_in_few_short_lines():
 
 
 def test_rows_come_back_from_json_those_of_before_too():
-    row = HealthRow("a.mid", 3, "kept", "", 2, 7, kept=Kept(songs=1, notes=9, kept=7))
+    row = HealthRow("a.mid", 3, "kept", tracks=2, notes=7, kept=Kept(songs=1, notes=9, kept=7))
     entry = row.as_json()
+    assert list(entry)[:6] == ["file", "tune", "status", "why", "tracks", "notes"]
     assert row_from_json(entry) == row
     del entry["kept"]
     assert row_from_json(entry).kept == Kept()

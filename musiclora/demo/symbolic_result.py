@@ -39,7 +39,7 @@ class SymbolicDemoResult(DemoResult):
     Attributes:
         before, after: scores of base and adapter on test songs that the run neither learnt nor chose by.
         gain: their difference.
-        crossed: loss of the adapter on the test songs by backend, for every backend that runs here.
+        crossed: loss of the adapter on the first test songs by backend, for every backend that runs here.
         samples: the music.
     """
 
@@ -60,7 +60,7 @@ class SymbolicDemoResult(DemoResult):
             *self.training.lines(),
             f"on {g.songs} test songs neither learnt nor chosen by: {b.bits_per_note:.2f} bits a note by the base, "
             f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check).headline}",
-            f"the same adapter's loss on them by backend: {self.crossed_losses()}",
+            f"the same adapter's loss by backend, on the first of them: {self.crossed_losses()}",
             self.last_line(),
         ]
 

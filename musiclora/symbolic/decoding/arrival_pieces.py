@@ -81,7 +81,8 @@ def _finish_piece(plan: ArrivalPlan, piece: ArrivalPiece, request: GenerationReq
             f"piece {piece.number + 1}: the new notes end at {piece.latest / STEPS_PER_SECOND:.0f} s, where "
             "--max-new-tokens is reached"
         )
-    remarks.append(DEFAULT_LOUDNESS if request.loudness is None else LOUDNESS_OF_SONGS)
+    if new:
+        remarks.append(DEFAULT_LOUDNESS if request.loudness is None else LOUDNESS_OF_SONGS)
     prompt = plan.given.prompt
     ids = [*prompt[prompt[:, 2] != REST].ravel().tolist(), *drawn.ravel().tolist()]
     ending = plan.end or ("" if cut else "cut after a note")

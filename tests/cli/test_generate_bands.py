@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,12 @@ def test_what_does_not_go_together_is_one_line(options, message, song, tmp_path,
     line = refused(result)
     assert message.replace("EMPTY", str(empty)) in line
     assert not (tmp_path / "out.mid").exists()
+
+
+@pytest.mark.parametrize("option", ["--accompany", "--parts", "--infill"])
+def test_help_names_the_tokens_that_an_option_needs(option):
+    text = " ".join(CliRunner().invoke(main, ["generate", "--help"]).output.split())
+    assert re.search(rf" {option} (PATH|LIST) Arrival-time tokens: ", text)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,19 @@
 import json
 import math
 import re
+import tomllib
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from require import REQUIRED
+from symusic import Score
 
 from musiclora.backends import registry
 from musiclora.backends.base import FAMILIES
 from musiclora.bundled import BUNDLED, bundled_songs, bundled_tunes
+from musiclora.cli import main
+from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.models import find_model
 from musiclora.symbolic.dataset.batches import song_batches
@@ -90,3 +95,27 @@ def test_the_band_base_writes_pieces_with_drums_and_several_instruments(name):
     tracks = [piece.score.tracks for piece in pieces]
     assert sum(len(found) >= 3 for found in tracks) >= 3
     assert any(track.is_drum and len(track.notes) > 8 for found in tracks for track in found)
+
+
+@pytest.mark.slow
+def test_the_preset_for_the_bundled_bases_trains_the_band_base(any_backend, tmp_path):
+    for path in bundled_songs()[:4]:
+        song = Score(path)
+        tune = song.clip(0, 8 * song.ticks_per_quarter, clip_end=True)
+        (tmp_path / "songs").mkdir(exist_ok=True)
+        tune.dump_midi(tmp_path / "songs" / path.name)
+    run = tmp_path / "run"
+    options = ["--data-dir", tmp_path / "songs", "--output-dir", run, "--model", "bundled-band", "--preset", "bundled"]
+    short = ["--max-steps", 2, "--batch-size", 2, "--grad-accum-steps", 1, "--val-split", 0.25, "--num-workers", 1]
+
+    result = CliRunner().invoke(main, ["train", *map(str, [*options, *short, "--backend", any_backend])])
+
+    assert result.exit_code == 0, result.output
+    settings = tomllib.loads((run / "config.toml").read_text())["train"]
+    assert (settings["model"], settings["lr"], settings["transpose"]) == ("bundled-band", 5e-4, 5)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    meta = json.loads((run / "training_meta.json").read_text())
+    assert meta["base_model"] == "bundled-band"
+    assert meta["best_val_loss"] < 0.5 * math.log(band_tokenizer().vocab_size)
+    assert read_peft(run / "adapter-best").state

@@ -48,23 +48,24 @@ _SYMBOLIC = (
     click.option(
         "--instruments",
         metavar="LIST",
-        help="Symbolic: draw only these, such as piano,bass,drums: General MIDI names or numbers from 0.",
+        help="Symbolic, bases of bands: draw only these, such as piano,bass,drums: General MIDI names or numbers from "
+        "0.",
     ),
     click.option(
         "--accompany",
         type=click.Path(path_type=Path),
-        help="Symbolic: MIDI or ABC file whose parts stay note for note; the rest is written around them.",
+        help="Arrival-time tokens: MIDI or ABC file whose parts stay note for note; the rest is written around them.",
     ),
     click.option(
         "--parts",
         metavar="LIST",
-        help="Symbolic: parts of --accompany that stay: names of tracks, track N or #N, or instruments as for "
-        "--instruments.  [default: all]",
+        help="Arrival-time tokens: parts of --accompany that stay: names of tracks, track N or #N, or instruments as "
+        "for --instruments.  [default: all]",
     ),
     click.option(
         "--infill",
         type=click.Path(path_type=Path),
-        help="Symbolic: MIDI or ABC file with a gap to fill; everything outside the gap stays.",
+        help="Arrival-time tokens: MIDI or ABC file with a gap to fill; everything outside the gap stays.",
     ),
     click.option(
         "--from-bar", type=int, help="Symbolic: first bar of the gap, counted from 1 by the file's own metres."

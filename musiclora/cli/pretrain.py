@@ -17,7 +17,11 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
     help="Size of a fresh base: tiny, small (5 M parameters), medium (20 M).",
 )
 @click.option("--model", help="Base to train further, instead of a fresh one.")
-@click.option("--tokenizer", help="own, arrival, band, a tokenizer.json or its folder.  [default: own, or the model's]")
+@click.option(
+    "--tokenizer",
+    help="own (one part), band (instruments and bars), arrival (instruments and 10 ms steps), a tokenizer.json or its "
+    "folder.  [default: own, or the model's]",
+)
 @click.option(
     "--minutes",
     type=float,

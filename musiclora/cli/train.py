@@ -30,7 +30,9 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     help="TOML with these options.",
 )
 @click.option(
-    "--preset", help="conservative (rank 8), capacity (rank 32), or bundled (learning rate of the bundled base)."
+    "--preset",
+    help="conservative (rank 8), capacity (rank 32), or bundled (learning rate and transposition for the "
+    "bundled symbolic bases).",
 )
 @click.option("--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: 1024, at most what fits]")
 @click.option("--batch-size", type=int, help="Rows in one forward pass.  [default: planned]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,16 @@ _TWO_LEVELS = (
 )
 LOSS_PLOT = "loss.png"  # in a run folder
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
+_FURTHER_COLOURS = ("#3f7d4e", "#7a4fa3")
+_FURTHER_KEY = re.compile(r"val_(.+)_loss")  # of metrics.jsonl, such as val_accompaniment_loss
 
 
 def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", pieces: str = "songs") -> Figure:
-    """Draw training loss, held-out loss, the base's level and the best step.
+    """Draw training loss, held-out loss, further held-out losses, the base's level and the best step.
 
     Args:
-        rows: lines of metrics.jsonl: `step` with `loss` (a step), or with `val_loss` (an evaluation; that of step 0
-            is the base's).
+        rows: lines of metrics.jsonl: `step` with `loss` (a step), or with `val_loss` and further losses such as
+            `val_accompaniment_loss` (an evaluation; that of step 0 is the base's).
         loss: unit of the loss, for the axis.
         pieces: `songs` or `recordings`.
 
@@ -51,9 +54,10 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", p
         axis.plot(*held_out.T, color=_HELD_OUT_COLOUR, linewidth=1.8, marker="o", markersize=4, label=name)
         if held_out[0, 0] == 0:
             axis.axhline(held_out[0, 1], color=_BASE_COLOUR, linestyle="--", linewidth=1.2, label=f"{name}, base alone")
-        _mark_best(axis, held_out, np.concatenate([train, held_out])[:, 1])
+        further = _draw_further(axis, rows)
+        _mark_best(axis, held_out, np.concatenate([train, held_out, *further])[:, 1])
     if len(train) or len(held_out):
-        axis.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+        axis.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
     else:
         axis.text(0.5, 0.5, "no step was recorded", ha="center", va="center", transform=axis.transAxes)
     if len(train) and len(held_out):
@@ -70,9 +74,29 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", p
     return figure
 
 
+def _draw_further(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+    """Draw each further held-out loss as a curve of its own.
+
+    Returns:
+        the curves, each float64 [N, 2].
+    """
+    found = {key: match[1] for row in rows for key in row if (match := _FURTHER_KEY.fullmatch(key))}
+    curves = []
+    for number, (key, name) in enumerate(found.items()):
+        series = _metric_series(rows, key)
+        if len(series):
+            colour = _FURTHER_COLOURS[number % len(_FURTHER_COLOURS)]
+            label = f"held-out {name.replace('_', ' ')}"
+            axis.plot(*series.T, color=colour, linewidth=1.4, linestyle="-.", marker="s", markersize=3.5, label=label)
+            curves.append(series)
+    return curves
+
+
 def _mark_best(axis: Axes, held_out: np.ndarray, losses: np.ndarray) -> None:
     """Mark the best evaluation, and leave room under the curves for its label."""
-    step, loss = held_out[held_out[:, 1].argmin()]
+    # Step 0 is the base: it is never kept, however good it is.
+    trained = held_out[held_out[:, 0] > 0] if (held_out[:, 0] > 0).any() else held_out
+    step, loss = trained[trained[:, 1].argmin()]
     room = max(float(losses.max() - losses.min()), 0.02 * abs(float(loss)), 1e-6)
     axis.set_ylim(losses.min() - 0.16 * room, losses.max() + 0.05 * room)
     axis.plot([step], [loss], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_HELD_OUT_COLOUR)

@@ -111,7 +111,7 @@ def generate_songs(
     given = given or GivenMusic()
     sources = {**given.files(), "--tokenizer": tokenizer}
     check_output_names(output, request.count, compare, sources, overwrite=overwrite)
-    request, repairs = given.add_to(request)
+    request, found = given.add_to(request)
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
     check_tokens(opened.tokenizer, request)
@@ -125,7 +125,7 @@ def generate_songs(
             piece.save(path, overwrite=overwrite)
             files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
     remarks = dict.fromkeys(remark for file in files for remark in file.piece.remarks)
-    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *repairs, *remarks))
+    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *found, *remarks))
 
 
 def _generate_with_progress(

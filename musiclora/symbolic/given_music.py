@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ class GivenMusic:
         """Read the files and add them to a request.
 
         Returns:
-            the request, and what was repaired in the files.
+            the request, and remarks on what was found and mended in the files.
 
         Raises:
             ConfigError: options that do not go together.
@@ -64,14 +65,16 @@ class GivenMusic:
         parts = request.parts if self.parts is None else _split_list(self.parts)
         request = dataclasses.replace(request, instruments=chosen, parts=parts)
         if self.prompt is not None:
-            return dataclasses.replace(request, prompt=_read_score("--prompt", self.prompt)[0]), []
+            score, remarks = _read_score("--prompt", self.prompt)
+            remarks += _describe_bars(score, request)
+            return dataclasses.replace(request, prompt=score), remarks
         if self.accompany is not None:
-            score, repairs = _read_score("--accompany", self.accompany, as_played=True)
-            return dataclasses.replace(request, accompany=score), repairs
+            score, remarks = _read_score("--accompany", self.accompany, as_played=True)
+            return dataclasses.replace(request, accompany=score), remarks
         if self.infill is not None:
-            score, repairs = _read_score("--infill", self.infill, as_played=True)
+            score, remarks = _read_score("--infill", self.infill, as_played=True)
             first, last = self._find_gap(score)
-            return dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last), repairs
+            return dataclasses.replace(request, infill=score, from_seconds=first, to_seconds=last), remarks
         return request, []
 
     def _check_options(self, request: GenerationRequest) -> None:
@@ -110,6 +113,7 @@ class GivenMusic:
                 raise ConfigError(
                     f"--from-seconds {first:g} --to-seconds {last:g}: it must begin at 0 or later and end after that"
                 )
+            _check_end(score, first, last)
             return first, last
         if not 1 <= self.from_bar <= self.to_bar:
             raise ConfigError(
@@ -117,9 +121,28 @@ class GivenMusic:
             )
         lines = bar_lines(score, int(score.end()))
         if self.to_bar >= len(lines):
-            raise DataError(f"--to-bar {self.to_bar}: the file has {len(lines) - 1} bars")
+            raise DataError(f"--to-bar {self.to_bar}: the file has {_count_bars(len(lines) - 1)}")
         clock = Clock(score)
         return float(clock.seconds(lines[self.from_bar - 1])), float(clock.seconds(lines[self.to_bar]))
+
+
+def _describe_bars(score: Score, request: GenerationRequest) -> list[str]:
+    """Say that a prompt has fewer bars than are asked for; nothing where it has enough."""
+    bars = len(bar_lines(score, int(score.end()))) - 1
+    if request.prompt_bars <= bars:
+        return []
+    return [f"--prompt-bars {request.prompt_bars}: the file has {_count_bars(bars)}; all of it is continued"]
+
+
+def _check_end(score: Score, first: float, last: float) -> None:
+    """Raise DataError for a gap that begins in the file and ends behind its last bar, to the next whole second."""
+    clock, end = Clock(score), int(score.end())
+    if first < float(clock.seconds(end)) and last > math.ceil(float(clock.seconds(bar_lines(score, end)[-1]))):
+        raise DataError(f"--to-seconds {last:g}: the file ends at {float(clock.seconds(end)):.2f} s")
+
+
+def _count_bars(count: int) -> str:
+    return f"{count} bar{'' if count == 1 else 's'}"
 
 
 def _split_list(text: str) -> tuple[str, ...]:
@@ -143,7 +166,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
         as_played: keep all tempo changes and the order of notes, as arrival-time tokens need it.
 
     Returns:
-        the score, and what was repaired in it.
+        the score, and remarks on what was found and mended in it.
 
     Raises:
         DataError: there is no such file, or it holds several tunes or none.
@@ -154,7 +177,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
     reading = read_music(path, workers=1, tokenizer=ArrivalTokenizer() if as_played else None)
     if len(reading.songs) > 1:
         raise DataError(f"{option} {path}: holds {len(reading.songs)} tunes; give a file with one")
-    repairs = [text for row in reading.health for text in row.why.split("; ") if text and row.status == "repaired"]
+    remarks = [text for row in reading.health for text in row.why.split("; ") if text and row.status != "skipped"]
     # Given notes are kept as they are, whatever the tokens make of them.
-    repairs = [text for text in repairs if not text.startswith("left out") and "merged into" not in text]
-    return reading.songs[0].score, [f"{option}: {text}" for text in repairs]
+    remarks = [text for text in remarks if not text.startswith("left out") and "merged into" not in text]
+    return reading.songs[0].score, [f"{option}: {text}" for text in remarks]

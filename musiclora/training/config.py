@@ -208,7 +208,7 @@ def resolve_config(
     preset = preset or in_file
     if preset is not None:
         if preset not in PRESETS:
-            raise ConfigError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
+            raise ConfigError(f"--preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
         values.update(PRESETS[preset])
     values.update(from_file)
     values.update({k: v for k, v in options.items() if v is not None})

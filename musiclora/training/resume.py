@@ -81,10 +81,19 @@ def _differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     both = [{**_family_defaults(family, values), **values} for values in (old, new)]
     names = [k for k in {**old, **new} if k not in _CHANGEABLE and (k in new or k not in PLANNED)]
     return [
-        f"{option_name(name)} was {_describe_value(name, old, both[0])}, is {_describe_value(name, new, both[1])}"
+        _describe_transposition(old.get(name, 0), new.get(name, 0))
+        if name == "transpose" and new.get("trainable") == "all"
+        else f"{option_name(name)} was {_describe_value(name, old, both[0])}, is {_describe_value(name, new, both[1])}"
         for name in names
         if both[0].get(name) != both[1].get(name)
     ]
+
+
+def _describe_transposition(old: int, new: int) -> str:
+    """Describe other semitones of a pretraining, which decides them by its tokens: no option holds their number."""
+    if not new:
+        return f"songs were transposed by up to {old} semitones, are not with --no-transpose"
+    return f"songs are transposed by up to {new} semitones, were otherwise with --no-transpose or an earlier version"
 
 
 def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:

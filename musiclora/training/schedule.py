@@ -24,7 +24,7 @@ def learning_rate(kind: str, peak: float, step: int, total: int, warmup: int) ->
         ConfigError: kind is not one of SCHEDULES.
     """
     if kind not in SCHEDULES:
-        raise ConfigError(f"lr schedule {kind!r} is unknown; there are {', '.join(SCHEDULES)}")
+        raise ConfigError(f"--lr-schedule {kind!r} is unknown; there are {', '.join(SCHEDULES)}")
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))

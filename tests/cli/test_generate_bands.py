@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from band_scores import band, notes_of
 from click.testing import CliRunner
 from reference_session import HashModel
 from refusal import refused
-from symusic import Note, Score
+from symusic import Note, Score, Track
 
 from musiclora.cli import main
 from musiclora.symbolic.decoding.loudness import Loudness
@@ -62,6 +63,7 @@ REFUSALS = [
     (("--infill", "SONG", "--from-seconds", -1, "--to-seconds", 2), "--from-seconds -1 --to-seconds 2: it must"),
     (("--infill", "SONG", "--from-seconds", "nan", "--to-seconds", 2), "is not a finite number"),
     (("--infill", "SONG", "--from-seconds", 500, "--to-seconds", 501), "--infill: the gap begins at 500.00 s"),
+    (("--infill", "SONG", "--from-seconds", 1, "--to-seconds", 500), "--to-seconds 500: the file ends at 7.52 s"),
     (("--accompany", "SONG", "--parts", "sax"), '--parts "sax": no such part; the file has #1 Violin "melody"'),
     (("--accompany", "SONG", "--parts", ","), "--parts: names no part"),
     (("--accompany", "NONE"), "there is no such file"),
@@ -82,6 +84,12 @@ def test_what_does_not_go_together_is_one_line(options, message, song, tmp_path,
     line = refused(result)
     assert message.replace("EMPTY", str(empty)) in line
     assert not (tmp_path / "out.mid").exists()
+
+
+@pytest.mark.parametrize("option", ["--accompany", "--parts", "--infill"])
+def test_help_names_the_tokens_that_an_option_needs(option):
+    text = " ".join(CliRunner().invoke(main, ["generate", "--help"]).output.split())
+    assert re.search(rf" {option} (PATH|LIST) Arrival-time tokens: ", text)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,39 @@ def test_what_is_repaired_in_a_file_is_said(tmp_path, arrival_model):
     assert result.exit_code == 0, result.output
     assert "--accompany: silences over 32 quarters closed: 1" in result.stderr
     assert "merged" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--prompt",), ("--accompany",), ("--infill", "--from-bar", 1, "--to-bar", 1)], ids=lambda o: o[0]
+)
+def test_what_the_reader_found_is_said_of_every_given_file(options, tmp_path, arrival_model):
+    score = Score(480)
+    for name in ("lead", "Drums"):
+        notes = [Note(480 * i, 240, 60 + i, 90) for i in range(8)]
+        score.tracks.append(Track(name=name, program=5 * (name == "lead"), notes=notes))
+    score.dump_midi(str(tmp_path / "song.mid"))
+    option, *rest = options
+    out = tmp_path / "out.mid"
+    result = call("--output", out, option, tmp_path / "song.mid", *rest, "--max-new-tokens", 30)
+    assert result.exit_code == 0, result.output
+    assert f"{option}: looks like drums but is not on channel 10" in result.stderr
+
+
+@pytest.mark.parametrize("end", [(), ("--from-end",)], ids=["first", "last"])
+def test_a_prompt_of_fewer_bars_than_asked_for_is_said(end, song, tmp_path, arrival_model):
+    options = ("--prompt", song, "--prompt-bars", 40, *end, "--max-new-tokens", 30)
+    result = call("--output", tmp_path / "out.mid", *options)
+    assert result.exit_code == 0, result.output
+    assert "--prompt-bars 40: the file has 5 bars; all of it is continued" in result.stderr
+    result = call("--output", tmp_path / "five.mid", "--prompt", song, "--prompt-bars", 5, "--max-new-tokens", 30)
+    assert "--prompt-bars" not in result.output
+
+
+def test_the_loudness_of_no_new_notes_is_not_spoken_of(song, tmp_path, arrival_model, monkeypatch):
+    monkeypatch.setattr("musiclora.symbolic.decoding.arrival_pieces.draw_events", lambda *_: None)
+    result = call("--output", tmp_path / "out.mid", "--accompany", song)
+    assert "piece 1: the model wrote no note" in result.stderr
+    assert "loudness" not in result.stderr
 
 
 def test_a_gap_of_bars_includes_its_last(song, tmp_path, arrival_model):

@@ -224,6 +224,21 @@ def test_loss_figure_has_the_curves_the_base_and_the_best_step():
     assert lines["training, smoothed"].get_ydata() == pytest.approx(raw[:, 1])
 
 
+def test_loss_figure_draws_the_loss_of_accompaniment_as_its_own_curve():
+    rows = [{**row, "val_accompaniment_loss": row["val_loss"] + 3} if "val_loss" in row else row for row in METRICS]
+    axis = loss_figure(rows).axes[0]
+    lines = {line.get_label(): line for line in axis.lines}
+    assert lines["held-out accompaniment"].get_xydata().tolist() == [[0, 5.3], [10, 5.0], [20, 5.1]]
+    assert axis.get_ylim()[1] > 5.3
+    assert axis.texts[0].get_text() == "best 2.000, step 10"
+
+
+def test_loss_figure_marks_the_step_that_was_kept_where_the_base_was_better():
+    rows = [{"step": 0, "val_loss": 1.5}, {"step": 5, "val_loss": 1.7}, {"step": 10, "val_loss": 1.6}]
+    assert loss_figure(rows).axes[0].texts[0].get_text() == "best 1.600, step 10"
+    assert loss_figure(rows[:1]).axes[0].texts[0].get_text() == "best 1.500, step 0"
+
+
 def test_loss_figure_of_recordings_does_not_speak_of_songs():
     figure = loss_figure(METRICS, "squared error a latent value", "recordings")
     labels = [str(line.get_label()) for line in figure.axes[0].lines]

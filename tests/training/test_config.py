@@ -80,7 +80,7 @@ def test_values_out_of_range_are_refused(options, message):
 def test_folders_must_be_given():
     with pytest.raises(ConfigError, match="--data-dir and --output-dir"):
         resolve_config({})
-    with pytest.raises(ConfigError, match="preset 'fast' is unknown"):
+    with pytest.raises(ConfigError, match="--preset 'fast' is unknown"):
         resolve_config(FOLDERS, "fast")
 
 

@@ -42,6 +42,21 @@ def test_another_value_than_the_default_is_named_as_an_option(tmp_path):
     assert "None" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (0, 6, "songs are transposed by up to 6 semitones, were otherwise with --no-transpose or an earlier version"),
+        (6, 0, "songs were transposed by up to 6 semitones, are not with --no-transpose"),
+    ],
+)
+def test_the_semitones_of_a_pretraining_are_no_option_and_named_in_words(tmp_path, old, new, words):
+    # `pretrain` has no option with a number of semitones, and yet it said "--transpose was 0, is 6".
+    with pytest.raises(TrainingError, match=rf"\({words}\); use --restart or another folder"):
+        compare(tmp_path, {"trainable": "all", "transpose": old}, {"trainable": "all", "transpose": new})
+    with pytest.raises(TrainingError, match=f"--transpose was {old}, is {new}"):
+        compare(tmp_path, {"transpose": old}, {"transpose": new})
+
+
 def test_an_option_without_a_default_was_not_given(tmp_path):
     with pytest.raises(TrainingError, match=r"--tokenizer was not given, is 't.json'"):
         compare(tmp_path, {}, {"tokenizer": "t.json"})

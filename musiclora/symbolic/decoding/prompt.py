@@ -13,7 +13,7 @@ from musiclora.music.bars import bar_lines
 from musiclora.symbolic.decoding.excerpt import first_bars, last_bars
 from musiclora.symbolic.decoding.grammar import GrammarInfo
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count
-from musiclora.symbolic.tokens.kept_lines import list_left_out
+from musiclora.symbolic.tokens.kept_lines import list_left_out, list_playing_lost
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 
 if TYPE_CHECKING:
@@ -70,9 +70,11 @@ def encode_prompt(
 
 
 def _describe_losses(tokenizer: MusicTokenizer, kept: Kept) -> list[str]:
-    """Say which notes of a prompt the tokens leave out, that they merge its tracks or write another metre."""
+    """Say which notes of a prompt the tokens leave out, and what else of it they lose."""
     left_out = list_left_out(kept, tokenizer.holds)
     lines = [f"--prompt: left out {', '.join(left_out)}"] if left_out else []
+    if lost := list_playing_lost(kept, tokenizer.holds):
+        lines.append(f"--prompt: the tokens lose {', '.join(lost)}")
     if kept.tracks_kept < kept.tracks:
         lines.append(f"--prompt: {kept.tracks} tracks merged into {kept.tracks_kept}")
     if kept.metres and tokenizer.metres_in_tokens:  # without metres in the tokens, the piece keeps the prompt's

@@ -38,11 +38,11 @@ def count_notes(inner: MidiTokTokenizer, tokens: list[str]) -> int:
 
 
 def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
-    """Set names, programs and tempo, and shorten notes that cross the final bar line of a cut piece.
+    """Set names, programs, keys and tempo, and shorten notes that cross the final bar line of a cut piece.
 
     Args:
         score: decoded score, changed in place.
-        prompt: score whose track names, programs and tempo are kept, or None.
+        prompt: score whose track names, programs, key signatures and tempo are kept, or None.
         cut: True where the piece was cut at a bar line.
     """
     from symusic import Tempo
@@ -56,6 +56,7 @@ def clean_score(score: Score, prompt: Score | None, cut: bool) -> None:
                 note.duration = max(1, line - note.time)
     if prompt is not None:
         _keep_instruments(score, prompt)
+        _keep_keys(score, prompt)
     if prompt is not None and len(prompt.tempos):  # tokens quantise the tempo, or lack it
         first = Tempo(0, float(np.clip(prompt.tempos[0].qpm, 20, 400)))
         score.tempos = [first, *(t for t in score.tempos if t.time > 0)]
@@ -77,6 +78,15 @@ def _keep_instruments(score: Score, prompt: Score) -> None:
         if same:
             track.program = int(same[0].program)
             track.name = " + ".join(dict.fromkeys(p.name.strip() for p in same if p.name.strip())) or "musiclora"
+
+
+def _keep_keys(score: Score, prompt: Score) -> None:
+    """Write the key signatures of a prompt into a score whose tokens lack them; a key says nothing of the sound."""
+    from symusic import KeySignature
+
+    scale = score.ticks_per_quarter / prompt.ticks_per_quarter
+    if not len(score.key_signatures):
+        score.key_signatures = [KeySignature(round(k.time * scale), k.key, k.tonality) for k in prompt.key_signatures]
 
 
 def describe_channels(score: Score) -> list[str]:

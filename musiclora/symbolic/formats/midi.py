@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from musiclora.convert.errors import DataError
+from musiclora.convert.errors import DataError, show_value
 from musiclora.symbolic.formats.hanging_notes import HANGING_REPAIR, close_hanging_notes
 from musiclora.symbolic.formats.midi_events import read_all_events, score_of_events
 from musiclora.symbolic.formats.programs import describe_doubtful_drums, find_programs
@@ -43,8 +43,10 @@ def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
         the bytes from `MThd` on, and the repairs.
 
     Raises:
-        DataError: there is no `MThd`.
+        DataError: there is no byte, or no `MThd`.
     """
+    if not data:
+        raise DataError("the file is empty")
     repairs = []
     if data[:2] == b"\x1f\x8b":
         data = _unpack_gzip(data)
@@ -54,10 +56,15 @@ def unwrap_midi(data: bytes) -> tuple[bytes, list[str]]:
         repairs.append("unpacked from zip")
     at = data.find(b"MThd", 0, 4096)  # MacBinary puts 128 bytes before it, RMID 20, a byte order mark 3
     if at < 0:
-        raise DataError(f"no MIDI file: it begins with {data[:8]!r}, and no MThd follows")
+        raise DataError(f"no MIDI file: it begins with {_show_beginning(data)}, and no MThd follows")
     if at > 0:
         repairs.append("RIFF wrapper removed" if data[:4] == b"RIFF" else f"{at} bytes before the header removed")
     return data[at:], repairs
+
+
+def _show_beginning(data: bytes) -> str:
+    """Show the first eight bytes as text where they are, else as bytes."""
+    return show_value(data[:8].decode("ascii")) if data[:8].isascii() and b"\x00" not in data[:8] else f"{data[:8]!r}"
 
 
 def _unpack_gzip(data: bytes) -> bytes:

@@ -40,9 +40,6 @@ def list_left_out(kept: Kept, holds: Holds) -> list[str]:
 
 def _list_losses(kept: Kept, holds: Holds) -> list[str]:
     """List what is lost besides notes."""
-    longest = f"{holds.longest:g} {'beats' if holds.beats_by_metre else 'quarters'}"
-    if holds.in_seconds:
-        longest = f"{holds.longest_seconds:g} seconds"
     heard = " (kept in the notes' times only)" if holds.in_seconds else ""
     return [
         *([f"the loudness of {kept.levelled:,} note{_plural(kept.levelled)}"] if kept.levelled else []),
@@ -55,9 +52,11 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
             (
                 (kept.tempos, f"tempo change{{s}}{heard}"),
                 (kept.metres, "time signature{s}"),
-                (kept.pedals, "pedal event{s}"),
-                (kept.bends, "pitch bend{s}"),
-                (kept.shortened, f"duration{{s}} over {longest} (cut)"),
+            )
+        ),
+        *list_playing_lost(kept, holds),
+        *_name_counts(
+            (
                 (kept.tracks - kept.tracks_kept, f"of {kept.tracks:,} track{_plural(kept.tracks)} (merged)"),
                 (
                     kept.instruments - kept.instruments_kept,
@@ -66,6 +65,20 @@ def _list_losses(kept: Kept, holds: Holds) -> list[str]:
             )
         ),
     ]
+
+
+def list_playing_lost(kept: Kept, holds: Holds) -> list[str]:
+    """List the pedal, the pitch bends and the long durations that are lost."""
+    longest = f"{holds.longest:g} {'beats' if holds.beats_by_metre else 'quarters'}"
+    if holds.in_seconds:
+        longest = f"{holds.longest_seconds:g} seconds"
+    return _name_counts(
+        (
+            (kept.pedals, "pedal event{s}"),
+            (kept.bends, "pitch bend{s}"),
+            (kept.shortened, f"duration{{s}} over {longest} (cut)"),
+        )
+    )
 
 
 def _describe_lengths(kept: Kept) -> str:

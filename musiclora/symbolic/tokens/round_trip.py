@@ -69,8 +69,16 @@ class RoundTrip:
         if self.kept:
             for name, errors in (("onsets", self.onset_errors), ("durations", self.duration_errors)):
                 found = _summarise(errors)
-                line += f"; {name} are off by {found['median']:.3g} {unit} (median), {found['p95']:.3g} (95 %)"
+                median, p95 = _number(found["median"]), _number(found["p95"])
+                line += f"; {name} are off by {median} {unit} (median), {p95} (95 %)"
         return [f"{line}; {self.instruments_kept:,} of {self.instruments:,} instruments"]
+
+
+def _number(value: float | None) -> str:
+    """Format three digits, but never an exponent for a large error."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def add_round_trips(found: Iterable[RoundTrip]) -> RoundTrip:

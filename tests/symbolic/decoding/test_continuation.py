@@ -10,7 +10,7 @@ import mido
 import numpy as np
 import pytest
 from numpy_model import NumpyModel
-from symusic import Note, Score, Tempo, TimeSignature, Track
+from symusic import KeySignature, Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.errors import ConfigError, DataError
 from musiclora.symbolic.decoding.continuation import BATCH_PIECES
@@ -173,6 +173,14 @@ def test_prompt_keeps_its_later_metres_and_tempos(tokenizer):
             (0, 92),
             (8, 60),
         ]
+
+
+def test_prompt_keeps_its_key_signatures(tokenizer):
+    prompt = tune(20)
+    prompt.key_signatures.extend([KeySignature(0, -3, 1), KeySignature(3 * 480, 2, 0)])
+    piece = generate_pieces(NumpyModel(tokenizer, 512), tokenizer, GenerationRequest(80, seed=6, prompt=prompt))[0]
+    quarter = piece.score.ticks_per_quarter
+    assert [(k.time / quarter, k.key, k.tonality) for k in piece.score.key_signatures] == [(0, -3, 1), (3, 2, 0)]
 
 
 def test_notes_that_the_tokens_leave_out_of_a_prompt_are_said(tokenizer):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from symusic import Note, Score, TimeSignature, Track
+from symusic import Note, PitchBend, Score, TimeSignature, Track
 
 from musiclora.symbolic.decoding.grammar import grammar_for
 from musiclora.symbolic.decoding.prompt import describe_context, encode_prompt
 from musiclora.symbolic.decoding.to_score import clean_score, decode_tokens
 from musiclora.symbolic.tokens.tokenizer import from_json
-from musiclora.symbolic.tokens.tokenizers import own_tokenizer
+from musiclora.symbolic.tokens.tokenizers import band_tokenizer, own_tokenizer
 
 FOUND = Path(__file__).parents[2] / "golden" / "found"
 
@@ -30,6 +30,15 @@ def test_a_metre_that_the_tokens_write_otherwise_is_said_beside_the_notes_left_o
     left_out, metre = encode_prompt(tokenizer, grammar_for(tokenizer), score, 0).remarks
     assert left_out == "--prompt: left out 1 note outside 21..109"
     assert metre == "--prompt: its time signature has no token in this model; the piece is written in another"
+
+
+def test_the_playing_that_tokens_lose_of_a_prompt_is_said():
+    tokenizer = band_tokenizer()
+    score = seven_eighths()
+    score.tracks[0].notes.append(Note(240 * 28, 480 * 60, 60, 80))
+    score.tracks[0].pitch_bends.append(PitchBend(240, 1000))
+    (line,) = encode_prompt(tokenizer, grammar_for(tokenizer), score, 0).remarks
+    assert line == "--prompt: the tokens lose 1 pitch bend, 1 duration over 16 beats (cut)"
 
 
 def test_a_metre_that_is_written_into_the_piece_is_no_loss():

@@ -30,6 +30,20 @@ def test_a_file_that_is_cut_off_gives_its_whole_notes():
     assert "damaged (cut off): the 25 whole notes before it are used" in row.why
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "^the file is empty$"),
+        (b"hello, I am a song", '^no MIDI file: it begins with "hello, I", and no MThd follows$'),
+        (b"\x89PNG\x0d\x0a\x1a\x0a", r"it begins with b'\\x89PNG"),
+        (b"\x00" * 40, r"it begins with b'\\x00"),
+    ],
+)
+def test_a_file_that_is_no_midi_is_said_in_readable_words(data, words):
+    with pytest.raises(DataError, match=words):
+        parse_midi(data)
+
+
 @pytest.mark.parametrize("name", ["waltz.mid", "prog20.mid", "pan_same.mid", "bend.mid", "highlow.mid"])
 def test_event_by_event_is_what_the_fast_reader_gives(name):
     data = (FOUND / name).read_bytes()

@@ -124,3 +124,9 @@ def compare_with_miditok(tokenizer: MusicTokenizer, score: Score) -> None:
     for errors, least in ((ours.onset_errors, plain.onset_errors), (ours.duration_errors, plain.duration_errors)):
         assert np.percentile(errors, 95) <= np.percentile(least, 95) + 1e-6
         assert np.median(errors) <= np.median(least) + 1e-6
+
+
+def test_large_errors_are_written_without_an_exponent():
+    errors = np.array([999.7, 21_900.0], np.float32)
+    (line,) = RoundTrip(2, 2, 1, 1, errors[:1], errors[1:]).describe(ArrivalTokenizer().holds)
+    assert "onsets are off by 1,000 ms (median), 1,000 (95 %); durations are off by 21,900 ms" in line

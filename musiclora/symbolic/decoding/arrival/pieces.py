@@ -16,6 +16,7 @@ from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan, plan_arrival
 from musiclora.symbolic.decoding.arrival.score import build_score
 from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.decoding.to_score import describe_channels
 from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, REST, SEPARATOR, STEPS_PER_SECOND
 
 BATCH_PIECES = 8  # pieces generated at once
@@ -81,7 +82,9 @@ def _finish_piece(plan: ArrivalPlan, piece: ArrivalPiece, request: GenerationReq
             f"piece {piece.number + 1}: the new notes end at {piece.latest / STEPS_PER_SECOND:.0f} s, where "
             "--max-new-tokens is reached"
         )
-    remarks.append(DEFAULT_LOUDNESS if request.loudness is None else LOUDNESS_OF_SONGS)
+    remarks += describe_channels(score)
+    if new:
+        remarks.append(DEFAULT_LOUDNESS if request.loudness is None else LOUDNESS_OF_SONGS)
     prompt = plan.given.prompt
     ids = [*prompt[prompt[:, 2] != REST].ravel().tolist(), *drawn.ravel().tolist()]
     ending = plan.end or ("" if cut else "cut after a note")

@@ -275,6 +275,7 @@ def test_forty_instruments_are_accompanied_by_those_that_sound():
     assert notes_of(score) <= notes_of(piece.score)
     assert {program for program, *_ in notes_of(piece.score)} <= set(range(40))
     assert piece.notes > piece.prompt_notes
+    assert any(remark.startswith("40 instruments: MIDI has 15 channels") for remark in piece.remarks)
 
 
 def test_a_gap_may_be_the_whole_file():

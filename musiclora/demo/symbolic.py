@@ -188,6 +188,6 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         notes=[
             f"Music: both models continue the first {o.prompt_bars} bars of test songs.",
             f"Songs: {BAND_SONGS}. Terms: {TERMS}.",
-            f"Loss of the same adapter on the first {CROSSED} test songs, in nats a token, by backend: {result.crossed_losses()}.",
+            f"Loss of the same adapter by backend, nats a token, {CROSSED} test songs: {result.crossed_losses()}.",
         ],
     )

@@ -157,7 +157,7 @@ def test_a_prompt_of_fewer_bars_than_asked_for_is_said(end, song, tmp_path, arri
 
 
 def test_the_loudness_of_no_new_notes_is_not_spoken_of(song, tmp_path, arrival_model, monkeypatch):
-    monkeypatch.setattr("musiclora.symbolic.decoding.arrival_pieces.draw_events", lambda *_: None)
+    monkeypatch.setattr("musiclora.symbolic.decoding.arrival.pieces.draw_events", lambda *_: None)
     result = call("--output", tmp_path / "out.mid", "--accompany", song)
     assert "piece 1: the model wrote no note" in result.stderr
     assert "loudness" not in result.stderr

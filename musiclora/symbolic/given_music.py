@@ -163,7 +163,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
     Args:
         option: the option, for messages.
         path: MIDI or ABC file.
-        as_played: keep all tempo changes and the order of notes, as arrival-time tokens need it.
+        as_played: keep all tempo changes, the order of notes, silences and long notes, which come back as they are.
 
     Returns:
         the score, and remarks on what was found and mended in it.
@@ -174,7 +174,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
     if not path.is_file():
         reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
         raise DataError(f"{option} {path}: {reason}")
-    reading = read_music(path, workers=1, tokenizer=ArrivalTokenizer() if as_played else None)
+    reading = read_music(path, workers=1, tokenizer=ArrivalTokenizer() if as_played else None, as_given=as_played)
     if len(reading.songs) > 1:
         raise DataError(f"{option} {path}: holds {len(reading.songs)} tunes; give a file with one")
     remarks = [text for row in reading.health for text in row.why.split("; ") if text and row.status != "skipped"]

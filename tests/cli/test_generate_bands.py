@@ -11,7 +11,7 @@ from band_scores import band, notes_of
 from click.testing import CliRunner
 from reference_session import HashModel
 from refusal import refused
-from symusic import Note, Score, Track
+from symusic import Note, Score, Tempo, Track
 
 from musiclora.cli import main
 from musiclora.symbolic.decoding.loudness import Loudness
@@ -122,12 +122,23 @@ def test_accompany_writes_a_file_with_the_given_part(song, tmp_path, arrival_mod
 
 def test_what_is_repaired_in_a_file_is_said(tmp_path, arrival_model):
     score = band(0, 2)
-    score.tracks[0].notes.append(Note(96 * 90, 50, 60, 90))  # after a silence, which is closed
+    score.tempos.append(Tempo(96, 3000))
     score.dump_midi(str(tmp_path / "song.mid"))
     result = call("--output", tmp_path / "out.mid", "--accompany", tmp_path / "song.mid", "--max-new-tokens", 30)
     assert result.exit_code == 0, result.output
-    assert "--accompany: silences over 32 quarters closed: 1" in result.stderr
+    assert "--accompany: impossible tempos dropped: 1" in result.stderr
     assert "merged" not in result.stderr
+
+
+def test_given_silences_and_long_notes_come_back(tmp_path, arrival_model):
+    score = band(0, 2)
+    score.tracks[0].notes.append(Note(96 * 90, 96 * 80, 60, 90))
+    score.tracks[0].notes.append(Note(96 * 230, 50, 62, 90))
+    score.dump_midi(str(tmp_path / "song.mid"))
+    out = tmp_path / "out.mid"
+    result = call("--output", out, "--accompany", tmp_path / "song.mid", "--max-new-tokens", 30)
+    assert result.exit_code == 0, result.output
+    assert notes_of(Score(str(tmp_path / "song.mid"))) <= notes_of(Score(str(out)))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Clean:
     seconds: float
 
 
-def sanitise_score(score: Score, as_played: bool = False) -> Clean:
+def sanitise_score(score: Score, as_played: bool = False, as_given: bool = False) -> Clean:
     """Repair a copy of a score.
 
     Lengths of zero or less become an eighth of a quarter, and notes over 64 quarters are cut. Tempos that are not
@@ -42,6 +42,7 @@ def sanitise_score(score: Score, as_played: bool = False) -> Clean:
         score: in ticks; it is not changed.
         as_played: keep what counts in seconds: lengths of zero, all tempo changes, and the order of notes that begin
             together.
+        as_given: keep silences and long notes too, for music that is to come back note for note.
 
     Raises:
         DataError: no notes, too many, times that run backwards, or a piece that is too long.
@@ -55,10 +56,11 @@ def sanitise_score(score: Score, as_played: bool = False) -> Clean:
         raise DataError(f"{total} notes; at most {MAX_NOTES} are read from one file")
     repairs: list[str] = []
     tpq = score.ticks_per_quarter
-    parts = [(t, _repair_notes(t.notes.numpy(), tpq, repairs, as_played)) for t in score.tracks if len(t.notes)]
+    tracks = [track for track in score.tracks if len(track.notes)]
+    parts = [(track, _repair_notes(track.notes.numpy(), tpq, repairs, as_played, as_given)) for track in tracks]
     onsets = np.concatenate([a["time"] for _, a in parts])
     ends = onsets + np.concatenate([a["duration"] for _, a in parts])
-    gaps = _find_long_gaps(onsets, ends, tpq)
+    gaps = _find_long_gaps(onsets, ends, MAX_QUARTERS if as_given else MAX_GAP_QUARTERS, tpq)
     if len(gaps[0]):
         repairs.append(f"silences over {MAX_GAP_QUARTERS} quarters closed: {len(gaps[0])}")
     if _close_gaps(ends, gaps).max() > MAX_QUARTERS * tpq:
@@ -70,14 +72,14 @@ def sanitise_score(score: Score, as_played: bool = False) -> Clean:
     return Clean(clean, tuple(dict.fromkeys(repairs)), len(parts), total, seconds)
 
 
-def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str], keep_zero: bool) -> _NoteArrays:
+def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str], keep_zero: bool, keep_long: bool) -> _NoteArrays:
     notes = {k: a.astype(np.int64) for k, a in raw.items()}
     if notes["time"].min() < 0:
         raise DataError("times run backwards or past 2^31 ticks")
     if (bad := notes["duration"] < int(not keep_zero)).any():
         notes["duration"][bad] = max(1, tpq // 8)
         repairs.append("notes of no length made an eighth of a quarter long")
-    if (bad := notes["duration"] > MAX_NOTE_QUARTERS * tpq).any():
+    if not keep_long and (bad := notes["duration"] > MAX_NOTE_QUARTERS * tpq).any():
         notes["duration"][bad] = MAX_NOTE_QUARTERS * tpq
         repairs.append(f"notes over {MAX_NOTE_QUARTERS} quarters cut")
     for name, low in (("pitch", 0), ("velocity", 1)):
@@ -87,14 +89,14 @@ def _repair_notes(raw: _NoteArrays, tpq: int, repairs: list[str], keep_zero: boo
     return notes
 
 
-def _find_long_gaps(onsets: np.ndarray, ends: np.ndarray, tpq: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the onsets after a long silence, and the ticks to remove before each: whole bars of four quarters."""
+def _find_long_gaps(onsets: np.ndarray, ends: np.ndarray, most: int, tpq: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the onsets after silences of over `most` quarters, and the ticks to remove before each: whole 4/4 bars."""
     order = np.argsort(onsets, kind="stable")
     starts = onsets[order]
     sounding = np.concatenate([[0], np.maximum.accumulate(ends[order])[:-1]])
     silence = starts - sounding
     bar = 4 * tpq
-    long = silence > MAX_GAP_QUARTERS * tpq
+    long = silence > most * tpq
     return starts[long], (silence[long] - bar) // bar * bar
 
 

@@ -136,6 +136,7 @@ def read_music(
     keep_scores: bool = True,
     need_songs: bool = True,
     round_trip: bool = False,
+    as_given: bool = False,
 ) -> Reading:
     """Read all music of a folder, or one file, in child processes.
 
@@ -148,6 +149,7 @@ def read_music(
         keep_scores: return the scores.
         need_songs: raise where no tune is usable; False returns the health table alone.
         round_trip: decode each song's tokens and compare.
+        as_given: keep silences and long notes as they are.
 
     Raises:
         DataError: no music file, none usable, or a provenance.json that cannot be understood.
@@ -161,6 +163,7 @@ def read_music(
         "tokenizer": tokenizer.to_json() if tokenizer else None,
         "keep_scores": keep_scores,
         "round_trip": round_trip,
+        "as_given": as_given,
     }
     tasks = [task for _, task in todo]
     on_done = (lambda n: on_progress(n, len(tasks))) if on_progress else None

@@ -119,7 +119,9 @@ def _find_melody(score: Score, pitch_range: tuple[int, int]) -> np.ndarray:
     return skyline_melody(merge_tracks(score, *pitch_range))
 
 
-def _examine_score(parsed: Parsed, tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool) -> Outcome:
+def _examine_score(
+    parsed: Parsed, tokenizer: SymbolicTokenizer | None, keep_score: bool, round_trip: bool, as_given: bool
+) -> Outcome:
     """Repair, measure and encode one score.
 
     Raises:
@@ -129,7 +131,8 @@ def _examine_score(parsed: Parsed, tokenizer: SymbolicTokenizer | None, keep_sco
     from musiclora.symbolic.formats.sanitise import sanitise_score
     from musiclora.symbolic.tokens.kept_lines import list_left_out
 
-    clean = sanitise_score(parsed.score, as_played=tokenizer is not None and tokenizer.holds.in_seconds)
+    as_played = tokenizer is not None and tokenizer.holds.in_seconds
+    clean = sanitise_score(parsed.score, as_played, as_given)
     tokens, kept, remarks, trip = None, Kept(), list(parsed.remarks), None
     if tokenizer is not None:
         tokens, kept = encode_and_count(tokenizer, clean.score)
@@ -164,7 +167,11 @@ def _examine_score(parsed: Parsed, tokenizer: SymbolicTokenizer | None, keep_sco
 
 
 def examine_file(
-    task: ReadTask, tokenizer: SymbolicTokenizer | None, keep_scores: bool, round_trip: bool = False
+    task: ReadTask,
+    tokenizer: SymbolicTokenizer | None,
+    keep_scores: bool,
+    round_trip: bool = False,
+    as_given: bool = False,
 ) -> list[Outcome]:
     """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
@@ -181,7 +188,7 @@ def examine_file(
     outcomes = []
     for one in parsed:
         try:
-            outcomes.append(_examine_score(one, tokenizer, keep_scores, round_trip))
+            outcomes.append(_examine_score(one, tokenizer, keep_scores, round_trip, as_given))
         except Exception as error:
             outcomes.append(Outcome(error=_describe_failure(error)))
     return outcomes
@@ -200,7 +207,7 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
 
     Args:
         settings: `tokenizer`, the content of tokenizer.json or None; `keep_scores`, True to send scores back;
-            `round_trip`, True to decode the tokens and compare.
+            `round_trip`, True to decode the tokens and compare; `as_given`, True to keep silences and long notes.
     """
     from musiclora.symbolic.tokens.tokenizers import tokenizer_from_json
 
@@ -210,7 +217,11 @@ def song_worker(settings: dict[str, Any]) -> Callable[[dict[str, str]], object]:
 
     def read_song(task: dict[str, str]) -> object:
         outcomes = examine_file(
-            ReadTask(**task), tokenizer, bool(settings["keep_scores"]), bool(settings["round_trip"])
+            ReadTask(**task),
+            tokenizer,
+            bool(settings["keep_scores"]),
+            bool(settings["round_trip"]),
+            bool(settings["as_given"]),
         )
         return [outcome.message() for outcome in outcomes]
 

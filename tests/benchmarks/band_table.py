@@ -44,6 +44,7 @@ from musiclora.training.config import TrainConfig
 PACKAGE = "openttd-openmsx"
 BACKENDS = ("torch", "mlx")
 PEFT_ROWS = 4
+EXCERPT_NOTES, EXCERPT_DRAWS = 200, 100  # of the songs, as long as new pieces
 
 
 def fetch_songs(output_dir: Path) -> Path:
@@ -175,8 +176,9 @@ class Bands:
         return {kind: describe(paths) for kind, paths in kinds.items()}
 
     def songs(self) -> dict[str, Any]:
-        """Instruments and drums of the songs, by notes."""
-        return describe(sorted(p for p in self.data.rglob("*") if p.suffix.lower() in (".mid", ".midi")))
+        """Instruments and drums of the songs, by notes, and those of excerpts as many as the new pieces."""
+        paths = sorted(p for p in self.data.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
+        return {**describe(paths), "excerpts": draw_excerpts(paths, self.options["count"], self.options["seed"])}
 
 
 def _score(found: SongLosses, pieces: Sequence[Piece]) -> dict[str, Any]:
@@ -225,20 +227,44 @@ def describe(paths: Sequence[Path]) -> dict[str, Any]:
     return {"files": len(paths), "notes": dict(notes.most_common()), "drums": dict(drums.most_common()), "sets": sets}
 
 
+def draw_excerpts(paths: Sequence[Path], count: int, seed: int) -> list[dict[str, dict[str, int]]]:
+    """Instruments and drums of excerpts of `count` songs, by notes, many times: how far apart chance leaves them."""
+    songs = [
+        sorted(
+            (note.time, instrument_name(-1 if track.is_drum else track.program), note.pitch)
+            for track in Score(path).tracks
+            for note in track.notes
+        )
+        for path in paths
+    ]
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(EXCERPT_DRAWS):
+        notes: Counter[str] = Counter()
+        drums: Counter[str] = Counter()
+        for number in rng.choice(len(songs), min(count, len(songs)), replace=False):
+            first = int(rng.integers(max(1, len(songs[number]) - EXCERPT_NOTES)))
+            for _, name, pitch in songs[number][first : first + EXCERPT_NOTES]:
+                notes[name] += 1
+                if name == instrument_name(-1):
+                    drums[DRUM_NAMES.get(pitch, f"{pitch}")] += 1
+        found.append({"notes": dict(notes), "drums": dict(drums)})
+    return found
+
+
 @click.command()
 @click.option("--output-dir", type=click.Path(path_type=Path), required=True, help="Songs, runs and finished cells.")
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), help="Songs in place of the download.")
 @click.option("--model", default="bundled-band", show_default=True)
 @click.option("--backend", "backends", type=click.Choice(BACKENDS), multiple=True, default=BACKENDS, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--steps", default=100, show_default=True)
+@click.option("--steps", default=200, show_default=True)
 @click.option("--rows", default=4, show_default=True, help="Rows in a step.")
 @click.option("--length", default=1024, show_default=True, help="Tokens in a row, at most.")
-@click.option("--lr", default=1e-3, show_default=True)
+@click.option("--lr", default=3e-3, show_default=True)
 @click.option("--rank", default=16, show_default=True)
 @click.option("--transpose", default=5, show_default=True, help="Largest transposition while training.")
 @click.option("--val-split", default=0.25, show_default=True, help="Share of the songs held out.")
-@click.option("--count", default=8, show_default=True, help="New pieces.")
+@click.option("--count", default=16, show_default=True, help="New pieces.")
 @click.option("--new-tokens", default=1000, show_default=True, help="Tokens of a new piece, at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cells instead of the tables.")
 def main(output_dir: Path, data_dir: Path | None, backends: tuple[str, ...], as_json: bool, **options: Any) -> None:

@@ -15,17 +15,8 @@ from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhyth
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck
 
 DIFFRHYTHM = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
-
-
 OOBLECK = OobleckConfig(2, (1, 2), (2, 3), 4, 8, 1)
-
-
 Tensors = dict[str, np.ndarray]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSICLORA_CACHE", str(tmp_path / "cache"))
 
 
 def same(first: Tensors, second: Tensors) -> bool:

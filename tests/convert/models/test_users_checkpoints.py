@@ -21,17 +21,10 @@ from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint
-from musiclora.convert.models.oobleck import OobleckConfig
 
 GPT2 = Gpt2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=2, n_head=2, n_inner=32)
 DIFFRHYTHM = DiffRhythmConfig(32, 2, 2, text_dim=24, conv_layers=1, mel_dim=8, text_num_embeds=5)
-OOBLECK = OobleckConfig(2, (1, 2), (2, 3), 4, 8, 1)
 Tensors = dict[str, np.ndarray]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSICLORA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -278,9 +278,12 @@ def _merge_states(table: np.ndarray, whole: np.ndarray, states: np.ndarray) -> t
 
 
 def _number_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give equal rows the same number, and return the first row of each number too.
+    """Give equal rows of a table [N, C] the same number.
 
-    `np.unique` with an axis sorts whole rows, which takes five times as long for the rows of a band's tokenizer.
+    `np.unique` with an axis would sort whole rows, which takes several times as long for a band's tokenizer.
+
+    Returns:
+        the number of each row, int64 [N], and the first row of each number, int64 [K].
     """
     numbers: dict[bytes, int] = {}
     numbered = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in np.ascontiguousarray(rows)])

@@ -55,7 +55,7 @@ class FamilySpec:
         owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
         read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
         load_task: base and music of a training run (`training.task.TrainingTask`).
-        generate, evaluate, preprocess: its part of these commands.
+        generate, evaluate, compare, preprocess: its part of these commands; `compare` is evaluate's of generated music.
         demo, demo_options, next_commands: the demo, its settings, and the commands it recommends.
         model_facts: size and layout of a model folder, for `doctor`.
         convert_model, fuse_model, compare_adapters: its part of conversion.
@@ -80,6 +80,7 @@ class FamilySpec:
     load_task: str
     generate: str
     evaluate: str
+    compare: str
     preprocess: str
     demo: str
     demo_options: str
@@ -124,6 +125,7 @@ GPT2 = FamilySpec(
     load_task="musiclora.symbolic.task:load_symbolic_task",
     generate="musiclora.symbolic.generate:generate_from_options",
     evaluate="musiclora.symbolic.evaluate:evaluate_songs",
+    compare="musiclora.symbolic.compare:compare_songs",
     preprocess="musiclora.symbolic.preprocess:preprocess_songs",
     demo="musiclora.demo.symbolic:symbolic_demo",
     demo_options="musiclora.demo.symbolic_result:SymbolicDemoOptions",
@@ -164,6 +166,7 @@ DIFFRHYTHM = FamilySpec(
     load_task="musiclora.audio.task:load_audio_task",
     generate="musiclora.audio.generate:generate_from_options",
     evaluate="musiclora.audio.evaluate:evaluate_recordings",
+    compare="musiclora.audio.compare:compare_recordings",
     preprocess="musiclora.audio.preprocess:preprocess_recordings",
     demo="musiclora.demo.audio:audio_demo",
     demo_options="musiclora.demo.audio_result:AudioDemoOptions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from musiclora.cli.common import (
     print_json,
 )
 from musiclora.convert.errors import printable
+from musiclora.evaluation.comparison import ComparisonRequest
 
 
 @click.command(cls=ManyCommand)
@@ -70,9 +71,18 @@ def evaluate(
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
     """
     if generated_dir or reference_dir or baseline_dir or paired or rank or picture:
-        _compare_folders(
-            generated_dir, reference_dir, baseline_dir, data_dir, paired, rank, picture, overwrite, as_json
+        if generated_dir is None or reference_dir is None or data_dir is not None:
+            raise click.UsageError("Distances take --generated-dir and --reference-dir, both, and no --data-dir.")
+        request = ComparisonRequest(
+            generated_dir,
+            reference_dir,
+            baseline_dir=baseline_dir,
+            paired=paired,
+            rank=rank,
+            picture=picture,
+            overwrite=overwrite,
         )
+        _compare(request, as_json)
         return
     if data_dir is None:
         raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
@@ -92,36 +102,16 @@ def evaluate(
             workers=num_workers,
             reporter=out,
         )
-    _print_result(result, result.lines(), as_json)
+    _print_result(result, as_json)
 
 
-def _compare_folders(
-    generated_dir: Path | None,
-    reference_dir: Path | None,
-    baseline_dir: Path | None,
-    data_dir: Path | None,
-    paired: bool,
-    rank: bool,
-    picture: Path | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def _compare(request: ComparisonRequest, as_json: bool) -> None:
     from musiclora.cli.console import console
-    from musiclora.evaluation.compare_folders import compare_folders
+    from musiclora.jobs import compare
 
-    if generated_dir is None or reference_dir is None or data_dir is not None:
-        raise click.UsageError("Distances take --generated-dir and --reference-dir, both of them, and no --data-dir.")
     with console() as out:
-        result = compare_folders(
-            generated_dir,
-            reference_dir,
-            baseline_dir=baseline_dir,
-            paired=paired,
-            picture=picture,
-            overwrite=overwrite,
-            reporter=out,
-        )
-    _print_result(result, [*result.lines(), *(result.ranking_lines() if rank else [])], as_json)
+        result = compare(request, out)
+    _print_result(result, as_json)
 
 
 class _Result(Protocol):
@@ -132,13 +122,15 @@ class _Result(Protocol):
 
     def as_json(self) -> dict[str, Any]: ...
 
+    def lines(self) -> list[str]: ...
 
-def _print_result(result: _Result, lines: Iterable[str], as_json: bool) -> None:
+
+def _print_result(result: _Result, as_json: bool) -> None:
     """Print the notes, then the JSON object or the lines."""
     for text in result.notes:
         note(text)
     if as_json:
         print_json(result.as_json())
         return
-    for line in lines:
+    for line in result.lines():
         click.echo(printable(line))

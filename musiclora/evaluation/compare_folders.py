@@ -101,10 +101,26 @@ class Comparison:
             rows.append(f"{name}: {abs(part.value):.1%} {word} than the baseline's ({interval})")
         return rows
 
-    def ranking_lines(self) -> list[str]:
-        """Format the distances of every generated recording, the nearest first."""
+    def ranked(self) -> Ranking:
+        """Return the distances of every generated recording, the nearest first."""
+        return Ranking(self.ranking)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Name, Audio Feature Distance and Spectral Distance of generated recordings, the nearest first."""
+
+    rows: list[tuple[str, float, float]]
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return no keys: `Comparison` has them as `files`."""
+        return {}
+
+    def lines(self) -> list[str]:
+        """Format as a table."""
         head = f"{'nearest first':40}{'Audio Feature Distance':>24}{'Spectral Distance, dB²':>24}"
-        return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.ranking)]
+        return [head, *(f"{name:40}{afd:24.3g}{spectral:24.2f}" for name, afd, spectral in self.rows)]
 
 
 def _count_files(files: int, recordings: int, kind: str) -> str:

@@ -4,6 +4,7 @@ The architecture of the model decides which functions do the work; see `families
 `MusicLoraError` with one sentence.
 """
 
+from musiclora.jobs.comparison import compare
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
 from musiclora.jobs.training import demo, open_session, pretrain, train
@@ -16,6 +17,7 @@ __all__ = [
     "PreprocessResult",
     "Reporter",
     "TrainResult",
+    "compare",
     "demo",
     "evaluate",
     "generate",

@@ -1,0 +1,1 @@
+"""Copy meter for notes: runs of a piece that agree with a training song."""

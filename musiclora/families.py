@@ -106,6 +106,7 @@ GPT2 = FamilySpec(
         "prompt_bars",
         "from_end",
         *("instruments", "accompany", "parts", "infill", "from_bar", "to_bar", "from_seconds", "to_seconds"),
+        *("train_dir", "avoid_copying", "stop_when_copying"),
         "transpose",
         "anticipation",
         "mix_dir",

@@ -37,6 +37,7 @@ class GenerationOptions(TypedDict, total=False):
             `symbolic.decoding.request.GenerationRequest`.
         instruments, accompany, parts, infill, from_bar, to_bar, from_seconds, to_seconds: of the symbolic family, see
             `symbolic.given_music.GivenMusic`.
+        train_dir, avoid_copying: of the symbolic family: folder of the training songs; draw again what copies them.
         seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
             `audio.flow_sampling.FlowRequest`.
     """
@@ -59,6 +60,8 @@ class GenerationOptions(TypedDict, total=False):
     to_bar: int | None
     from_seconds: float | None
     to_seconds: float | None
+    train_dir: Path | None
+    avoid_copying: bool | None
     seconds: float | None
     steps: int | None
     guidance: float | None

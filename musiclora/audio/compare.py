@@ -15,6 +15,8 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         ConfigError: no folder to compare with.
         MusicLoraError: the folders or the picture do not fit.
     """
+    if request.train_dir is not None:
+        raise ConfigError("--train-dir: copies are found in MIDI and ABC files; recordings take --reference-dir")
     if request.reference_dir is None:
         raise ConfigError("--generated-dir: there is nothing to compare with; give --reference-dir")
     found = compare_folders(

@@ -176,6 +176,9 @@ class AudioTask:
         base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
         return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
+    def measure_samples(self, model: FlowModel, count: int, seed: int) -> None:
+        """Return None: copies of recordings are not measured during training."""
+
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.audio.generate import write_audio_sample
         from musiclora.audio.model import codec_folder

@@ -28,6 +28,11 @@ from musiclora.evaluation.comparison import ComparisonRequest
 )
 @click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
 @click.option(
+    "--train-dir",
+    type=click.Path(path_type=Path),
+    help="Training songs, to measure what --generated-dir copies of them.",
+)
+@click.option(
     "--baseline-dir", type=click.Path(path_type=Path), help="Recordings of a baseline, such as the base model."
 )
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
@@ -49,6 +54,7 @@ def evaluate(
     data_dir: Path | None,
     generated_dir: Path | None,
     reference_dir: Path | None,
+    train_dir: Path | None,
     baseline_dir: Path | None,
     paired: bool,
     rank: bool,
@@ -68,14 +74,17 @@ def evaluate(
 
     An adapter is compared with its base.
 
-    With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings.
+    With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings. With
+    --generated-dir and --train-dir: the longest match of each song with the training songs; --reference-dir then holds
+    songs that were held out, as the scale.
     """
-    if generated_dir or reference_dir or baseline_dir or paired or rank or picture:
-        if generated_dir is None or reference_dir is None or data_dir is not None:
-            raise click.UsageError("Distances take --generated-dir and --reference-dir, both, and no --data-dir.")
+    if generated_dir or reference_dir or train_dir or baseline_dir or paired or rank or picture:
+        if generated_dir is None or not (reference_dir or train_dir) or data_dir is not None:
+            raise click.UsageError("Give --generated-dir with --reference-dir or --train-dir, and no --data-dir.")
         request = ComparisonRequest(
             generated_dir,
             reference_dir,
+            train_dir,
             baseline_dir=baseline_dir,
             paired=paired,
             rank=rank,
@@ -85,7 +94,9 @@ def evaluate(
         _compare(request, as_json)
         return
     if data_dir is None:
-        raise click.UsageError("Missing option '--data-dir', or '--generated-dir' with '--reference-dir'.")
+        raise click.UsageError(
+            "Missing option '--data-dir', or '--generated-dir' with '--reference-dir' or '--train-dir'."
+        )
     from musiclora.cli.console import console
     from musiclora.jobs import evaluate as run
 

@@ -73,6 +73,18 @@ _SYMBOLIC = (
     click.option("--to-bar", type=int, help="Symbolic: last bar of the gap, itself included."),
     click.option("--from-seconds", type=float, help="Symbolic: beginning of the gap, instead of --from-bar."),
     click.option("--to-seconds", type=float, help="Symbolic: end of the gap, instead of --to-bar."),
+    click.option(
+        "--train-dir",
+        type=click.Path(path_type=Path),
+        help="Symbolic: training songs, to say in which bars of which song a piece copies.  [default: the adapter's "
+        "copy index, which knows no bars]",
+    ),
+    click.option(
+        "--avoid-copying",
+        is_flag=True,
+        default=None,
+        help="Symbolic: draw a piece that copies a training song again, from before the copied passage.",
+    ),
 )
 _AUDIO = (
     click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),

@@ -80,6 +80,12 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 )
 @click.option("--vae", help="Audio: codec that encodes the recordings.  [default: the model's own]")
 @click.option("--sample-every", type=int, help="Write a sample every N epochs; 0 writes none.  [default: 0]")
+@click.option(
+    "--stop-when-copying",
+    is_flag=True,
+    default=None,
+    help="Symbolic: look at samples at every evaluation, and end the run when they copy training songs.",
+)
 @click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
 @click.option(
     "--allow-base-mismatch", is_flag=True, default=None, help="Train even if the base does not know these tokens."

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from musiclora.errors import ConfigError
+from musiclora.evaluation.copies.index_file import COPY_INDEX
+from musiclora.evaluation.copies.meter import CopyResult
 from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import (
     GeneratedFile,
@@ -18,10 +21,15 @@ from musiclora.generation_result import (
     complete_output,
 )
 from musiclora.progress import Reporter
+from musiclora.symbolic.copying import PieceMeter, open_piece_meter
 from musiclora.symbolic.decoding.pieces import check_tokens, generate_pieces
+from musiclora.symbolic.decoding.redraw import Redraw
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.given_music import GivenMusic
 from musiclora.symbolic.model import OpenedModel, open_model
+
+if TYPE_CHECKING:
+    from symusic import Score
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,14 @@ class MidiFile:
         kind: `adapted`, or `base` for a model without adapter.
         piece: the piece in it.
         seconds: its length.
+        copies: copy figures of its new notes, None where no training songs are known.
     """
 
     path: Path
     kind: str
     piece: GeneratedPiece
     seconds: float
+    copies: CopyResult | None = None
 
     def record(self) -> dict[str, Any]:
         """Build the entry for `--json`."""
@@ -51,12 +61,17 @@ class MidiFile:
             "tokens": len(p.ids),
             "seconds": round(self.seconds, 2),
             "ended_by_model": p.ended,
+            **({"copy": {**self.copies.as_json(), "redraws": p.redraws}} if self.copies else {}),
         }
 
     def line(self) -> str:
         """Format path, notes, length, kind and how the piece ended."""
         ending = self.piece.ending or ("ended by the model" if self.piece.ended else "cut at a bar line")
-        return f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
+        text = f"{self.path}: {self.piece.notes} notes, {self.seconds:.0f} s, {self.kind}, {ending}"
+        if self.piece.redraws:
+            times = f"{self.piece.redraws} times" if self.piece.redraws > 1 else "once"
+            text += f", drawn again {times} because it copied"
+        return f"{text}, {self.copies.line()}" if self.copies else text
 
 
 if TYPE_CHECKING:
@@ -69,9 +84,9 @@ def generate_from_options(
     """Generate from options by parameter name, as `jobs.generate` passes them."""
     names = {field.name for field in dataclasses.fields(GivenMusic)}
     given = GivenMusic(**{name: value for name, value in options.items() if name in names})
-    drawing = {name: value for name, value in options.items() if name not in names and name != "tokenizer"}
-    request = GenerationRequest(**drawing)
-    return generate_songs(output, request, given=given, tokenizer=options.get("tokenizer"), **setup)
+    own = {name: options[name] for name in ("tokenizer", "train_dir", "avoid_copying") if name in options}
+    drawing = {name: value for name, value in options.items() if name not in names and name not in own}
+    return generate_songs(output, GenerationRequest(**drawing), given=given, **own, **setup)
 
 
 def generate_songs(
@@ -83,6 +98,8 @@ def generate_songs(
     backend: str = "auto",
     tokenizer: str | None = None,
     given: GivenMusic | None = None,
+    train_dir: Path | None = None,
+    avoid_copying: bool = False,
     compare: bool = False,
     allow_base_mismatch: bool = False,
     overwrite: bool = False,
@@ -98,6 +115,8 @@ def generate_songs(
         backend: `auto`, `mlx` or `torch`.
         tokenizer: overrides the model's own.
         given: files and options of what is given.
+        train_dir: folder of the training songs, to measure copies of; None takes the copy indexes of the adapters.
+        avoid_copying: draw pieces again that copy training songs.
         compare: also generate the base's version from the same seed.
         allow_base_mismatch: accept an adapter of another base.
         overwrite: replace files that exist.
@@ -115,6 +134,9 @@ def generate_songs(
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
     check_tokens(opened.tokenizer, request)
+    meter = open_piece_meter(opened.adapters, train_dir, out)
+    if avoid_copying:
+        request = dataclasses.replace(request, redraw=_redraw_rule(meter))
     made = [("", "adapted" if adapters else "base", _generate_with_progress(opened, request, out, bool(adapters)))]
     if compare:
         opened.model.set_adapter(False)
@@ -123,9 +145,30 @@ def generate_songs(
     for mark, kind, pieces in made:
         for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
             piece.save(path, overwrite=overwrite)
-            files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end())))
+            copies = meter.measure(path.name, piece.score, piece.given) if meter else None
+            files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end()), copies))
     remarks = dict.fromkeys(remark for file in files for remark in file.piece.remarks)
-    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *found, *remarks))
+    return GenerationResult(
+        opened.backend, opened.base.name, files, (*opened.notes, *found, *(meter.notes if meter else ()), *remarks)
+    )
+
+
+def _redraw_rule(meter: PieceMeter | None) -> Redraw:
+    """Build the rule of --avoid-copying.
+
+    Raises:
+        ConfigError: no training songs are known.
+    """
+    if meter is None:
+        raise ConfigError(
+            f"--avoid-copying: no {COPY_INDEX} in the adapter's folder; give --train-dir with the training songs"
+        )
+
+    def find_copy(score: Score, given: Score | None) -> float | None:
+        found = meter.measure("", score, given)
+        return min(match.span[0] for match in found.copied_matches) if found.copied else None
+
+    return Redraw(find_copy)
 
 
 def _generate_with_progress(

@@ -8,16 +8,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from musiclora.adapters import Adapter, find_adapter
 from musiclora.backends.base import Arrays, LossSum, Model, TokenModel
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError, DataError
+from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import count_pieces, token_gain, token_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
@@ -43,6 +46,7 @@ from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
+from musiclora.symbolic.training_copies import TrainingCopies
 from musiclora.training.adapter_files import AdapterForm, save_model
 from musiclora.training.config import TrainConfig
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
@@ -62,6 +66,7 @@ class SymbolicTask:
         pitch_range: lowest and highest MIDI pitch of the transposition that is drawn for each song every epoch; None
             leaves transpositions to --transpose.
         fresh: the base has random weights, which `pretrain` drew.
+        started_from: adapter that training starts from, whose songs were trained on too.
     """
 
     family: ClassVar[str] = "symbolic"
@@ -74,6 +79,7 @@ class SymbolicTask:
     songs: Songs
     pitch_range: tuple[int, int] | None = None
     fresh: bool = False
+    started_from: Adapter | None = None
 
     def hash_data(self) -> str:
         return self.songs.fingerprint
@@ -173,6 +179,13 @@ class SymbolicTask:
             with suppress(DataError):  # no synthesiser or soundfont: the report shows the notes alone
                 render_audio(midi, midi.with_suffix(".wav"))
 
+    def measure_samples(self, model: TokenModel, count: int, seed: int) -> SampleCopies | None:
+        return self._copies.measure_samples(model, count, seed, self._notes_at_once())
+
+    @cached_property
+    def _copies(self) -> TrainingCopies:
+        return TrainingCopies(self.songs, self.tokenizer, self.started_from)
+
     def begin_training(self, model: TokenModel, saved: Arrays | None) -> None:
         """Do nothing: the adapter is all that is trained."""
 
@@ -191,7 +204,7 @@ class SymbolicTask:
         return checkpoint_fingerprint(self.base.path)
 
     def extra_files(self, model: TokenModel) -> Mapping[str, bytes]:
-        return {TOKENIZER_FILE: self.tokenizer.to_json().encode()}
+        return {TOKENIZER_FILE: self.tokenizer.to_json().encode(), **self._copies.files}
 
     def adapter_record(self) -> dict[str, Any]:
         notes = self._notes_at_once()
@@ -222,7 +235,7 @@ class SymbolicTask:
         }
 
     def save_model(self, path: Path, model: TokenModel) -> None:
-        files = {**self.extra_files(model), RECORD: json.dumps(self.adapter_record()).encode()}
+        files = {TOKENIZER_FILE: self.tokenizer.to_json().encode(), RECORD: json.dumps(self.adapter_record()).encode()}
         save_model(path, model, read_checkpoint(self.base.path).config, files)
 
 
@@ -288,4 +301,5 @@ def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) ->
     tokenizer = find_tokenizer(base, shape.vocab_size, config.tokenizer)
     check_anticipation(config, tokenizer, base.name)
     songs = read_songs(config, tokenizer, shape.n_positions, reporter)
-    return SymbolicTask(base, tokenizer, shape.n_positions, songs)
+    earlier = find_adapter(config.adapter_dir) if config.adapter_dir else None
+    return SymbolicTask(base, tokenizer, shape.n_positions, songs, started_from=earlier)

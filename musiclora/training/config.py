@@ -51,6 +51,7 @@ class TrainConfig:
         anticipation: arrival-time tokens only: share of the rows in which a part of the events is given in advance, 0
             to 1; None is the share that the bases saw.
         sample_every: epochs between two samples; 0 writes none.
+        stop_when_copying: symbolic only: end the run when samples copy training songs.
         num_workers: processes that read and tokenise.
         dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
         style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
@@ -88,6 +89,7 @@ class TrainConfig:
     transpose: int = 0
     anticipation: float | None = None
     sample_every: int = 0
+    stop_when_copying: bool = False
     allow_base_mismatch: bool = False
     seed: int = 42
     backend: str = "auto"

@@ -69,6 +69,8 @@ class Hooks:
         fill_state: writes further files into the state folder.
         on_step: told of each step, for the display.
         on_evaluation: told of each evaluation.
+        rejects: called at each evaluation with the held-out loss, None without held-out songs; True keeps an earlier
+            best. It may end the run.
         after_epoch: called with the number of epochs done.
     """
 
@@ -78,6 +80,7 @@ class Hooks:
     fill_state: Callable[[Path], None] | None = None
     on_step: Callable[[StepNote], None] = lambda note: None
     on_evaluation: Callable[[RunProgress, float], None] = lambda progress, loss: None
+    rejects: Callable[[RunProgress, float | None], bool] = lambda progress, loss: False
     after_epoch: Callable[[int], None] = lambda epoch: None
 
 
@@ -238,7 +241,8 @@ class Loop:
     def _evaluate_held_out(self) -> None:
         p = self.progress
         if not self.held_out:
-            self.hooks.save_best()
+            if not self.hooks.rejects(p, None):
+                self.hooks.save_best()
             return
         loss = evaluate_batches(self.model, self.held_out).mean
         further = {name: round(value, 6) for name, value in further_losses(self.model, self.further).items()}
@@ -252,13 +256,15 @@ class Loop:
         row = {"train_loss": train_loss, "val_loss": round(loss, 6), **further}
         self.run.append_metrics(step=p.step, epoch=p.epoch, **row)
         p.evaluated = p.step
-        if p.best is None or loss < p.best:
+        rejected = self.hooks.rejects(p, loss)
+        better = p.best is None or loss < p.best
+        if better and not rejected:
             p.best, p.best_step, p.waited = loss, p.step, 0
             self.hooks.save_best()
-        else:
+        elif not better:
             p.waited += 1
             if self.options.patience and p.waited >= self.options.patience:
-                p.ended = "patience"
+                p.ended = p.ended or "patience"
         self.hooks.on_evaluation(p, loss)
 
     def save(self) -> None:

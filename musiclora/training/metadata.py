@@ -11,6 +11,7 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.convert.files.atomic import atomic_write, write_json
+from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.training.config import TrainConfig
 from musiclora.training.further_losses import FurtherLoss, further_entries
@@ -69,6 +70,7 @@ def write_metadata(
     scores: Scores | None = None,
     update: Mapping[str, float] | None = None,
     further: Mapping[str, FurtherLoss] | None = None,
+    copies: SampleCopies | None = None,
 ) -> None:
     """Write training_meta.json.
 
@@ -81,6 +83,7 @@ def write_metadata(
         scores: held-out scores of the base and of the best arrays, None before the end or without held-out songs.
         update: ||dW|| / ||W|| by module.
         further: held-out losses under other conditions, by key of metrics.jsonl; None before the end.
+        copies: copy figures of samples of the adapter that is kept; None before the end.
     """
     spec = config.lora()
     content = {
@@ -117,6 +120,7 @@ def write_metadata(
         **further_entries(further or {}),
         "before": dataclasses.asdict(scores.before) if scores else None,
         "after": dataclasses.asdict(scores.after) if scores else None,
+        "copies": copies.as_json() if copies else None,
         "update_size": {name: round(ratio, 6) for name, ratio in (update or {}).items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if progress.ended else None,
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
 from musiclora.training.further_losses import FurtherLoss, further_entries
@@ -16,6 +17,7 @@ from musiclora.training.run_folder import RunProgress
 _MORE = {
     "steps": "more --max-steps continue it",
     "time": "more --minutes continue it",
+    "copying": "its samples copied training songs; the same command without --stop-when-copying continues it",
     "patience": "its held-out loss fell no further; more --epochs or more --patience continue it",
 }
 
@@ -38,6 +40,7 @@ class TrainResult:
         parameters: numbers of trained and of all parameters; zeros for full fine-tuning.
         new_base: all weights were trained, there is no adapter.
         further: held-out losses under other conditions, by key of metrics.jsonl.
+        copies: copy figures of samples of the adapter that is kept; None where they cannot be measured.
     """
 
     run_dir: Path
@@ -54,6 +57,7 @@ class TrainResult:
     parameters: tuple[int, int] = (0, 0)
     new_base: bool = False
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
+    copies: SampleCopies | None = None
 
     @property
     def report(self) -> Path:
@@ -74,9 +78,10 @@ class TrainResult:
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
-        content = {name: value for name, value in asdict(self).items() if name != "further"}
+        content = {name: value for name, value in asdict(self).items() if name not in ("further", "copies")}
         verdict = asdict(self.verdict) if self.verdict else None
-        return {**content, **further_entries(self.further), "verdict": verdict, "report": self.report}
+        copies = self.copies.as_json() if self.copies else None
+        return {**content, **further_entries(self.further), "copies": copies, "verdict": verdict, "report": self.report}
 
     def lines(self) -> list[str]:
         """Describe the result in lines."""
@@ -89,6 +94,8 @@ class TrainResult:
         lines += [loss.describe(name) for name, loss in self.further.items()]
         if self.verdict:
             lines.append(self.verdict.line())
+        if self.copies:
+            lines.append(self.copies.line())
         return [*lines, *self._update_lines()]
 
     def _update_lines(self) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
+from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import MusicLoraError, TrainingError, option_name
@@ -20,6 +21,7 @@ _CHANGEABLE = {
     "num_workers",
     "patience",
     "sample_every",
+    "stop_when_copying",
     "output_dir",
     "allow_base_mismatch",
     "backend",
@@ -40,6 +42,25 @@ def open_run(config: TrainConfig) -> Run:
     check_apart(folder, {"--data-dir": config.data_dir, "--mix-dir": config.mix_dir})
     check_folder(folder)
     return Run(folder)
+
+
+def settle_folder(run: Run, restart: bool, say: Callable[[str], None]) -> None:
+    """Repair what a killed start left, and set an old run aside where that is asked for.
+
+    Args:
+        run: the folder, locked.
+        restart: begin anew.
+        say: tells the user where the old run is.
+
+    Raises:
+        TrainingError: the folder holds something else than a run.
+    """
+    run.recover()
+    filled = any(path.name != LOCK_FILE for path in run.path.iterdir())
+    if restart and filled:
+        say(f"the old run is kept in {run.set_aside()}")
+    elif filled and not run.exists:
+        raise TrainingError(f"{run.path}: is not empty and holds no run; choose another --output-dir")
 
 
 def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> dict[str, Any]:

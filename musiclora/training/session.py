@@ -10,15 +10,14 @@ from typing import Any, Generic, TypeVar, cast
 from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
-from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.convert.files.outputs import check_folder
-from musiclora.errors import TrainingError
 from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
 from musiclora.training.adapter_files import update_size, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
+from musiclora.training.copy_watch import CopyWatch, final_copies
 from musiclora.training.further_losses import compare_further, further_losses
 from musiclora.training.limits import (
     ASKED_STEPS,
@@ -32,10 +31,11 @@ from musiclora.training.limits import (
 )
 from musiclora.training.loop import Hooks, Loop
 from musiclora.training.metadata import RunFacts, write_config, write_metadata
+from musiclora.training.outcome import RunOutcome
 from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_seconds
 from musiclora.training.report import write_run_report
 from musiclora.training.result import TrainResult, finished_line
-from musiclora.training.resume import PLANNED, check_same_run
+from musiclora.training.resume import PLANNED, check_same_run, settle_folder
 from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
@@ -87,8 +87,6 @@ class Session(Generic[ModelT]):
     def _trains_all(self) -> bool:
         return self.config.trainable == "all"
 
-    # -- data -------------------------------------------------------------------------------------------------------
-
     def _plan_data(self) -> tuple[TrainingPlan, Epochs, Sequence[Arrays]]:
         """Plan the run, and lay out its training and held-out batches."""
         task, config = self.task, self.config
@@ -98,8 +96,6 @@ class Session(Generic[ModelT]):
         plan = make_plan(config, batch_size, accumulate, len(data.batches(0)), units, task.plan_defaults)
         self.further = task.further_batches(config, batch_size)
         return plan, data, task.held_out_batches(config, batch_size)
-
-    # -- model ------------------------------------------------------------------------------------------------------
 
     def _load_folder(self, path: Path) -> ModelT:
         return cast(ModelT, get_backend(self.backend_name).load(self.config.family_record, path, dtype=self.dtype))
@@ -146,8 +142,6 @@ class Session(Generic[ModelT]):
         with self.out.task(title) as update:
             return song_losses(self.model, batches, update)
 
-    # -- run --------------------------------------------------------------------------------------------------------
-
     def train(self, restart: bool = False) -> TrainResult:
         """Run or resume; see TrainResult.
 
@@ -155,22 +149,13 @@ class Session(Generic[ModelT]):
             TrainingError: another process trains here, the folder holds another run, or the loss is not finite.
         """
         with self.run.locked():  # first, since another start may be about to finish or to begin a run here
-            self._settle_folder(restart)
+            settle_folder(self.run, restart, self.out.say)
             resuming = self.run.exists
             if resuming:
                 self._take_over_settings()
             plan, data, held_out = self._plan_data()
             self._load_model()
             return self._train_locked(plan, data, held_out, resuming)
-
-    def _settle_folder(self, restart: bool) -> None:
-        """Repair what a killed start left, and set an old run aside where that is asked for."""
-        self.run.recover()
-        filled = any(path.name != LOCK_FILE for path in self.run.path.iterdir())
-        if restart and filled:
-            self.out.say(f"the old run is kept in {self.run.set_aside()}")
-        elif filled and not self.run.exists:
-            raise TrainingError(f"{self.run.path}: is not empty and holds no run; choose another --output-dir")
 
     def _take_over_settings(self) -> None:
         """Check that the folder holds this very run, and take what was planned or given at its first start."""
@@ -188,8 +173,9 @@ class Session(Generic[ModelT]):
         done = bool(progress.ended) and is_used_up(progress, plan, self.config, self.options)
         more_epochs = plan.epochs > self.earlier.get("epochs", plan.epochs)
         patience = choose_patience(self.config, self.options)
-        out_of_patience = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
-        if resuming and (done or out_of_patience):
+        given_up = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
+        given_up |= progress.ended == "copying" and self.config.stop_when_copying
+        if resuming and (done or given_up):
             self.out.say(finished_line(self.run.path, progress.ended))
             return self._finish(progress, plan, already=True)
         plan = self._measure_plan(plan, data)
@@ -208,7 +194,7 @@ class Session(Generic[ModelT]):
                 self._write_sample(0)  # of the base, to compare with
         options = make_loop_options(self.config, self.options, plan, self.task.plan_defaults)
         try:
-            parts = (self.run, progress, self._loop_hooks(), self.further)
+            parts = (self.run, progress, self._loop_hooks(plan.epochs), self.further)
             Loop(self.model, self.training, data, held_out, options, *parts).go()
         except KeyboardInterrupt:
             self.out.say(f"saved after step {progress.step}; the same command goes on from there")
@@ -236,8 +222,9 @@ class Session(Generic[ModelT]):
             self.task.restore_state(self.model, self.run.read_arrays("adapter"))
         self.training.write_state(self.run.read_arrays("optimizer"))
 
-    def _loop_hooks(self) -> Hooks:
+    def _loop_hooks(self, epochs: int) -> Hooks:
         task, whole = self.task, self._trains_all
+        watch = CopyWatch(task, self.config, epochs, self.run, self.before, self.out.say)
         return Hooks(
             save_best=lambda: self._save_trained(MODEL_BEST if whole else BEST),
             save_last=lambda: self._save_trained(MODEL_LAST if whole else LAST),
@@ -245,6 +232,7 @@ class Session(Generic[ModelT]):
             fill_state=(lambda folder: task.save_model(folder / "model", self.model)) if whole else None,
             on_step=self.out.step,
             on_evaluation=self._say_evaluation,
+            rejects=lambda progress, loss: watch.look(self.model, progress, loss),
             after_epoch=self._write_sample,
         )
 
@@ -264,8 +252,7 @@ class Session(Generic[ModelT]):
         if self._trains_all:
             task.save_model(path, self.model)
             return
-        losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
-        save_task_adapter(path, task, self.model, self.spec, self.backend_name, losses, self.config.adapter_dir)
+        save_task_adapter(path, task, self.model, self.spec, self.backend_name, self.run, self.config.adapter_dir)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)
@@ -288,11 +275,24 @@ class Session(Generic[ModelT]):
         batches = task.song_batches(self.config) if self.before else []
         scores = task.compare_losses(self.before, self._song_losses("scoring the result", batches)) if batches else None
         further = compare_further(self.run.read_metrics(), further_losses(self.model, self.further, self.out))
-        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further)
+        copies = final_copies(task, self.model, self.config)
+        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further, copies)
+        if update and not already:  # again, with what is known now
+            outcome = RunOutcome(task.count_songs(), task.plan_defaults.pieces, scores.gain if scores else None, copies)
+            best_of = (self.run.path / BEST, task, self.model, self.spec, self.backend_name, self.run)
+            save_task_adapter(*best_of, self.config.adapter_dir, outcome, progress.best_step)
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
-            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all, further),
+            *(
+                task.plan_defaults.unit,
+                task.form.output,
+                self.base_check,
+                self.parameters,
+                self._trains_all,
+                further,
+                copies,
+            ),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
         write_run_report(result, self.config, plan, self.length, task.count_songs(), task.describe_data())

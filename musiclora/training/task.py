@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import Arrays, LossSum, Model
+from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
@@ -40,6 +41,11 @@ class PlanDefaults:
     steps: int = 200
     epochs: tuple[int, int] = (4, 40)
     loss: str = "nats a token"
+
+    @property
+    def pieces(self) -> str:
+        """`songs` or `recordings`."""
+        return "recordings" if self.unit == "frames" else "songs"
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,9 @@ class TaskScoring(Protocol[TaskModel]):
 
     def write_sample(self, model: TaskModel, folder: Path, name: str, seed: int) -> None:
         """Write a sample during training, as `<folder>/<name>` with the family's ending."""
+
+    def measure_samples(self, model: TaskModel, count: int, seed: int) -> SampleCopies | None:
+        """Generate samples and measure what they copy of the training songs; None where that cannot be measured."""
 
 
 class TaskFiles(Protocol[TaskModel]):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from musiclora.adapters import find_adapter, training_songs
 from musiclora.backends.base import LoraSpec, Model
 from musiclora.training.adapter_files import Provenance, save_adapter
+from musiclora.training.outcome import RunOutcome
+from musiclora.training.run_folder import Run
 from musiclora.training.task import TrainingTask
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -20,8 +21,10 @@ def save_task_adapter(
     model: ModelT,
     spec: LoraSpec,
     backend: str,
-    held_out_losses: Sequence[float],
+    run: Run,
     started_from: str | None = None,
+    outcome: RunOutcome | None = None,
+    best_step: int | None = None,
 ) -> None:
     """Write the model's adapter with its origin; it replaces an older one as a whole.
 
@@ -31,10 +34,14 @@ def save_task_adapter(
         model: the base with the adapter.
         spec: the adapter's settings.
         backend: `mlx` or `torch`.
-        held_out_losses: all of the run so far, the base's first; empty without held-out songs.
+        run: the run folder, whose metrics hold the held-out losses, the base's first.
         started_from: adapter that training started from, whose songs were trained on too.
+        outcome: of the run so far; None states the split alone.
+        best_step: step of the arrays; None is the latest.
     """
-    metrics = {}
+    outcome = outcome or RunOutcome(task.count_songs(), task.plan_defaults.pieces)
+    rows = [row for row in run.read_metrics() if "val_loss" in row and (best_step is None or row["step"] <= best_step)]
+    held_out_losses, metrics = [row["val_loss"] for row in rows], {}
     if held_out_losses:
         metrics = {"held_out_loss": held_out_losses[-1], "held_out_loss_of_base": held_out_losses[0]}
     origin = Provenance(
@@ -45,8 +52,8 @@ def save_task_adapter(
         task.count_songs()[0],
         task.extra_files(model),
         task.form,
-        _with_earlier_songs(task.adapter_record(), started_from),
-        task.card_lines(),
+        {**_with_earlier_songs(task.adapter_record(), started_from), **outcome.record()},
+        [*outcome.lines(), *task.card_lines()],
     )
     save_adapter(path, model, spec, origin, metrics)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclora.evaluation.copies.notes import NoteList, note_list
 
@@ -63,3 +66,23 @@ def inserted(host: NoteList, source: NoteList, first_bar: int, bars: int, at_bar
     taken = other[(other[:, 0] >= 4.0 * first_bar) & (other[:, 0] < 4.0 * (first_bar + bars))].copy()
     taken[:, 0] += start - 4.0 * first_bar
     return note_list("inserted", np.concatenate((kept, taken)), host.bar_starts)
+
+
+def score_of(piece: NoteList) -> Score:
+    """Build a score of a line in 4/4, each note as long as to the next."""
+    score, track = Score(480), Track()
+    ends = [*piece.onsets[1:].tolist(), float(piece.bar_starts[-1])]
+    for onset, pitch, end in zip(piece.onsets.tolist(), piece.pitches.tolist(), ends, strict=True):
+        track.notes.append(Note(round(onset * 480), max(1, round((end - onset) * 480)), pitch, 80))
+    score.tracks.append(track)
+    score.tempos.append(Tempo(0, 120.0))
+    score.time_signatures.append(TimeSignature(0, 4, 4))
+    return score
+
+
+def write_songs(folder: Path, pieces: list[NoteList]) -> Path:
+    """Write each piece as a MIDI file of its name."""
+    folder.mkdir(parents=True)
+    for piece in pieces:
+        score_of(piece).dump_midi(folder / f"{piece.name}.mid")
+    return folder

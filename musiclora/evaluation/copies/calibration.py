@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musiclora.evaluation.copies.grams import GRAM_NOTES
+from musiclora.evaluation.copies.grams import GRAM_NOTES, format_notes
 from musiclora.evaluation.copies.measure import LEAST_NOTES, Measure
 from musiclora.evaluation.copies.notes import NoteList
 
@@ -66,11 +66,7 @@ class Reference:
         """Format the range of lengths, such as 'unseen songs of this artist: 7 to 12'; empty without songs."""
         if not self.lengths:
             return ""
-        low, high = self.lengths[0], self.lengths[-1]
-        if low == high:
-            numbers = str(high) if high else f"fewer than {GRAM_NOTES}"
-        else:
-            numbers = f"{low} to {high}" if low else f"at most {high}"
+        numbers = format_notes(self.lengths[0], self.lengths[-1])
         if self.held_out:
             return f"unseen songs of this artist: {numbers}"
         return f"songs of this artist share {numbers} with each other"

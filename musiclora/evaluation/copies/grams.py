@@ -48,3 +48,17 @@ def hash_keys(keys: np.ndarray) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
     return np.asarray((mixed ^ mixed >> np.uint64(31)) >> np.uint64(32), dtype=np.uint32)
+
+
+def format_notes(low: int, high: int, unit: str = "") -> str:
+    """Format a range of match lengths, such as '7 to 12'; lengths below an n-gram are not known and are 0.
+
+    Args:
+        low, high: the least and the greatest, in notes.
+        unit: what is added, such as ' notes'.
+    """
+    if not high:
+        return f"below {GRAM_NOTES}{unit}"
+    if low == high:
+        return f"{high}{unit}"
+    return f"{low} to {high}{unit}" if low else f"up to {high}{unit}"

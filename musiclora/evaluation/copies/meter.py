@@ -10,7 +10,7 @@ import numpy as np
 
 from musiclora.errors import DataError
 from musiclora.evaluation.copies.calibration import Reference, calibrate
-from musiclora.evaluation.copies.grams import GRAM_NOTES
+from musiclora.evaluation.copies.grams import GRAM_NOTES, format_notes
 from musiclora.evaluation.copies.index import CopyIndex
 from musiclora.evaluation.copies.matches import Match
 from musiclora.evaluation.copies.measure import Measure, measure_piece
@@ -83,7 +83,8 @@ class CopyResult:
 
     def line(self) -> str:
         """Format the longest match, where it is, and the range of the reference songs."""
-        text = f"{'copied: ' if self.copied else ''}longest match {self.longest_match_notes} notes"
+        notes = format_notes(self.longest_match_notes, self.longest_match_notes, " notes")
+        text = f"{'copied: ' if self.copied else ''}longest match {notes}"
         if self.content < self.longest_match_notes:
             text += f", {self.content} without repeats"
         if self.bars and self.copied:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from musiclora.symbolic.decoding.grammar.program_in_force import resume
 from musiclora.symbolic.decoding.grammar.restrict import restrict_programs
 from musiclora.symbolic.decoding.loudness import LOUDNESS_OF_SONGS, set_loudness
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
+from musiclora.symbolic.decoding.redraw import redraw_seed
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.decoding.to_score import (
     clean_score,
@@ -99,9 +101,12 @@ def continue_pieces(
         if first == 0 and len(prompt) > len(seen):
             context = describe_context(info, len(prompt), seen, model.n_positions)
             given = dataclasses.replace(given, remarks=tuple(dict.fromkeys((*given.remarks, context))))
-        draw = uniforms(request.seed, request.most_tokens, len(rows), first)
-        _draw_tokens(model, info, rows, request, draw, count_tokens)
-        pieces += [_decode_piece(tokenizer, info, row, given, request) for row in rows]
+
+        def draw_rows(some: list[_UnfinishedPiece], attempt: int, first: int = first, size: int = len(rows)) -> None:
+            draw = uniforms(redraw_seed(request.seed, attempt), request.most_tokens, size, first)
+            _draw_tokens(model, info, some, request, draw, count_tokens)
+
+        pieces += _finish_rows(tokenizer, info, rows, given, request, draw_rows)
     if on_progress is not None:
         on_progress(total, total)
     return pieces
@@ -165,6 +170,66 @@ def _draw_tokens(
             _append_tokens(row, new, info)
 
 
+def _finish_rows(
+    tokenizer: MusicTokenizer,
+    info: GrammarInfo,
+    rows: list[_UnfinishedPiece],
+    prompt: Prompt,
+    request: GenerationRequest,
+    draw_rows: Callable[[list[_UnfinishedPiece], int], None],
+) -> list[GeneratedPiece]:
+    """Draw and decode rows, and draw those again that copy, from before the copied passage.
+
+    Args:
+        tokenizer, info, prompt, request: as for `continue_pieces`.
+        rows: rows with the prompt.
+        draw_rows: draws the rest of some rows with the random numbers of an attempt.
+    """
+    draw_rows(rows, 0)
+    made = [_decode_piece(tokenizer, info, row, prompt, request) for row in rows]
+    again = request.redraw
+    for attempt in range(1, again.most + 1 if again else 1):
+        onsets = (
+            {i: again.begin_before(piece.score, piece.given, attempt) for i, piece in enumerate(made)} if again else {}
+        )
+        copied = {i: onset for i, onset in onsets.items() if onset is not None}
+        if not copied:
+            break
+        for i, onset in copied.items():
+            rows[i] = _cut_row(tokenizer, info, rows[i], len(prompt.ids), onset)
+        draw_rows([rows[i] for i in copied], attempt)
+        for i in copied:
+            made[i] = dataclasses.replace(_decode_piece(tokenizer, info, rows[i], prompt, request), redraws=attempt)
+    return made
+
+
+def _cut_row(
+    tokenizer: MusicTokenizer, info: GrammarInfo, row: _UnfinishedPiece, prompt: int, onset: float
+) -> _UnfinishedPiece:
+    """Return a row without its notes from an onset on.
+
+    Args:
+        tokenizer, info: of the model.
+        row: finished row.
+        prompt: number of tokens of the prompt, which is kept.
+        onset: in quarter notes.
+    """
+
+    def count_later(stop: int) -> int:
+        score = decode_tokens(tokenizer.inner, info.base_tokens(row.ids[:stop])) if stop else None
+        line = onset * score.ticks_per_quarter if score else 0
+        return sum(note.time >= line for track in score.tracks for note in track.notes) if score else 0
+
+    stops = [prompt, *(start for start in row.starts if start > prompt)]
+    given = count_later(prompt)  # rises with the stop, whatever the order of the tokens
+    kept = stops[max(0, bisect_right(stops, given, key=count_later) - 1)]
+    cut = _UnfinishedPiece(row.number, [], info.start, OpenKeys(info.keys), drawn=kept - prompt)
+    _append_tokens(cut, row.ids[:kept], info)
+    if kept == prompt:
+        cut.state = int(info.unsounded[cut.state])
+    return cut
+
+
 def _context_of(row: _UnfinishedPiece, info: GrammarInfo, n_positions: int) -> list[int]:
     """Return the model's context: the whole piece, or its last bars up to about half of the context length.
 
@@ -211,6 +276,7 @@ def _decode_piece(
     if request.loudness is not None and not tokenizer.holds.velocities:
         set_loudness(score, request.loudness)
         remarks.append(LOUDNESS_OF_SONGS)
+    shown = decode_tokens(inner, info.base_tokens(row.ids[: len(prompt.ids)])) if prompt.score is not None else None
     return GeneratedPiece(
-        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, tuple(remarks)
+        row.number + 1, score, row.ids, prompt_notes, int(score.note_num()), row.ended, tuple(remarks), given=shown
     )

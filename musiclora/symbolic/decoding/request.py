@@ -11,6 +11,7 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.errors import ConfigError
 from musiclora.generation_result import MOST_PIECES, MOST_SEED, options_below, options_outside
 from musiclora.symbolic.decoding.loudness import Loudness
+from musiclora.symbolic.decoding.redraw import Redraw
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -40,6 +41,7 @@ class GenerationRequest:
         infill: score with a gap to fill, or None.
         from_seconds, to_seconds: the gap.
         loudness: of notes whose tokens hold none; None is the default.
+        redraw: rule by which pieces are drawn again that copy; None draws each piece once.
     """
 
     max_new_tokens: int | None = None
@@ -59,6 +61,7 @@ class GenerationRequest:
     from_seconds: float = 0.0
     to_seconds: float = 0.0
     loudness: Loudness | None = None
+    redraw: Redraw | None = None
 
     def __post_init__(self) -> None:
         bounds = [("count", 1, MOST_PIECES), ("seed", 0, MOST_SEED)]
@@ -102,6 +105,8 @@ class GeneratedPiece:
         ended: True where the model drew EOS.
         remarks: remarks for the user on what was given, and on the piece.
         ending: how the piece ends, in words; empty where a bar line or EOS ends it.
+        given: score of the given notes, in the ticks of `score`; None without any.
+        redraws: how often it was drawn again.
     """
 
     number: int
@@ -112,6 +117,8 @@ class GeneratedPiece:
     ended: bool
     remarks: tuple[str, ...] = ()
     ending: str = ""
+    given: Score | None = None
+    redraws: int = 0
 
     def save(self, path: Path, *, overwrite: bool = True) -> None:
         """Write the piece as a MIDI file that appears whole or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,9 @@ from musiclora.symbolic.decoding.arrival.draw import UniformDraws, draw_events
 from musiclora.symbolic.decoding.arrival.grammar import ArrivalGrammar
 from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan, plan_arrival
 from musiclora.symbolic.decoding.arrival.score import build_score
+from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
+from musiclora.symbolic.decoding.redraw import redraw_seed
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.decoding.to_score import describe_channels
 from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, REST, SEPARATOR, STEPS_PER_SECOND
@@ -37,10 +40,50 @@ def generate_arrival_pieces(
         pieces = [ArrivalPiece(number, plan.given) for number in numbers]
         report = _progress_of(plan, pieces, first, request.count, on_progress)
         draw_events(model, pieces, spec, draws, grammar, report)
-        made += [_finish_piece(plan, piece, request) for piece in pieces]
+        finished = [_finish_piece(plan, piece, request) for piece in pieces]
+        made += _redraw_copies(model, request, plan, pieces, finished)
     if on_progress is not None:
         on_progress(1, 1)
     return made
+
+
+def _redraw_copies(
+    model: TokenModel,
+    request: GenerationRequest,
+    plan: ArrivalPlan,
+    pieces: list[ArrivalPiece],
+    made: list[GeneratedPiece],
+) -> list[GeneratedPiece]:
+    """Draw pieces again that copy, from before the copied passage."""
+    again = request.redraw
+    spec, grammar = request.sampling(_DEFAULT_TOP_K, pad_id=SEPARATOR), ArrivalGrammar(model.vocab_size)
+    for attempt in range(1, again.most + 1 if again else 1):
+        onsets = (
+            {i: again.begin_before(piece.score, piece.given, attempt) for i, piece in enumerate(made)} if again else {}
+        )
+        copied = {i: onset for i, onset in onsets.items() if onset is not None}
+        if not copied:
+            break
+        for i, onset in copied.items():
+            seconds = Clock(made[i].score).seconds(np.array([onset * made[i].score.ticks_per_quarter]))[0]
+            pieces[i] = _cut_piece(pieces[i], round(float(seconds) * STEPS_PER_SECOND))
+        draws = UniformDraws(redraw_seed(request.seed, attempt))
+        draw_events(model, [pieces[i] for i in copied], spec, draws, grammar)
+        for i in copied:
+            made[i] = dataclasses.replace(_finish_piece(plan, pieces[i], request), redraws=attempt)
+    return made
+
+
+def _cut_piece(piece: ArrivalPiece, step: int) -> ArrivalPiece:
+    """Return a piece without what was drawn from a step on."""
+    cut = ArrivalPiece(piece.number, piece.given)
+    for event in piece.drawn:
+        if event[0] >= step:
+            break
+        cut.show_controls()
+        cut.add_drawn(event)
+    cut.kept = 0  # a new session has been shown nothing
+    return cut
 
 
 def _progress_of(
@@ -88,4 +131,4 @@ def _finish_piece(plan: ArrivalPlan, piece: ArrivalPiece, request: GenerationReq
     prompt = plan.given.prompt
     ids = [*prompt[prompt[:, 2] != REST].ravel().tolist(), *drawn.ravel().tolist()]
     ending = plan.end or ("" if cut else "cut after a note")
-    return GeneratedPiece(piece.number + 1, score, ids, notes - new, notes, False, tuple(remarks), ending)
+    return GeneratedPiece(piece.number + 1, score, ids, notes - new, notes, False, tuple(remarks), ending, plan.score)

@@ -1,0 +1,81 @@
+"""Copy meter of a symbolic training run: samples against the training songs, and the copy index of its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from musiclora.adapters import Adapter, training_songs
+from musiclora.backends.base import TokenModel
+from musiclora.errors import DataError
+from musiclora.evaluation.copies.index_file import COPY_INDEX, copy_index_bytes, identify_songs
+from musiclora.evaluation.copies.meter import CopyMeter
+from musiclora.evaluation.copies.notes import NoteList
+from musiclora.evaluation.copies.samples import SampleCopies, summarise_copies
+from musiclora.symbolic.copying import notes_of, notes_of_pieces
+from musiclora.symbolic.dataset.songs import Songs
+from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
+
+_SAMPLE_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class TrainingCopies:
+    """What a run knows of copies of its songs.
+
+    Attributes:
+        songs: split songs.
+        tokenizer: theirs.
+        started_from: adapter that training starts from, whose songs count too; None for a new adapter.
+    """
+
+    songs: Songs
+    tokenizer: SymbolicTokenizer
+    started_from: Adapter | None = None
+
+    def measure_samples(
+        self, model: TokenModel, count: int, seed: int, notes_at_once: int | None = None
+    ) -> SampleCopies | None:
+        """Generate samples and measure them; None where a sample has no note, or no song has an n-gram.
+
+        Args:
+            model: the model as it is now.
+            count: number of samples.
+            seed: of the samples.
+            notes_at_once: most notes that begin at one onset.
+        """
+        if self._meter is None:
+            return None
+        tokens = min(_SAMPLE_TOKENS, model.n_positions - 1)
+        request = GenerationRequest(tokens, seed=seed, count=count, notes_at_once=notes_at_once)
+        try:
+            pieces = generate_pieces(model, self.tokenizer, request)
+        except DataError:
+            return None
+        return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """The copy index of the adapter's folder; empty where no song has an n-gram."""
+        earlier, known = None, set[str]()
+        if self.started_from is not None:
+            known = training_songs([self.started_from])
+            earlier = self.started_from.path / COPY_INDEX
+        identity = identify_songs({*(piece.fingerprint for piece in self.songs.train), *known})
+        content = copy_index_bytes(*self._notes, identity, earlier if earlier and earlier.is_file() else None)
+        return {COPY_INDEX: content} if content else {}
+
+    @cached_property
+    def _notes(self) -> tuple[list[NoteList], list[NoteList]]:
+        """Notes of the training and of the held-out songs."""
+        return notes_of_pieces(self.songs.train, self.tokenizer), notes_of_pieces(self.songs.held_out, self.tokenizer)
+
+    @cached_property
+    def _meter(self) -> CopyMeter | None:
+        try:
+            return CopyMeter.from_songs(*self._notes)
+        except DataError:
+            return None

@@ -176,6 +176,10 @@ class AudioTask:
         base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
         return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
+    def copied_spans(self, sample: Path) -> tuple[()]:
+        """Return no spans; see `measure_samples`."""
+        return ()
+
     def measure_samples(self, model: FlowModel, count: int, seed: int) -> None:
         """Return None: copies of recordings are not measured during training."""
 

@@ -19,9 +19,11 @@ from musiclora.demo.demo_run import check_demo_folder, train_demo
 from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.demo.symbolic_samples import fullest_openings, make_samples
+from musiclora.evaluation.copies.meter import CopyMeter
 from musiclora.evaluation.scores import song_losses, token_gain, token_score, total_loss
 from musiclora.models import find_model
 from musiclora.progress import Reporter
+from musiclora.symbolic.copying import notes_of, notes_of_pieces
 from musiclora.symbolic.dataset.batches import song_batches
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.songs import Songs
@@ -120,7 +122,10 @@ def symbolic_demo(
         samples=samples,
         seconds=time.monotonic() - started,
     )
-    write_symbolic_report(result.report, _report_data(result, songs, o))
+    meter = CopyMeter.from_songs(
+        *(notes_of_pieces(part, tokenizer) for part in (songs.train, [*songs.held_out, *test]))
+    )
+    write_symbolic_report(result.report, _report_data(result, songs, o, meter))
     return result
 
 
@@ -156,8 +161,15 @@ def _score_elsewhere(model: TokenModel, backend: str, batches: Sequence[Sequence
         return total_loss(song_losses(model, batches, update)).mean
 
 
-def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOptions) -> ReportData:
-    samples = [ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav) for s in result.samples]
+def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOptions, meter: CopyMeter) -> ReportData:
+    samples, copying = [], {}
+    if result.training.copies:
+        copying["the adapter's samples"] = result.training.copies.line()
+    for s in result.samples:
+        base, adapted = (meter.measure(notes_of(s.name, p.score, p.given)) for p in (s.base, s.adapted))
+        copying |= {f"base, {s.name}": base.line(), f"adapted, {s.name}": adapted.line()}
+        spans = (base.copied_spans, adapted.copied_spans)
+        samples.append(ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav, *spans))
     return ReportData(
         title="A folk band learns ska",
         subtitle=f"The bundled band base adapted to {len(songs.train)} songs with LoRA on {result.training.backend}",
@@ -170,6 +182,7 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         seconds=result.training.progress.seconds,
         update=result.training.update,
         samples=samples,
+        copying=copying,
         health=songs.health,
         commands=symbolic_next_commands(result),
         settings={

@@ -34,7 +34,7 @@ from musiclora.reporting.lanes import Limits, list_instruments, shared_limits
 from musiclora.reporting.piano_roll import pianoroll_figure
 from musiclora.reporting.roll import Roll, roll_of
 from musiclora.reporting.run_sections import fact_list, loss_section, run_facts, update_section
-from musiclora.reporting.samples import HALF_PAGE
+from musiclora.reporting.samples import HALF_PAGE, MARKED_WORDS
 from musiclora.symbolic.reading.health import HealthRow, health_line
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ReportSample:
         title: its heading, such as `seed 7`.
         base, adapted: symusic Scores in ticks.
         base_wav, adapted_wav: sound, or None where nothing could play it.
+        base_copied, adapted_copied: first and last onset in quarter notes of passages that copy training songs.
     """
 
     title: str
@@ -59,6 +60,8 @@ class ReportSample:
     adapted: Music
     base_wav: Path | None = None
     adapted_wav: Path | None = None
+    base_copied: Sequence[tuple[float, float]] = ()
+    adapted_copied: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,11 @@ def _music_section(data: ReportData) -> str:
         return ""
     paths = [wav for s in data.samples for wav in (s.base_wav, s.adapted_wav) if wav is not None]
     sounds = dict(zip(paths, small_waves(paths), strict=True))
-    parts = paragraphs(["Each pair comes from the same random draws: what differs is the adapter."])
+    words = ["Each pair comes from the same random draws: what differs is the adapter."]
+    words += [MARKED_WORDS] if any(s.base_copied or s.adapted_copied for s in data.samples) else []
+    parts = paragraphs(words)
     for sample in data.samples:
-        rolls = [roll_of(sample.base), roll_of(sample.adapted)]
+        rolls = [roll_of(sample.base, sample.base_copied), roll_of(sample.adapted, sample.adapted_copied)]
         limits = shared_limits(rolls)
         made = (("base", rolls[0], sample.base_wav), ("adapted", rolls[1], sample.adapted_wav))
         figures = [

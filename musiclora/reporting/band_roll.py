@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.music.drums import drum_name
 from musiclora.reporting.lanes import OTHER_DRUMS, Lane, Limits, drum_rows, lane_numbers
+from musiclora.reporting.marks import shade_marked_bars
 from musiclora.reporting.roll import HIT_QUARTERS, Roll
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def draw_lanes(axis: Axes, roll: Roll, limits: Limits, begin: float, stop: float
     if stop <= begin:
         return
     _draw_grid(axis, limits, geometry, begin, stop)
+    shade_marked_bars(axis, roll, begin, stop)
     bars = roll.bars[(roll.bars >= begin - 1e-6) & (roll.bars <= stop + 1e-6)]
     axis.vlines(np.arange(np.ceil(begin), stop), 0, geometry.height, color=_BEAT_COLOUR, linewidth=0.5, zorder=1)
     axis.vlines([*bars, stop], 0, geometry.height, color=_BAR_COLOUR, linewidth=0.8, zorder=2, gid="bars")

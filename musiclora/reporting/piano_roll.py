@@ -12,6 +12,7 @@ from musiclora.convert.files.atomic import atomic_write
 from musiclora.reporting.band_roll import band_figure, plan_lines
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.lanes import COLOURS, Limits, shared_limits
+from musiclora.reporting.marks import shade_marked_bars
 from musiclora.reporting.roll import LAST_QUARTER, Roll, roll_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _draw_line(axis: Axes, roll: Roll, limits: Limits, left: float, span: float)
     if stop <= left:
         return
     _draw_grid(axis, limits, left, stop)
+    shade_marked_bars(axis, roll, left, stop)
     bars = roll.bars[(roll.bars >= left - 1e-6) & (roll.bars <= stop + 1e-6)]
     axis.vlines(np.arange(np.ceil(left), stop), *axis.get_ylim(), color="#e7e5e4", linewidth=0.5, zorder=1)
     axis.vlines([*bars, stop], *axis.get_ylim(), color="#a8a29e", linewidth=0.8, zorder=2)

@@ -30,6 +30,7 @@ class Roll:
         programs: General MIDI program of each track, DRUMS for drums.
         bars: float64 [M], times of the bar lines; the last lies at or after the end.
         hits: float64 [D, 3], time, General MIDI drum and velocity of the drums.
+        marked: first and last time of passages whose bars are highlighted.
     """
 
     start: np.ndarray
@@ -41,6 +42,17 @@ class Roll:
     programs: tuple[int, ...]
     bars: np.ndarray
     hits: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    marked: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def marked_bars(self) -> list[tuple[float, float]]:
+        """Return begin and end of the highlighted bars, in quarter notes."""
+        found = []
+        for first, last in self.marked:
+            begin = max(0, int(np.searchsorted(self.bars, first + 1e-3, side="right")) - 1)
+            end = min(len(self.bars) - 1, int(np.searchsorted(self.bars, last + 1e-3, side="right")))
+            found.append((float(self.bars[begin]), float(self.bars[end])))
+        return found
 
     @property
     def end(self) -> float:
@@ -53,8 +65,13 @@ class Roll:
         return len(self.start) + len(self.hits)
 
 
-def roll_of(score: Score) -> Roll:
-    """Collect the notes and drums of a symusic Score in ticks, without very late ones."""
+def roll_of(score: Score, marked: Sequence[tuple[float, float]] = ()) -> Roll:
+    """Collect the notes and drums of a symusic Score in ticks, without very late ones.
+
+    Args:
+        score: the piece.
+        marked: first and last onset in quarter notes of passages whose bars are highlighted.
+    """
     drums = [t for t in score.tracks if len(t.notes) and t.is_drum]
     tracks = [t for t in score.tracks if len(t.notes) and not t.is_drum]
     arrays = [t.notes.numpy() for t in tracks]
@@ -80,6 +97,7 @@ def roll_of(score: Score) -> Roll:
         programs=(*(min(127, int(t.program)) for t in tracks), *[DRUMS] * len(drums)),
         bars=np.array(bar_lines(score, math.ceil(end * quarter - 1e-6))) / quarter,
         hits=hits,
+        marked=tuple(marked),
     )
 
 

@@ -12,9 +12,10 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
+from musiclora.symbolic.dataset.anticipation import check_anticipation
 from musiclora.symbolic.dataset.songs import read_songs
 from musiclora.symbolic.model import find_tokenizer
-from musiclora.symbolic.task import SymbolicTask, check_anticipation
+from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer

@@ -29,6 +29,7 @@ from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.anticipation import (
     DEFAULT_SHARE,
     AccompanimentRows,
+    check_anticipation,
     describe_anticipation,
     has_accompaniment,
 )
@@ -182,6 +183,9 @@ class SymbolicTask:
     def measure_samples(self, model: TokenModel, count: int, seed: int) -> SampleCopies | None:
         return self._copies.measure_samples(model, count, seed, self._notes_at_once())
 
+    def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
+        return self._copies.copied_spans(sample) if sample.suffix == ".mid" else ()
+
     @cached_property
     def _copies(self) -> TrainingCopies:
         return TrainingCopies(self.songs, self.tokenizer, self.started_from)
@@ -270,19 +274,6 @@ def check_against_chance(loss: float, vocab_size: int, task: SymbolicTask, allow
 def chance_text(base: str, check: BaseCheck) -> str:
     """Say that a base does not know the songs."""
     return f"{base} predicts these songs no better than chance (loss {check.loss:.2f}, guessing {check.guess:.2f})"
-
-
-def check_anticipation(config: TrainConfig, tokenizer: SymbolicTokenizer, base: str) -> None:
-    """Refuse --anticipation with tokens that have no controls.
-
-    Raises:
-        ConfigError: it was given, and the tokens are no arrival-time tokens.
-    """
-    if config.anticipation is not None and not isinstance(tokenizer, ArrivalTokenizer):
-        raise ConfigError(
-            f"--anticipation is for bases with arrival-time tokens, such as stanford-crfm/music-small-800k; {base} has "
-            f"{tokenizer.kind} tokens"
-        )
 
 
 def load_symbolic_task(config: TrainConfig, reporter: Reporter, backend: str) -> SymbolicTask:

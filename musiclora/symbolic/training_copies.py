@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from musiclora.adapters import Adapter, training_songs
 from musiclora.backends.base import TokenModel
@@ -56,6 +57,12 @@ class TrainingCopies:
         except DataError:
             return None
         return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
+
+    def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
+        """Return first and last onset of copied passages of a MIDI file, in quarter notes."""
+        from symusic import Score
+
+        return self._meter.measure(notes_of(sample.name, Score(sample))).copied_spans if self._meter else ()
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from musiclora.errors import option_name
 from musiclora.evaluation.scores import count_pieces
@@ -28,7 +29,7 @@ from musiclora.training.plan import TrainingPlan
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import Run
 
-_MOST_SAMPLES = 4  # shown in the page
+_MOST_SAMPLES, _MOST_LOOKS = 4, 20  # shown in the page
 _COLUMNS = {"bits_per_note": "bits a note"}  # heading of a score's value where it is not the attribute's name
 
 
@@ -39,6 +40,7 @@ def write_run_report(
     row_length: int,
     songs: tuple[int, int],
     data: Iterable[str],
+    copied_spans: Callable[[Path], Sequence[tuple[float, float]]] = lambda sample: (),
 ) -> None:
     """Write `report.html` into the run folder, beside its loss.png; it appears whole or not at all.
 
@@ -49,7 +51,9 @@ def write_run_report(
         row_length: longest row in units: --max-seq-len, at most the model's limit.
         songs: numbers of training and held-out songs, or recordings.
         data: lines that describe them.
+        copied_spans: finds the passages of a sample that copy training songs.
     """
+    shown = _shown_samples(result.run_dir / "samples")
     metrics = Run(result.run_dir).read_metrics()
     steps, seconds = result.progress.step, result.progress.seconds
     verdict = result.verdict or Verdict("flat", "a new base", "all of its weights were trained")
@@ -58,7 +62,8 @@ def write_run_report(
         fact_list([*_score_facts(result), *_parameter_facts(result), *run_facts(steps, seconds, result.update)]),
         section("What the verdict rests on", _evidence(result, songs)),
         loss_section(metrics, pieces=result.pieces, picture=(result.run_dir / LOSS_PLOT).read_bytes()),
-        sample_section(_shown_samples(result.run_dir / "samples")),
+        _copying_section(result, metrics),
+        sample_section(shown, {path: copied_spans(path) for path in shown}),
         update_section(result.update),
         section(sentence(result.pieces), paragraphs(sentence(line) for line in data)),
         section("Plan", paragraphs(sentence(line.strip().removeprefix("plan: ")) for line in plan.lines())),
@@ -116,6 +121,30 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
         facts.append(f"{sentence(check.warning or known)}.")
     facts += [f"{sentence(loss.describe(name))}." for name, loss in result.further.items()]
     return content + soft_paragraph(" ".join(facts))
+
+
+def _copying_section(result: TrainResult, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return what samples copy of the training songs, at the end and by step."""
+    if result.copies is None:
+        return ""
+    looks = [row for row in metrics if "samples" in row]
+    has_gap = bool(looks) and all("loss_gap" in row for row in looks)
+    rows = [
+        (
+            f"step {row['step']:.0f}",
+            [
+                f"{row['samples_copied']:.0f} of {row['samples']:.0f}",
+                f"{row['longest_match_notes']:.0f}",
+                f"{row['copied_share']:.0%}",
+                *([f"{row['loss_gap']:.3f}"] if has_gap else []),
+            ],
+        )
+        for row in looks[-_MOST_LOOKS:]
+    ]
+    headings = ["", "copying", "longest match, notes", "notes in matches"]
+    headings += ["held-out loss less training loss"] if has_gap else []
+    table = number_table(headings, rows) if rows else ""
+    return section("Does it copy?", paragraphs([f"{sentence(result.copies.line())}."]) + table)
 
 
 def _shown_samples(folder: Path) -> list[Path]:

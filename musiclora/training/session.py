@@ -284,16 +284,10 @@ class Session(Generic[ModelT]):
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
-            *(
-                task.plan_defaults.unit,
-                task.form.output,
-                self.base_check,
-                self.parameters,
-                self._trains_all,
-                further,
-                copies,
-            ),
+            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all, further),
+            copies,
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
-        write_run_report(result, self.config, plan, self.length, task.count_songs(), task.describe_data())
+        facts = (task.count_songs(), task.describe_data(), task.copied_spans)
+        write_run_report(result, self.config, plan, self.length, *facts)
         return result

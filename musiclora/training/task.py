@@ -157,6 +157,9 @@ class TaskScoring(Protocol[TaskModel]):
     def measure_samples(self, model: TaskModel, count: int, seed: int) -> SampleCopies | None:
         """Generate samples and measure what they copy of the training songs; None where that cannot be measured."""
 
+    def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
+        """Find the passages of a sample file that copy training songs: first and last onset, in quarter notes."""
+
 
 class TaskFiles(Protocol[TaskModel]):
     """Trained arrays of a task and the files that hold them.

@@ -60,6 +60,11 @@ class CopyResult:
         """Matches that pass the threshold, the longest first."""
         return tuple(match for match in self.matches if match.content > self.threshold)
 
+    @property
+    def copied_spans(self) -> tuple[tuple[float, float], ...]:
+        """First and last onset of the matches that pass the threshold, in quarter notes of the piece."""
+        return tuple(sorted(match.span for match in self.copied_matches))
+
     def as_json(self) -> dict[str, Any]:
         """Build the entry for `--json`."""
         return {

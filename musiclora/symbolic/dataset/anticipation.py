@@ -9,10 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musiclora.errors import ConfigError
 from musiclora.symbolic.dataset.arrival_rows import ArrivalRows, fill_with_controls
 from musiclora.symbolic.dataset.layout import RowTokens
 from musiclora.symbolic.dataset.packing import Unit
-from musiclora.symbolic.tokens.arrival import DRUM_INSTRUMENT, NOTE_OFFSET, PITCHES, STEPS_PER_SECOND
+from musiclora.symbolic.tokens.arrival import (
+    DRUM_INSTRUMENT,
+    NOTE_OFFSET,
+    PITCHES,
+    STEPS_PER_SECOND,
+    ArrivalTokenizer,
+)
+from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
+from musiclora.training.config import TrainConfig
 
 DEFAULT_SHARE = 0.9  # the bases saw nine of ten copies of a song with controls
 SPANS, RANDOM, INSTRUMENTS = "spans", "random events", "instruments"
@@ -20,6 +29,19 @@ KINDS = {SPANS: 1, RANDOM: 4, INSTRUMENTS: 4}  # copies of nine
 SPAN_STEPS = 5 * STEPS_PER_SECOND
 _MEAN_GAP_STEPS = 20 * STEPS_PER_SECOND  # from one span to the next
 _RATES = 10  # random events are controls at 1/10 to 9/10
+
+
+def check_anticipation(config: TrainConfig, tokenizer: SymbolicTokenizer, base: str) -> None:
+    """Refuse --anticipation with tokens that have no controls.
+
+    Raises:
+        ConfigError: it was given, and the tokens are no arrival-time tokens.
+    """
+    if config.anticipation is not None and not isinstance(tokenizer, ArrivalTokenizer):
+        raise ConfigError(
+            f"--anticipation is for bases with arrival-time tokens, such as stanford-crfm/music-small-800k; {base} has "
+            f"{tokenizer.kind} tokens"
+        )
 
 
 def describe_anticipation(share: float) -> str:

@@ -93,7 +93,10 @@ class Model(Protocol):
         """Switch the adapter; off gives the base's results bit for bit."""
 
     def read_adapter(self) -> Arrays:
-        """Copy the adapter, float32: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank]."""
+        """Copy the adapter, float32: `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank].
+
+        A DoRA adapter has `<module>.lora_magnitude_vector` [out] as well.
+        """
 
     def write_adapter(self, state: Arrays) -> None:
         """Invert read_adapter.
@@ -103,7 +106,10 @@ class Model(Protocol):
         """
 
     def fuse(self) -> None:
-        """Add scale * B @ A to the weights (summed in float32, cast once) and drop the adapter."""
+        """Add scale * B @ A to the weights (summed in float32, cast once) and drop the adapter.
+
+        The rows of the sum are scaled to a DoRA adapter's magnitudes.
+        """
 
     def read_weights(self) -> Iterable[tuple[str, np.ndarray]]:
         """Yield base weights one by one under canonical names and layouts."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, match_targets, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, magnitude_key, match_targets, state_keys, state_modules
+from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
 
 def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) -> dict[str, np.ndarray]:
@@ -22,7 +23,8 @@ def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) ->
         seed: any non-negative integer.
 
     Returns:
-        float32 arrays `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank].
+        float32 arrays `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank]; DoRA's magnitudes
+        depend on the base, see `with_magnitudes`.
 
     Raises:
         ConfigError: a target that matches nothing.
@@ -36,3 +38,25 @@ def initial(spec: LoraSpec, shapes: Mapping[str, tuple[int, int]], seed: int) ->
         state[key_a] = rng.uniform(-bound, bound, (spec.rank, in_size)).astype(np.float32)
         state[key_b] = np.zeros((out_size, spec.rank), np.float32)
     return state
+
+
+def with_magnitudes(state: Arrays, weights: Tensors, *, conv1d: bool) -> dict[str, np.ndarray]:
+    """Add DoRA's initial magnitudes to a state whose B is zero: the lengths of the rows of the base's weights.
+
+    Args:
+        state: result of `initial`.
+        weights: (name, array) of the base, as `Model.read_weights` gives them.
+        conv1d: linear weights are [in, out] (GPT-2) and not [out, in].
+
+    Returns:
+        The state with `<module>.lora_magnitude_vector`, float32 [out], for every module.
+
+    Source: Liu et al. 2024 (arXiv 2402.09353), section 4.1.
+    """
+    module_of = {f"{module}.weight": module for module in state_modules(state)}
+    found = dict(state)
+    for name, array in weights:
+        if name in module_of:
+            wide = array.astype(np.float64)
+            found[magnitude_key(module_of[name])] = np.linalg.norm(wide, axis=0 if conv1d else 1).astype(np.float32)
+    return found

@@ -58,6 +58,8 @@ class OptimSpec:
         max_grad_norm: gradients are scaled down to this global L2 norm; 0 means no clipping.
         seed: key of the LoRA dropout masks, together with the step and the module.
         checkpointing: recompute each block's activations in the backward pass instead of keeping them.
+        lora_plus_ratio: learning rate of B and of DoRA's magnitudes over that of A (LoRA+, Hayou et al. 2024, arXiv
+            2402.12354); decoupled decay follows it, as in PEFT's create_loraplus_optimizer.
     """
 
     weight_decay: float = 0.01
@@ -66,6 +68,7 @@ class OptimSpec:
     max_grad_norm: float = 1.0
     seed: int = 0
     checkpointing: bool = False
+    lora_plus_ratio: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.backends.base import Model
 from musiclora.convert.adapters.combine import combine_adapters
+from musiclora.convert.adapters.combine_dora import WholePart, combine_with_dora
 from musiclora.convert.adapters.lora import LoraSpec, state_modules
 from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
 from musiclora.convert.adapters.peft import read_peft
@@ -78,8 +79,8 @@ class Adapter:
     embeddings: dict[str, Any] = field(default_factory=dict)
 
 
-def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option: str = "--adapter-dir") -> Adapter:
-    """Read an adapter folder or Hub id; DoRA adapters only where `dora` is True.
+def find_adapter(name: str, strength: float = 1.0, *, option: str = "--adapter-dir") -> Adapter:
+    """Read an adapter folder or Hub id.
 
     Raises:
         ConfigError: it cannot be found.
@@ -94,11 +95,6 @@ def find_adapter(name: str, strength: float = 1.0, *, dora: bool = False, option
         path = fetch_from_hub(name, option, NO_FOLDER)
     refuse_model_folder(path, name, option)
     adapter = read_peft(path)
-    if adapter.magnitudes and not dora:
-        raise ConvertError(
-            f"{path}: a DoRA adapter can be fused and converted only; make a model with "
-            f"`musiclora fuse --adapter-dir {name} --output-dir NEW` and give that as --model"
-        )
     spec, state = make_uniform(adapter)
     base, record = adapter.base_model, adapter.record
     return Adapter(path, strength, spec, state, base, record, adapter.magnitudes, adapter.embeddings)
@@ -250,6 +246,16 @@ def empty_updates(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def inject_adapters(model: Model, adapters: Sequence[Adapter]) -> None:
-    """Combine adapters and inject them; without adapters the model stays as it is."""
-    if adapters:
+    """Combine adapters and inject them; without adapters the model stays as it is.
+
+    A strength scales what an adapter changes. With DoRA among them the combination depends on the base's weights.
+
+    Raises:
+        ConvertError: they do not fit together, or the base.
+    """
+    if any(adapter.magnitudes for adapter in adapters):
+        conv1d = spec_of_modules(state_modules(adapters[0].state), str(adapters[0].path)).fan_in_fan_out
+        parts = [WholePart(a.spec, a.state, a.magnitudes, a.strength) for a in adapters]
+        model.inject_adapter(*combine_with_dora(parts, model.read_weights(), conv1d=conv1d))
+    elif adapters:
         model.inject_adapter(*combine_adapters([(a.spec, a.state, a.strength) for a in adapters]))

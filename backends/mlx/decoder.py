@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from musiclora.backends.mlx import lora
+from musiclora.backends.mlx import dora, lora
 from musiclora.backends.mlx.kernels import attention, ops, quantised
 from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.lora import DropoutPool
-from musiclora.convert.adapters.lora import state_keys
+from musiclora.convert.adapters.lora import magnitude_key, state_keys
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 EMBEDDING = "transformer.wte.weight"  # also the output head
@@ -47,12 +47,30 @@ def block_path(index: int) -> str:
 def conv1d(x: mx.array, name: str, weights: Weights, adapter: ActiveAdapter | None) -> mx.array:
     """Apply one Conv1D, and its adapter where it has one, to x [N, in]."""
     parts, bias = quantised.find(weights, name), weights[f"{name}.bias"]
+    own = adapter if adapter is not None and state_keys(name)[0] in adapter.factors else None
+    mask = own.dropout.mask(name, x.shape) if own and own.dropout else None
+    if own and magnitude_key(name) in own.factors:
+        return _weight_decomposed(x, name, weights, own, mask) + bias
     y = quantised.packed_product(x, parts) + bias if parts else mx.addmm(bias, x, weights[f"{name}.weight"])
-    key_a, key_b = state_keys(name)
-    if adapter is None or key_a not in adapter.factors:
+    if own is None:
         return y
-    mask = adapter.dropout.mask(name, x.shape) if adapter.dropout else None
-    return lora.adapted(x, y, adapter.factors[key_a], adapter.factors[key_b], adapter.scale, mask)
+    key_a, key_b = state_keys(name)
+    return lora.adapted(x, y, own.factors[key_a], own.factors[key_b], own.scale, mask)
+
+
+def _weight_decomposed(
+    x: mx.array, name: str, weights: Weights, adapter: ActiveAdapter, mask: mx.array | None
+) -> mx.array:
+    """Apply one Conv1D with its DoRA adapter, without the bias, to x [N, in]."""
+    parts, weight = quantised.find(weights, name), weights[f"{name}.weight"]
+    a, b = (adapter.factors[key] for key in state_keys(name))
+    whole = quantised.dequantised(parts, a.shape[1]) if parts else weight
+    gain = adapter.factors[magnitude_key(name)] / dora.row_lengths(whole, a, b, adapter.scale, conv1d=parts is None)
+
+    def product(x: mx.array) -> mx.array:
+        return quantised.packed_product(x, parts) if parts else x @ weight
+
+    return dora.adapted(x, product, (a, b), gain, adapter.scale, mask)
 
 
 def layer_norm(x: mx.array, name: str, weights: Weights, eps: float) -> mx.array:

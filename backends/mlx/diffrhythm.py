@@ -13,11 +13,11 @@ import numpy as np
 
 from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, OptimSpec
-from musiclora.backends.mlx import device, dit
+from musiclora.backends.mlx import device, dit, lora
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.decoder import ActiveAdapter
 from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
-from musiclora.convert.adapters.lora import state_keys
+from musiclora.convert.adapters.lora import magnitude_key, state_keys
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class MlxFlow(AdaptedWeights):
         for name in self.names:
             key_a, key_b = state_keys(name)
             weight = merged[f"{name}.weight"]
-            wide = mx.addmm(weight.astype(mx.float32), adapter.factors[key_b] * adapter.scale, adapter.factors[key_a])
-            merged[f"{name}.weight"] = wide.astype(weight.dtype)
+            a, b, magnitude = adapter.factors[key_a], adapter.factors[key_b], adapter.factors.get(magnitude_key(name))
+            merged[f"{name}.weight"] = lora.fused_weight(weight, a, b, adapter.scale, magnitude, conv1d=False)
             mx.eval(merged[f"{name}.weight"])  # one by one: the float32 sum of a half-precision base is short-lived
         return merged
 

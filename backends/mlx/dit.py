@@ -9,11 +9,11 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.dit_tables import BASE, EPS, GROUPS, SCALE, positions, waves
-from musiclora.backends.mlx import dit_attention, lora
+from musiclora.backends.mlx import dit_attention, dora, lora
 from musiclora.backends.mlx.decoder import ActiveAdapter
 from musiclora.backends.mlx.kernels import convolution, ops
 from musiclora.backends.mlx.kernels.quantised import Weights
-from musiclora.convert.adapters.lora import state_keys
+from musiclora.convert.adapters.lora import magnitude_key, state_keys
 from musiclora.convert.models.diffrhythm import CONDITION, HEADS, DiffRhythmConfig
 
 PROJECTION = "input_embed.proj"
@@ -55,16 +55,20 @@ def linear_part(x: mx.array, name: str, weights: Weights, adapter: ActiveAdapter
     """
     rows, size = x.shape
     weight = weights[f"{name}.weight"]
-    y = x @ _input_columns(weight, start, size).T
+    columns = _input_columns(weight, start, size).T
     key_a, key_b = state_keys(name)
     if adapter is None or key_a not in adapter.factors:
-        return y
+        return x @ columns
     mask = None
     if adapter.dropout:  # the parts of one layer's inputs take consecutive stretches of its mask
         offset = adapter.dropout.offsets[adapter.dropout.names.index(name)] + rows * start
         mask = adapter.dropout.pool.mask(offset, x.shape)
     a, b = adapter.factors[key_a], adapter.factors[key_b]
-    return lora.adapted(x, y, _input_columns(a, start, size), b, adapter.scale, mask)
+    own, magnitude = _input_columns(a, start, size), adapter.factors.get(magnitude_key(name))
+    if magnitude is None:
+        return lora.adapted(x, x @ columns, own, b, adapter.scale, mask)
+    gain = magnitude / dora.row_lengths(weight, a, b, adapter.scale, conv1d=False)
+    return dora.adapted(x, lambda part: part @ columns, (own, b), gain, adapter.scale, mask)
 
 
 def _input_columns(matrix: mx.array, start: int, size: int) -> mx.array:

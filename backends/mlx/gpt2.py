@@ -14,7 +14,6 @@ from musiclora.backends.base import Arrays, GenerationSession, Grammar, LossSum,
 from musiclora.backends.mlx import batches, decoder, lora
 from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.kernels import head, quantised
-from musiclora.convert.adapters.lora import state_keys
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.convert.models.quantise import Packed
@@ -51,9 +50,7 @@ class MlxGpt2(AdaptedWeights):
             return self.weights
         scale, beside = self.spec.scale, [n for n in self.names if quantised.find(self.weights, n)]
         merged = lora.fused(self.weights, self.factors, [n for n in self.names if n not in beside], scale)
-        for key_a, key_b in map(state_keys, beside):
-            merged |= {key_a: self.factors[key_a], key_b: self.factors[key_b] * scale}
-        return merged
+        return merged | lora.beside_quantised(self.weights, self.factors, beside, scale)
 
     def fuse(self) -> None:
         """Add the update to the weights and drop the adapter; adapted weights become float."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from musiclora.backends.mlx import dora
 from musiclora.backends.mlx.kernels import quantised
 from musiclora.backends.mlx.kernels.quantised import Weights
-from musiclora.convert.adapters.lora import state_keys
+from musiclora.convert.adapters.lora import magnitude_key, state_keys
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,16 @@ def adapted(x: mx.array, y: mx.array, a: mx.array, b: mx.array, scale: float, ma
     return mx.addmm(y.astype(mx.float32), low, (b * scale).T).astype(y.dtype)
 
 
-def fused_weight(weight: mx.array, a: mx.array, b: mx.array, scale: float) -> mx.array:
-    """Add scale * (B A)' to weight [in, out], summed in float32 and cast once."""
-    return mx.addmm(weight.astype(mx.float32), a.T, (b * scale).T).astype(weight.dtype)
+def fused_weight(
+    weight: mx.array, a: mx.array, b: mx.array, scale: float, magnitude: mx.array | None = None, *, conv1d: bool = True
+) -> mx.array:
+    """Add scale * B A (transposed where conv1d) to weight, summed in float32 and cast once.
+
+    With magnitudes [out] the rows of the sum are scaled to them (DoRA).
+    """
+    left, right = (a.T, (b * scale).T) if conv1d else (b * scale, a)
+    moved = mx.addmm(weight.astype(mx.float32), left, right)
+    return (moved if magnitude is None else dora.scale_rows(moved, magnitude, conv1d=conv1d)).astype(weight.dtype)
 
 
 def fused(weights: Weights, adapter: Weights, names: Iterable[str], scale: float) -> dict[str, mx.array]:
@@ -79,6 +87,29 @@ def fused(weights: Weights, adapter: Weights, names: Iterable[str], scale: float
         if parts := quantised.find(weights, name):
             weight = quantised.dequantised(parts, adapter[key_a].shape[1]).T
             del merged[f"{name}.scales"], merged[f"{name}.biases"]
-        merged[f"{name}.weight"] = fused_weight(weight, adapter[key_a], adapter[key_b], scale)
+        magnitude = adapter.get(magnitude_key(name))
+        merged[f"{name}.weight"] = fused_weight(weight, adapter[key_a], adapter[key_b], scale, magnitude)
     mx.eval(merged)
+    return merged
+
+
+def beside_quantised(weights: Weights, adapter: Weights, names: Iterable[str], scale: float) -> dict[str, mx.array]:
+    """Return what replaces or joins quantised matrices in generation: A, and B with the scale in it.
+
+    DoRA's gains are rows' factors, so that they go into the scales and biases of the quantised rows and into B.
+    """
+    merged: dict[str, mx.array] = {}
+    for name in names:
+        key_a, key_b = state_keys(name)
+        a, b = adapter[key_a], adapter[key_b]
+        merged |= {key_a: a, key_b: b * scale}
+        parts, magnitude = quantised.find(weights, name), adapter.get(magnitude_key(name))
+        if parts is None or magnitude is None:
+            continue
+        whole = quantised.dequantised(parts, a.shape[1])
+        gain = (magnitude / dora.row_lengths(whole, a, b, scale, conv1d=False))[:, None]
+        merged[key_b] = gain * merged[key_b]
+        for key, value in ((f"{name}.scales", parts.scales), (f"{name}.biases", parts.biases)):
+            merged[key] = (gain * value.astype(mx.float32)).astype(value.dtype)
+        mx.eval(merged)
     return merged

@@ -14,7 +14,7 @@ from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
 from musiclora.backends.mlx.decoder import Dropout
 from musiclora.backends.mlx.kernels import ops
 from musiclora.backends.mlx.lora import DropoutPool
-from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
+from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments, is_raised, raised_last
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 
@@ -77,7 +77,7 @@ class MlxTraining:
     def __init__(self, objective: Objective, optim: OptimSpec) -> None:
         self._objective, self._optim = objective, optim
         self._step = 0
-        self._shapes = self._trained_shapes()
+        self._shapes = raised_last(self._trained_shapes(), optim.lora_plus_ratio)
         self._pool: DropoutPool | None = None
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self._moments = [mx.zeros((size,), mx.float32) for _ in MOMENTS]
@@ -148,9 +148,14 @@ class MlxTraining:
         return result
 
     def _step_scalars(self, weight: float, lr: float) -> mx.array:
-        """Compute float32 [4]: 1/weight, decay, step size, 1/sqrt of the second moment's correction."""
+        """Compute float32 [6]: 1/weight, 1/sqrt of the second moment's correction, and decay and step size twice.
+
+        The second pair is that of the arrays with LoRA+'s higher learning rate.
+        """
         first, second = (1 - beta ** (self._step + 1) for beta in self._optim.betas)
-        values = [1 / weight, 1 - lr * self._optim.weight_decay, lr / first, second**-0.5]
+        values = [1 / weight, second**-0.5]
+        for rate in (lr, lr * self._optim.lora_plus_ratio):
+            values += [1 - rate * self._optim.weight_decay, rate / first]
         return mx.array(np.array(values, np.float32))
 
     # --- state ---
@@ -192,7 +197,7 @@ def _adamw_update(
     scalars: mx.array,
 ) -> tuple[_Named, list[mx.array], mx.array]:
     """Compute new arrays, new moments and the gradient's norm before clipping, on one flat array."""
-    inverse, decay, size, correction = scalars
+    inverse, correction, *rates = scalars
     # Sums by rows first: one float32 running sum over millions of squares would lose digits.
     squares = [ops.row_sums(mx.square(g).sum(axis=-1).reshape(1, -1)).sum() for g in grads.values()]
     norm = mx.sqrt(mx.stack(squares).sum()) * inverse
@@ -203,7 +208,13 @@ def _adamw_update(
     (beta1, beta2), (first, second) = optim.betas, moments
     first = beta1 * first + (1 - beta1) * grad
     second = beta2 * second + (1 - beta2) * mx.square(grad)
-    value = value * decay - size * first / (mx.sqrt(second) * correction + optim.eps)
+    spread = mx.sqrt(second) * correction + optim.eps
+    if optim.lora_plus_ratio == 1:
+        value = value * rates[0] - rates[1] * first / spread
+    else:
+        low = sum(math.prod(shape) for key, shape in shapes.items() if not is_raised(key))
+        parts = ((slice(None, low), rates[:2]), (slice(low, None), rates[2:]))
+        value = mx.concatenate([value[at] * decay - size * first[at] / spread[at] for at, (decay, size) in parts])
     return _split_flat(value, shapes), [first, second], norm
 
 

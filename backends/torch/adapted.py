@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from musiclora.backends.base import Arrays, LossSum
 from musiclora.backends.torch import lora
-from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_keys, state_shapes
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    check_state,
+    magnitude_key,
+    match_targets,
+    state_keys,
+    state_shapes,
+)
 from musiclora.convert.errors import BackendError
 
 
@@ -83,6 +90,8 @@ class AdaptedModule:
         for name in self.names:
             for key, value in zip(state_keys(name), lora.factors(self.module, name), strict=True):
                 found[key] = value
+            if self.spec is not None and self.spec.dora:
+                found[magnitude_key(name)] = lora.magnitude(self.module, name).weight
         return found
 
     def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
@@ -92,6 +101,8 @@ class AdaptedModule:
         self.drop_adapter()
         lora.inject(self.module, spec, names, conv1d=self._conv1d)
         lora.fill(self.module, names, initial, self.device)
+        if spec.dora:
+            lora.add_magnitudes(self.module, names, initial, self.device, conv1d=self._conv1d)
         self.module.requires_grad_(False)
         self.spec, self.names = spec, names
         self.refresh()
@@ -139,15 +150,18 @@ class AdaptedModule:
         spec = self.need_adapter("write_adapter")
         check_state(state, state_shapes(spec, self._shapes), "adapter state")
         lora.fill(self.module, self.names, state, self.device)
+        if spec.dora:
+            lora.fill_magnitudes(self.module, self.names, state)
 
     def merged_weights(self, what: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield name and value of each adapted weight plus its update, summed in float32 and cast once."""
-        scale = self.need_adapter(what).scale
+        spec = self.need_adapter(what)
         with torch.no_grad():
             for name in self.names:
                 weight = lora.base_layer(self.module, name).get_parameter("weight")
                 a, b = lora.factors(self.module, name)
-                value = lora.fused_weight(weight, a, b, scale, conv1d=self._conv1d)
+                magnitude = lora.magnitude(self.module, name).weight if spec.dora else None
+                value = lora.fused_weight(weight, a, b, spec.scale, magnitude, conv1d=self._conv1d)
                 yield f"{name}.weight", nn.Parameter(value, requires_grad=False)
 
     def fuse(self) -> None:

@@ -20,7 +20,9 @@ def merge_adapters(model: Decoder) -> Decoder:
     def fused(layer: Dense) -> Dense:
         if layer.lora is None:
             return layer
-        return layer._replace(weight=fused_weight(layer.weight, *layer.lora, conv1d=True), lora=None)
+        a, b, scale, magnitude = layer.lora
+        lengths = None if magnitude is None else magnitude.weight
+        return layer._replace(weight=fused_weight(layer.weight, a, b, scale, lengths, conv1d=True), lora=None)
 
     blocks = (
         b._replace(c_attn=fused(b.c_attn), attn_proj=fused(b.attn_proj), c_fc=fused(b.c_fc), mlp_proj=fused(b.mlp_proj))

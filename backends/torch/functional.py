@@ -14,7 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from musiclora.backends import token_batches
+from musiclora.backends.torch import dora
 from musiclora.backends.torch.attention import AttentionPlan, attend_causally, plan_attention
+from musiclora.backends.torch.dora import Magnitude
 from musiclora.backends.torch.lora import Masks
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,11 +32,12 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Lora(NamedTuple):
-    """Factors of one module's update, A [rank, in] and B [out, rank], float32."""
+    """Factors of one module's update, A [rank, in] and B [out, rank], float32; with magnitudes it is DoRA."""
 
     a: Tensor
     b: Tensor
     scale: float
+    magnitude: Magnitude | None = None
 
 
 class Dense(NamedTuple):
@@ -110,7 +113,9 @@ def conv1d(x: Tensor, layer: Dense, masks: Masks | None) -> Tensor:
     if layer.lora is None:
         return torch.addmm(layer.bias, x, layer.weight)
     mask = masks(layer.name, x.shape[0], x.shape[1]) if masks else None
-    a, b, scale = layer.lora
+    a, b, scale, magnitude = layer.lora
+    if magnitude is not None:
+        return dora.conv1d(x, layer.weight, layer.bias, (a, b, magnitude.weight), magnitude.squares, scale, mask)
     out: Tensor = _LoraLinear.apply(x, a, b, layer.weight, layer.bias, scale, mask)  # type: ignore[no-untyped-call]
     return out
 

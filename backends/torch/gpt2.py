@@ -113,6 +113,8 @@ class TorchGpt2(AdaptedModule):
             update = None
             if self.enabled and self.spec is not None and name in self.names:
                 update = Lora(*lora.factors(self.module, name), self.spec.scale)
+                if self.spec.dora:
+                    update = update._replace(magnitude=lora.magnitude(self.module, name))
             return Dense(name, found[f"{name}.weight"], found[f"{name}.bias"], update)
 
         def norm(name: str) -> Norm:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.backends.torch import dora
+from musiclora.convert.adapters.lora import LoraSpec, magnitude_key, state_keys
 
 ADAPTER = "default"
 
@@ -48,8 +50,13 @@ def factors(root: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter]:
     )
 
 
+def magnitude(root: nn.Module, name: str) -> dora.Magnitude:
+    """Return the magnitudes of one module of a DoRA adapter."""
+    return cast(dora.Magnitude, root.get_submodule(f"{name}.lora_magnitude_vector.{ADAPTER}"))
+
+
 def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], device: torch.device) -> None:
-    """Write A and B in float32, in place where they have storage (an optimiser may hold views)."""
+    """Write the arrays in float32, in place where they have storage (an optimiser may hold views)."""
     for name in names:
         layer = root.get_submodule(name)
         for part, key in zip(("lora_A", "lora_B"), state_keys(name), strict=True):
@@ -61,6 +68,22 @@ def fill(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], dev
             else:
                 with torch.no_grad():
                     old.copy_(value)
+
+
+def add_magnitudes(
+    root: nn.Module, names: list[str], state: Mapping[str, np.ndarray], device: torch.device, *, conv1d: bool
+) -> None:
+    """Make the wrapped modules DoRA layers with the state's magnitudes."""
+    for name in names:
+        value = torch.from_numpy(np.array(state[magnitude_key(name)], np.float32))
+        dora.add_magnitude(root.get_submodule(name), ADAPTER, value.to(device), conv1d=conv1d)
+
+
+def fill_magnitudes(root: nn.Module, names: list[str], state: Mapping[str, np.ndarray]) -> None:
+    """Write the state's magnitudes into DoRA layers, in place."""
+    for name in names:
+        with torch.no_grad():
+            magnitude(root, name).weight.copy_(torch.from_numpy(np.array(state[magnitude_key(name)], np.float32)))
 
 
 class Masking:
@@ -108,10 +131,16 @@ def remove(root: nn.Module, names: list[str]) -> None:
             delattr(root, attribute)
 
 
-def fused_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float, *, conv1d: bool) -> Tensor:
-    """Add scale * B A (transposed where conv1d) to weight, summed in float32 and cast once; a new tensor."""
+def fused_weight(
+    weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor | None = None, *, conv1d: bool
+) -> Tensor:
+    """Add scale * B A (transposed where conv1d) to weight, summed in float32 and cast once; a new tensor.
+
+    With magnitudes [out] the rows of the sum are scaled to them (DoRA).
+    """
     left, right = (a.t(), b.t()) if conv1d else (b, a)
-    return torch.addmm(weight.float(), left, right, alpha=scale).to(weight.dtype)
+    moved = torch.addmm(weight.float(), left, right, alpha=scale)
+    return (moved if magnitude is None else dora.scale_rows(moved, magnitude, conv1d=conv1d)).to(weight.dtype)
 
 
 class DropoutPool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from musiclora.backends.base import Arrays, OptimSpec, StepResult, Training
-from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments
+from musiclora.backends.optimiser_state import MOMENTS, check_optimiser_state, flat_moments, is_raised, raised_last
 from musiclora.backends.torch.adapted import AdaptedModule
 from musiclora.backends.torch.lora import DropoutPool, Masks
 from musiclora.convert.errors import BackendError
@@ -86,7 +86,7 @@ class TorchTraining:
         self._objective, self._optim = objective, optim
         self._step = 0
         self._copy: _FlatTensors | None = None
-        named = objective.trained()
+        named = raised_last(objective.trained(), optim.lora_plus_ratio)
         self._flat = _FlatTensors(named, torch.float32)
         for name, parameter in named.items():
             parameter.data = self._flat.views[name]
@@ -97,8 +97,9 @@ class TorchTraining:
                 parameter.requires_grad_(True)
                 parameter.grad = self._flat.grad_views[name]
         model = objective.model
+        self._groups = self._rate_groups()
         self._optimiser = torch.optim.AdamW(
-            [self._flat.values],
+            [{"params": [values]} for values, _, _ in self._groups],
             betas=optim.betas,
             eps=optim.eps,
             weight_decay=optim.weight_decay,
@@ -108,6 +109,15 @@ class TorchTraining:
         if not objective.everything and model.spec is not None and model.spec.dropout > 0:
             self._pool = DropoutPool(optim.seed, model.spec.dropout, objective.mask_dtype, model.device)
         model.refresh()
+
+    def _rate_groups(self) -> list[tuple[Tensor, Tensor, float]]:
+        """Split the flat array by learning rate: values, gradients and the rate's ratio; one group without LoRA+."""
+        flat, ratio = self._flat, self._optim.lora_plus_ratio
+        if ratio == 1:
+            return [(flat.values, flat.grads, 1.0)]
+        first = sum(math.prod(shape) for name, shape in flat.shapes.items() if not is_raised(name))
+        parts = ((slice(None, first), 1.0), (slice(first, None), ratio))
+        return [(flat.values[part], flat.grads[part], rate) for part, rate in parts if flat.values[part].numel()]
 
     def _copy_for_compute(self, compute_with: Callable[[dict[str, Tensor]], None]) -> _FlatTensors:
         """Copy the masters to the model's own dtype, as leaves whose gradients are views of one array."""
@@ -160,8 +170,9 @@ class TorchTraining:
         limit = self._optim.max_grad_norm
         if limit and norm > limit:
             self._flat.grads.mul_(limit / norm)
-        self._flat.values.grad = self._flat.grads
-        self._optimiser.param_groups[0]["lr"] = lr
+        for group, (values, grads, ratio) in zip(self._optimiser.param_groups, self._groups, strict=True):
+            values.grad = grads
+            group["lr"] = lr * ratio
         self._optimiser.step()
         self._step += 1
         if self._copy is not None:
@@ -170,9 +181,9 @@ class TorchTraining:
     def read_state(self) -> dict[str, np.ndarray]:
         """Copy `step`, an int64 scalar, and float32 `exp_avg.<name>`, `exp_avg_sq.<name>` of every trained array."""
         state = {"step": np.array(self._step, np.int64)}
-        moments = self._optimiser.state.get(self._flat.values, {})
         for kind in MOMENTS:
-            flat = moments.get(kind, torch.zeros_like(self._flat.values))
+            parts = [self._optimiser.state.get(v, {}).get(kind, torch.zeros_like(v)) for v, _, _ in self._groups]
+            flat = parts[0] if len(parts) == 1 else torch.cat(parts)
             state |= {f"{kind}.{k}": v.cpu().numpy().copy() for k, v in self._flat.split(flat).items()}
         return state
 
@@ -189,8 +200,11 @@ class TorchTraining:
             for name, flat in flat_moments(state, self._flat.shapes).items()
         }
         fused = self._flat.values.device if self._optimiser.defaults["fused"] else "cpu"
-        step = torch.tensor(float(self._step), dtype=torch.float32, device=fused)
-        self._optimiser.state[self._flat.values] = {"step": step, **moments}
+        sizes = [values.numel() for values, _, _ in self._groups]
+        for index, (values, _, _) in enumerate(self._groups):
+            step = torch.tensor(float(self._step), dtype=torch.float32, device=fused)
+            own = {name: torch.split(flat, sizes)[index].clone() for name, flat in moments.items()}
+            self._optimiser.state[values] = {"step": step, **own}
 
 
 if TYPE_CHECKING:

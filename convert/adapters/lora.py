@@ -33,6 +33,8 @@ class LoraSpec:
         dropout: probability in [0, 1) of zeroing an input of A while training.
         targets: module names; each matches exactly or as a dotted suffix, as in PEFT's list of target_modules.
         rslora: use the rank-stabilised scale.
+        dora: weight-decomposed (Liu et al. 2024, arXiv 2402.09353): each row of W + scale * B @ A is rescaled to a
+            trained length, `<module>.lora_magnitude_vector` [out].
     """
 
     rank: int
@@ -40,6 +42,7 @@ class LoraSpec:
     dropout: float
     targets: tuple[str, ...]
     rslora: bool = False
+    dora: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
@@ -110,6 +113,22 @@ def state_keys(module: str) -> tuple[str, str]:
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
 
 
+def magnitude_key(module: str) -> str:
+    """Name the state key of a module's magnitudes, float32 [out], which only DoRA adapters have."""
+    return f"{module}.{MAGNITUDE}"
+
+
+def join_magnitudes(state: Arrays, magnitudes: Arrays) -> dict[str, np.ndarray]:
+    """Add DoRA's magnitudes, given by module, to a state under their keys."""
+    return {**state, **{magnitude_key(module): vector for module, vector in magnitudes.items()}}
+
+
+def split_magnitudes(state: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Invert `join_magnitudes`: the matrices by state key, and the magnitudes by module."""
+    found = {name: match["module"] for name in state if (match := MAGNITUDE_KEY.fullmatch(name))}
+    return {k: v for k, v in state.items() if k not in found}, {m: state[name] for name, m in found.items()}
+
+
 def integer_problem(name: str, array: np.ndarray) -> str:
     """Describe an array of integers, which are no values by themselves; "" for one of floats."""
     return "" if array.dtype in FLOATS else f"{name} is {array.dtype}: quantised or integer arrays are not supported"
@@ -167,7 +186,7 @@ def check_magnitudes(magnitudes: Arrays, state: Arrays, where: str) -> None:
         raise ConvertError(f"{where}: not a whole DoRA adapter: {join_problems(problems)}")
 
 
-def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, Shape]:
     """Compute the shape of every adapter array that spec needs on a model.
 
     Args:
@@ -177,11 +196,13 @@ def state_shapes(spec: LoraSpec, linear_shapes: Mapping[str, tuple[int, int]]) -
     Raises:
         ConfigError: a target matches nothing.
     """
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, Shape] = {}
     for module in match_targets(linear_shapes, spec.targets):
         out, inputs = linear_shapes[module]
         key_a, key_b = state_keys(module)
         shapes[key_a], shapes[key_b] = (spec.rank, inputs), (out, spec.rank)
+        if spec.dora:
+            shapes[magnitude_key(module)] = (out,)
     return shapes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from musiclora.convert.adapters.lora import (
     check_magnitudes,
     check_state,
     describe_foreign_array,
+    join_magnitudes,
     shapes_by_rank,
     state_keys,
     state_modules,
@@ -35,7 +36,7 @@ class LoraAdapter:
     """A LoRA or DoRA adapter, independent of its file format.
 
     Attributes:
-        spec: settings; rank and alpha hold for every module only if `is_uniform`.
+        spec: settings; rank and alpha hold for every module only if `is_uniform`, and `dora` follows the magnitudes.
         state: float32 arrays, `<module>.lora_A.weight` [rank, in] and `<module>.lora_B.weight` [out, rank].
         base_model: the base it names, "" where it names none.
         record: content of musiclora.json, empty where there is none.
@@ -57,6 +58,10 @@ class LoraAdapter:
     magnitudes: dict[str, np.ndarray] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.spec.dora != bool(self.magnitudes):
+            object.__setattr__(self, "spec", replace(self.spec, dora=bool(self.magnitudes)))
 
     @classmethod
     def from_spec(
@@ -99,6 +104,11 @@ class LoraAdapter:
         """Rank and scale of every module; None where those of spec hold for all."""
         return None if self.is_uniform else {m: (rank, self.scales[m]) for m, rank in self.ranks.items()}
 
+    @property
+    def model_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays under the keys of `Model.read_adapter`: the matrices and DoRA's magnitudes."""
+        return join_magnitudes(self.state, self.magnitudes)
+
     def check_arrays(self, where: str) -> None:
         """Compare names and shapes of the arrays with the ranks.
 
@@ -125,7 +135,7 @@ def make_uniform(adapter: LoraAdapter) -> tuple[LoraSpec, dict[str, np.ndarray]]
         ratio = np.float32(adapter.scales[module] / scale) if scale else np.float32(1)
         state[key_a] = np.pad(adapter.state[key_a], ((0, rank - own), (0, 0)))
         state[key_b] = np.pad(adapter.state[key_b] * ratio, ((0, 0), (0, rank - own)))
-    return LoraSpec(rank, alpha_for(scale, rank), spec.dropout, spec.targets, rslora=False), state
+    return LoraSpec(rank, alpha_for(scale, rank), spec.dropout, spec.targets, rslora=False, dora=spec.dora), state
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class AudioTask:
         model.write_adapter({name: array for name, array in arrays.items() if name != _STYLE})
 
     def restore_adapter(self, model: FlowModel, folder: Path) -> Arrays:
-        best = read_peft(folder).state
+        best = read_peft(folder).model_state
         model.write_adapter(best)
         style = read_style(folder / STYLE_FILE) if self.trains_style else None
         if style is not None:

@@ -57,6 +57,11 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     help="Names of the modules to adapt.  [default: c_attn c_proj c_fc; audio: attention, times, output]",
 )
 @click.option(
+    "--use-dora", is_flag=True, default=None, help="Also train the lengths of the weights' rows (DoRA); slower."
+)
+@click.option("--use-rslora", is_flag=True, default=None, help="Scale by alpha / sqrt(rank), not alpha / rank.")
+@click.option("--lora-plus-ratio", type=float, help="LoRA+: learning rate of B over that of A.  [default: 1]")
+@click.option(
     "--dtype", help="Frozen base in float32, bfloat16 or float16.  [default: float32; audio on a GPU: bfloat16]"
 )
 @click.option(

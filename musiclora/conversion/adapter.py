@@ -22,7 +22,7 @@ from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.protocols import CompareAdapters, ReadCheckpoint
 from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
 from musiclora.convert.adapters.formats import READERS, SINGLE_FILES, WRITERS, read_any_file, read_any_folder
-from musiclora.convert.adapters.lora import LoraSpec, check_state, state_keys, state_shapes
+from musiclora.convert.adapters.lora import LoraSpec, check_state, join_magnitudes, state_keys, state_shapes
 from musiclora.convert.adapters.lora_adapter import LoraAdapter, make_uniform
 from musiclora.convert.adapters.lora_math import Dora, Part
 from musiclora.convert.adapters.peft import write_peft
@@ -108,7 +108,7 @@ def read_adapter(source: str) -> tuple[Path, LoraAdapter]:
     if path.is_dir() and not (path / "adapter_config.json").is_file() and (path / "adapter-best").is_dir():
         path = path / "adapter-best"
     if not path.is_dir():
-        path = find_adapter(source, dora=True, option="").path
+        path = find_adapter(source, option="").path
     refuse_model_folder(path, source, "")
     return path, read_any_folder(path)
 
@@ -138,6 +138,7 @@ def _check_against_base(
     refuse_other_family(str(path), adapter.ranks, base)
     read_checkpoint: ReadCheckpoint = resolve(family.read_checkpoint)
     spec, state = make_uniform(adapter)
+    state = join_magnitudes(state, adapter.magnitudes)
     check_state(state, state_shapes(spec, read_checkpoint(base.path).config.linear_shapes()), str(path))
     found = Adapter(path, 1.0, spec, state, adapter.base_model, adapter.record, embeddings=adapter.embeddings)
     return check_base(found, base, allow_mismatch)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from musiclora.adapters import Adapter, empty_updates
+from musiclora.adapters import Adapter, base_of, check_base, empty_updates
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
 from musiclora.conversion.verify import Converted, check_destination, check_update
 from musiclora.convert.adapters.combine import combine_adapters, module_shapes
-from musiclora.convert.adapters.lora import LoraSpec, check_rank
+from musiclora.convert.adapters.combine_dora import WholePart, combine_with_dora
+from musiclora.convert.adapters.lora import LoraSpec, check_rank, split_magnitudes
 from musiclora.convert.adapters.lora_math import Part, compress_to_rank
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.fingerprint import compare_fingerprints
-from musiclora.convert.files.safetensors_file import write_safetensors
+from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.errors import ConfigError, ConvertError
+from musiclora.families import FamilySpec, resolve
 from musiclora.models import find_model, public_base
 from musiclora.symbolic.decoding.grammar.onset_keys import onset_record
 
@@ -33,26 +36,20 @@ def blend_adapters(
         The result, the settings, and the relative error of compressing (0 without a rank).
 
     Raises:
-        ConfigError: a rank below 1.
+        ConfigError: a rank below 1; DoRA with a rank, or without its base at hand.
         ConvertError: adapters of different bases.
     """
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank is {rank}; it must be at least 1")
     family, found = find_adapters(adapters, option="")
-    parts: list[Part] = [(a.spec, a.state, a.strength) for a in found]
-    spec, state = combine_adapters(parts)
     _check_same_base(found)
     if whole := [a.path for a in found if a.embeddings]:
         raise ConvertError(
             f"{whole[0]}: holds embeddings, which cannot be blended; if they are the base's, leave them out with "
             f"`musiclora convert adapter {whole[0]} NEW --to peft --model BASE`"
         )
-    if rank is not None:
-        check_rank(rank, module_shapes([state]), "--rank")
-    error, wanted = 0.0, parts
-    if rank is not None and rank < spec.rank:
-        spec, state, error = compress_to_rank(spec, state, rank)
-        wanted = [(spec, state, 1.0)]
+    blended = _blend_dora(found, family, rank) if any(a.magnitudes for a in found) else _blend_plain(found, rank)
+    spec, state, error = blended.spec, blended.state, blended.error
     tokenizer = shared_tokenizer(found)
     bases = [public_base(a.base_model, a.record) for a in found]
     kind, base = next((known for known in bases if known[1]), ("local", ""))
@@ -72,6 +69,7 @@ def blend_adapters(
             folder,
             spec,
             state,
+            magnitudes=blended.magnitudes,
             base_model=base,
             record=record,
             readme=adapter_card(family, f"Blended from {len(found)} adapters", record, base=base, licence=licence),
@@ -82,10 +80,64 @@ def blend_adapters(
         if style is not None:
             write_safetensors(folder / STYLE_FILE, {"style": style}, {"format": "pt"})
         written = read_peft(folder)
-        difference = check_update(wanted, [(written.spec, written.state, 1.0)])
+        difference = check_update(blended.wanted, [(written.spec, written.state, 1.0)])
     added = style is not None and len(found) > 1
     notes = ["the style vectors were added up, each times its adapter's strength"] if added else []
     return Converted(destination, "peft", difference, notes=(*notes, *empty_updates(found))), spec, error
+
+
+@dataclass(frozen=True)
+class _Blended:
+    """One adapter in place of several.
+
+    Attributes:
+        spec, state, magnitudes: settings and arrays; magnitudes by module for DoRA.
+        wanted: the matrices that the written adapter must hold.
+        error: relative error of compressing, 0 without.
+    """
+
+    spec: LoraSpec
+    state: Arrays
+    wanted: list[Part]
+    error: float = 0.0
+    magnitudes: Arrays = field(default_factory=dict)
+
+
+def _blend_plain(adapters: Sequence[Adapter], rank: int | None) -> _Blended:
+    """Sum LoRA adapters, and compress the sum to a rank where one is given."""
+    parts: list[Part] = [(a.spec, a.state, a.strength) for a in adapters]
+    spec, state = combine_adapters(parts)
+    if rank is not None:
+        check_rank(rank, module_shapes([state]), "--rank")
+    if rank is None or rank >= spec.rank:
+        return _Blended(spec, state, parts)
+    spec, state, error = compress_to_rank(spec, state, rank)
+    return _Blended(spec, state, [(spec, state, 1.0)], error)
+
+
+def _blend_dora(adapters: Sequence[Adapter], family: FamilySpec, rank: int | None) -> _Blended:
+    """Sum adapters with DoRA among them by means of their base's weights.
+
+    Raises:
+        ConfigError: a rank is given, or the base is not found.
+        ConvertError: the base is not the recorded one, or the adapters do not fit it.
+    """
+    first = next(a.path for a in adapters if a.magnitudes)
+    if rank is not None:
+        raise ConfigError(f"--rank {rank}: {first} is a DoRA adapter, and a blend with one cannot be compressed")
+    try:
+        base = base_of(None, adapters)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{first}: a DoRA adapter is blended by means of its base, not found here: {error}"
+        ) from error
+    for adapter in adapters:
+        check_base(adapter, base)
+    tensors = resolve(family.read_checkpoint)(base.path).tensors()
+    parts = [WholePart(a.spec, a.state, a.magnitudes, a.strength) for a in adapters]
+    spec, joined = combine_with_dora(parts, tensors, conv1d=family.fan_in_fan_out)
+    state, magnitudes = split_magnitudes(joined)
+    return _Blended(spec, state, [(spec, state, 1.0)], magnitudes=magnitudes)
 
 
 def _check_same_base(adapters: Sequence[Adapter]) -> None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 SAME_TOLERANCE = 1e-5  # the same arrays: rounding of float32 sums
 FUSED_TOLERANCE = 1e-4  # a fused product sums in another order; a wrong update is off by whole units
 
-UNCOMPARED = "DoRA: the backends compute such an adapter only fused, so there was nothing to compare the outputs with"
-
 AdapterParts = tuple[LoraSpec, Arrays]
 Quantity = Literal["logits", "velocity"]
 
@@ -110,12 +108,9 @@ def compare_outputs(
 
 
 def compare_fused(
-    base: Path, merged: MergedAdapters, fused: Path, backend: str, quantity: Quantity, run: RunModel
+    base: Path, parts: AdapterParts, fused: Path, backend: str, quantity: Quantity, run: RunModel
 ) -> OutputComparison:
-    """Compare a base with adapters and the fused model; empty for DoRA, which the backends compute only fused."""
-    if merged.dora or merged.spec is None:
-        return OutputComparison(quantity)
-    parts = (merged.spec, merged.state)
+    """Compare a base with an adapter and the fused model."""
     return compare_outputs(lambda b: run(b, base, parts), lambda b: run(b, fused, None), backend, quantity)
 
 

@@ -40,7 +40,7 @@ def fuse_adapters(
     Raises:
         ConvertError: they do not fit, or the float32 result differs from base and adapter; nothing is written then.
     """
-    spec, found = find_adapters(adapters, dora=True)
+    spec, found = find_adapters(adapters)
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]

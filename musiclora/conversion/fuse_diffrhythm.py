@@ -11,7 +11,6 @@ from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
-    UNCOMPARED,
     AdapterParts,
     OutputComparison,
     compare_fused,
@@ -52,8 +51,9 @@ def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
             fused = merged.fuse(tensors, conv1d=False)
             kinds, other = dtype or checkpoint.dtypes, checkpoint.other_settings
             write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds, other)
-        notes = _copy_companions(fusion, folder) + ([UNCOMPARED] if merged.dora else [])
-        found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "velocity", _run_velocity)
+        notes = _copy_companions(fusion, folder)
+        parts = merged.as_one(checkpoint.tensors(), conv1d=False)
+        found = compare_fused(fusion.base.path, parts, folder, fusion.backend, "velocity", _run_velocity)
         if rounded:
             notes += rounding.notes()
         else:

@@ -12,7 +12,6 @@ from musiclora.adapters import Adapter
 from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
-    UNCOMPARED,
     AdapterParts,
     OutputComparison,
     compare_fused,
@@ -58,10 +57,11 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
                 other_settings=checkpoint.other_settings,
             )
         write_fused_record(fusion, folder, GPT2)
-        found = compare_fused(fusion.base.path, merged, folder, fusion.backend, "logits", _run_logits)
+        parts = merged.as_one(checkpoint.tensors(), conv1d=True)
+        found = compare_fused(fusion.base.path, parts, folder, fusion.backend, "logits", _run_logits)
         if dtype == "float32":
             found.refuse_above(FUSED_TOLERANCE, destination)
-    notes += rounding.notes() + ([UNCOMPARED] if merged.dora else [])
+    notes += rounding.notes()
     return found.add_to(Converted(destination, fusion.to, notes=tuple(notes)))
 
 

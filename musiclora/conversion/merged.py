@@ -17,7 +17,8 @@ from musiclora.conversion.verify import (
     zeros_made,
 )
 from musiclora.convert.adapters.combine import combine_adapters
-from musiclora.convert.adapters.lora import LoraSpec, check_state, state_modules, state_shapes
+from musiclora.convert.adapters.combine_dora import WholePart, combine_with_dora
+from musiclora.convert.adapters.lora import LoraSpec, check_state, join_magnitudes, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Dtype, Tensors, cast_tensor, dtype_named
 from musiclora.convert.models.gpt2 import rows_of
@@ -26,20 +27,17 @@ from musiclora.errors import ConvertError, join_problems
 from musiclora.families import FamilySpec, spec_of_modules
 
 
-def find_adapters(
-    texts: Sequence[str], *, dora: bool = False, option: str = "--adapter-dir"
-) -> tuple[FamilySpec, list[Adapter]]:
+def find_adapters(texts: Sequence[str], *, option: str = "--adapter-dir") -> tuple[FamilySpec, list[Adapter]]:
     """Read adapters given as PATH or PATH:STRENGTH, and find the record of their architecture.
 
     Args:
         texts: at least one adapter.
-        dora: accept DoRA adapters.
         option: what the user gave them as, for messages; "" for arguments.
 
     Raises:
         ConvertError: adapters of different architectures, or of one that is not known here.
     """
-    found = [find_adapter(*parse_adapter(text, option), dora=dora, option=option) for text in texts]
+    found = [find_adapter(*parse_adapter(text, option), option=option) for text in texts]
     specs = list(dict.fromkeys(spec_of_modules(state_modules(a.state), str(a.path)) for a in found))
     if len(specs) > 1:
         names = ", ".join(f"{spec.family} ({spec.architecture})" for spec in specs)
@@ -98,6 +96,14 @@ class MergedAdapters:
         """Add the update to a checkpoint's tensors as they stream by; see `fuse_tensors`."""
         return fuse_tensors(tensors, self.spec, self.state, conv1d=conv1d, dora=self.dora)
 
+    def as_one(self, tensors: Tensors, *, conv1d: bool) -> tuple[LoraSpec, Arrays]:
+        """Express the update as one adapter, as a backend computes it; see `combine_with_dora`."""
+        if not self.dora and self.spec is not None:
+            return self.spec, self.state
+        parts = [WholePart(p.spec, p.state, p.magnitudes, p.strength) for p in self.dora]
+        plain = [WholePart(self.spec, self.state, {}, 1.0)] if self.spec else []
+        return combine_with_dora(parts + plain, tensors, conv1d=conv1d)
+
     def check(self, linear_shapes: Mapping[str, tuple[int, int]]) -> None:
         """Compare with the modules of a base.
 
@@ -105,7 +111,9 @@ class MergedAdapters:
             ConfigError: a target that matches nothing.
             ConvertError: arrays that do not fit.
         """
-        parts = [(part.spec, part.state) for part in self.dora] + ([(self.spec, self.state)] if self.spec else [])
+        parts = [(p.spec, join_magnitudes(p.state, p.magnitudes)) for p in self.dora] + (
+            [(self.spec, self.state)] if self.spec else []
+        )
         for spec, state in parts:
             check_state(state, state_shapes(spec, linear_shapes), "the adapters")
 

@@ -200,7 +200,7 @@ class SymbolicTask:
         model.write_adapter(arrays)
 
     def restore_adapter(self, model: TokenModel, folder: Path) -> Arrays:
-        best = read_peft(folder).state
+        best = read_peft(folder).model_state
         model.write_adapter(best)
         return best
 

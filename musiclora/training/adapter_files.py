@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from musiclora import __version__
+from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, Model
-from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, split_magnitudes, state_keys
+from musiclora.convert.adapters.lora_math import Dora
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
 from musiclora.families import spec_of_family
@@ -113,11 +115,13 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
         lines="".join(f"* {line}\n" for line in origin.lines),
         form=form,
     )
+    state, magnitudes = split_magnitudes(model.read_adapter())
     write_peft(
         path,
         spec,
-        model.read_adapter(),
+        state,
         base_model=base.public_name,
+        magnitudes=magnitudes,
         record=origin.record(metrics),
         readme=card,
         task_type=form.task_type,
@@ -151,6 +155,46 @@ def update_size(base: Mapping[str, float], spec: LoraSpec, state: Arrays) -> dic
         squared = float(((b.T @ b) * (a @ a.T)).sum())
         ratios[module] = spec.scale * max(squared, 0.0) ** 0.5 / max(norm, 1e-30)
     return ratios
+
+
+def measure_update(
+    model: Model, base: Mapping[str, float], spec: LoraSpec, state: Arrays, form: AdapterForm
+) -> dict[str, float]:
+    """Compute the size of the update relative to the weights, by module: ||W' - W||_F / ||W||_F.
+
+    Args:
+        model: gives the base's weights, on which a DoRA adapter's change depends.
+        base: Frobenius norm of each adapted module's weight.
+        spec: settings of the adapter.
+        state: adapter arrays, with DoRA's magnitudes where spec asks for them.
+        form: says how the weights lie.
+    """
+    if not spec.dora:
+        return update_size(base, spec, state)
+    plain, magnitudes = split_magnitudes(state)
+    adapter, module_of = Dora(spec, plain, magnitudes), {f"{module}.weight": module for module in base}
+    ratios = {}
+    for name, array in model.read_weights():
+        if module := module_of.get(name):
+            change = adapter.change(module, array.T if form.fan_in_fan_out else array)
+            ratios[module] = float(np.linalg.norm(change)) / max(base[module], 1e-30)
+    return ratios
+
+
+def initial_arrays(model: Model, spec: LoraSpec, seed: int, form: AdapterForm) -> dict[str, np.ndarray]:
+    """Draw the arrays that an adapter's training starts from; it changes nothing yet.
+
+    Args:
+        model: the base.
+        spec: settings of the adapter.
+        seed: of A.
+        form: says how the weights lie.
+
+    Raises:
+        ConfigError: a target that matches nothing.
+    """
+    state = lora_init.initial(spec, model.linear_shapes(), seed)
+    return lora_init.with_magnitudes(state, model.read_weights(), conv1d=form.fan_in_fan_out) if spec.dora else state
 
 
 def weight_norms(model: Model, modules: list[str]) -> tuple[dict[str, float], int]:

@@ -59,6 +59,9 @@ class TrainConfig:
         vae: audio only: the codec that encodes recordings; None takes the one in the model's folder.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
         max_steps: optimiser steps after which the run stops, whatever the epochs.
+        use_dora: train the lengths of the weights' rows besides LoRA (DoRA); None is False.
+        use_rslora: scale the update by alpha / sqrt(rank) in place of alpha / rank; None is False.
+        lora_plus_ratio: learning rate of B over that of A (LoRA+), at least 1; None is 1.
         adapter_dir: adapter whose arrays training starts from, with its rank, alpha and target modules.
     """
 
@@ -99,6 +102,9 @@ class TrainConfig:
     vae: str | None = None
     max_steps: int | None = None
     adapter_dir: str | None = None
+    use_dora: bool | None = None
+    use_rslora: bool | None = None
+    lora_plus_ratio: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):
@@ -139,6 +145,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
                 problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+        if self.lora_plus_ratio is not None and not 1 <= self.lora_plus_ratio < float("inf"):
+            problems.append(f"--lora-plus-ratio is {self.lora_plus_ratio}; it must be a finite number, at least 1")
         if self.anticipation is not None and not 0 <= self.anticipation <= 1:
             problems.append(f"--anticipation is {self.anticipation}; it must lie in [0, 1]")
         return problems
@@ -176,7 +184,8 @@ class TrainConfig:
         rank = self.lora_r or default.rank
         alpha = self.lora_alpha if self.lora_alpha is not None else default.alpha / default.rank * rank
         dropout = default.dropout if self.lora_dropout is None else self.lora_dropout
-        return LoraSpec(rank, alpha, dropout, self.target_modules or default.targets)
+        kind = {"rslora": bool(self.use_rslora), "dora": bool(self.use_dora)}
+        return LoraSpec(rank, alpha, dropout, self.target_modules or default.targets, **kind)
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not at their defaults."""

@@ -161,8 +161,10 @@ def _settings(config: TrainConfig, plan: TrainingPlan, row_length: int) -> Mappi
     lora, family = config.lora(), config.family_record
     adapter: dict[str, object] = {} if config.trainable == "all" else {"lora_r": lora.rank, "lora_alpha": lora.alpha}
     adapter |= {"lora_dropout": lora.dropout, "target_modules": " ".join(lora.targets)} if adapter else {}
+    kind = {"use_dora": config.use_dora, "use_rslora": config.use_rslora, "lora_plus_ratio": config.lora_plus_ratio}
     return {
         **adapter,
+        **{name: value for name, value in kind.items() if value},
         "lr": config.lr if config.lr is not None else family.learning_rate,
         "lr_schedule": config.lr_schedule,
         "weight_decay": config.weight_decay,

@@ -127,6 +127,9 @@ def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any
         "lora_dropout": lora.dropout,
         "target_modules": list(lora.targets),
         "lr": family.learning_rate,
+        "use_dora": False,
+        "use_rslora": False,
+        "lora_plus_ratio": 1.0,
     }
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.outputs import check_folder
 from musiclora.evaluation.scores import song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
-from musiclora.training.adapter_files import update_size, weight_norms
+from musiclora.training.adapter_files import initial_arrays, measure_update, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
 from musiclora.training.copy_watch import CopyWatch, final_copies
@@ -122,11 +121,12 @@ class Session(Generic[ModelT]):
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             checkpointing=self.task.needs_checkpointing(config),
+            lora_plus_ratio=config.lora_plus_ratio or 1.0,
         )
         self.training: Training = self.model.start_training(optim, "all" if self._trains_all else "adapter")
 
     def _add_adapter(self, resuming: bool) -> None:
-        first = lora_init.initial(self.spec, self.model.linear_shapes(), self.config.seed)
+        first = initial_arrays(self.model, self.spec, self.config.seed, self.task.form)
         modules = [key.removesuffix(".lora_A.weight") for key in first if "lora_A" in key]
         self.norms, base_parameters = weight_norms(self.model, modules)
         trained = sum(array.size for array in first.values())
@@ -269,7 +269,7 @@ class Session(Generic[ModelT]):
         update: dict[str, float] = {}
         if not self._trains_all:
             best = task.restore_adapter(self.model, self.run.path / BEST)
-            update = update_size(self.norms, self.spec, best)
+            update = measure_update(self.model, self.norms, self.spec, best, task.form)
         elif task.count_songs()[1]:
             self.model = self._load_folder(self.run.path / MODEL_BEST)
         batches = task.song_batches(self.config) if self.before else []

@@ -16,7 +16,7 @@ from musiclora.training.config import DEFAULT_MODEL, TrainConfig
 
 
 def take_adapter_settings(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """Fill in rank, alpha, target modules, base and tokenizer of the adapter that training starts from.
+    """Fill in rank, alpha, target modules, kind, base and tokenizer of the adapter that training starts from.
 
     Args:
         config: the options; without `adapter_dir` they are returned as they are.
@@ -41,6 +41,8 @@ def take_adapter_settings(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         "lora_r": spec.rank,
         "lora_alpha": alpha_for(spec.scale, spec.rank),  # of plain LoRA, also where the adapter's is rank-stabilised
         "target_modules": spec.targets,
+        "use_rslora": False,
+        "use_dora": spec.dora,
     }
     wrong = [
         f"{option_name(name)} is {given}, not {value}"

@@ -64,6 +64,8 @@ class Toy:
     def state(self, spec: LoraSpec = SPEC, seed: int = 1) -> dict[str, np.ndarray]:
         """An adapter whose B is not zero, so that it changes the model and every array has a gradient."""
         state = lora_init.initial(spec, self.config.linear_shapes(), seed)
+        if spec.dora:
+            state = lora_init.with_magnitudes(state, formula_tensors(self.config).items(), conv1d=True)
         rng = np.random.default_rng(seed)
         return {k: v + rng.normal(0, 0.1, v.shape).astype(np.float32) for k, v in state.items()}
 

@@ -1,15 +1,16 @@
 """Our torch training step against a plain transformers + PEFT loop: tokens per second and peak memory.
 
-    python tests/benchmarks/torch_training.py [--preset band] [--quick] [--json FILE] [--cpu-time]
+    python tests/benchmarks/torch_training.py [--preset band] [--use-dora] [--quick] [--json FILE] [--cpu-time]
 
 The model is a 512-wide, 6-layer, 8-head GPT-2 with 1024 positions and with 292 and 30,000 tokens; sequences of 1024,
 LoRA of rank 16 on c_attn, c_proj and c_fc. `--preset band` takes the size of music-small-800k in its place: 768 wide,
 12 layers, 12 heads, 55,028 tokens, attention logits divided by the layer's number, batch 1. `plain` is what a user
 writes by hand: transformers' dropouts of 0.1, LoRA dropout 0.05, AdamW, clipping; `plain-bfloat16` is the same under
 torch.autocast. Every measurement is a process of its own and the contenders take turns, so that a noisy machine
-disturbs all of them alike: read the ratios. On a machine that others use at the same time, `--cpu-time` gives one
-thread to each and counts its own seconds only. Memory is the growth of the process's peak resident size (ru_maxrss)
-from before the model is loaded; on CUDA it is torch.cuda.max_memory_allocated.
+disturbs all of them alike: read the ratios. `--use-dora` gives PEFT and us DoRA in place of LoRA. On a machine that
+others use at the same time, `--cpu-time` gives one thread to each and counts its own seconds only. Memory is the growth
+of the process's peak resident size (ru_maxrss) from before the model is loaded; on CUDA it is
+torch.cuda.max_memory_allocated.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def write_model(folder: Path, vocabulary: int, shape: tuple[int, int, int, bool]
     write_checkpoint(folder, config, fresh_tensors(config, 0), "hf")
 
 
-def plain_steps(folder, tokens, autocast):
+def plain_steps(folder, tokens, autocast, dora):
     """A closure that makes one step of the loop in the guide."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -57,7 +58,12 @@ def plain_steps(folder, tokens, autocast):
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=list(TARGETS), fan_in_fan_out=True
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=DROPOUT,
+        target_modules=list(TARGETS),
+        fan_in_fan_out=True,
+        use_dora=dora,
     )
     model = get_peft_model(GPT2LMHeadModel.from_pretrained(folder), settings).to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,15 +82,18 @@ def plain_steps(folder, tokens, autocast):
     return step
 
 
-def our_steps(folder, tokens, dtype):
+def our_steps(folder, tokens, dtype, dora):
     from musiclora.backends import lora_init
     from musiclora.backends.base import FAMILIES, OptimSpec
     from musiclora.backends.registry import get_backend
     from musiclora.convert.adapters.lora import LoraSpec
 
     model = get_backend("torch").load(FAMILIES["symbolic"], folder, dtype=dtype)
-    spec = LoraSpec(RANK, ALPHA, DROPOUT, TARGETS)
-    model.inject_adapter(spec, lora_init.initial(spec, model.linear_shapes(), 0))
+    spec = LoraSpec(RANK, ALPHA, DROPOUT, TARGETS, dora=dora)
+    state = lora_init.initial(spec, model.linear_shapes(), 0)
+    if dora:
+        state = lora_init.with_magnitudes(state, model.read_weights(), conv1d=True)
+    model.inject_adapter(spec, state)
     training = model.start_training(OptimSpec())
     scored = np.ones(tokens.shape, bool)
     scored[:, 0] = False
@@ -97,7 +106,9 @@ def our_steps(folder, tokens, dtype):
     return step
 
 
-def measure(contender: str, folder: str, vocabulary: int, batch: int, steps: int, cpu_time: int) -> dict[str, float]:
+def measure(
+    contender: str, folder: str, vocabulary: int, batch: int, steps: int, cpu_time: int, dora: int
+) -> dict[str, float]:
     """What one process measures; the first step is not timed."""
     import torch
     import transformers
@@ -112,7 +123,8 @@ def measure(contender: str, folder: str, vocabulary: int, batch: int, steps: int
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tokens = np.random.default_rng(0).integers(0, vocabulary, (batch, LENGTH), dtype=np.int32)
     kind, _, dtype = contender.partition("-")
-    step = our_steps(folder, tokens, dtype) if kind == "ours" else plain_steps(folder, tokens, bool(dtype))
+    make = our_steps if kind == "ours" else plain_steps
+    step = make(folder, tokens, dtype if kind == "ours" else bool(dtype), bool(dora))
     loss = step()
     times = []
     for _ in range(steps):
@@ -134,21 +146,19 @@ def run(settings: list[str]) -> dict[str, float]:
 
 
 def compare(
-    folder: str, case: tuple[int, int], contenders: list[str], repeats: int, steps: int, cpu_time: bool
+    folder: str, case: tuple[int, int], contenders: list[str], repeats: int, steps: int, flags: list[str]
 ) -> list[dict]:
     vocabulary, batch = case
     runs = {name: [] for name in contenders}
     for _ in range(repeats):
         for name in contenders:
-            runs[name].append(run([name, folder, str(vocabulary), str(batch), str(steps), str(int(cpu_time))]))
+            runs[name].append(run([name, folder, str(vocabulary), str(batch), str(steps), *flags]))
     medians = {n: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for n, rs in runs.items()}
     base = medians["plain"]
     rows = []
     for name, found in medians.items():
         ratios = {f"{k}_ratio": found[f"{k}"] / base[f"{k}"] for k in ("tokens_per_second", "peak_bytes")}
-        rows.append(
-            {"vocabulary": vocabulary, "batch": batch, "contender": name, "cpu_time": cpu_time, **found, **ratios}
-        )
+        rows.append({"vocabulary": vocabulary, "batch": batch, "contender": name, "flags": flags, **found, **ratios})
     return rows
 
 
@@ -165,10 +175,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one repeat, one timed step")
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--cpu-time", action="store_true", help="one thread each, and count its seconds only")
+    parser.add_argument("--use-dora", action="store_true", help="train DoRA in place of LoRA")
     parser.add_argument("--preset", choices=PRESETS, default="default", help="size of the model")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="names, separated by commas; plain is one")
     parser.add_argument("--only", help="VOCABULARY,BATCH of one case")
-    parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=7, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         contender, folder, *numbers = options.measure
@@ -177,6 +188,7 @@ def main() -> None:
     shape, cases = PRESETS[options.preset]
     if options.only:
         cases = [tuple(int(n) for n in options.only.split(","))]
+    flags = [str(int(options.cpu_time)), str(int(options.use_dora))]  # of `measure`
     print("| tokens | batch | contender | tokens/s | x plain | peak GB | x plain |\n|---|---|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as root:
@@ -184,7 +196,7 @@ def main() -> None:
             write_model(Path(root) / str(vocabulary), vocabulary, shape)
         for case in cases:
             folder, contenders = str(Path(root) / str(case[0])), options.contenders.split(",")
-            found = compare(folder, case, contenders, *((1, 1) if options.quick else (3, 3)), options.cpu_time)
+            found = compare(folder, case, contenders, *((1, 1) if options.quick else (3, 3)), flags)
             for row in found:
                 show(row)
             rows += found

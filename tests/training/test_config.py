@@ -102,3 +102,15 @@ def test_a_path_that_the_settings_file_cannot_hold_is_refused(name):
     given = {"data_dir": "a", "output_dir": "b", name: "/music/\udcff"}
     with pytest.raises(ConfigError, match=rf"--{name.replace('_', '-')} /music/\\udcff: its name is no UTF-8 text"):
         resolve_config(given)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.0, -4.0, float("inf"), float("nan")], ids=str)
+def test_a_lora_plus_ratio_below_one_or_not_finite_is_refused(ratio):
+    with pytest.raises(ConfigError, match=r"--lora-plus-ratio is .*; it must be a finite number, at least 1"):
+        resolve_config({**FOLDERS, "lora_plus_ratio": ratio})
+
+
+def test_the_kind_of_adapter_is_plain_lora_unless_asked_for(tmp_path):
+    assert (resolve_config(FOLDERS).lora().dora, resolve_config(FOLDERS).lora().rslora) == (False, False)
+    asked = resolve_config(FOLDERS, None, write(tmp_path, "use_dora = true\nuse_rslora = true\n")).lora()
+    assert (asked.dora, asked.rslora, asked.scale) == (True, True, 32 / 4)

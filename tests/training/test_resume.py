@@ -73,3 +73,14 @@ def test_a_finished_run_names_the_option_that_makes_it_longer(ended, option):
 
 def test_a_run_that_lost_its_patience_names_both_ways():
     assert "more --epochs or more --patience" in finished_line(Path("run"), "patience")
+
+
+def test_a_run_from_before_an_option_existed_is_the_same_run_with_its_default(tmp_path):
+    kinds = {"use_dora": False, "use_rslora": False, "lora_plus_ratio": 1.0}
+    assert not kinds.keys() & compare(tmp_path, {}, {}).keys()
+    compare(tmp_path, {}, kinds)
+    compare(tmp_path, kinds, {})
+    with pytest.raises(TrainingError, match=r"--use-dora was False \(the default\), is True"):
+        compare(tmp_path, {}, {"use_dora": True})
+    with pytest.raises(TrainingError, match=r"--lora-plus-ratio was 4.0, is 1.0 \(the default\)"):
+        compare(tmp_path, {"lora_plus_ratio": 4.0}, {})

@@ -201,23 +201,6 @@ def test_ranks_that_differ_are_padded_without_changing_what_is_fused(work: Path)
         tolerance.assert_near(found[key], array, near(array), key)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("generate", "--adapter-dir", "a", "--output", "x.mid"),
-        ("evaluate", "--adapter-dir", "a", "--data-dir", "."),
-        ("blend", "a", "a", "out"),
-    ],
-    ids=" ".join,
-)
-def test_other_commands_say_to_fuse_it_first(work: Path, arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
-    assert result.exit_code == 2
-    assert "musiclora fuse --adapter-dir a" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not Path("out").exists()
-
-
 def test_a_dora_rule_fuses_linear_layers_as_it_does_conv1d() -> None:
     state, lengths = random_adapter()
     dora = Dora(SPEC, state, lengths)

@@ -46,6 +46,12 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--max-grad-norm", type=float, help="Clip gradients to this global norm; 0 turns it off.  [default: 1.0]")
 @click.option("--val-split", type=float, help="Share of the songs held out; 0 trains on all.  [default: 0.1]")
 @click.option(
+    "--folds",
+    type=int,
+    help="Cross-validate: hold out each song once, in K runs, then train on all songs for the steps that these choose. "
+    "Recommended for 20 songs or fewer.",
+)
+@click.option(
     "--patience", type=int, help="Stop after N epochs without a better held-out loss.  [default: 10; audio: 200]"
 )
 @click.option("--lora-r", type=int, help="LoRA rank.  [default: 16; audio: 8]")

@@ -59,6 +59,10 @@ class TrainConfig:
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
         max_steps: optimiser steps after which the run stops, whatever the epochs.
         adapter_dir: adapter whose arrays training starts from, with its rank, alpha and target modules.
+        folds: cross-validate over this many folds of the songs, then train on all songs; None trains once.
+        fold: number of the fold that this run holds out, from 1, within `folds`; set by the runs inside `folds/`.
+        train_share: share of the songs that are not held out to train on, for a learning curve; None is all.
+        subset_seed: of the choice of that share.
     """
 
     data_dir: str
@@ -97,6 +101,10 @@ class TrainConfig:
     vae: str | None = None
     max_steps: int | None = None
     adapter_dir: str | None = None
+    folds: int | None = None
+    fold: int | None = None
+    train_share: float | None = None
+    subset_seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):
@@ -121,6 +129,9 @@ class TrainConfig:
             "weight_decay": 0,
             "max_grad_norm": 0,
             "max_steps": 1,
+            "folds": 2,
+            "fold": 1,
+            "subset_seed": 0,
         }
         problems = []
         for name, low in least.items():
@@ -137,6 +148,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 if low_open else 0 <= value < 1):
                 problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
+        if self.train_share is not None and not 0 < self.train_share <= 1:
+            problems.append(f"train_share is {self.train_share}; it must lie in (0, 1]")
+        if self.fold is not None and self.fold > (self.folds or 0):
+            problems.append(f"fold is {self.fold}; it must be at most folds, which is {self.folds}")
         if self.anticipation is not None and not 0 <= self.anticipation <= 1:
             problems.append(f"--anticipation is {self.anticipation}; it must lie in [0, 1]")
         return problems
@@ -167,6 +182,22 @@ class TrainConfig:
     @property
     def family_record(self) -> Family:
         return FAMILIES[self.family]
+
+    @property
+    def held_fold(self) -> tuple[int, int] | None:
+        """Fold that is held out: its number from 1, and the number of folds; None where --val-split decides."""
+        return (self.fold, self.folds) if self.fold and self.folds else None
+
+    @property
+    def kept_share(self) -> tuple[float, int] | None:
+        """Share of the songs to train on and the seed of its choice; None for all."""
+        return None if self.train_share is None else (self.train_share, self.subset_seed)
+
+    @property
+    def main_folder(self) -> Path:
+        """Run folder that the user named, of which a fold's own folder is `folds/<number>`."""
+        path = Path(self.output_dir)
+        return path if self.fold is None else path.parent.parent
 
     def lora(self) -> LoraSpec:
         """Return the adapter's settings, with the family's defaults where none was given."""

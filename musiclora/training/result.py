@@ -9,12 +9,14 @@ from typing import Any
 
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
+from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.further_losses import FurtherLoss, further_entries
 from musiclora.training.run_folder import RunProgress
 
 # Option that makes a run longer, by the reason why it ended.
 _MORE = {
     "steps": "more --max-steps continue it",
+    "folds": "it has the steps that its folds chose; --restart begins again",
     "time": "more --minutes continue it",
     "patience": "its held-out loss fell no further; more --epochs or more --patience continue it",
 }
@@ -38,6 +40,7 @@ class TrainResult:
         parameters: numbers of trained and of all parameters; zeros for full fine-tuning.
         new_base: all weights were trained, there is no adapter.
         further: held-out losses under other conditions, by key of metrics.jsonl.
+        folds: the cross-validation before this run on all songs, None without one.
     """
 
     run_dir: Path
@@ -54,6 +57,7 @@ class TrainResult:
     parameters: tuple[int, int] = (0, 0)
     new_base: bool = False
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
+    folds: FoldSummary | None = None
 
     @property
     def report(self) -> Path:
@@ -70,11 +74,12 @@ class TrainResult:
         """Verdict on the held-out scores; None for a new base that is better than a guess."""
         if self.new_base:
             return judge_base(self.check, self.progress.best)
-        return judge_adapter(self.gain, self.check, pieces=self.pieces)
+        return judge_adapter(self.folds.gain if self.folds else self.gain, self.check, pieces=self.pieces)
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
-        content = {name: value for name, value in asdict(self).items() if name != "further"}
+        content = {name: value for name, value in asdict(self).items() if name not in ("further", "folds")}
+        content["folds"] = self.folds.as_json() if self.folds else None
         verdict = asdict(self.verdict) if self.verdict else None
         return {**content, **further_entries(self.further), "verdict": verdict, "report": self.report}
 
@@ -86,6 +91,8 @@ class TrainResult:
         lines = [f"{steps} in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
         if self.before and self.after and self.gain:
             lines.append(f"{self.before.describe_change(self.after)}; {self.gain.describe()}")
+        if self.folds:
+            lines += [self.folds.describe(), f"over all {self.pieces}, each in its fold: {self.folds.gain.describe()}"]
         lines += [loss.describe(name) for name, loss in self.further.items()]
         if self.verdict:
             lines.append(self.verdict.line())

@@ -19,6 +19,7 @@ from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
 from musiclora.training.adapter_files import update_size, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import recommend_for
 from musiclora.training.further_losses import compare_further, further_losses
 from musiclora.training.limits import (
     ASKED_STEPS,
@@ -36,7 +37,7 @@ from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_
 from musiclora.training.report import write_run_report
 from musiclora.training.result import TrainResult, finished_line
 from musiclora.training.resume import PLANNED, check_same_run
-from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
+from musiclora.training.run_folder import BEST, FOLDS, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
 from musiclora.training.trained_files import save_task_adapter
@@ -78,7 +79,7 @@ class Session(Generic[ModelT]):
         self.dtype = task.choose_dtype(config, probe(self.backend_name)["device"])
         counts, *notes = task.describe_data()
         self.out.say(f"{counts}; backend {self.backend_name} on {get_backend(self.backend_name).device()}")
-        for text in notes:
+        for text in [*notes, *recommend_for(config, task)]:
             self.out.say(text)
         self._asked_steps = config.max_steps
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
@@ -166,7 +167,8 @@ class Session(Generic[ModelT]):
     def _settle_folder(self, restart: bool) -> None:
         """Repair what a killed start left, and set an old run aside where that is asked for."""
         self.run.recover()
-        filled = any(path.name != LOCK_FILE for path in self.run.path.iterdir())
+        ours = (LOCK_FILE, FOLDS) if self.options.folds else (LOCK_FILE,)
+        filled = any(path.name not in ours for path in self.run.path.iterdir())
         if restart and filled:
             self.out.say(f"the old run is kept in {self.run.set_aside()}")
         elif filled and not self.run.exists:
@@ -190,7 +192,7 @@ class Session(Generic[ModelT]):
         patience = choose_patience(self.config, self.options)
         out_of_patience = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
         if resuming and (done or out_of_patience):
-            self.out.say(finished_line(self.run.path, progress.ended))
+            self.out.say(finished_line(self.run.path, "folds" if self.options.folds else progress.ended))
             return self._finish(progress, plan, already=True)
         plan = self._measure_plan(plan, data)
         for line in plan.lines():
@@ -221,8 +223,8 @@ class Session(Generic[ModelT]):
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
-        notes = (*plan.notes, *self.task.describe_plan(self.config), *parameter_lines(*self.parameters))
-        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=notes))
+        said = (*self.task.describe_plan(self.config), *self.options.notes(), *parameter_lines(*self.parameters))
+        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=(*plan.notes, *said)))
 
     def fit_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Fit a measured plan into the session's limits; a shorter plan's steps become the run's --max-steps."""
@@ -262,24 +264,22 @@ class Session(Generic[ModelT]):
         """Write an adapter folder, or a model folder where all weights are trained."""
         task, path = self.task, self.run.path / name
         if self._trains_all:
-            task.save_model(path, self.model)
-            return
+            return task.save_model(path, self.model)
         losses = [row["val_loss"] for row in self.run.read_metrics() if "val_loss" in row]
-        save_task_adapter(path, task, self.model, self.spec, self.backend_name, losses, self.config.adapter_dir)
+        parts = (self.backend_name, losses, self.config.adapter_dir, self.options.folds)
+        save_task_adapter(path, task, self.model, self.spec, *parts)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)
 
     def _run_facts(self) -> RunFacts:
-        task = self.task
-        extra = {**task.run_record(self.config), ASKED_STEPS: self._asked_steps}
-        found = (task.count_songs(), task.hash_data(), extra, self.base_check, self.parameters)
+        extra = {**self.task.run_record(self.config), ASKED_STEPS: self._asked_steps, **self.options.records()}
+        found = (self.task.count_songs(), self.task.hash_data(), extra, self.base_check, self.parameters)
         return RunFacts(self.backend_name, self.dtype, self.length, *found)
 
     def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:
         """Score the best arrays against the base, and write the run's metadata and loss plot."""
-        task = self.task
-        update: dict[str, float] = {}
+        task, update = self.task, dict[str, float]()
         if not self._trains_all:
             best = task.restore_adapter(self.model, self.run.path / BEST)
             update = update_size(self.norms, self.spec, best)
@@ -292,7 +292,8 @@ class Session(Generic[ModelT]):
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
-            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all, further),
+            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
+            *(further, self.options.folds),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
         write_run_report(result, self.config, plan, self.length, task.count_songs(), task.describe_data())

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from musiclora.adapters import find_adapter, training_songs
 from musiclora.backends.base import LoraSpec, Model
 from musiclora.training.adapter_files import Provenance, save_adapter
+from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.task import TrainingTask
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -22,6 +23,7 @@ def save_task_adapter(
     backend: str,
     held_out_losses: Sequence[float],
     started_from: str | None = None,
+    folds: FoldSummary | None = None,
 ) -> None:
     """Write the model's adapter with its origin; it replaces an older one as a whole.
 
@@ -33,6 +35,7 @@ def save_task_adapter(
         backend: `mlx` or `torch`.
         held_out_losses: all of the run so far, the base's first; empty without held-out songs.
         started_from: adapter that training started from, whose songs were trained on too.
+        folds: the cross-validation before a run on all songs, None without one.
     """
     metrics = {}
     if held_out_losses:
@@ -45,8 +48,8 @@ def save_task_adapter(
         task.count_songs()[0],
         task.extra_files(model),
         task.form,
-        _with_earlier_songs(task.adapter_record(), started_from),
-        task.card_lines(),
+        {**_with_earlier_songs(task.adapter_record(), started_from), **({"folds": folds.as_json()} if folds else {})},
+        [*task.card_lines(), *([folds.card_line()] if folds else [])],
     )
     save_adapter(path, model, spec, origin, metrics)
 

@@ -267,7 +267,7 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
     base = find_model(config.model)
     shape = read_diffrhythm(base.path).config
     style = given_style(config.style, backend) if config.style else None
-    output = config.main_folder  # the folds of a run share its latents
+    output = config.main_folder  # folds share their run's latents
     found = load_recordings(
         Path(config.data_dir),
         base,

@@ -15,6 +15,7 @@ from musiclora.training.result import TrainResult
 
 if TYPE_CHECKING:
     from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.training.learning_curve import LearningCurve
     from musiclora.training.limits import SessionOptions
     from musiclora.training.run_folder import Run
     from musiclora.training.session import Session
@@ -77,6 +78,27 @@ def open_session(
         out.say(text)
     task = resolve(spec.load_task)(config, out, backend)
     return Session(config, task, out, options, run)
+
+
+def learning_curve(
+    config: TrainConfig, seeds: int = 3, reporter: Reporter | None = None, restart: bool = False
+) -> LearningCurve:
+    """Measure the held-out gain at growing shares of the songs; see `training.learning_curve.measure_curve`.
+
+    Args:
+        config: the options of each training.
+        seeds: trainings at each share.
+        reporter: told what happens.
+        restart: begin again and keep the old folder as a backup.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    from musiclora.training.learning_curve import measure_curve
+    from musiclora.training.resume import open_run
+
+    open_run(config)
+    return measure_curve(config, open_session, reporter or Reporter(), seeds, restart)
 
 
 def pretrain(

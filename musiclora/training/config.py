@@ -19,12 +19,7 @@ from musiclora.training.schedule import SCHEDULES
 _MAX_TOML_BYTES = 1_000_000
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 DEFAULT_MODEL = "xingjianll/midi-gpt2"
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "conservative": {"lora_r": 8, "lora_alpha": 16.0, "lora_dropout": 0.1},
-    "capacity": {"lora_r": 32, "lora_alpha": 64.0},
-    "bundled": {"lr": 5e-4, "transpose": 5},
-}
+_PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True)
@@ -150,8 +145,8 @@ class TrainConfig:
                 problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
         if self.train_share is not None and not 0 < self.train_share <= 1:
             problems.append(f"train_share is {self.train_share}; it must lie in (0, 1]")
-        if self.fold is not None and self.fold > (self.folds or 0):
-            problems.append(f"fold is {self.fold}; it must be at most folds, which is {self.folds}")
+        if (self.fold or 0) > (self.folds or 0):
+            problems.append(f"fold is {self.fold}; it must be at most folds, {self.folds}")
         if self.anticipation is not None and not 0 <= self.anticipation <= 1:
             problems.append(f"--anticipation is {self.anticipation}; it must lie in [0, 1]")
         return problems
@@ -195,9 +190,9 @@ class TrainConfig:
 
     @property
     def main_folder(self) -> Path:
-        """Run folder that the user named, of which a fold's own folder is `folds/<number>`."""
+        """Folder that the user named; the runs of a cross-validation and of a learning curve lie two levels below."""
         path = Path(self.output_dir)
-        return path if self.fold is None else path.parent.parent
+        return path if self.fold is None and self.train_share is None else path.parent.parent
 
     def lora(self) -> LoraSpec:
         """Return the adapter's settings, with the family's defaults where none was given."""
@@ -221,32 +216,45 @@ class TrainConfig:
 
 
 def resolve_config(
-    options: Mapping[str, Any], preset: str | None = None, config_file: Path | None = None
+    options: Mapping[str, Any],
+    preset: str | None = None,
+    config_file: Path | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Build the record: defaults < preset < config file < options that are not None.
 
     Args:
         options: values by field name; None means not given.
-        preset: a key of PRESETS.
+        preset: name of a file in `presets/`.
+        defaults: other ones than the record's.
         config_file: TOML with the field names, at the top or under [train].
 
     Raises:
         ConfigError: an unknown key or preset, a value of the wrong type or out of range, or a folder not given.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(defaults or {})
     from_file = _read_settings(config_file) if config_file else {}
     in_file = from_file.pop("preset", None)
     preset = preset or in_file
     if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"--preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
-        values.update(PRESETS[preset])
+        values.update(_read_preset(preset))
     values.update(from_file)
     values.update({k: v for k, v in options.items() if v is not None})
     missing = [option_name(name) for name in ("data_dir", "output_dir") if not values.get(name)]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given, as an option or in the config file")
     return TrainConfig(**values)
+
+
+def list_presets() -> dict[str, str]:
+    """Return the description of each preset by name."""
+    return {path.stem: str(read_toml(path)["description"]) for path in sorted(_PRESETS.glob("*.toml"))}
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in (known := list_presets()):
+        raise ConfigError(f"--preset {name!r} is unknown; there are {', '.join(known)}")
+    return _check_keys(read_toml(_PRESETS / f"{name}.toml")["train"], name)
 
 
 def read_toml(path: Path, kind: Kind = OBJECT) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class TrainResult:
     def _update_lines(self) -> list[str]:
         if not self.update:
             return []
+        if self.gain and self.gain.by_song and not any(total for total, _ in self.gain.by_song):
+            return [f"the adapter changes the loss of no held-out one of the {self.pieces}: nothing was learnt"]
         mean, largest = sum(self.update.values()) / len(self.update), max(self.update.values())
         lines = [f"the update is {mean:.2%} of the weights' size on average (largest {largest:.2%})"]
         return [*lines, "the adapter did not move: nothing was learnt"] if mean == 0 else lines

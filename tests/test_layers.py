@@ -222,6 +222,7 @@ def test_the_wheel_works_from_another_directory(tmp_path):
     code = (
         "import musiclora, musiclora.backends.registry as r, musiclora.convert.adapters.peft, musiclora.cli\n"
         "from musiclora.models import find_model\nprint(r.__file__)\nprint(find_model('bundled').path)\n"
+        "from musiclora.training.config import list_presets\nassert {'artist', 'flavor'} <= set(list_presets())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -14,11 +14,13 @@ from musiclora.audio.diffrhythm_style import blended_style
 from musiclora.backends.base import FAMILIES, Codec, FlowModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.files.fingerprint import fingerprint_tensors, read_record
+from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
 from musiclora.formats import expand_home
 from musiclora.models import GUIDANCE, BaseModel
+from musiclora.training.adapter_effect import flow_probe, note_unchanged_output
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ def open_flow(
     name = choose(backend)
     loaded = cast(FlowModel, get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype))
     inject_adapters(loaded, found)
+    if found:
+        shape = read_diffrhythm(base.path).config
+        probe = flow_probe(loaded.latent_channels, shape.max_frames, shape.duration_embedding)
+        notes += note_unchanged_output(loaded, found, probe)
     codec = None
     if where is not None:
         notes += _compare_codecs(found, codec_fingerprint(where), allow_base_mismatch)

@@ -10,23 +10,35 @@ import numpy as np
 from musiclora.audio.windows import Recording
 from musiclora.errors import DataError
 from musiclora.evaluation.groups import group_related
+from musiclora.training.subsets import hold_out_fold, keep_share
 
 
 def split_recordings(
-    recordings: Sequence[Recording], val_fraction: float, seed: int
+    recordings: Sequence[Recording],
+    val_fraction: float,
+    seed: int,
+    fold: tuple[int, int] | None = None,
+    kept_share: tuple[float, int] | None = None,
 ) -> tuple[list[Recording], list[Recording], list[str]]:
-    """Hold out about val_fraction of the recordings, whole ones only.
+    """Hold out about val_fraction of the recordings, whole ones only, or one fold of a cross-validation.
 
     Segments of one recording stay on one side, and so do recordings with the same sound. The choice depends on the seed
     and the names, not on the order.
+
+    Args:
+        recordings: of one data folder.
+        val_fraction: share to hold out; 0 holds out none.
+        seed: random seed.
+        fold: hold out this fold, (number from 1, number of folds), in place of val_fraction.
+        kept_share: train on this share of the rest only, chosen with this seed; None trains on all of it.
 
     Returns:
         Recordings to train on, held-out recordings, and notes for the user.
 
     Raises:
-        DataError: fewer than two different recordings.
+        DataError: fewer than two different recordings, or fewer than folds.
     """
-    if val_fraction == 0:
+    if val_fraction == 0 and fold is None:
         return list(recordings), [], ["no recordings are held out (--val-split 0)"]
     groups = _group_recordings(recordings)
     if len(groups) < 2:
@@ -37,8 +49,14 @@ def split_recordings(
     wanted = max(1, round(val_fraction * len(groups)))
     names = sorted(groups)
     order = np.random.default_rng([seed, len(names)]).permutation(len(names))
-    held = {id(r) for i in order[: min(wanted, len(names) - 1)] for r in groups[names[i]]}
-    train = [r for r in recordings if id(r) not in held]
+    chosen = {names[i] for i in order[: min(wanted, len(names) - 1)]}
+    if fold is not None:
+        chosen = hold_out_fold(dict.fromkeys(names, 1), fold, seed)
+    rest = set(names) - chosen
+    if kept_share is not None:
+        rest = keep_share(sorted(rest), *kept_share)
+    held, kept = ({id(r) for name in part for r in groups[name]} for part in (chosen, rest))
+    train = [r for r in recordings if id(r) in kept]
     together = sum(len({r.source for r in group}) > 1 for group in groups.values())
     notes = [f"{together} groups of recordings hold the same sound and stay together"] if together else []
     return train, [r for r in recordings if id(r) in held], notes

@@ -274,7 +274,7 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
     base = find_model(config.model)
     shape = read_diffrhythm(base.path).config
     style = given_style(config.style, backend) if config.style else None
-    output = Path(config.output_dir)
+    output = config.main_folder  # folds share their run's latents
     found = load_recordings(
         Path(config.data_dir),
         base,
@@ -286,5 +286,6 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
     )
     if style is None and len({recording_style(r) is None for r in found.recordings}) > 1:
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
-    train, held_out, notes = split_recordings(found.recordings, config.val_split, config.seed)
+    split = (config.val_split, config.seed, config.held_fold, config.kept_share)
+    train, held_out, notes = split_recordings(found.recordings, *split)
     return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

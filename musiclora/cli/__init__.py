@@ -17,6 +17,7 @@ COMMANDS = {
     "preprocess": "preprocess",
     "pretrain": "pretrain",
     "train": "train",
+    "learning-curve": "learning_curve",
     "generate": "generate",
     "evaluate": "evaluate",
     "convert": "convert",

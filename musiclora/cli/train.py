@@ -31,9 +31,9 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 )
 @click.option(
     "--preset",
-    help="conservative (rank 8), capacity (rank 32), or bundled (learning rate and transposition for the "
-    "bundled symbolic bases).",
+    help="Options that go together: artist, bundled, capacity, conservative or flavor; see --list-presets.",
 )
+@click.option("--list-presets", is_flag=True, help="List the presets and what each does, and stop.")
 @click.option("--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: 1024, at most what fits]")
 @click.option("--batch-size", type=int, help="Rows in one forward pass.  [default: planned]")
 @click.option("--grad-accum-steps", type=int, help="Passes in one optimiser step.  [default: planned]")
@@ -45,6 +45,12 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--warmup-steps", type=int, help="Optimiser steps of linear warm-up.  [default: a tenth, at most 100]")
 @click.option("--max-grad-norm", type=float, help="Clip gradients to this global norm; 0 turns it off.  [default: 1.0]")
 @click.option("--val-split", type=float, help="Share of the songs held out; 0 trains on all.  [default: 0.1]")
+@click.option(
+    "--folds",
+    type=int,
+    help="Cross-validate: hold out each song once, in K runs, then train on all songs for the steps that these choose. "
+    "Recommended for 20 songs or fewer.",
+)
 @click.option(
     "--patience", type=int, help="Stop after N epochs without a better held-out loss.  [default: 10; audio: 200]"
 )
@@ -100,7 +106,9 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     "--backend", type=BACKEND_CHOICES, help="Framework that computes; auto prints its choice.  [default: auto]"
 )
 @json_option
-def train(config_file: Path | None, preset: str | None, restart: bool, as_json: bool, **options: object) -> None:
+def train(
+    config_file: Path | None, preset: str | None, list_presets: bool, restart: bool, as_json: bool, **options: object
+) -> None:
     """Adapt a base model to a folder of music, or of recordings, with LoRA.
 
     The model decides which of the two it learns. Options that are not given are planned from the data, and the plan
@@ -110,6 +118,9 @@ def train(config_file: Path | None, preset: str | None, restart: bool, as_json: 
     from musiclora.jobs import train as run
     from musiclora.training.config import resolve_config
 
+    if list_presets:
+        _print_presets(as_json)
+        return
     options["target_modules"] = options["target_modules"] or None
     config = resolve_config(options, preset, config_file)
     with console() as out:
@@ -124,3 +135,15 @@ def train(config_file: Path | None, preset: str | None, restart: bool, as_json: 
         click.echo(
             f"next: musiclora generate --adapter-dir {result.run_dir / 'adapter-best'} --output {result.example}"
         )
+
+
+def _print_presets(as_json: bool) -> None:
+    from musiclora.training.config import list_presets
+
+    found = list_presets()
+    if as_json:
+        print_json({"presets": found})
+        return
+    width = max(map(len, found))
+    for name, description in found.items():
+        click.echo(f"{name:{width}}  {description}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -146,6 +146,7 @@ class Gain:
             LEAST_SONGS songs.
         songs: number of songs, or of recordings; near duplicates, and segments of one recording, count once.
         unit: `bits a note` or `loss`.
+        by_song: for each song the gain over all its notes, or values, and their number.
     """
 
     mean: float
@@ -153,6 +154,7 @@ class Gain:
     high: float | None
     songs: int
     unit: str = "bits a note"
+    by_song: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -212,7 +214,7 @@ def token_gain(
     """
     bits = np.array([(b.total - a.total) / math.log(2) for b, a in zip(before, after, strict=True)])
     sums, counts = _sum_groups(bits, np.array(notes, float), clusters)
-    return _bootstrap_gain(sums, counts, seed, "bits a note")
+    return bootstrap_gain(sums, counts, "bits a note", seed)
 
 
 def flow_gain(
@@ -227,7 +229,7 @@ def flow_gain(
     """
     errors = np.array([b.total - a.total for b, a in zip(before, after, strict=True)])
     values = np.array([b.weight for b in before])
-    return _bootstrap_gain(*_sum_groups(errors, values, recordings), seed, "loss")
+    return bootstrap_gain(*_sum_groups(errors, values, recordings), "loss", seed)
 
 
 def _sum_groups(
@@ -240,14 +242,23 @@ def _sum_groups(
     return np.bincount(number, sums), np.bincount(number, counts)
 
 
-def _bootstrap_gain(sums: np.ndarray, counts: np.ndarray, seed: int, unit: str) -> Gain:
+def bootstrap_gain(sums: np.ndarray, counts: np.ndarray, unit: str, seed: int = 0) -> Gain:
+    """Compute a mean gain over songs with its bootstrap interval.
+
+    Args:
+        sums: gain of each song over all its notes or values, [N].
+        counts: its notes or values, [N].
+        unit: `bits a note` or `loss`.
+        seed: of the bootstrap.
+    """
     mean, songs = float(sums.sum() / max(counts.sum(), 1)), len(sums)
+    by_song = tuple(zip(sums.tolist(), counts.tolist(), strict=True))
     if songs < LEAST_SONGS:
-        return Gain(mean, None, None, songs, unit)
+        return Gain(mean, None, None, songs, unit, by_song)
     chosen = np.random.default_rng(seed).integers(0, songs, (2000, songs))
     means = sums[chosen].sum(1) / np.maximum(counts[chosen].sum(1), 1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Gain(mean, float(low), float(high), songs, unit)
+    return Gain(mean, float(low), float(high), songs, unit, by_song)
 
 
 def song_losses(model: Model, batches: Sequence[Sequence[Arrays]], on_song: OnProgress | None = None) -> list[LossSum]:

@@ -7,7 +7,7 @@ The architecture of the model decides which functions do the work; see `families
 from musiclora.jobs.comparison import compare
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
-from musiclora.jobs.training import demo, open_session, pretrain, train
+from musiclora.jobs.training import demo, learning_curve, open_session, pretrain, train
 from musiclora.jobs.use import evaluate, generate
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
@@ -21,6 +21,7 @@ __all__ = [
     "demo",
     "evaluate",
     "generate",
+    "learning_curve",
     "open_session",
     "preprocess",
     "pretrain",

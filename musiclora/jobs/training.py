@@ -15,6 +15,8 @@ from musiclora.training.result import TrainResult
 
 if TYPE_CHECKING:
     from musiclora.symbolic.pretrain import PretrainOptions
+    from musiclora.training.learning_curve import LearningCurve
+    from musiclora.training.limits import SessionOptions
     from musiclora.training.run_folder import Run
     from musiclora.training.session import Session
 
@@ -30,20 +32,29 @@ def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool =
     Raises:
         MusicLoraError: the data, the base or the options do not fit.
     """
+    from musiclora.training.folds import train_folds
     from musiclora.training.resume import open_run
 
     run = open_run(config)
     with run.locked():  # before the songs are read, which may take minutes
+        if config.folds and config.fold is None:
+            return train_folds(config, run, open_session, reporter or Reporter(), restart)
         return open_session(config, reporter, run).train(restart)
 
 
-def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run | None = None) -> Session[Any]:
+def open_session(
+    config: TrainConfig,
+    reporter: Reporter | None = None,
+    run: Run | None = None,
+    options: SessionOptions | None = None,
+) -> Session[Any]:
     """Load the data and the base's description, and check all that can be checked before the model is loaded.
 
     Args:
         config: the options; the model decides the family.
         reporter: told what happens.
         run: the folder, where its lock is held already.
+        options: limits of the run.
 
     Raises:
         MusicLoraError: the data, the base or the options do not fit.
@@ -66,7 +77,28 @@ def open_session(config: TrainConfig, reporter: Reporter | None = None, run: Run
     for text in notes:
         out.say(text)
     task = resolve(spec.load_task)(config, out, backend)
-    return Session(config, task, out, run=run)
+    return Session(config, task, out, options, run)
+
+
+def learning_curve(
+    config: TrainConfig, seeds: int = 3, reporter: Reporter | None = None, restart: bool = False
+) -> LearningCurve:
+    """Measure the held-out gain at growing shares of the songs; see `training.learning_curve.measure_curve`.
+
+    Args:
+        config: the options of each training.
+        seeds: trainings at each share.
+        reporter: told what happens.
+        restart: begin again and keep the old folder as a backup.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    from musiclora.training.learning_curve import measure_curve
+    from musiclora.training.resume import open_run
+
+    open_run(config)
+    return measure_curve(config, open_session, reporter or Reporter(), seeds, restart)
 
 
 def pretrain(

@@ -18,6 +18,7 @@ from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, onset_r
 from musiclora.symbolic.decoding.loudness import Loudness, find_loudness
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
+from musiclora.training.adapter_effect import note_unchanged_output, token_probe
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def open_model(
     name = choose(backend)
     loaded = cast(TokenModel, get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype))
     inject_adapters(loaded, found)
+    notes += note_unchanged_output(loaded, found, token_probe(loaded.vocab_size, loaded.n_positions))
     return OpenedModel(loaded, base, codec, name, found, tuple(notes))
 
 

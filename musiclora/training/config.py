@@ -19,12 +19,7 @@ from musiclora.training.schedule import SCHEDULES
 _MAX_TOML_BYTES = 1_000_000
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 DEFAULT_MODEL = "xingjianll/midi-gpt2"
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "conservative": {"lora_r": 8, "lora_alpha": 16.0, "lora_dropout": 0.1},
-    "capacity": {"lora_r": 32, "lora_alpha": 64.0},
-    "bundled": {"lr": 5e-4, "transpose": 5},
-}
+_PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,10 @@ class TrainConfig:
         use_rslora: scale the update by alpha / sqrt(rank) in place of alpha / rank; None is False.
         lora_plus_ratio: learning rate of B over that of A (LoRA+), at least 1; None is 1.
         adapter_dir: adapter whose arrays training starts from, with its rank, alpha and target modules.
+        folds: cross-validate over this many folds of the songs, then train on all songs; None trains once.
+        fold: number of the fold that this run holds out, from 1, within `folds`; set by the runs inside `folds/`.
+        train_share: share of the songs that are not held out to train on, for a learning curve; None is all.
+        subset_seed: of the choice of that share.
     """
 
     data_dir: str
@@ -105,6 +104,10 @@ class TrainConfig:
     use_dora: bool | None = None
     use_rslora: bool | None = None
     lora_plus_ratio: float | None = None
+    folds: int | None = None
+    fold: int | None = None
+    train_share: float | None = None
+    subset_seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):
@@ -115,20 +118,22 @@ class TrainConfig:
 
     def _numbers_out_of_range(self) -> list[str]:
         least = {
-            "max_seq_len": 8,
-            "batch_size": 1,
-            "grad_accum_steps": 1,
-            "epochs": 1,
-            "warmup_steps": 0,
-            "patience": 1,
-            "lora_r": 1,
-            "num_workers": 0,
-            "sample_every": 0,
-            "transpose": 0,
-            "seed": 0,
-            "weight_decay": 0,
-            "max_grad_norm": 0,
-            "max_steps": 1,
+            **dict.fromkeys(
+                (
+                    "warmup_steps",
+                    "num_workers",
+                    "sample_every",
+                    "transpose",
+                    "seed",
+                    "weight_decay",
+                    "max_grad_norm",
+                    "subset_seed",
+                ),
+                0,
+            ),
+            **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "patience", "lora_r", "max_steps", "fold"), 1),
+            **dict.fromkeys(("folds",), 2),
+            **dict.fromkeys(("max_seq_len",), 8),
         }
         problems = []
         for name, low in least.items():
@@ -147,6 +152,10 @@ class TrainConfig:
                 problems.append(f"{option_name(name)} is {value}; it must lie in {'(' if low_open else '['}0, 1)")
         if self.lora_plus_ratio is not None and not 1 <= self.lora_plus_ratio < float("inf"):
             problems.append(f"--lora-plus-ratio is {self.lora_plus_ratio}; it must be a finite number, at least 1")
+        if self.train_share is not None and not 0 < self.train_share <= 1:
+            problems.append(f"train_share is {self.train_share}; it must lie in (0, 1]")
+        if (self.fold or 0) > (self.folds or 0):
+            problems.append(f"fold is {self.fold}; it must be at most folds, {self.folds}")
         if self.anticipation is not None and not 0 <= self.anticipation <= 1:
             problems.append(f"--anticipation is {self.anticipation}; it must lie in [0, 1]")
         return problems
@@ -178,6 +187,22 @@ class TrainConfig:
     def family_record(self) -> Family:
         return FAMILIES[self.family]
 
+    @property
+    def held_fold(self) -> tuple[int, int] | None:
+        """Fold that is held out: its number from 1, and the number of folds; None where --val-split decides."""
+        return (self.fold, self.folds) if self.fold and self.folds else None
+
+    @property
+    def kept_share(self) -> tuple[float, int] | None:
+        """Share of the songs to train on and the seed of its choice; None for all."""
+        return None if self.train_share is None else (self.train_share, self.subset_seed)
+
+    @property
+    def main_folder(self) -> Path:
+        """Folder that the user named; the runs of a cross-validation and of a learning curve lie two levels below."""
+        path = Path(self.output_dir)
+        return path if self.fold is None and self.train_share is None else path.parent.parent
+
     def lora(self) -> LoraSpec:
         """Return the adapter's settings, with the family's defaults where none was given."""
         default = self.family_record.lora
@@ -201,32 +226,45 @@ class TrainConfig:
 
 
 def resolve_config(
-    options: Mapping[str, Any], preset: str | None = None, config_file: Path | None = None
+    options: Mapping[str, Any],
+    preset: str | None = None,
+    config_file: Path | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Build the record: defaults < preset < config file < options that are not None.
 
     Args:
         options: values by field name; None means not given.
-        preset: a key of PRESETS.
+        preset: name of a file in `presets/`.
+        defaults: other ones than the record's.
         config_file: TOML with the field names, at the top or under [train].
 
     Raises:
         ConfigError: an unknown key or preset, a value of the wrong type or out of range, or a folder not given.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(defaults or {})
     from_file = _read_settings(config_file) if config_file else {}
     in_file = from_file.pop("preset", None)
     preset = preset or in_file
     if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"--preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
-        values.update(PRESETS[preset])
+        values.update(_read_preset(preset))
     values.update(from_file)
     values.update({k: v for k, v in options.items() if v is not None})
     missing = [option_name(name) for name in ("data_dir", "output_dir") if not values.get(name)]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given, as an option or in the config file")
     return TrainConfig(**values)
+
+
+def list_presets() -> dict[str, str]:
+    """Return the description of each preset by name."""
+    return {path.stem: str(read_toml(path)["description"]) for path in sorted(_PRESETS.glob("*.toml"))}
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in (known := list_presets()):
+        raise ConfigError(f"--preset {name!r} is unknown; there are {', '.join(known)}")
+    return _check_keys(read_toml(_PRESETS / f"{name}.toml")["train"], name)
 
 
 def read_toml(path: Path, kind: Kind = OBJECT) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class CopyWatch(Generic[ModelT]):
             True where an earlier adapter is to be kept: this one copies, or was not looked at though the run is to end
             when it copies.
         """
-        if self._config.trainable == "all":
+        if not _is_watched(self._config):
             return False
         stops, has_best = self._config.stop_when_copying, (self._run.path / BEST).is_dir()
         if not (progress.epoch % self._every == 0 if stops else self._is_affordable(progress)):
@@ -90,8 +90,13 @@ class CopyWatch(Generic[ModelT]):
         return total / weight if weight else None
 
 
+def _is_watched(config: TrainConfig) -> bool:
+    """Return True for adapters that are kept: not for bases, folds and points of a learning curve."""
+    return config.trainable == "adapter" and config.fold is None and config.train_share is None
+
+
 def final_copies(
     task: TrainingTask[ModelT], model: ModelT, config: TrainConfig, count: int = 2 * SAMPLES
 ) -> SampleCopies | None:
-    """Measure samples of the model that is kept; None for a new base, and where there is no meter."""
-    return None if config.trainable == "all" else task.measure_samples(model, count, config.seed)
+    """Measure samples of the model that is kept; None where none are measured."""
+    return task.measure_samples(model, count, config.seed) if _is_watched(config) else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.loop import LoopOptions
 from musiclora.training.plan import TrainingPlan
 from musiclora.training.run_folder import RunProgress
@@ -27,6 +29,8 @@ class SessionOptions:
         evaluations: evaluate about this often in the whole run; 0 evaluates after every epoch.
         evaluate_steps: optimiser steps between evaluations within an epoch; 0 evaluates at its end only.
         patience: default of --patience; None is the family's default, 0 never stops early.
+        stop_step: optimiser steps after which the run stops, with the schedule of the whole plan; 0 no limit.
+        folds: cross-validation that chose these steps, which the run's records state.
     """
 
     longest_seconds: float = 0.0
@@ -34,6 +38,20 @@ class SessionOptions:
     evaluations: int = 0
     evaluate_steps: int = 0
     patience: int | None = None
+    stop_step: int = 0
+    folds: FoldSummary | None = None
+
+    def notes(self) -> list[str]:
+        """Describe in lines what the limits add to the plan."""
+        return [f"stops after step {self.stop_step}, which the folds chose"] if self.stop_step else []
+
+    def records(self) -> dict[str, Any]:
+        """Return entries of the run's and of the adapter's record."""
+        return {"folds": self.folds.as_json()} if self.folds else {}
+
+    def least_steps(self, config: TrainConfig) -> int:
+        """Return the steps that end the run, the smaller of --max-steps and stop_step; 0 without either."""
+        return min((steps for steps in (config.max_steps or 0, self.stop_step) if steps), default=0)
 
 
 def choose_patience(config: TrainConfig, options: SessionOptions) -> int:
@@ -60,7 +78,7 @@ def renew_patience(progress: RunProgress, patience: int, more_epochs: bool) -> b
 
 def is_used_up(progress: RunProgress, plan: TrainingPlan, config: TrainConfig, options: SessionOptions) -> bool:
     """Return True where the epochs, the steps or the seconds that are asked for are used up."""
-    steps, seconds = config.max_steps, options.budget_seconds
+    steps, seconds = options.least_steps(config), options.budget_seconds
     if steps and progress.step >= steps:
         return True
     return bool(seconds and progress.seconds >= seconds) or progress.epoch >= plan.epochs
@@ -103,7 +121,7 @@ def make_loop_options(
         warmup=plan.warmup,
         total=plan.steps,
         patience=choose_patience(config, options),
-        max_steps=config.max_steps or 0,
+        max_steps=options.least_steps(config),
         max_seconds=options.budget_seconds,
         evaluate_every=options.evaluate_steps if plan.steps_per_epoch > options.evaluate_steps else 0,
         evaluate_epochs=max(1, plan.epochs // options.evaluations) if options.evaluations else 1,

@@ -8,6 +8,7 @@ from typing import Any
 
 from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import Gain, count_pieces
+from musiclora.training.fold_summary import FoldSummary
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,22 @@ class RunOutcome:
         pieces: `songs` or `recordings`.
         gain: held-out loss of the base minus the adapter's; None before the end or without held-out songs.
         copies: copy figures of samples; None before the end, and where they cannot be measured.
+        folds: the cross-validation before a run on all songs, None without one.
+        started_from: adapter that training started from, whose songs were trained on too.
+        best_step: step of the arrays; None is the latest.
     """
 
     songs: tuple[int, int]
     pieces: str = "songs"
     gain: Gain | None = None
     copies: SampleCopies | None = None
+    folds: FoldSummary | None = None
+    started_from: str | None = None
+    best_step: int | None = None
+
+    def covers(self, step: float) -> bool:
+        """Return True where a step is not later than that of the arrays."""
+        return self.best_step is None or step <= self.best_step
 
     def record(self) -> dict[str, Any]:
         """Return the entries of musiclora.json."""
@@ -32,6 +43,7 @@ class RunOutcome:
             "held_out": self.songs[1],
             **({"gain": asdict(self.gain)} if self.gain else {}),
             **({"copies": self.copies.as_json()} if self.copies else {}),
+            **({"folds": self.folds.as_json()} if self.folds else {}),
         }
 
     def lines(self) -> Sequence[str]:
@@ -40,4 +52,5 @@ class RunOutcome:
         lines = [f"split: {count_pieces(trained, self.pieces)} trained on, {held_out} held out"]
         if self.gain:
             lines.append(f"on the held-out {self.pieces}: {self.gain.describe()}")
-        return [*lines, f"copying: {self.copies.line()}"] if self.copies else lines
+        lines += [f"copying: {self.copies.line()}"] if self.copies else []
+        return [*lines, self.folds.card_line()] if self.folds else lines

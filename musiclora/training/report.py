@@ -25,6 +25,7 @@ from musiclora.reporting.loss_plot import LOSS_PLOT
 from musiclora.reporting.run_sections import Fact, fact_list, loss_section, run_facts, update_section
 from musiclora.reporting.samples import sample_section
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.plan import TrainingPlan
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import Run
@@ -119,6 +120,9 @@ def _evidence(result: TrainResult, songs: tuple[int, int]) -> str:
             f"which has {check.guess:.3f}"
         )
         facts.append(f"{sentence(check.warning or known)}.")
+    if folds := result.folds:
+        content = folds_table(folds)
+        facts += [f"{sentence(line)}." for line in (folds.describe(), folds.gain.describe())]
     facts += [f"{sentence(loss.describe(name))}." for name, loss in result.further.items()]
     return content + soft_paragraph(" ".join(facts))
 
@@ -187,3 +191,13 @@ def _commands(result: TrainResult) -> list[str]:
         f"musiclora generate --adapter-dir {adapter} --output {result.example} --compare",
         f"musiclora evaluate --adapter-dir {adapter} --data-dir OTHER_MUSIC",
     ]
+
+
+def folds_table(summary: FoldSummary) -> str:
+    """Return the table of a cross-validation: losses, gain and steps of each fold."""
+    headings = ("", "trained on", "loss of the base", "with the adapter", f"gain, {summary.folds[0].unit}", "best step")
+    rows = [
+        (f"fold {i}", [_number(v) for v in (f.trained_on, f.base, f.best, f.gain, f.best_step)])
+        for i, f in enumerate(summary.folds, 1)
+    ]
+    return number_table(headings, rows)

@@ -10,12 +10,14 @@ from typing import Any
 from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
+from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.further_losses import FurtherLoss, further_entries
 from musiclora.training.run_folder import RunProgress
 
 # Option that makes a run longer, by the reason why it ended.
 _MORE = {
     "steps": "more --max-steps continue it",
+    "folds": "it has the steps that its folds chose; --restart begins again",
     "time": "more --minutes continue it",
     "copying": "its samples copied training songs; the same command without --stop-when-copying continues it",
     "patience": "its held-out loss fell no further; more --epochs or more --patience continue it",
@@ -41,6 +43,7 @@ class TrainResult:
         new_base: all weights were trained, there is no adapter.
         further: held-out losses under other conditions, by key of metrics.jsonl.
         copies: copy figures of samples of the adapter that is kept; None where they cannot be measured.
+        folds: the cross-validation before this run on all songs, None without one.
     """
 
     run_dir: Path
@@ -58,6 +61,7 @@ class TrainResult:
     new_base: bool = False
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
     copies: SampleCopies | None = None
+    folds: FoldSummary | None = None
 
     @property
     def report(self) -> Path:
@@ -74,11 +78,12 @@ class TrainResult:
         """Verdict on the held-out scores; None for a new base that is better than a guess."""
         if self.new_base:
             return judge_base(self.check, self.progress.best)
-        return judge_adapter(self.gain, self.check, pieces=self.pieces)
+        return judge_adapter(self.folds.gain if self.folds else self.gain, self.check, pieces=self.pieces)
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
-        content = {name: value for name, value in asdict(self).items() if name not in ("further", "copies")}
+        content = {name: value for name, value in asdict(self).items() if name not in ("further", "copies", "folds")}
+        content["folds"] = self.folds.as_json() if self.folds else None
         verdict = asdict(self.verdict) if self.verdict else None
         copies = self.copies.as_json() if self.copies else None
         return {**content, **further_entries(self.further), "copies": copies, "verdict": verdict, "report": self.report}
@@ -91,6 +96,8 @@ class TrainResult:
         lines = [f"{steps} in {p.seconds:.0f} s on {self.backend}, {speed:,.0f} {self.unit}/s overall"]
         if self.before and self.after and self.gain:
             lines.append(f"{self.before.describe_change(self.after)}; {self.gain.describe()}")
+        if self.folds:
+            lines += [self.folds.describe(), f"over all {self.pieces}, each in its fold: {self.folds.gain.describe()}"]
         lines += [loss.describe(name) for name, loss in self.further.items()]
         if self.verdict:
             lines.append(self.verdict.line())
@@ -101,6 +108,8 @@ class TrainResult:
     def _update_lines(self) -> list[str]:
         if not self.update:
             return []
+        if self.gain and self.gain.by_song and not any(total for total, _ in self.gain.by_song):
+            return [f"the adapter changes the loss of no held-out one of the {self.pieces}: nothing was learnt"]
         mean, largest = sum(self.update.values()) / len(self.update), max(self.update.values())
         lines = [f"the update is {mean:.2%} of the weights' size on average (largest {largest:.2%})"]
         return [*lines, "the adapter did not move: nothing was learnt"] if mean == 0 else lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +44,20 @@ def open_run(config: TrainConfig) -> Run:
     return Run(folder)
 
 
-def settle_folder(run: Run, restart: bool, say: Callable[[str], None]) -> None:
+def settle_folder(run: Run, restart: bool, say: Callable[[str], None], ours: Sequence[str] = ()) -> None:
     """Repair what a killed start left, and set an old run aside where that is asked for.
 
     Args:
         run: the folder, locked.
         restart: begin anew.
         say: tells the user where the old run is.
+        ours: names of files that do not count as an old run.
 
     Raises:
         TrainingError: the folder holds something else than a run.
     """
     run.recover()
-    filled = any(path.name != LOCK_FILE for path in run.path.iterdir())
+    filled = any(path.name not in (LOCK_FILE, *ours) for path in run.path.iterdir())
     if restart and filled:
         say(f"the old run is kept in {run.set_aside()}")
     elif filled and not run.exists:

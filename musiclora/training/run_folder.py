@@ -33,6 +33,7 @@ STATE, BEST, LAST = "state", "adapter-best", "adapter-last"
 MODEL_BEST, MODEL_LAST = "model-best", "model-last"
 _SWAPPED = (STATE, BEST, LAST, MODEL_BEST, MODEL_LAST)
 META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
+FOLDS = "folds"  # runs of a cross-validation, by number
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Run:
     def _remove_unsaved_files(self) -> None:
         """Remove what a start wrote that ended before its first save; other files, and finished runs, stay."""
         written = {METRICS, CONFIG, META, *_SWAPPED}
-        if self.exists or not {path.name for path in self.path.iterdir()} <= {LOCK_FILE, *written}:
+        if self.exists or not {path.name for path in self.path.iterdir()} <= {LOCK_FILE, FOLDS, *written}:
             return
         with suppress(ConvertError):
             if read_optional_json(self.path / META).get("steps"):

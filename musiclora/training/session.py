@@ -10,13 +10,15 @@ from typing import Any, Generic, TypeVar, cast
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.outputs import check_folder
-from musiclora.evaluation.scores import song_losses, total_loss
+from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.scores import Gain, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
 from musiclora.training.adapter_files import initial_arrays, measure_update, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
 from musiclora.training.copy_watch import CopyWatch, final_copies
+from musiclora.training.fold_summary import recommend_for
 from musiclora.training.further_losses import compare_further, further_losses
 from musiclora.training.limits import (
     ASKED_STEPS,
@@ -35,7 +37,7 @@ from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_
 from musiclora.training.report import write_run_report
 from musiclora.training.result import TrainResult, finished_line
 from musiclora.training.resume import PLANNED, check_same_run, settle_folder
-from musiclora.training.run_folder import BEST, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
+from musiclora.training.run_folder import BEST, FOLDS, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
 from musiclora.training.trained_files import save_task_adapter
@@ -77,7 +79,7 @@ class Session(Generic[ModelT]):
         self.dtype = task.choose_dtype(config, probe(self.backend_name)["device"])
         counts, *notes = task.describe_data()
         self.out.say(f"{counts}; backend {self.backend_name} on {get_backend(self.backend_name).device()}")
-        for text in notes:
+        for text in [*notes, *recommend_for(config, task)]:
             self.out.say(text)
         self._asked_steps = config.max_steps
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
@@ -149,7 +151,7 @@ class Session(Generic[ModelT]):
             TrainingError: another process trains here, the folder holds another run, or the loss is not finite.
         """
         with self.run.locked():  # first, since another start may be about to finish or to begin a run here
-            settle_folder(self.run, restart, self.out.say)
+            settle_folder(self.run, restart, self.out.say, (FOLDS,) if self.options.folds else ())
             resuming = self.run.exists
             if resuming:
                 self._take_over_settings()
@@ -176,7 +178,7 @@ class Session(Generic[ModelT]):
         given_up = progress.ended == "patience" and not renew_patience(progress, patience, more_epochs)
         given_up |= progress.ended == "copying" and self.config.stop_when_copying
         if resuming and (done or given_up):
-            self.out.say(finished_line(self.run.path, progress.ended))
+            self.out.say(finished_line(self.run.path, "folds" if self.options.folds else progress.ended))
             return self._finish(progress, plan, already=True)
         plan = self._measure_plan(plan, data)
         for line in plan.lines():
@@ -207,8 +209,8 @@ class Session(Generic[ModelT]):
         self.out.say("probing the speed")
         seconds = probe_seconds(self.training, batches) * plan.steps
         memory = get_backend(self.backend_name).peak_memory()
-        notes = (*plan.notes, *self.task.describe_plan(self.config), *parameter_lines(*self.parameters))
-        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=notes))
+        said = (*self.task.describe_plan(self.config), *self.options.notes(), *parameter_lines(*self.parameters))
+        return self.fit_plan(dataclasses.replace(plan, seconds=seconds, memory=memory, notes=(*plan.notes, *said)))
 
     def fit_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Fit a measured plan into the session's limits; a shorter plan's steps become the run's --max-steps."""
@@ -250,23 +252,26 @@ class Session(Generic[ModelT]):
         """Write an adapter folder, or a model folder where all weights are trained."""
         task, path = self.task, self.run.path / name
         if self._trains_all:
-            task.save_model(path, self.model)
-            return
-        save_task_adapter(path, task, self.model, self.spec, self.backend_name, self.run, self.config.adapter_dir)
+            return task.save_model(path, self.model)
+        save_task_adapter(path, task, self.model, self.spec, self.backend_name, self.run, self._outcome())
+
+    def _outcome(
+        self, gain: Gain | None = None, copies: SampleCopies | None = None, best_step: int | None = None
+    ) -> RunOutcome:
+        found = (self.task.count_songs(), self.task.plan_defaults.pieces, gain, copies, self.options.folds)
+        return RunOutcome(*found, self.config.adapter_dir, best_step)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)
 
     def _run_facts(self) -> RunFacts:
-        task = self.task
-        extra = {**task.run_record(self.config), ASKED_STEPS: self._asked_steps}
-        found = (task.count_songs(), task.hash_data(), extra, self.base_check, self.parameters)
+        extra = {**self.task.run_record(self.config), ASKED_STEPS: self._asked_steps, **self.options.records()}
+        found = (self.task.count_songs(), self.task.hash_data(), extra, self.base_check, self.parameters)
         return RunFacts(self.backend_name, self.dtype, self.length, *found)
 
     def _finish(self, progress: RunProgress, plan: TrainingPlan, already: bool = False) -> TrainResult:
         """Score the best arrays against the base, and write the run's metadata and loss plot."""
-        task = self.task
-        update: dict[str, float] = {}
+        task, update = self.task, dict[str, float]()
         if not self._trains_all:
             best = task.restore_adapter(self.model, self.run.path / BEST)
             update = measure_update(self.model, self.norms, self.spec, best, task.form)
@@ -278,14 +283,13 @@ class Session(Generic[ModelT]):
         copies = final_copies(task, self.model, self.config)
         write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further, copies)
         if update and not already:  # again, with what is known now
-            outcome = RunOutcome(task.count_songs(), task.plan_defaults.pieces, scores.gain if scores else None, copies)
-            best_of = (self.run.path / BEST, task, self.model, self.spec, self.backend_name, self.run)
-            save_task_adapter(*best_of, self.config.adapter_dir, outcome, progress.best_step)
+            outcome = self._outcome(scores.gain if scores else None, copies, progress.best_step)
+            save_task_adapter(self.run.path / BEST, task, self.model, self.spec, self.backend_name, self.run, outcome)
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
-            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all, further),
-            copies,
+            *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
+            *(further, copies, self.options.folds),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
         facts = (task.count_songs(), task.describe_data(), task.copied_spans)

@@ -22,9 +22,7 @@ def save_task_adapter(
     spec: LoraSpec,
     backend: str,
     run: Run,
-    started_from: str | None = None,
-    outcome: RunOutcome | None = None,
-    best_step: int | None = None,
+    outcome: RunOutcome,
 ) -> None:
     """Write the model's adapter with its origin; it replaces an older one as a whole.
 
@@ -35,12 +33,9 @@ def save_task_adapter(
         spec: the adapter's settings.
         backend: `mlx` or `torch`.
         run: the run folder, whose metrics hold the held-out losses, the base's first.
-        started_from: adapter that training started from, whose songs were trained on too.
-        outcome: of the run so far; None states the split alone.
-        best_step: step of the arrays; None is the latest.
+        outcome: of the run so far.
     """
-    outcome = outcome or RunOutcome(task.count_songs(), task.plan_defaults.pieces)
-    rows = [row for row in run.read_metrics() if "val_loss" in row and (best_step is None or row["step"] <= best_step)]
+    rows = [row for row in run.read_metrics() if "val_loss" in row and outcome.covers(row["step"])]
     held_out_losses, metrics = [row["val_loss"] for row in rows], {}
     if held_out_losses:
         metrics = {"held_out_loss": held_out_losses[-1], "held_out_loss_of_base": held_out_losses[0]}
@@ -52,7 +47,7 @@ def save_task_adapter(
         task.count_songs()[0],
         task.extra_files(model),
         task.form,
-        {**_with_earlier_songs(task.adapter_record(), started_from), **outcome.record()},
+        {**_with_earlier_songs(task.adapter_record(), outcome.started_from), **outcome.record()},
         [*outcome.lines(), *task.card_lines()],
     )
     save_adapter(path, model, spec, origin, metrics)

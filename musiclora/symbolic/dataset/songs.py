@@ -22,6 +22,7 @@ from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.config import TrainConfig
+from musiclora.training.subsets import keep_share
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,17 @@ def read_songs(config: TrainConfig, tokenizer: SymbolicTokenizer, n_positions: i
 
 def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     """Split pieces by song and near-duplicate cluster; with val_split 0 train on all songs."""
-    if config.val_split == 0:
+    if config.val_split == 0 and config.held_fold is None:
         notes = ["no songs are held out (--val-split 0)"]
         return Songs(list(pieces.pieces), [], pieces.health, notes, pieces.kept)
     found = pieces.pieces
-    parts = split_pieces(found, config.val_split, config.seed)
-    train, held_out = ([found[i] for i in part] for part in (parts.train, parts.val))
+    parts = split_pieces(found, config.val_split, config.seed, config.held_fold)
+    kept = parts.train
+    if config.kept_share is not None:
+        first = {parts.clusters[i]: found[i].group for i in reversed(kept)}  # names each cluster
+        chosen = keep_share(list(first.values()), *config.kept_share)
+        kept = [i for i in kept if first[parts.clusters[i]] in chosen]
+    train, held_out = ([found[i] for i in part] for part in (kept, parts.val))
     return Songs(train, held_out, pieces.health, list(parts.notes), pieces.kept)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from musiclora.convert.errors import ConfigError, DataError
+from musiclora.training.subsets import hold_out_fold
 
 GRAM_INTERVALS = 8
 
@@ -182,7 +183,9 @@ def too_few(songs: int) -> DataError:
     )
 
 
-def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -> Split:
+def split_pieces(
+    pieces: Sequence[SplitPiece], val_fraction: float, seed: int, fold: tuple[int, int] | None = None
+) -> Split:
     """Hold out about val_fraction of the songs, in whole clusters.
 
     Copies by augment follow their song. Of a held-out song the original is scored, and no copy is trained on. The
@@ -192,14 +195,15 @@ def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -
         pieces: pieces of one data folder.
         val_fraction: share of songs to hold out, in [0, 1); above 0, at least one song is held out.
         seed: random seed.
+        fold: hold out this fold, (number from 1, number of folds), in place of val_fraction.
 
     Raises:
         ConfigError: val_fraction is outside [0, 1).
-        DataError: fewer than two clusters, or no cluster with an original.
+        DataError: fewer than two clusters, fewer than folds, or no cluster with an original.
     """
     if not 0 <= val_fraction < 1:
         raise ConfigError(f"--val-split is {val_fraction}; it must lie in [0, 1)")
-    if val_fraction == 0:
+    if val_fraction == 0 and fold is None:
         return Split(list(range(len(pieces))), [], [], cluster_pieces(pieces) if pieces else [], [])
     number = cluster_pieces(pieces)
     songs: dict[int, set[str]] = {}
@@ -209,7 +213,12 @@ def split_pieces(pieces: Sequence[SplitPiece], val_fraction: float, seed: int) -
     if len(songs) < 2:
         raise too_few(total)
     scorable = {c for piece, c in zip(pieces, number, strict=True) if piece.is_original}
-    held = _choose_clusters(songs, scorable, max(1, round(val_fraction * total)), seed)
+    if fold is None:
+        held = _choose_clusters(songs, scorable, max(1, round(val_fraction * total)), seed)
+    else:
+        named = {min(songs[c]): c for c in scorable}
+        chosen = hold_out_fold({name: len(songs[c]) for name, c in named.items()}, fold, seed)
+        held = {named[name] for name in chosen}
     inside = [c in held for c in number]
     originals = [p.is_original for p in pieces]
     notes = []

@@ -1,0 +1,57 @@
+"""Check that adapters change what a model computes, on one batch of random data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from musiclora.adapters import Adapter, empty_updates
+from musiclora.backends.base import Arrays, Model
+
+_TOKENS, _FRAMES = 64, 32  # of the batch
+
+
+def token_probe(vocab_size: int, n_positions: int) -> Arrays:
+    """Draw one row of tokens, int32 [1, L], with all but the first scored."""
+    tokens = np.random.default_rng(0).integers(0, vocab_size, (1, min(_TOKENS, n_positions)), dtype=np.int32)
+    mask = np.ones(tokens.shape, bool)
+    mask[:, 0] = False
+    return {"tokens": tokens, "loss_mask": mask}
+
+
+def flow_probe(channels: int, max_frames: int, has_duration: bool) -> Arrays:
+    """Draw one row of latents and noise, float32 [1, T, C], at the middle of the flow."""
+    rng = np.random.default_rng(0)
+    shape = (1, min(_FRAMES, max_frames), channels)
+    batch: Arrays = {
+        "latents": rng.standard_normal(shape, np.float32),
+        "noise": rng.standard_normal(shape, np.float32),
+        "time": np.array([0.5], np.float32),
+        "valid": np.ones(shape[:2], bool),
+        "start_time": np.zeros(1, np.float32),
+    }
+    return {**batch, "duration": np.ones(1, np.float32)} if has_duration else batch
+
+
+def note_unchanged_output(model: Model, adapters: Sequence[Adapter], batch: Arrays) -> list[str]:
+    """Return a remark where the injected adapters leave the loss of a batch as it is, bit for bit.
+
+    An update that is zero is said by `empty_updates` already, and one that is only too small for the arithmetic, or is
+    multiplied by strength 0, is found here.
+
+    Args:
+        model: the base with the adapters injected and enabled.
+        adapters: these adapters.
+        batch: see `token_probe` and `flow_probe`.
+    """
+    if not adapters or len(empty_updates(adapters)) == len(adapters):
+        return []
+    adapted = model.loss(batch)
+    model.set_adapter(False)
+    base = model.loss(batch)
+    model.set_adapter(True)
+    if adapted.total != base.total:
+        return []
+    names = " and ".join(f"{a.path}{'' if a.strength == 1 else f' at strength {a.strength:g}'}" for a in adapters)
+    return [f"{names}: does not change the model's output on a test batch; its update is too small to have an effect"]

@@ -1,0 +1,92 @@
+"""Learning curve: nested shares, a verdict only where the spread carries it, exact resume."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from musiclora.errors import ConfigError, DataError, TrainingError
+from musiclora.jobs import learning_curve, open_session
+from musiclora.training import learning_curve as module
+from musiclora.training.learning_curve import PICTURE, RECORD, SHARES, LearningCurve, Point
+from musiclora.training.loop import Loop
+
+
+def _curve(*gains):
+    points = tuple(Point(share, 4 * share, seeds) for share, seeds in zip(SHARES, gains, strict=True))
+    return LearningCurve(points, "bits a note", Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ((0.20, 0.21, 0.19), (0.30, 0.31, 0.29), "help"),
+        ((0.300, 0.310, 0.290), (0.301, 0.310, 0.291), "hardly help"),
+        ((0.20, 0.30, 0.10), (0.30, 0.25, 0.20), "unknown"),
+        ((0.20,), (0.30,), "unknown"),
+        ((0.20, 0.21), (0.30, 0.31), "unknown"),
+        ((-0.1, -0.11, -0.1), (-0.1, -0.11, -0.1), "unknown"),
+    ],
+    ids=["a clear gain", "none", "seeds differ", "one seed", "two seeds", "nothing gained at all"],
+)
+def test_the_verdict_is_said_only_where_the_spread_carries_it(before, after, verdict):
+    assert _curve((0.1,) * len(before), (0.15,) * len(before), before, after).more_songs == verdict
+
+
+def test_the_interval_is_student_t_of_paired_differences():
+    curve = _curve((0.1,) * 3, (0.1,) * 3, (0.1, 0.2, 0.3), (0.2, 0.4, 0.6))
+    assert curve.last_gain() == pytest.approx((0.2, 0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5))
+
+
+def test_a_larger_share_holds_every_smaller_one_and_the_held_out_songs_stay(config):
+    def songs(share):
+        task = open_session(config(f"{share}/a/b", train_share=share, subset_seed=3)).task
+        return {p.name for p in task.songs.train}, {p.name for p in task.songs.held_out}
+
+    parts = [songs(share) for share in SHARES]
+    for (smaller, held), (larger, other) in itertools.pairwise(parts):
+        assert smaller < larger
+        assert held == other
+    assert parts[-1][0] == {p.name for p in open_session(config("all")).task.songs.train}
+
+
+@pytest.mark.slow
+def test_a_curve_stopped_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch):
+    short = {"max_steps": 2}
+    whole = learning_curve(config("whole", **short), seeds=1)
+    inner, seen = Loop._run_step, []
+
+    def stop(loop, batches):
+        if len(seen) == 3:
+            loop.save()
+            raise KeyboardInterrupt
+        seen.append(1)
+        inner(loop, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_run_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            learning_curve(config("broken", **short), seeds=1)
+    broken = learning_curve(config("broken", **short), seeds=1)
+    assert broken.points == whole.points
+    assert json.loads((broken.folder / RECORD).read_text())["more_songs"] == "unknown"
+    assert (broken.folder / PICTURE).read_bytes().startswith(b"\x89PNG")
+    with monkeypatch.context() as patch:  # nothing is trained twice
+        patch.setattr(Loop, "_run_step", stop)
+        assert learning_curve(config("broken", **short), seeds=1).points == whole.points
+    with pytest.raises(TrainingError, match="--lr was"):
+        learning_curve(config("broken", lr=1e-3, **short), seeds=1)
+
+
+def test_what_gives_no_curve_is_refused(config, monkeypatch):
+    with pytest.raises(ConfigError, match="--seeds is 0"):
+        learning_curve(config(), seeds=0)
+    with pytest.raises(ConfigError, match="--val-split 0"):
+        learning_curve(config(val_split=0.0))
+    monkeypatch.setattr(module, "LEAST_SONGS", 99)
+    with pytest.raises(DataError, match="needs at least 99"):
+        learning_curve(config())
+    assert not Path(config().output_dir).exists()

@@ -51,20 +51,19 @@ def find_matches(alignment: Alignment, piece: Lines, index: CopyIndex) -> Iterat
     mapped = alignment.ratio * piece.onsets[part] + offsets
     onsets, pitches = index.notes_of_line(alignment.song_line)
     partner = match_notes(mapped, piece.pitches[part] + alignment.transposition, onsets, pitches)
-    for run in agreeing_runs(mapped, partner, onsets):
-        if len(run) >= GRAM_NOTES:
-            first, last = run[0], run[-1]
-            yield Match(
-                int(index.lines.pieces[alignment.song_line]),
-                len(run),
-                count_content(gram_keys(piece.onsets[part][run], piece.pitches[part][run])),
-                places[run],
-                (float(piece.onsets[part][first]), float(piece.onsets[part][last])),
-                (float(onsets[partner[first]]), float(onsets[partner[last]])),
-                alignment.transposition,
-                alignment.ratio,
-                float(offsets[first]),
-            )
+    for run in agreeing_runs(mapped, partner, onsets, GRAM_NOTES):
+        first, last = run[0], run[-1]
+        yield Match(
+            int(index.lines.pieces[alignment.song_line]),
+            len(run),
+            count_content(gram_keys(piece.onsets[part][run], piece.pitches[part][run])),
+            places[run],
+            (float(piece.onsets[part][first]), float(piece.onsets[part][last])),
+            (float(onsets[partner[first]]), float(onsets[partner[last]])),
+            alignment.transposition,
+            alignment.ratio,
+            float(offsets[first]),
+        )
 
 
 def count_content(keys: np.ndarray) -> int:
@@ -99,7 +98,9 @@ def match_notes(
     return best
 
 
-def agreeing_runs(mapped: np.ndarray, partner: np.ndarray, song_onsets: np.ndarray) -> Iterator[np.ndarray]:
+def agreeing_runs(
+    mapped: np.ndarray, partner: np.ndarray, song_onsets: np.ndarray, least: int = 1
+) -> Iterator[np.ndarray]:
     """Yield maximal runs in which at most one of EDIT_EVERY consecutive notes has no partner.
 
     The song's notes without a partner count too: a piece that leaves out every second note of a song is no copy.
@@ -108,9 +109,10 @@ def agreeing_runs(mapped: np.ndarray, partner: np.ndarray, song_onsets: np.ndarr
         mapped: float64 [m], onsets in the song's time, ascending.
         partner: int64 [m], index of the song's note, or -1.
         song_onsets: float64 [n].
+        least: notes with a partner in a run.
 
     Yields:
-        Indices of the notes with a partner, int64, at least one.
+        Indices of the notes with a partner, int64, at least `least`.
     """
     hits = partner >= 0
     if not hits.any():
@@ -124,11 +126,13 @@ def agreeing_runs(mapped: np.ndarray, partner: np.ndarray, song_onsets: np.ndarr
     times = np.concatenate((mapped, added))
     order = np.argsort(times, kind="stable")
     source = np.concatenate((np.where(hits, np.arange(len(mapped)), -1), np.full(len(added), -1)))[order]
-    for begin, end in _stretches(np.flatnonzero(source < 0), len(source)):
+    begins, ends = _stretches(np.flatnonzero(source < 0), len(source))
+    # Nearly all stretches hold a note or two: counting them all at once saves most of the time.
+    before = np.concatenate(([0], np.cumsum(source >= 0)))
+    long_enough = before[ends] - before[begins] >= max(1, least)
+    for begin, end in zip(begins[long_enough].tolist(), ends[long_enough].tolist(), strict=True):
         run = source[begin:end]
-        run = run[run >= 0]
-        if len(run):
-            yield run
+        yield run[run >= 0]
 
 
 def _nearest(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -140,16 +144,16 @@ def _nearest(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(wanted - left_value <= right_value - wanted, left_value, right_value)
 
 
-def _stretches(misses: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of the longest stretches whose misses lie at least EDIT_EVERY apart.
+def _stretches(misses: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return begin and end of the longest stretches whose misses lie at least EDIT_EVERY apart, int64 each.
 
     Args:
         misses: int64 [n], positions of misses, ascending.
         length: number of positions.
     """
+    if not len(misses):
+        return np.zeros(1, np.int64), np.array([length], np.int64)
     bounds = np.concatenate(([-1], misses, [length]))
     breaks = np.flatnonzero(np.diff(misses) < EDIT_EVERY) + 1
-    firsts, lasts = np.concatenate(([0], breaks)), np.concatenate((breaks, [max(len(misses), 1)]))
-    for first, last in zip(firsts, lasts, strict=True):
-        end = bounds[last + 1] if len(misses) else length
-        yield int(bounds[first]) + 1, int(end)
+    firsts, lasts = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(misses)]))
+    return bounds[firsts] + 1, bounds[lasts + 1]

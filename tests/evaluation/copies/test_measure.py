@@ -113,3 +113,13 @@ def test_runs_hold_one_miss_in_six_at_most_and_cover_all_that_agrees(hits):
     for run in runs:
         inside = np.isin(np.arange(run[0], run[-1] + 1), run)
         assert (np.diff(np.flatnonzero(~inside)) >= 6).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 12))
+def test_runs_of_a_least_length_are_those_of_all_runs_that_have_it(hits, least):
+    partner = np.where(hits, np.arange(len(hits)), -1)
+    onsets = np.arange(len(hits), dtype=float)
+    every = [run.tolist() for run in agreeing_runs(onsets, partner, onsets)]
+    found = [run.tolist() for run in agreeing_runs(onsets, partner, onsets, least)]
+    assert found == [run for run in every if len(run) >= least]

@@ -30,7 +30,7 @@ def draw(corpus: str, seed: int, cache: Path, train: int, held_out: int) -> tupl
     folder = cache / f"{corpus}-{seed}-{train}-{held_out}"
     parts = (folder / "train", folder / "held-out")
     if not folder.exists():
-        songs = sorted(_songs(corpus, cache).iterdir())
+        songs = sorted(distinct_songs(corpus, cache).iterdir())
         if len(songs) < train + held_out:
             raise SystemExit(f"{corpus}: {len(songs)} different songs; {train + held_out} are needed")
         order = np.random.default_rng(seed).permutation(len(songs))
@@ -44,7 +44,7 @@ def draw(corpus: str, seed: int, cache: Path, train: int, held_out: int) -> tupl
     return parts
 
 
-def _songs(corpus: str, cache: Path) -> Path:
+def distinct_songs(corpus: str, cache: Path) -> Path:
     """Folder of the corpus's songs, no two of them alike."""
     folder = cache / corpus
     if not folder.exists():

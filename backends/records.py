@@ -42,7 +42,7 @@ AUDIO_TARGETS = (
 )
 
 FAMILIES: dict[str, Family] = {
-    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 2e-4, 10, ("gpt2",)),
+    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 1e-3, 10, ("gpt2",)),
     "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200, ("diffrhythm",)),
 }
 

@@ -112,7 +112,7 @@ def test_the_preset_for_the_bundled_bases_trains_the_band_base(any_backend, tmp_
 
     assert result.exit_code == 0, result.output
     settings = tomllib.loads((run / "config.toml").read_text())["train"]
-    assert (settings["model"], settings["lr"], settings["transpose"]) == ("bundled-band", 5e-4, 5)
+    assert (settings["model"], settings["lr"], settings["transpose"]) == ("bundled-band", 1e-3, 5)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
     meta = json.loads((run / "training_meta.json").read_text())

@@ -39,7 +39,7 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--grad-accum-steps", type=int, help="Passes in one optimiser step.  [default: planned]")
 @click.option("--epochs", type=int, help="Passes over the songs.  [default: planned]")
 @click.option("--max-steps", type=int, help="Stop after N optimiser steps.")
-@click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: 1e-3; audio: 2e-4]")
 @click.option("--weight-decay", type=float, help="AdamW's decoupled weight decay.  [default: 0.01]")
 @click.option("--lr-schedule", help="Schedule after the warm-up: cosine, linear or constant.  [default: cosine]")
 @click.option("--warmup-steps", type=int, help="Optimiser steps of linear warm-up.  [default: a tenth, at most 100]")

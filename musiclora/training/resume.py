@@ -8,7 +8,7 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.folder_lock import LOCK_FILE
-from musiclora.convert.files.json_file import TEXT, field_kinds, object_with, read_json
+from musiclora.convert.files.json_file import NUMBER, TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart, check_folder
 from musiclora.errors import MusicLoraError, TrainingError, option_name
 from musiclora.training.config import TrainConfig, read_toml
@@ -26,10 +26,11 @@ _CHANGEABLE = {
     "allow_base_mismatch",
     "backend",
 }
-# Settings whose planned value is in config.toml where none was given.
-PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype"}
+# Settings of the run on disk that go on where none is given: the planned ones, and the learning rate, whose default may
+# be another than that of the version which began the run.
+PLANNED = {"batch_size", "grad_accum_steps", "warmup_steps", "dtype", "lr"}
 _CONFIG_KIND = object_with({"train": object_with(field_kinds(TrainConfig))}, ("train",))
-_META_KIND = object_with({"data": TEXT}, ("data",))
+_META_KIND = object_with({"data": TEXT, "lr": NUMBER}, ("data",))
 
 
 def open_run(config: TrainConfig) -> Run:
@@ -81,16 +82,18 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
     """
     try:
         old = read_toml(run.path / CONFIG, _CONFIG_KIND)["train"]
-        data = read_json(run.path / META, _META_KIND)["data"]
+        meta = read_json(run.path / META, _META_KIND)
     except MusicLoraError as error:
         raise TrainingError(
             f"{run.path}: {CONFIG} or {META} is missing or damaged ({error}); use --restart or another folder"
         ) from error
     new = config.as_toml()
+    if "lr" in meta:
+        old = {"lr": meta["lr"], **old}
     differing = _differing_settings(old, new)
     if old.get("backend") != backend:
         differing.append(f"--backend was {old.get('backend')}, is {backend}")
-    if data != songs:
+    if meta["data"] != songs:
         differing.append("the songs changed")
     if differing:
         raise TrainingError(f"{run.path}: holds another run ({'; '.join(differing)}); use --restart or another folder")

@@ -19,20 +19,28 @@ def config(folder, **options):
     return TrainConfig(data_dir="songs", output_dir=str(folder), backend="torch", **options)
 
 
-def compare(folder, old, new):
+def compare(folder, old, new, **meta):
     """Compare a run with options `old` on disk with one that is asked for with options `new`."""
     (folder / CONFIG).write_text(tomli_w.dumps({"train": config(folder, **old).as_toml()}))
-    (folder / META).write_text(json.dumps({"data": "hash"}))
+    (folder / META).write_text(json.dumps({"data": "hash", **meta}))
     return check_same_run(Run(folder), config(folder, **new), "torch", "hash")
 
 
 @pytest.mark.parametrize(
     ("family", "given"),
-    [("symbolic", {"lora_r": 16, "lora_alpha": 32.0, "lr": 2e-4}), ("audio", {"lora_r": 8, "lora_dropout": 0.25})],
+    [("symbolic", {"lora_r": 16, "lora_alpha": 32.0, "lr": 1e-3}), ("audio", {"lora_r": 8, "lora_dropout": 0.25})],
 )
 def test_a_default_that_is_given_the_second_time_is_the_same_run(tmp_path, family, given):
     assert "lora_r" not in compare(tmp_path, {"family": family}, {"family": family, **given})
     assert given.items() <= compare(tmp_path, {"family": family, **given}, {"family": family}).items()
+
+
+def test_a_run_goes_on_with_the_learning_rate_it_began_with_where_the_default_has_changed(tmp_path):
+    # A run of the version with a default of 2e-4 would have gone on with 1e-3, halfway down its schedule.
+    assert compare(tmp_path, {}, {}, lr=2e-4)["lr"] == 2e-4
+    assert compare(tmp_path, {"lr": 2e-4}, {}, lr=2e-4)["lr"] == 2e-4
+    with pytest.raises(TrainingError, match=r"\(--lr was 0\.0002, is 0\.001\)"):
+        compare(tmp_path, {}, {"lr": 1e-3}, lr=2e-4)
 
 
 def test_another_value_than_the_default_is_named_as_an_option(tmp_path):

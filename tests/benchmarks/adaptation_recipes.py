@@ -59,6 +59,8 @@ TABLES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "whole": (
         "All songs, one seed",
         (
+            ("LoRA, 2e-4, 200 steps", "songs=0 lr=2e-4 steps=200"),
+            ("LoRA, 1e-3, 200 steps", "songs=0 steps=200"),
             ("LoRA, 3e-3, 400 steps", "songs=0 lr=3e-3 steps=400"),
             ("LoRA, 1e-3, 600 steps", "songs=0 steps=600"),
             ("full fine-tuning, 3e-4, 600 steps", "! " + FULL),

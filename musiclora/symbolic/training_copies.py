@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,12 @@ from musiclora.evaluation.copies.samples import SampleCopies, summarise_copies
 from musiclora.symbolic.copying import notes_of, notes_of_pieces
 from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.decoding.pieces import generate_pieces
+from musiclora.symbolic.decoding.redraw import redraw_seed
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 _SAMPLE_TOKENS = 256
+_ATTEMPTS = 3  # to draw samples that all have notes
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class TrainingCopies:
         if self._meter is None:
             return None
         tokens = min(_SAMPLE_TOKENS, model.n_positions - 1)
-        request = GenerationRequest(tokens, seed=seed, count=count, notes_at_once=notes_at_once)
-        try:
-            pieces = generate_pieces(model, self.tokenizer, request)
-        except DataError:
-            return None
-        return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
+        for attempt in range(_ATTEMPTS):
+            drawn = redraw_seed(seed, attempt)
+            request = GenerationRequest(tokens, seed=drawn, count=count, notes_at_once=notes_at_once)
+            with suppress(DataError):  # one of the pieces has no note
+                pieces = generate_pieces(model, self.tokenizer, request)
+                return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
+        return None
 
     def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
         """Return first and last onset of copied passages of a MIDI file, in quarter notes."""

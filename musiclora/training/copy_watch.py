@@ -36,15 +36,16 @@ class CopyWatch(Generic[ModelT]):
             task: data and base.
             config: the options; with stop_when_copying about 20 evaluations of the run are followed by a look, else as
                 many as take 5 % of the time.
-            epochs: of the run.
+            epochs: that the planned steps take.
             run: the folder, whose metrics take the figures.
             held_out: losses of the base on the held-out songs, whose weight bounds what is scored of the others.
             say: tells the user.
         """
         self._task, self._config, self._run, self._say = task, config, run, say
-        self._every = max(1, epochs // _LOOKS)
+        self._epochs, self._every = epochs, max(1, epochs // _LOOKS)
         self._held_out_weight = sum(loss.weight for loss in held_out)
         self._spent = self._last = 0.0
+        self._is_told = False
 
     def look(self, model: ModelT, progress: RunProgress, held_out_loss: float | None) -> bool:
         """Measure samples where that is due, and end the run where they copy and it shall not.
@@ -56,11 +57,14 @@ class CopyWatch(Generic[ModelT]):
         if not _is_watched(self._config):
             return False
         stops, has_best = self._config.stop_when_copying, (self._run.path / BEST).is_dir()
-        if not (progress.epoch % self._every == 0 if stops else self._is_affordable(progress)):
+        if not (self._is_due(progress) if stops else self._is_affordable(progress)):
             return stops and has_best  # what nobody looked at is not kept
         started = time.monotonic()
         found = self._task.measure_samples(model, SAMPLES, self._config.seed)
         if found is None:
+            if stops and not self._is_told:
+                self._say("copies cannot be measured: no song, or no sample, has as many notes as an n-gram")
+            self._is_told = True
             return False
         row = found.as_row()
         train_loss = self._training_song_loss(model) if held_out_loss is not None else None
@@ -75,6 +79,10 @@ class CopyWatch(Generic[ModelT]):
             return False
         progress.ended = "copying"
         return has_best
+
+    def _is_due(self, progress: RunProgress) -> bool:
+        """Return True for about _LOOKS evaluations of a run, its first and its last among them."""
+        return progress.epoch % self._every == 0 or bool(progress.ended) or progress.epoch + 1 >= self._epochs
 
     def _is_affordable(self, progress: RunProgress) -> bool:
         return self._spent + max(self._last, 2.0) <= _MOST_SHARE * progress.seconds

@@ -196,7 +196,7 @@ class Session(Generic[ModelT]):
                 self._write_sample(0)  # of the base, to compare with
         options = make_loop_options(self.config, self.options, plan, self.task.plan_defaults)
         try:
-            parts = (self.run, progress, self._loop_hooks(plan.epochs), self.further)
+            parts = (self.run, progress, self._loop_hooks(-(-plan.steps // max(1, plan.steps_per_epoch))), self.further)
             Loop(self.model, self.training, data, held_out, options, *parts).go()
         except KeyboardInterrupt:
             self.out.say(f"saved after step {progress.step}; the same command goes on from there")

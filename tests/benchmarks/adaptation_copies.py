@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from adaptation_runs import Bench, Recipe
-from symusic import Score
 
 from musiclora.evaluation.copies.meter import CopyMeter
-from musiclora.evaluation.copies.notes import NoteList, note_list
-from musiclora.music.bars import bar_lines
+from musiclora.evaluation.copies.notes import NoteList
+from musiclora.symbolic.copying import notes_of
 from musiclora.symbolic.dataset.pieces import Piece
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest
@@ -32,7 +31,7 @@ def measure_copies(bench: Bench, recipe: Recipe, seed: int) -> dict[str, Any]:
     pieces = generate_pieces(session.model, bench.tokenizer, request)
     drawn = bench.corpus.draw(recipe.songs, seed)
     meter = CopyMeter.from_songs(_decode(bench, drawn), _decode(bench, bench.corpus.report))
-    written = [meter.measure(_notes_of(f"{piece.number}", piece.score)) for piece in pieces]
+    written = [meter.measure(notes_of(f"{piece.number}", piece.score)) for piece in pieces]
     unseen = [meter.measure(notes) for notes in _decode(bench, bench.corpus.report)]
     found: dict[str, Any] = {"samples": len(written), "unseen": len(unseen), "threshold": meter.threshold}
     for name, results in (("", written), ("unseen_", unseen)):
@@ -44,15 +43,4 @@ def measure_copies(bench: Bench, recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 def _decode(bench: Bench, pieces: Sequence[Piece]) -> list[NoteList]:
-    return [_notes_of(piece.name, bench.tokenizer.decode(piece.tokens)) for piece in pieces]
-
-
-def _notes_of(name: str, score: Score) -> NoteList:
-    quarter = score.ticks_per_quarter
-    rows = [
-        (note.time / quarter, note.pitch, number)
-        for number, track in enumerate(score.tracks)
-        if not track.is_drum
-        for note in track.notes
-    ]
-    return note_list(name, rows, np.array(bar_lines(score, score.end())) / quarter)
+    return [notes_of(piece.name, bench.tokenizer.decode(piece.tokens)) for piece in pieces]

@@ -100,6 +100,25 @@ def test_avoid_copying_draws_such_pieces_again(overtrained):
     assert [{k: v for k, v in file.items() if k != "path"} for file in json.loads(again.stdout)["files"]] == strip
 
 
+@pytest.mark.slow
+def test_five_unseen_tunes_of_the_same_style_are_no_copies_of_those_songs(overtrained):
+    unseen = overtrained.root / "unseen"
+    if not unseen.exists():
+        write_songs(unseen, [tune(seed, bars=8) for seed in range(60, 65)])
+    done = run("evaluate", "--generated-dir", unseen, "--train-dir", overtrained.songs, "--json")
+    copies = json.loads(done.stdout)["copies"]
+    assert [copy["copied"] for copy in copies] == [False] * 5
+
+
+@pytest.mark.slow
+def test_the_report_says_how_many_samples_copy(overtrained):
+    page = (overtrained.run / "report.html").read_text()
+    section = page[page.index("Does it copy?") :]
+    meta = json.loads((overtrained.run / "training_meta.json").read_text())
+    assert f"{meta['copies']['copied']} of 8 samples copy a training song" in section
+    assert f">step {meta['steps']}<" in section
+
+
 def test_avoid_copying_without_songs_or_index_is_refused(tmp_path):
     done = run("generate", "--model", "bundled", "--output", tmp_path / "a.mid", "--avoid-copying")
     assert done.exit_code == 2
@@ -170,8 +189,24 @@ def test_a_long_run_is_looked_at_twenty_times_and_keeps_only_what_was_looked_at(
     looking, _ = watch(tmp_path, task, epochs=100, stop_when_copying=True)
     (tmp_path / "adapter-best").mkdir()
     rejected = [looking.look(_Model(), RunProgress(step=i, epoch=i), None) for i in range(100)]
-    assert task.looks == 20
-    assert [not r for r in rejected] == [i % 5 == 0 for i in range(100)]
+    assert task.looks == 21
+    assert [not r for r in rejected] == [i % 5 == 0 or i == 99 for i in range(100)]
+
+
+def test_the_last_evaluation_is_looked_at_whatever_ends_the_run(tmp_path):
+    task = _Task(1000)
+    looking, _ = watch(tmp_path, task, epochs=100, stop_when_copying=True)
+    looking.look(_Model(), RunProgress(step=33, epoch=33, ended="steps"), None)
+    assert task.looks == 1
+
+
+def test_samples_that_cannot_be_measured_are_said_once(tmp_path):
+    told = []
+    task = SimpleNamespace(measure_samples=lambda model, count, seed: None)
+    config = TrainConfig("songs", str(tmp_path), stop_when_copying=True)
+    looking = CopyWatch(task, config, 3, Run(tmp_path), [], told.append)
+    assert not any(looking.look(_Model(), RunProgress(step=i, epoch=i), None) for i in range(3))
+    assert len(told) == 1
 
 
 def test_without_the_option_looks_take_a_small_share_of_the_time_and_end_nothing(tmp_path):

@@ -241,8 +241,12 @@ def find_base_and_adapters(
 
 
 def empty_updates(adapters: Sequence[Adapter]) -> list[str]:
-    """List a remark for each adapter that changes nothing."""
-    return [note for a in adapters for note in note_empty_update(str(a.path), a.state, a.magnitudes)]
+    """List a remark for each adapter that changes nothing: its update or its strength is zero."""
+    notes = []
+    for a in adapters:
+        notes += [f"{a.path}: at strength 0 an adapter changes nothing"] if a.strength == 0 else []
+        notes += note_empty_update(str(a.path), a.state, a.magnitudes)
+    return notes
 
 
 def inject_adapters(model: Model, adapters: Sequence[Adapter]) -> None:

@@ -37,15 +37,15 @@ def flow_probe(channels: int, max_frames: int, has_duration: bool) -> Arrays:
 def note_unchanged_output(model: Model, adapters: Sequence[Adapter], batch: Arrays) -> list[str]:
     """Return a remark where the injected adapters leave the loss of a batch as it is, bit for bit.
 
-    An update that is zero is said by `empty_updates` already, and one that is only too small for the arithmetic, or is
-    multiplied by strength 0, is found here.
+    An update that is zero, or multiplied by zero, is said by `empty_updates` already; one that is only too small for
+    the arithmetic is found here.
 
     Args:
         model: the base with the adapters injected and enabled.
         adapters: these adapters.
         batch: see `token_probe` and `flow_probe`.
     """
-    if not adapters or len(empty_updates(adapters)) == len(adapters):
+    if all(empty_updates([adapter]) for adapter in adapters):
         return []
     adapted = model.loss(batch)
     model.set_adapter(False)

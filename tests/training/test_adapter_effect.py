@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from session_helpers import RememberingReporter
 
+from musiclora.cli import main
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
 from musiclora.evaluation.scores import Gain
 from musiclora.jobs import train
@@ -32,7 +34,12 @@ def adapter(config):
 
 @pytest.mark.parametrize(
     ("factor", "strength", "said"),
-    [(1.0, "", ""), (1e-25, "", "too small"), (1.0, ":0", "at strength 0: does not"), (0.0, "", "are zero")],
+    [
+        (1.0, "", ""),
+        (1e-25, "", "too small"),
+        (1.0, ":0", "at strength 0 an adapter changes nothing"),
+        (0.0, "", "are zero"),
+    ],
     ids=["trained", "too small an update", "strength 0", "zero"],
 )
 def test_an_adapter_without_effect_is_said(adapter, any_backend, factor, strength, said):
@@ -45,6 +52,17 @@ def test_an_adapter_without_effect_is_said(adapter, any_backend, factor, strengt
     adapted = opened.model.loss(batch).total
     opened.model.set_adapter(False)
     assert (adapted != opened.model.loss(batch).total) == (not said), "the probe must leave the adapter enabled"
+
+
+def test_fusing_and_blending_an_adapter_at_strength_0_says_so(adapter, any_backend, tmp_path):
+    fused = CliRunner().invoke(
+        main,
+        ["fuse", "--adapter-dir", f"{adapter}:0", "--output-dir", str(tmp_path / "fused"), "--backend", any_backend],
+    )
+    blended = CliRunner().invoke(main, ["blend", f"{adapter}:0", f"{adapter}:1", str(tmp_path / "both")])
+    for done in (fused, blended):
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr.count("at strength 0 an adapter changes nothing") == 1
 
 
 def test_a_run_whose_adapter_changes_no_loss_says_so():

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 from melodies import changed, tune, write_songs
+from session_helpers import adapter, equal, stop_after
 
 from musiclora.backends.base import LossSum
 from musiclora.cli import main
 from musiclora.evaluation.copies.calibration import Reference
 from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.jobs import open_session
 from musiclora.training.config import TrainConfig
 from musiclora.training.copy_watch import CopyWatch
 from musiclora.training.run_folder import Run, RunProgress
@@ -137,6 +139,20 @@ def test_training_songs_that_hold_nothing_are_refused_before_a_file_is_written(t
     assert done.exit_code == 2
     assert said in done.stderr
     assert not (tmp_path / "a.mid").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_looks_for_copies_resumes_exactly(config):
+    options = {"epochs": 5, "stop_when_copying": True, "val_split": 0.0}
+    unbroken = open_session(config("unbroken", **options))
+    unbroken.train()
+    broken = open_session(config("broken", **options))
+    stop_after(broken, 3)
+    assert broken.run.read_progress().step == 3
+    open_session(config("broken", **options)).train()
+    assert equal(adapter(unbroken.run.path), adapter(broken.run.path))
+    looks = [[row for row in s.run.read_metrics() if "samples" in row] for s in (unbroken, broken)]
+    assert looks[0] == looks[1] != []
 
 
 class _Task:

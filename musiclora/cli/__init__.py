@@ -23,6 +23,7 @@ COMMANDS = {
     "fuse": "fuse",
     "blend": "blend",
     "render": "render",
+    "listen": "listen",
 }
 
 

@@ -72,3 +72,28 @@ def make(
         print_json(result.record())
     else:
         click.echo("\n".join(result.lines()))
+
+
+@listen.command()
+@click.argument("key", type=click.Path(path_type=Path))
+@click.argument("ratings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@json_option
+def score(key: Path, ratings: tuple[Path, ...], as_json: bool) -> None:
+    """Score the files that listeners handed in, with the KEY that `listen make` wrote.
+
+    RATINGS are files or folders of them. Prints mean opinion scores with 95 % intervals, the change against the base
+    and the real music with a permutation test over listeners, and the agreement of listeners.
+    """
+    from musiclora.jobs.listening import score_listening_test
+
+    result = score_listening_test(key, ratings)
+    for text in result.left_out:
+        note(f"left out {text}")
+    if result.left_out:
+        note(f"{len(result.left_out)} of {len(result.left_out) + result.listeners} files of ratings left out")
+    for remark in result.remarks():
+        note(remark)
+    if as_json:
+        print_json(result.record())
+    else:
+        click.echo("\n".join(result.lines()))

@@ -18,9 +18,11 @@ from musiclora.convert.files.outputs import check_outputs, check_writable, same_
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.listening import excerpts
-from musiclora.evaluation.listening.key import CONDITIONS, KEY_FORMAT, Item
+from musiclora.evaluation.listening.key import CONDITIONS, KEY_FORMAT, Item, read_key
 from musiclora.evaluation.listening.page import listening_page, page_fingerprint
+from musiclora.evaluation.listening.ratings import collect_ratings
 from musiclora.evaluation.listening.request import ListeningRequest, ListeningTest
+from musiclora.evaluation.listening.score import ListeningScore, score_ratings
 from musiclora.evaluation.measure import prefix_path, split_base_versions
 from musiclora.formats import MUSIC_SUFFIXES, RECORDING_SUFFIXES
 from musiclora.progress import OnProgress, Reporter
@@ -244,3 +246,17 @@ def _write_both(request: ListeningRequest, page: str, key: dict[str, Any]) -> No
         if is_new:
             request.key.unlink(missing_ok=True)
         raise
+
+
+def score_listening_test(key: Path, ratings: Sequence[Path]) -> ListeningScore:
+    """Score the ratings of a listening test.
+
+    Args:
+        key: file that `make_listening_test` wrote beside the page.
+        ratings: listeners' files, or folders of them.
+
+    Raises:
+        MusicLoraError: the key cannot be read, or no ratings of this test remain.
+    """
+    found = read_key(key)
+    return score_ratings(found, collect_ratings(found, ratings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from chromium import Page, open_browser
@@ -96,7 +97,7 @@ def shown(page: Page) -> str:
     return page.run("document.activeElement.textContent")
 
 
-def test_a_whole_test_by_keyboard_gives_ratings_that_score_reads(page):
+def test_a_whole_test_by_keyboard_gives_ratings_with_a_right_checksum(page):
     begin(page)
     assert shown(page) == "Practice"
     listen(page)
@@ -139,7 +140,7 @@ def test_a_reload_loses_nothing(page, address):
     assert page.run("document.getElementById('heading').textContent") == "Excerpt 2 of 3"
 
 
-def test_the_file_is_saved(page, tmp_path):
+def test_the_saved_file_is_what_score_reads(page, address, tmp_path):
     begin(page)
     for _ in range(4):
         page.run("document.getElementById('player').dispatchEvent(new Event('ended'))")
@@ -151,6 +152,11 @@ def test_the_file_is_saved(page, tmp_path):
     name = page.run("document.getElementById('told').textContent").removeprefix("Saved as ").removesuffix(".")
     page.wait_for("new Promise(done => setTimeout(() => done(true), 1000))")
     assert Path(folder / name).read_text(encoding="utf-8") == page.run("document.getElementById('text').value")
+    key = Path(unquote(urlsplit(address).path)).with_suffix(".key.json")
+    done = CliRunner().invoke(main, ["listen", "score", str(key), str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["questions"]
+    assert [found[name]["means"]["real"]["mean"] for name in ("musicality", "style_accuracy")] == [2, 4]
 
 
 def test_each_listener_has_an_order_of_their_own(page, address):

@@ -24,6 +24,7 @@ from musiclora.evaluation.listening.ratings import collect_ratings
 from musiclora.evaluation.listening.request import ListeningRequest, ListeningTest
 from musiclora.evaluation.listening.score import ListeningScore, score_ratings
 from musiclora.evaluation.measure import prefix_path, split_base_versions
+from musiclora.evaluation.scores import count_pieces
 from musiclora.formats import MUSIC_SUFFIXES, RECORDING_SUFFIXES
 from musiclora.progress import OnProgress, Reporter
 from musiclora.symbolic.render import find_engine, find_soundfont, render_audio
@@ -66,7 +67,7 @@ def make_listening_test(request: ListeningRequest, reporter: Reporter | None = N
     rated, references = len(CONDITIONS) * count, coded[len(CONDITIONS) * count :]
     ids = _opaque_ids(rated, seed)
     items = [
-        Item(ids[i], condition, path.name, round(start, 3), round(gains[i], 2))
+        Item(ids[i], condition, _as_text(path.name), round(start, 3), round(gains[i], 2))
         for i, (condition, path, start) in enumerate(places[:rated])
     ]
     sounds = dict(zip(ids, coded, strict=False))
@@ -81,7 +82,7 @@ def make_listening_test(request: ListeningRequest, reporter: Reporter | None = N
         "seconds": seconds,
         "loudness_lufs": round(level, 2),
         "items": [dataclasses.asdict(item) for item in items],
-        "references": [path.name for _, path, _ in places[rated:]],
+        "references": [_as_text(path.name) for _, path, _ in places[rated:]],
     }
     _write_both(request, page, key)
     size = len(page.encode())
@@ -98,11 +99,23 @@ def _check_request(request: ListeningRequest) -> None:
         raise ConfigError(f"--count {request.count}: expected 1 to {_MOST_PER_FOLDER}")
     if request.seed is not None and request.seed < 0:
         raise ConfigError(f"--seed {request.seed}: expected 0 or more")
+    if request.title != _as_text(request.title):
+        raise ConfigError("--title: expected UTF-8 text")
+    for condition in ("base", "adapted"):
+        if same_place(request.real_dir, request.folders()[condition]):
+            raise ConfigError(
+                f"--real-dir {request.real_dir}: is the folder of --{condition}-dir; give the artist's music"
+            )
     if request.output.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--output {request.output}: expected a name that ends in .html")
     check_outputs("--output", [request.output, request.key], {}, overwrite=request.overwrite)
     check_writable(request.output, "--output")
     excerpts.need_mp3()
+
+
+def _as_text(name: str) -> str:
+    """Replace the bytes of a name that are no UTF-8 by question marks."""
+    return name.encode(errors="replace").decode()
 
 
 def _music_files(request: ListeningRequest, remarks: list[str]) -> dict[str, list[Path]]:
@@ -192,9 +205,8 @@ def _fit(pieces: Mapping[str, Sequence[_Piece]], request: ListeningRequest, rema
         if len(pieces[condition]) < least:
             why = f": {join_problems(remarks)}" if remarks else ""
             need = " (one is the reference of the style)" if least > 1 else ""
-            raise DataError(
-                f"--{condition}-dir {folder}: {len(pieces[condition])} files can be played, {least} needed{need}{why}"
-            )
+            held = count_pieces(len(pieces[condition]), "files")
+            raise DataError(f"--{condition}-dir {folder}: {held} can be played, {least} needed{need}{why}")
     count = min(len(pieces["base"]), len(pieces["adapted"]), len(pieces["real"]) - 1, request.count or _DEFAULT_COUNT)
     if request.count and count < request.count:
         remarks.append(f"{count} excerpts of each kind in place of {request.count}: a folder holds no more")
@@ -237,14 +249,16 @@ def _opaque_ids(count: int, seed: int) -> list[str]:
 
 
 def _write_both(request: ListeningRequest, page: str, key: dict[str, Any]) -> None:
-    """Write the key, then the page; a failure at the page removes a new key."""
-    is_new = not request.key.exists()
+    """Write the key, then the page; a failure at the page restores the key that was there, or none."""
+    earlier = request.key.read_bytes() if request.key.exists() else None
     write_json(request.key, key)
     try:
         atomic_write(request.output, page, overwrite=request.overwrite)
     except BaseException:
-        if is_new:
+        if earlier is None:
             request.key.unlink(missing_ok=True)
+        else:
+            atomic_write(request.key, earlier)
         raise
 
 

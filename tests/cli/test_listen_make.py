@@ -138,8 +138,10 @@ def test_midi_is_rendered(tmp_path):
         (["--output", "test.txt"], "ends in .html"),
         (["--real-dir", "missing"], "--real-dir missing: there is no such folder"),
         (["--real-dir", "empty"], "holds no MIDI files and no recordings"),
-        (["--real-dir", "single"], "1 files can be played, 2 needed"),
+        (["--real-dir", "single"], "can be played, 2 needed"),
         (["--base-dir", "noise.wav"], "is a file; give a folder"),
+        (["--real-dir", "adapted"], "is the folder of --adapted-dir"),
+        (["--title", "\udcff"], "--title: expected UTF-8 text"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -167,3 +169,38 @@ def test_an_output_that_exists_is_kept(name, tmp_path):
     assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
     assert run(*options, "--overwrite").exit_code == 0
     assert (tmp_path / name).read_text(encoding="utf-8") != "mine"
+
+
+def test_a_name_that_is_no_text_stands_in_the_key_with_a_question_mark(tmp_path):
+    options = write_folders(tmp_path, count=1)
+    (song,) = (tmp_path / "base").iterdir()
+    try:
+        song.rename(song.with_name("song-\udcff.wav"))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    done = run(*options, "--output", str(tmp_path / "test.html"), "--seconds", "2")
+    assert done.exit_code == 0, done.output
+    items = json.loads((tmp_path / "test.key.json").read_text(encoding="utf-8"))["items"]
+    assert [item["file"] for item in items if item["condition"] == "base"] == ["song-?.wav"]
+
+
+@pytest.mark.parametrize("earlier", [None, b"earlier key"], ids=["new", "overwrite"])
+def test_a_page_that_cannot_be_written_leaves_the_key_as_it_was(earlier, tmp_path, monkeypatch):
+    from musiclora.errors import OutputError
+    from musiclora.jobs import listening
+
+    whole = listening.atomic_write
+
+    def fail_at_page(path, data, **options):
+        if path.suffix == ".html":
+            raise OutputError("the disk is full")
+        whole(path, data, **options)
+
+    options = write_folders(tmp_path, count=1)
+    key = tmp_path / "test.key.json"
+    if earlier:
+        key.write_bytes(earlier)
+    monkeypatch.setattr(listening, "atomic_write", fail_at_page)
+    done = run(*options, "--output", str(tmp_path / "test.html"), "--seconds", "2", "--overwrite")
+    assert done.exit_code == 2
+    assert (key.read_bytes() if key.exists() else None) == earlier

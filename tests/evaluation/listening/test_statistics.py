@@ -44,6 +44,18 @@ def test_excerpts_that_differ_widen_the_interval_over_both_only():
     assert width(different.over_both) > 3 * width(alike.over_both)
 
 
+@pytest.mark.slow
+def test_the_interval_over_both_covers_the_mean_of_new_listeners_and_excerpts():
+    rng, covered, over_listeners = np.random.default_rng(0), [], []
+    for seed in range(100):
+        rated = 3 + rng.normal(0, 0.4, (8, 1)) + rng.normal(0, 0.5, (1, 8)) + rng.normal(0, 0.7, (8, 8))
+        estimate = estimate_mean(rated, seed)
+        covered.append(estimate.over_both[0] <= 3 <= estimate.over_both[1])
+        over_listeners.append(estimate.over_listeners[0] <= 3 <= estimate.over_listeners[1])
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.066)  # three standard errors of 100 cases
+    assert np.mean(over_listeners) < np.mean(covered)  # it speaks of these excerpts only
+
+
 def test_a_change_is_paired_by_listener():
     level = np.array([[1.0], [2.0], [3.0], [4.0]])  # listeners use the scale differently
     before, after = np.repeat(level, 3, axis=1), np.repeat(level + 1, 2, axis=1)

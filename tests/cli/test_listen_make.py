@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from listening_music import melody, write_folders
 from require import require
 
 from musiclora.cli import main
+from musiclora.evaluation.listening.loudness import integrated_loudness
 from musiclora.wav import write_wav
 
 require("soundfile")
@@ -67,6 +69,16 @@ def test_the_page_gives_no_condition_away(made):
     sounds = [base64.b64decode(item["audio"].partition(",")[2]) for item in data["items"]]
     assert len(set(map(len, sounds))) == 1
     assert len(set(sounds)) == len(sounds)
+
+
+def test_all_excerpts_are_heard_at_one_loudness_and_length(made):
+    sounds = [item["audio"].partition(",")[2] for item in data_of(made / "test.html")["items"]]
+    heard = [require("soundfile").read(io.BytesIO(base64.b64decode(sound))) for sound in sounds]
+    assert len({len(audio) for audio, _ in heard}) == 1
+    loudness = [integrated_loudness(audio[None], rate) for audio, rate in heard]
+    assert max(loudness) - min(loudness) < 0.2  # EBU Tech 3341 allows a meter 0.1 LU either way
+    assert loudness[0] == pytest.approx(-20, abs=0.7)  # the encoder of libsndfile lowers all by 0.45 dB
+    assert max(np.abs(audio).max() for audio, _ in heard) < 1
 
 
 def test_the_page_loads_nothing(made):

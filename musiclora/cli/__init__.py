@@ -24,6 +24,7 @@ COMMANDS = {
     "fuse": "fuse",
     "blend": "blend",
     "render": "render",
+    "listen": "listen",
 }
 
 

@@ -5,6 +5,7 @@ The architecture of the model decides which functions do the work; see `families
 """
 
 from musiclora.jobs.comparison import compare
+from musiclora.jobs.listening import make_listening_test, score_listening_test
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
 from musiclora.jobs.training import demo, learning_curve, open_session, pretrain, train
@@ -22,8 +23,10 @@ __all__ = [
     "evaluate",
     "generate",
     "learning_curve",
+    "make_listening_test",
     "open_session",
     "preprocess",
     "pretrain",
+    "score_listening_test",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,15 @@ def _describe_transposition(old: int, new: int) -> str:
 
 
 def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a family decides where they are not given; alpha follows the rank."""
+    """Return the settings that hold where they are not given, those that a family decides too; alpha follows the rank.
+
+    A run of an earlier version lacks settings that came later; their defaults are how it was trained.
+    """
     lora = family.lora
     rank = values.get("lora_r", lora.rank)
+    fixed = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default not in (None, dataclasses.MISSING)}
     return {
+        **fixed,
         "lora_r": lora.rank,
         "lora_alpha": lora.alpha / lora.rank * rank if isinstance(rank, int) else lora.alpha,
         "lora_dropout": lora.dropout,

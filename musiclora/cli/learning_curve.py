@@ -26,7 +26,7 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
 @click.option("--max-steps", type=int, help="Stop each training after N optimiser steps.")
 @click.option("--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: 1024, at most what fits]")
 @click.option("--batch-size", type=int, help="Rows in one forward pass.  [default: planned]")
-@click.option("--lr", type=float, help="Peak learning rate.  [default: 2e-4]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: 1e-3; audio: 2e-4]")
 @click.option("--lora-r", type=int, help="LoRA rank.  [default: 16; audio: 8]")
 @click.option("--num-workers", type=int, help="Worker processes that read music.  [default: the processor's cores]")
 @click.option("--restart", is_flag=True, help="Begin again and keep the old curve as a backup.")

@@ -39,7 +39,7 @@ class SampleCopies:
         return {
             "samples": len(self.contents),
             "samples_copied": self.copied,
-            "longest_match_notes": self.contents[-1],
+            "most_content_notes": self.contents[-1],
             "copied_share": round(self.share, 4),
         }
 
@@ -48,11 +48,11 @@ class SampleCopies:
         return {
             "samples": len(self.contents),
             "copied": self.copied,
-            "longest_match_notes": list(self.contents),
+            "content_notes": list(self.contents),
             "share": round(self.share, 4),
             "threshold": self.reference.threshold(),
             "unseen_songs": len(self.reference.lengths),
-            "unseen_longest_match_notes": list(self.reference.lengths),
+            "unseen_content_notes": list(self.reference.lengths),
             "held_out": self.reference.held_out,
         }
 

@@ -20,6 +20,7 @@ from musiclora.evaluation.audio_distances import (
     rank_recordings,
 )
 from musiclora.evaluation.audio_features import Recordings
+from musiclora.evaluation.kernel_distance import KernelDistance, compare_kernels
 from musiclora.evaluation.measure import (
     are_same_pieces,
     cut_sources,
@@ -42,6 +43,7 @@ class Comparison:
 
     Attributes:
         distances: both distances, with intervals and scale.
+        kernel: squared MMD of the features, with interval and scale.
         framewise: mean squared error of log-mel spectra frame by frame over files of the same name, dB squared; None
             for folders that are not paired.
         reduction: shares by which both distances are smaller than a baseline's; None without one.
@@ -50,6 +52,7 @@ class Comparison:
     """
 
     distances: Distances
+    kernel: KernelDistance
     framewise: float | None
     reduction: tuple[Spread, Spread] | None
     ranking: list[tuple[str, float, float]]
@@ -63,11 +66,13 @@ class Comparison:
             "spectral_distance": d.spectral.value,
             "afd_interval": [d.afd.low, d.afd.high],
             "spectral_distance_interval": [d.spectral.low, d.spectral.high],
+            **self.kernel.as_json(),
             "real_vs_real": {
                 "afd": d.real_afd.value,
                 "spectral_distance": d.real_spectral.value,
                 "afd_interval": [d.real_afd.low, d.real_afd.high],
                 "spectral_distance_interval": [d.real_spectral.low, d.real_spectral.high],
+                **self.kernel.real_json(),
             },
             "generated": d.generated,
             "reference": d.reference,
@@ -93,6 +98,8 @@ class Comparison:
             _distance_row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
             _distance_row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
         ]
+        if self.kernel.mmd:
+            rows.append(_distance_row("Kernel distance, MMD²", self.kernel.mmd, self.kernel.real, ".3f"))
         if self.framewise is not None:
             rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
         for name, part in zip(("Audio Feature Distance", "Spectral Distance"), self.reduction or (), strict=False):
@@ -130,9 +137,13 @@ def _count_files(files: int, recordings: int, kind: str) -> str:
     return f"{files} {kind} files of {count_pieces(recordings, 'recordings')}"
 
 
-def _distance_row(name: str, found: Spread, real: Spread, form: str) -> str:
-    intervals = [f"{part.low:{form}} to {part.high:{form}}" for part in (found, real)]
-    return f"{name:24}{found.value:>10{form}}{intervals[0]:>22}{real.value:>20{form}}{intervals[1]:>22}"
+def _distance_row(name: str, found: Spread, real: Spread | None, form: str) -> str:
+    row = f"{name:24}{found.value:>10{form}}{_range(found, form):>22}"
+    return f"{row}{real.value:>20{form}}{_range(real, form):>22}" if real else row
+
+
+def _range(part: Spread, form: str) -> str:
+    return f"{part.low:{form}} to {part.high:{form}}"
 
 
 def compare_folders(
@@ -183,6 +194,7 @@ def compare_folders(
             sets[what] = measure_recordings(paths, update, sources)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = compare_recordings(generated, reference)
+    kernel = compare_kernels(generated, reference)
     reduction = None
     if baseline:
         reduction = distance_reductions(
@@ -203,12 +215,13 @@ def compare_folders(
             "all reference files are of one recording: intervals and real against real are over its segments, and say "
             "nothing about other recordings"
         )
+    notes += kernel.notes
     if found.constant:
         notes.append(
             "left out of the distance, since all reference recordings share them: "
             f"{join_problems(list(found.constant))}"
         )
-    return Comparison(found, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
+    return Comparison(found, kernel, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
 
 
 def _mean_framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:

@@ -15,6 +15,7 @@ from musiclora.cli import main
 from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import Distances, Spread
 from musiclora.evaluation.compare_folders import Comparison, compare_folders
+from musiclora.evaluation.kernel_distance import KernelDistance
 from musiclora.evaluation.measure import are_same_pieces, read_excerpt
 
 require("librosa")
@@ -81,12 +82,9 @@ def test_json_has_the_promised_keys_and_nothing_else_is_on_stdout(folders):
     assert found["afd_interval"][0] <= found["afd"] <= found["afd_interval"][1]
     low, high = found["spectral_distance_interval"]
     assert low <= found["spectral_distance"] <= high
-    assert set(found["real_vs_real"]) == {
-        "afd",
-        "spectral_distance",
-        "afd_interval",
-        "spectral_distance_interval",
-    }
+    assert found["mmd_interval"][0] <= found["mmd"] <= found["mmd_interval"][1]
+    names = ("afd", "spectral_distance", "mmd")
+    assert set(found["real_vs_real"]) == {*names, *(f"{name}_interval" for name in names)}
     assert (found["generated"], found["reference"], found["notes"]) == (6, 6, [])
     assert sorted(row["name"] for row in found["files"]) == [f"{i:02d}.flac" for i in range(6)]
     assert "framewise" not in found
@@ -97,6 +95,7 @@ def test_the_table_for_people_shows_the_same_figures(folders):
     found, table = json.loads(evaluate(*pair, "--json").stdout), evaluate(*pair).stdout
     assert f"{found['afd']:.3g}" in table
     assert f"{found['spectral_distance']:.2f}" in table
+    assert f"{found['mmd']:.3f}" in table
 
 
 def test_paired_recordings_are_compared_frame_by_frame(folders, tmp_path):
@@ -225,7 +224,8 @@ def test_a_baseline_shows_by_how_much_the_generated_recordings_are_nearer(folder
 def test_recordings_that_are_farther_than_the_baseline_are_called_so(folders):
     same = Spread(1.0, 0.5, 1.5)
     distances = Distances(same, same, same, same, 6, 6, 6, 6, ())
-    found = Comparison(distances, None, (Spread(-0.27, -0.5, -0.1), Spread(0.16, 0.1, 0.2)), [], ())
+    kernel = KernelDistance(same, None)
+    found = Comparison(distances, kernel, None, (Spread(-0.27, -0.5, -0.1), Spread(0.16, 0.1, 0.2)), [], ())
     assert "Audio Feature Distance: 27.0% larger than the baseline's" in found.lines()[-2]
     assert "Spectral Distance: 16.0% smaller than the baseline's" in found.lines()[-1]
 

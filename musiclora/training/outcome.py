@@ -41,7 +41,7 @@ class RunOutcome:
         """Return the entries of musiclora.json."""
         return {
             "held_out": self.songs[1],
-            **({"gain": asdict(self.gain)} if self.gain else {}),
+            **({"gain": {k: v for k, v in asdict(self.gain).items() if k != "by_song"}} if self.gain else {}),
             **({"copies": self.copies.as_json()} if self.copies else {}),
             **({"folds": self.folds.as_json()} if self.folds else {}),
         }

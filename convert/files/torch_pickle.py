@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,8 +91,10 @@ def load_pickle(file: BinaryIO, where: str, *, script: bool = False) -> Any:
         ConvertError: the pickle names anything off the allow-list, or is damaged. Nothing it names is imported or run.
     """
     try:
-        _check_memo(file)
-        return _Unpickler(file, where, script).load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of unknown escapes in texts of protocol 0
+            _check_memo(file)
+            return _Unpickler(file, where, script).load()
     except PICKLE_ERRORS as error:
         raise ConvertError(f"{where}: its pickle is damaged ({type(error).__name__}: {str(error)[:120]})") from error
 

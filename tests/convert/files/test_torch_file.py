@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -292,3 +293,9 @@ def test_a_gpt2_folder_with_pytorch_model_bin_reads_like_its_safetensors(zipped:
     write_checkpoint(tmp_path / "st", config, first.tensors(), "hf")
     second = read_checkpoint(tmp_path / "st").load()
     assert all(np.array_equal(second[n], t.numpy()) for n, t in model.state_dict().items() if n != "lm_head.weight")
+
+
+def test_an_unknown_escape_in_an_old_pickle_is_read_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_pickle(io.BytesIO(b"S'\\z'\n."), "f.pt") == "\\z"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from musiclora.symbolic.decoding.grammar.program_in_force import resume
 from musiclora.symbolic.decoding.grammar.restrict import restrict_programs
 from musiclora.symbolic.decoding.loudness import LOUDNESS_OF_SONGS, set_loudness
 from musiclora.symbolic.decoding.prompt import Prompt, describe_context, encode_prompt
-from musiclora.symbolic.decoding.redraw import redraw_seed
+from musiclora.symbolic.decoding.redraw import redraw_copies, redraw_seed
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.decoding.to_score import (
     clean_score,
@@ -187,20 +187,15 @@ def _finish_rows(
     """
     draw_rows(rows, 0)
     made = [_decode_piece(tokenizer, info, row, prompt, request) for row in rows]
-    again = request.redraw
-    for attempt in range(1, again.most + 1 if again else 1):
-        onsets = (
-            {i: again.begin_before(piece.score, piece.given, attempt) for i, piece in enumerate(made)} if again else {}
-        )
-        copied = {i: onset for i, onset in onsets.items() if onset is not None}
-        if not copied:
-            break
-        for i, onset in copied.items():
+
+    def draw_again(onsets: Mapping[int, float], attempt: int) -> Mapping[int, GeneratedPiece]:
+        for i, onset in onsets.items():
             rows[i] = _cut_row(tokenizer, info, rows[i], len(prompt.ids), onset)
-        draw_rows([rows[i] for i in copied], attempt)
-        for i in copied:
-            made[i] = dataclasses.replace(_decode_piece(tokenizer, info, rows[i], prompt, request), redraws=attempt)
-    return made
+        draw_rows([rows[i] for i in onsets], attempt)
+        decoded = {i: _decode_piece(tokenizer, info, rows[i], prompt, request) for i in onsets}
+        return {i: dataclasses.replace(piece, redraws=attempt) for i, piece in decoded.items()}
+
+    return redraw_copies(made, request.redraw, draw_again)
 
 
 def _cut_row(

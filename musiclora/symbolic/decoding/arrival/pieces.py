@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from musiclora.symbolic.decoding.arrival.plan import ArrivalPlan, plan_arrival
 from musiclora.symbolic.decoding.arrival.score import build_score
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.loudness import DEFAULT_LOUDNESS, LOUDNESS_OF_SONGS, Loudness
-from musiclora.symbolic.decoding.redraw import redraw_seed
+from musiclora.symbolic.decoding.redraw import redraw_copies, redraw_seed
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
 from musiclora.symbolic.decoding.to_score import describe_channels
 from musiclora.symbolic.tokens.arrival import EVENT_TOKENS, REST, SEPARATOR, STEPS_PER_SECOND
@@ -41,13 +41,13 @@ def generate_arrival_pieces(
         report = _progress_of(plan, pieces, first, request.count, on_progress)
         draw_events(model, pieces, spec, draws, grammar, report)
         finished = [_finish_piece(plan, piece, request) for piece in pieces]
-        made += _redraw_copies(model, request, plan, pieces, finished)
+        made += _without_copies(model, request, plan, pieces, finished)
     if on_progress is not None:
         on_progress(1, 1)
     return made
 
 
-def _redraw_copies(
+def _without_copies(
     model: TokenModel,
     request: GenerationRequest,
     plan: ArrivalPlan,
@@ -55,23 +55,16 @@ def _redraw_copies(
     made: list[GeneratedPiece],
 ) -> list[GeneratedPiece]:
     """Draw pieces again that copy, from before the copied passage."""
-    again = request.redraw
     spec, grammar = request.sampling(_DEFAULT_TOP_K, pad_id=SEPARATOR), ArrivalGrammar(model.vocab_size)
-    for attempt in range(1, again.most + 1 if again else 1):
-        onsets = (
-            {i: again.begin_before(piece.score, piece.given, attempt) for i, piece in enumerate(made)} if again else {}
-        )
-        copied = {i: onset for i, onset in onsets.items() if onset is not None}
-        if not copied:
-            break
-        for i, onset in copied.items():
-            seconds = Clock(made[i].score).seconds(np.array([onset * made[i].score.ticks_per_quarter]))[0]
-            pieces[i] = _cut_piece(pieces[i], round(float(seconds) * STEPS_PER_SECOND))
-        draws = UniformDraws(redraw_seed(request.seed, attempt))
-        draw_events(model, [pieces[i] for i in copied], spec, draws, grammar)
-        for i in copied:
-            made[i] = dataclasses.replace(_finish_piece(plan, pieces[i], request), redraws=attempt)
-    return made
+
+    def draw_again(onsets: Mapping[int, float], attempt: int) -> Mapping[int, GeneratedPiece]:
+        for i, onset in onsets.items():
+            clock, quarter = Clock(made[i].score), int(made[i].score.ticks_per_quarter)
+            pieces[i] = _cut_piece(pieces[i], round(float(clock.seconds(onset * quarter)) * STEPS_PER_SECOND))
+        draw_events(model, [pieces[i] for i in onsets], spec, UniformDraws(redraw_seed(request.seed, attempt)), grammar)
+        return {i: dataclasses.replace(_finish_piece(plan, pieces[i], request), redraws=attempt) for i in onsets}
+
+    return redraw_copies(made, request.redraw, draw_again)
 
 
 def _cut_piece(piece: ArrivalPiece, step: int) -> ArrivalPiece:

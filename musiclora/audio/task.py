@@ -23,6 +23,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError, list_names
+from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel, find_model
@@ -182,6 +183,10 @@ class AudioTask:
 
     def measure_samples(self, model: FlowModel, count: int, seed: int) -> None:
         """Return None: copies of recordings are not measured during training."""
+
+    def judge_samples(self, model: FlowModel, count: int, seed: int) -> SampleFindings:
+        """Return no findings; see `measure_samples`."""
+        return SampleFindings()
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.audio.generate import write_audio_sample

@@ -24,20 +24,26 @@ from musiclora.evaluation.comparison import ComparisonRequest
 @click.command(cls=ManyCommand)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of music or recordings, or a cache of them.")
 @click.option(
-    "--generated-dir", type=click.Path(path_type=Path), help="Generated recordings, to compare with --reference-dir."
+    "--generated-dir",
+    type=click.Path(path_type=Path),
+    help="Generated songs or recordings, to compare with --reference-dir or --train-dir.",
 )
-@click.option("--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two.")
+@click.option(
+    "--reference-dir", type=click.Path(path_type=Path), help="Real recordings, at least two, or songs, at least four."
+)
 @click.option(
     "--train-dir",
     type=click.Path(path_type=Path),
     help="Training songs, to measure what --generated-dir copies of them.",
 )
-@click.option(
-    "--baseline-dir", type=click.Path(path_type=Path), help="Recordings of a baseline, such as the base model."
-)
+@click.option("--baseline-dir", type=click.Path(path_type=Path), help="Music of a baseline, such as the base model.")
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
 @click.option("--rank", is_flag=True, help="Also list each generated recording, nearest first.")
-@click.option("--picture", type=click.Path(path_type=Path), help="PNG file for the mean spectra of both folders.")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="PNG file to draw: mean spectra of recordings, style card of songs.",
+)
 @overwrite_option
 @click.option("--model", help="bundled, bundled-band, a Hub id, or a folder.  [default: what the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
@@ -74,9 +80,9 @@ def evaluate(
 
     An adapter is compared with its base.
 
-    With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings. With
-    --generated-dir and --train-dir: the longest match of each song with the training songs; --reference-dir then holds
-    songs that were held out, as the scale.
+    With --generated-dir and --reference-dir: distances of recordings, or the style card of songs. With --generated-dir
+    and --train-dir: the longest match of each song with the training songs; --reference-dir then holds songs that were
+    held out, as the scale.
     """
     if generated_dir or reference_dir or train_dir or baseline_dir or paired or rank or picture:
         if generated_dir is None or not (reference_dir or train_dir) or data_dir is not None:

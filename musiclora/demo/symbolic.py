@@ -182,6 +182,7 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         seconds=result.training.progress.seconds,
         update=result.training.update,
         samples=samples,
+        style=result.training.style,
         copying=copying,
         health=songs.health,
         commands=symbolic_next_commands(result),

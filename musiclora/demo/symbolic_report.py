@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musiclora.evaluation.scores import Gain, Score
+from musiclora.evaluation.style.card import StyleCard
+from musiclora.evaluation.style.section import style_section
 from musiclora.evaluation.verdict import BaseCheck, judge_adapter
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import (
@@ -78,6 +80,7 @@ class ReportData:
         steps, seconds: optimiser steps and time of the training.
         update: ||dW|| / ||W|| by module.
         samples: music of both models.
+        style: how near samples of both models are to the songs; None where that was not measured.
         copying: findings of the copy meter, words by name.
         health: what became of the files.
         settings: values by name, in order.
@@ -96,6 +99,7 @@ class ReportData:
     seconds: float = 0.0
     update: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[ReportSample] = ()
+    style: StyleCard | None = None
     copying: Mapping[str, str] = field(default_factory=dict)
     health: Sequence[HealthRow] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -116,6 +120,7 @@ def write_symbolic_report(path: Path, data: ReportData) -> None:
         _score_section(data),
         loss_section(data.metrics),
         _music_section(data),
+        style_section(data.style),
         section("Does it copy?", text_table(data.copying) if data.copying else ""),
         update_section(data.update),
         _health_section(data),

@@ -1,18 +1,26 @@
-"""Symbolic part of `musiclora evaluate --generated-dir`: copies of the training songs."""
+"""Symbolic part of `musiclora evaluate --generated-dir`: style card, and copies of the training songs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from musiclora.convert.errors import printable
-from musiclora.errors import DataError
+from musiclora.convert.errors import list_names, printable
+from musiclora.convert.files.outputs import check_outputs, check_writable
+from musiclora.errors import ConfigError, DataError
 from musiclora.evaluation.comparison import ComparisonPart, ComparisonRequest, FolderComparison
 from musiclora.evaluation.copies.meter import CopyMeter, CopyResult
 from musiclora.evaluation.copies.samples import summarise_copies
+from musiclora.evaluation.measure import are_same_pieces, split_base_versions
+from musiclora.evaluation.style.card import StyleCard
+from musiclora.evaluation.style.compare import compare_styles
+from musiclora.evaluation.style.plot import style_picture
+from musiclora.formats import BASE_MARK
 from musiclora.progress import Reporter
-from musiclora.symbolic.copying import FolderNotes, notes_of_folder
+from musiclora.symbolic.copying import FolderSongs, read_songs_of
+from musiclora.symbolic.style import events_of
 
 
 @dataclass(frozen=True)
@@ -42,43 +50,123 @@ class FolderCopies:
         return [*rows, f"{summary.line()}; more than {self.threshold} notes count as copied"] if summary else rows
 
 
+@dataclass(frozen=True)
+class _Remarks:
+    """Remarks on the folders of a comparison."""
+
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
+
+    def lines(self) -> list[str]:
+        return []
+
+
 def compare_songs(request: ComparisonRequest, reporter: Reporter) -> FolderComparison:
     """Measure generated songs.
 
     Raises:
-        DataError: a folder holds no song that can be read, or no measure of songs applies to the request.
+        ConfigError: an option that recordings alone have, or a picture that cannot be written.
+        DataError: a folder holds no song that can be read, or too few for any measure.
     """
-    parts: list[ComparisonPart] = []
+    _check_options(request)
+    songs = _read_folders(request, reporter)
+    notes = [f"{option}: {note}" for option, part in songs.items() for note in part.notes]
+    made, bases = _split_bases(songs["--generated-dir"], notes, request.baseline_dir is not None)
+    songs |= {"--generated-dir": made, **({"--baseline-dir": bases} if bases.songs else {})}
+    parts: list[ComparisonPart] = [_Remarks(tuple(notes))]
     if request.train_dir is not None:
-        parts.append(measure_copies(request, reporter))
-    if not parts:
-        raise DataError(
-            f"--generated-dir {request.generated_dir}: holds notes and no recordings; these distances compare sound "
-            "(see: musiclora render)"
-        )
+        parts.append(measure_copies(songs, reporter))
+    if request.reference_dir is not None:
+        try:
+            card = _measure_style(songs, reporter)
+        except DataError as error:
+            if request.train_dir is None or request.picture:
+                raise
+            parts.append(_Remarks((str(error),)))
+        else:
+            parts.append(card)
+            if request.picture:
+                style_picture(request.picture, card, overwrite=request.overwrite)
     return FolderComparison(tuple(parts))
 
 
-def measure_copies(request: ComparisonRequest, reporter: Reporter) -> FolderCopies:
-    """Measure the generated songs of a request against its training songs.
+def _check_options(request: ComparisonRequest) -> None:
+    """Refuse options of recordings, and a picture that nothing draws or that cannot be written."""
+    given = [name for name, asked in (("--paired", request.paired), ("--rank", request.rank)) if asked]
+    if given:
+        raise ConfigError(f"{list_names(given, 2)}: for recordings only, and --generated-dir holds songs")
+    if request.reference_dir is None and (request.picture or request.baseline_dir):
+        option = "--picture" if request.picture else "--baseline-dir"
+        raise ConfigError(f"{option}: belongs to the style card of songs, which takes --reference-dir")
+    if picture := request.picture:
+        if picture.is_dir() or picture.suffix.lower() != ".png":
+            raise ConfigError(f"--picture {picture}: a PNG file is written; give a file name that ends in .png")
+        check_writable(picture, "--picture")
+        check_outputs("--picture", [picture], {}, overwrite=request.overwrite)
+
+
+def _read_folders(request: ComparisonRequest, reporter: Reporter) -> dict[str, FolderSongs]:
+    """Read every folder of a request once, by the option that names it."""
+    folders: dict[str, Path | None] = {
+        "--generated-dir": request.generated_dir,
+        "--train-dir": request.train_dir,
+        "--reference-dir": request.reference_dir,
+        "--baseline-dir": request.baseline_dir,
+    }
+    return {
+        option: read_songs_of(folder, reporter, f"reading {option}")
+        for option, folder in folders.items()
+        if folder is not None
+    }
+
+
+def _split_bases(made: FolderSongs, notes: list[str], has_baseline: bool) -> tuple[FolderSongs, FolderSongs]:
+    """Split off the base's versions that `generate --compare` wrote, and say what becomes of them."""
+    _, bases = split_base_versions([Path(song.name) for song in made.songs])
+    names = {path.as_posix() for path in bases}
+    if not names:
+        return made, FolderSongs([])
+    taken = "left out" if has_baseline else "taken as the baseline"
+    notes.append(f"{len(names)} files whose names end in {BASE_MARK} are by the base alone: {taken}")
+    own = FolderSongs([song for song in made.songs if song.name not in names])
+    others = [] if has_baseline else [song for song in made.songs if song.name in names]
+    return own, FolderSongs(others)
+
+
+def measure_copies(songs: dict[str, FolderSongs], reporter: Reporter) -> FolderCopies:
+    """Measure generated songs against training songs.
 
     The scale are the songs of --reference-dir, or the training songs among each other.
 
+    Args:
+        songs: by option.
+        reporter: shows progress.
+
     Raises:
-        DataError: a folder holds no song that can be read, or none that is long enough.
+        DataError: no song that is long enough.
     """
-    folders = {"--generated-dir": request.generated_dir, "--train-dir": request.train_dir}
-    folders |= {"--reference-dir": request.reference_dir} if request.reference_dir else {}
-    found: dict[str, FolderNotes] = {}
-    for option, folder in folders.items():
-        if folder is not None:
-            found[option] = notes_of_folder(folder, reporter, f"reading {option}")
-    held_out = found["--reference-dir"].songs if "--reference-dir" in found else []
-    meter = CopyMeter.from_songs(found["--train-dir"].songs, held_out)
-    with reporter.task("comparing") as update:
-        results = []
-        for done, song in enumerate(found["--generated-dir"].songs, 1):
+    held_out = songs["--reference-dir"].note_lists() if "--reference-dir" in songs else []
+    meter = CopyMeter.from_songs(songs["--train-dir"].note_lists(), held_out)
+    made = songs["--generated-dir"].note_lists()
+    results = []
+    with reporter.task("looking for copies") as update:
+        for done, song in enumerate(made, 1):
             results.append((song.name, meter.measure(song)))
-            update(done, len(found["--generated-dir"].songs))
-    remarks = [f"{option}: {note}" for option, part in found.items() for note in part.notes]
-    return FolderCopies(results, meter.threshold, (*remarks, *meter.notes))
+            update(done, len(made))
+    return FolderCopies(results, meter.threshold, tuple(meter.notes))
+
+
+def _measure_style(songs: dict[str, FolderSongs], reporter: Reporter) -> StyleCard:
+    """Compare the distributions of generated and real songs."""
+    events = {option: [events_of(song.name, song.score) for song in part.songs] for option, part in songs.items()}
+    made, bases = ([piece.name for piece in events.get(o, ())] for o in ("--generated-dir", "--baseline-dir"))
+    with reporter.task("comparing styles"):
+        return compare_styles(
+            events["--reference-dir"],
+            events["--generated-dir"],
+            events.get("--baseline-dir", []),
+            events.get("--train-dir", []),
+            matched=bool(bases) and are_same_pieces(made, bases),
+        )

@@ -17,8 +17,9 @@ from musiclora.evaluation.copies.notes import NoteList, note_list
 from musiclora.music.bars import bar_lines
 from musiclora.progress import Reporter
 from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.dataset.songs import one_of_each_song
 from musiclora.symbolic.reading.health import describe_skipped
-from musiclora.symbolic.reading.read_folder import read_music
+from musiclora.symbolic.reading.read_folder import Song, read_music
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 if TYPE_CHECKING:
@@ -53,21 +54,22 @@ def _rows(score: Score) -> Iterable[tuple[int, int, int, int]]:
 
 def notes_of_pieces(pieces: Sequence[Piece], tokenizer: SymbolicTokenizer) -> list[NoteList]:
     """Collect the notes that the tokens of songs hold; of a song and its augmented copies the first original."""
-    first: dict[str, Piece] = {}
-    for piece in sorted(pieces, key=lambda piece: not piece.is_original):
-        first.setdefault(piece.group, piece)
-    return [notes_of(piece.name, tokenizer.decode(piece.tokens)) for piece in first.values()]
+    return [notes_of(piece.name, tokenizer.decode(piece.tokens)) for piece in one_of_each_song(pieces)]
 
 
 @dataclass(frozen=True)
-class FolderNotes:
-    """Notes of a folder's songs, and remarks for the user."""
+class FolderSongs:
+    """Songs of a folder with their scores, and remarks for the user."""
 
-    songs: list[NoteList]
+    songs: list[Song]
     notes: tuple[str, ...] = ()
 
+    def note_lists(self) -> list[NoteList]:
+        """Collect the pitched notes of each song."""
+        return [notes_of(song.name, song.score) for song in self.songs]
 
-def notes_of_folder(folder: Path, reporter: Reporter, title: str = "reading songs") -> FolderNotes:
+
+def read_songs_of(folder: Path, reporter: Reporter, title: str = "reading songs") -> FolderSongs:
     """Read the songs of a folder, without copies that `augment` made.
 
     Raises:
@@ -76,8 +78,7 @@ def notes_of_folder(folder: Path, reporter: Reporter, title: str = "reading song
     with reporter.task(title) as update:
         reading = read_music(folder, on_progress=update)
     originals = [song for song in reading.songs if song.is_original]
-    songs = [notes_of(song.name, song.score) for song in originals or reading.songs]
-    return FolderNotes(songs, tuple(describe_skipped(reading.health)))
+    return FolderSongs(originals or reading.songs, tuple(describe_skipped(reading.health)))
 
 
 class PieceMeter:
@@ -112,8 +113,8 @@ def open_piece_meter(adapters: Sequence[Adapter], train_dir: Path | None, report
         DataError: the folder holds no songs, or an index is damaged or another adapter's.
     """
     if train_dir is not None:
-        found = notes_of_folder(train_dir, reporter, "reading the training songs")
-        meter = CopyMeter.from_songs(found.songs)
+        found = read_songs_of(train_dir, reporter, "reading the training songs")
+        meter = CopyMeter.from_songs(found.note_lists())
         return PieceMeter([meter], (f"--train-dir: {note}" for note in found.notes))
     indexed = [adapter for adapter in adapters if (adapter.path / COPY_INDEX).is_file()]
     if not indexed:

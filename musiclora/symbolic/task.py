@@ -21,6 +21,7 @@ from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.errors import ConfigError, DataError
 from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import count_pieces, token_gain, token_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import checkpoint_fingerprint
@@ -182,6 +183,9 @@ class SymbolicTask:
 
     def measure_samples(self, model: TokenModel, count: int, seed: int) -> SampleCopies | None:
         return self._copies.measure_samples(model, count, seed, self._notes_at_once())
+
+    def judge_samples(self, model: TokenModel, count: int, seed: int) -> SampleFindings:
+        return self._copies.judge_samples(model, count, seed, self._notes_at_once())
 
     def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
         return self._copies.copied_spans(sample) if sample.suffix == ".mid" else ()

@@ -1,4 +1,4 @@
-"""Copy meter of a symbolic training run: samples against the training songs, and the copy index of its adapter."""
+"""Samples of a symbolic training run against its songs, copies and style, and the copy index of its adapter."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from musiclora.evaluation.copies.index_file import COPY_INDEX, copy_index_bytes,
 from musiclora.evaluation.copies.meter import CopyMeter
 from musiclora.evaluation.copies.notes import NoteList
 from musiclora.evaluation.copies.samples import SampleCopies, summarise_copies
+from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.symbolic.copying import notes_of, notes_of_pieces
 from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.redraw import redraw_seed
-from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.style import style_of_samples
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
 _SAMPLE_TOKENS = 256
@@ -51,16 +53,52 @@ class TrainingCopies:
             seed: of the samples.
             notes_at_once: most notes that begin at one onset.
         """
-        if self._meter is None:
+        if self._meter is None:  # nothing is generated in vain
             return None
+        pieces, _ = self._draw(model, count, seed, notes_at_once)
+        return self._measure(pieces)
+
+    def judge_samples(
+        self, model: TokenModel, count: int, seed: int, notes_at_once: int | None = None
+    ) -> SampleFindings:
+        """Generate samples of the adapted model and of its base, and measure copies and style.
+
+        Args:
+            model: with its adapter switched on, as it is again afterwards.
+            count: number of samples of each.
+            seed: of the samples.
+            notes_at_once: most notes that begin at one onset.
+        """
+        pieces, attempt = self._draw(model, count, seed, notes_at_once)
+        if not pieces:
+            return SampleFindings()
+        model.set_adapter(False)
+        try:
+            bases, base_attempt = self._draw(model, count, seed, notes_at_once)
+        finally:
+            model.set_adapter(True)
+        return SampleFindings(
+            self._measure(pieces),
+            style_of_samples(self.songs, self.tokenizer, pieces, bases, matched=attempt == base_attempt),
+        )
+
+    def _draw(
+        self, model: TokenModel, count: int, seed: int, notes_at_once: int | None
+    ) -> tuple[list[GeneratedPiece], int]:
+        """Generate samples that all have notes, and return them with the number of the attempt; none after the last."""
         tokens = min(_SAMPLE_TOKENS, model.n_positions - 1)
         for attempt in range(_ATTEMPTS):
             drawn = redraw_seed(seed, attempt)
             request = GenerationRequest(tokens, seed=drawn, count=count, notes_at_once=notes_at_once)
             with suppress(DataError):  # one of the pieces has no note
-                pieces = generate_pieces(model, self.tokenizer, request)
-                return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
-        return None
+                return generate_pieces(model, self.tokenizer, request), attempt
+        return [], _ATTEMPTS
+
+    def _measure(self, pieces: Sequence[GeneratedPiece]) -> SampleCopies | None:
+        """Measure what pieces copy; None without pieces."""
+        if self._meter is None:
+            return None
+        return summarise_copies([self._meter.measure(notes_of("", piece.score)) for piece in pieces])
 
     def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
         """Return first and last onset of copied passages of a MIDI file, in quarter notes."""

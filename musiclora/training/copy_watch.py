@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from musiclora.backends.base import LossSum, Model
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import BEST, Run, RunProgress
 from musiclora.training.task import TrainingTask
@@ -103,8 +103,8 @@ def _is_watched(config: TrainConfig) -> bool:
     return config.trainable == "adapter" and config.fold is None and config.train_share is None
 
 
-def final_copies(
+def final_findings(
     task: TrainingTask[ModelT], model: ModelT, config: TrainConfig, count: int = 2 * SAMPLES
-) -> SampleCopies | None:
-    """Measure samples of the model that is kept; None where none are measured."""
-    return task.measure_samples(model, count, config.seed) if _is_watched(config) else None
+) -> SampleFindings:
+    """Judge samples of the model that is kept; nothing is found where none are watched."""
+    return task.judge_samples(model, count, config.seed) if _is_watched(config) else SampleFindings()

@@ -9,6 +9,7 @@ from typing import Any
 
 from musiclora.errors import option_name
 from musiclora.evaluation.scores import count_pieces
+from musiclora.evaluation.style.section import style_section
 from musiclora.evaluation.verdict import Verdict
 from musiclora.reporting.html import (
     command_boxes,
@@ -63,6 +64,7 @@ def write_run_report(
         fact_list([*_score_facts(result), *_parameter_facts(result), *run_facts(steps, seconds, result.update)]),
         section("What the verdict rests on", _evidence(result, songs)),
         loss_section(metrics, pieces=result.pieces, picture=(result.run_dir / LOSS_PLOT).read_bytes()),
+        style_section(result.style),
         _copying_section(result, metrics),
         sample_section(shown, {path: copied_spans(path) for path in shown}),
         update_section(result.update),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from musiclora.evaluation.copies.samples import SampleCopies
 from musiclora.evaluation.scores import Gain, HeldOutScore
+from musiclora.evaluation.style.card import StyleCard
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
 from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.further_losses import FurtherLoss, further_entries
@@ -44,6 +45,7 @@ class TrainResult:
         further: held-out losses under other conditions, by key of metrics.jsonl.
         copies: copy figures of samples of the adapter that is kept; None where they cannot be measured.
         folds: the cross-validation before this run on all songs, None without one.
+        style: how near samples of adapter and base are to the songs; None where that cannot be measured.
     """
 
     run_dir: Path
@@ -62,6 +64,7 @@ class TrainResult:
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
     copies: SampleCopies | None = None
     folds: FoldSummary | None = None
+    style: StyleCard | None = None
 
     @property
     def report(self) -> Path:
@@ -82,11 +85,14 @@ class TrainResult:
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
-        content = {name: value for name, value in asdict(self).items() if name not in ("further", "copies", "folds")}
+        content = asdict(replace(self, further={}, copies=None, folds=None, style=None))
+        del content["further"]
         content["folds"] = self.folds.as_json() if self.folds else None
         verdict = asdict(self.verdict) if self.verdict else None
         copies = self.copies.as_json() if self.copies else None
-        return {**content, **further_entries(self.further), "copies": copies, "verdict": verdict, "report": self.report}
+        style = self.style.as_json() if self.style else {"style": None}
+        content |= {**further_entries(self.further), "copies": copies, **style, "verdict": verdict}
+        return {**content, "report": self.report}
 
     def lines(self) -> list[str]:
         """Describe the result in lines."""
@@ -103,6 +109,8 @@ class TrainResult:
             lines.append(self.verdict.line())
         if self.copies:
             lines.append(self.copies.line())
+        if self.style:
+            lines.append(self.style.line())
         return [*lines, *self._update_lines()]
 
     def _update_lines(self) -> list[str]:

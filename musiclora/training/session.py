@@ -17,7 +17,7 @@ from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
 from musiclora.training.adapter_files import initial_arrays, measure_update, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
-from musiclora.training.copy_watch import CopyWatch, final_copies
+from musiclora.training.copy_watch import CopyWatch, final_findings
 from musiclora.training.fold_summary import recommend_for
 from musiclora.training.further_losses import compare_further, further_losses
 from musiclora.training.limits import (
@@ -280,16 +280,18 @@ class Session(Generic[ModelT]):
         batches = task.song_batches(self.config) if self.before else []
         scores = task.compare_losses(self.before, self._song_losses("scoring the result", batches)) if batches else None
         further = compare_further(self.run.read_metrics(), further_losses(self.model, self.further, self.out))
-        copies = final_copies(task, self.model, self.config)
-        write_metadata(self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further, copies)
+        found = final_findings(task, self.model, self.config)
+        write_metadata(
+            self.run.path, self.config, plan, progress, self._run_facts(), scores, update, further, found.copies
+        )
         if update and not already:  # again, with what is known now
-            outcome = self._outcome(scores.gain if scores else None, copies, progress.best_step)
+            outcome = self._outcome(scores.gain if scores else None, found.copies, progress.best_step)
             save_task_adapter(self.run.path / BEST, task, self.model, self.spec, self.backend_name, self.run, outcome)
         base, trained, gain = (scores.before, scores.after, scores.gain) if scores else (None, None, None)
         result = TrainResult(
             *(self.run.path, self.backend_name, base, trained, gain, update, progress, already),
             *(task.plan_defaults.unit, task.form.output, self.base_check, self.parameters, self._trains_all),
-            *(further, copies, self.options.folds),
+            *(further, found.copies, self.options.folds, found.style),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
         facts = (task.count_songs(), task.describe_data(), task.copied_spans)

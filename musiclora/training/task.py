@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import Arrays, LossSum, Model
 from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
@@ -156,6 +157,9 @@ class TaskScoring(Protocol[TaskModel]):
 
     def measure_samples(self, model: TaskModel, count: int, seed: int) -> SampleCopies | None:
         """Generate samples and measure what they copy of the training songs; None where that cannot be measured."""
+
+    def judge_samples(self, model: TaskModel, count: int, seed: int) -> SampleFindings:
+        """Generate samples of the trained model, and of the base where style is measured, and judge them."""
 
     def copied_spans(self, sample: Path) -> Sequence[tuple[float, float]]:
         """Find the passages of a sample file that copy training songs: first and last onset, in quarter notes."""

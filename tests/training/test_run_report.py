@@ -80,3 +80,13 @@ def test_an_audio_run_writes_one_too(tmp_path, any_backend):
     assert "recordings" in text
     assert "squared error" not in text  # the unit is in the picture
     assert "songs" not in text
+
+
+def test_the_report_shows_how_near_samples_are_to_the_songs(run):
+    card = run.style
+    assert card.counts["generated"] == card.counts["baseline"] == 8
+    text = page_text(run.report)
+    assert "Does it sound like them?" in text
+    assert card.describe()[1:] in text
+    assert run.as_json()["style"]["overlap"] == card.generated.overlap.value
+    assert card.line() in run.lines()

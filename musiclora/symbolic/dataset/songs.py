@@ -176,3 +176,11 @@ def describe_windows(pieces: Sequence[Piece], tokenizer: SymbolicTokenizer, leng
         f"{long} of {len(pieces)} pieces are longer than {limit} (the longest {max(sizes):,}) and are cut "
         f"into overlapping windows, whose first notes lack what came before; {more}"
     ]
+
+
+def one_of_each_song(pieces: Sequence[Piece]) -> list[Piece]:
+    """List one piece a song: of a song and its augmented copies the first original."""
+    first: dict[str, Piece] = {}
+    for piece in sorted(pieces, key=lambda piece: not piece.is_original):
+        first.setdefault(piece.group, piece)
+    return list(first.values())

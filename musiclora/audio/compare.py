@@ -28,7 +28,7 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         overwrite=request.overwrite,
         reporter=reporter,
     )
-    parts: list[ComparisonPart] = [found]
+    parts: list[ComparisonPart] = [found, *([found.artefacts] if found.artefacts else [])]
     if request.rank:
         parts.append(found.ranked())
     return FolderComparison(tuple(parts))

@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.evaluation.artefacts.compare import ArtefactComparison, compare_artefacts
 from musiclora.evaluation.audio_distances import (
     Distances,
     Spread,
@@ -49,6 +50,7 @@ class Comparison:
         reduction: shares by which both distances are smaller than a baseline's; None without one.
         ranking: name, Audio Feature Distance and Spectral Distance of each generated recording, the nearest first.
         notes: remarks for the user: files left out, features without a scale.
+        artefacts: of the recordings, a part of the result of its own.
     """
 
     distances: Distances
@@ -57,6 +59,7 @@ class Comparison:
     reduction: tuple[Spread, Spread] | None
     ranking: list[tuple[str, float, float]]
     notes: tuple[str, ...]
+    artefacts: ArtefactComparison | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
@@ -221,7 +224,9 @@ def compare_folders(
             "left out of the distance, since all reference recordings share them: "
             f"{join_problems(list(found.constant))}"
         )
-    return Comparison(found, kernel, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
+    artefacts = compare_artefacts({kind: recordings.artefacts for kind, recordings in sets.items()})
+    ranking = rank_recordings(generated, reference)
+    return Comparison(found, kernel, framewise, reduction, ranking, tuple(notes), artefacts)
 
 
 def _mean_framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:

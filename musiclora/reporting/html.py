@@ -121,6 +121,12 @@ def image_tag(png: bytes, alt: str) -> str:
     return f'<img src="{_data_uri("image/png", png)}" alt="{escape(alt)}">'
 
 
+def responsive_image(wide: bytes, narrow: bytes, alt: str) -> str:
+    """Return a picture that is embedded in the page in two forms: for wide and for narrow screens (up to 44 rem)."""
+    source = f'<source media="(max-width: 44rem)" srcset="{_data_uri("image/png", narrow)}">'
+    return f"<picture>{source}{image_tag(wide, alt)}</picture>"
+
+
 def audio_player(wave: bytes, label: str) -> str:
     """Return a player of a WAV file that is embedded in the page."""
     return (

@@ -49,7 +49,7 @@ def prediction_error(channel: np.ndarray, rate: int) -> np.ndarray:
     Returns:
         float32 [N]; about 0 for what the frame's spectrum explains. The first 16 samples are 0.
     """
-    size = round(_FRAME_SECONDS * rate)
+    size = max(4 * _ORDER, round(_FRAME_SECONDS * rate))
     found = np.zeros(len(channel), np.float32)
     window = np.hanning(2 * size)  # half of it lies beside the frame, so that spectra change slowly
     padded = np.pad(channel.astype(np.float64), (size // 2, 2 * size))

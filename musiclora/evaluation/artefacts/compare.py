@@ -53,6 +53,10 @@ class ArtefactComparison:
     expected: Mapping[str, Expected | None]
     notes: tuple[str, ...]
 
+    def values(self, kind: str, measure: Measure) -> list[float]:
+        """Return the values of one measure in a set, without files in which it was not measured."""
+        return _values(self.sets[kind], measure)
+
     def marks(self, file: MeasuredFile) -> dict[str, str]:
         """Return `above` or `below` by the keys of the measures in which a file lies outside the expected range."""
         places = {}

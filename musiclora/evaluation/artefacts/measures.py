@@ -82,7 +82,7 @@ def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
     Returns:
         float64 [N / frame], 1 for full scale.
     """
-    size = round(_FRAME_SECONDS * rate)
+    size = max(1, round(_FRAME_SECONDS * rate))
     count = samples.shape[1] // size
     frames = samples[:, : count * size].reshape(len(samples), count, size)
     # An offset that comes and goes with the music would otherwise fill its rests.

@@ -6,26 +6,18 @@ import json
 
 import numpy as np
 import pytest
+from artefact_files import measured
 from click.testing import CliRunner
 from clicked_sound import RATE, TIMES, melody, with_clicks
 from require import require
 
 from musiclora.cli import main
-from musiclora.evaluation.artefacts.compare import MeasuredFile, compare_artefacts
+from musiclora.evaluation.artefacts.compare import compare_artefacts
 from musiclora.evaluation.artefacts.expected import MEASURES, expect_range
-from musiclora.evaluation.artefacts.measures import Artefacts
 
 require("librosa")
 soundfile = require("soundfile")
 BY_KEY = {measure.key: measure for measure in MEASURES}
-
-
-def measured(floors, rate=RATE, high=1e-3, source=None, **more):
-    values = {"clicks_per_minute": 0.0, "energy_above_10khz": high, "clipped": 0.0, "silence": 0.0, **more}
-    return [
-        MeasuredFile(f"{i}.wav", source or f"{i}", Artefacts(rate=rate, noise_floor_db=floor, **values))
-        for i, floor in enumerate(floors)
-    ]
 
 
 def test_a_further_recording_of_one_distribution_is_outside_in_one_of_a_hundred():

@@ -65,6 +65,19 @@ def test_a_rate_too_low_for_ten_kilohertz_measures_no_energy_above(rate, known):
     assert (measure_artefacts(tone(440, rate=rate), rate).energy_above_10khz is not None) == known
 
 
+@pytest.mark.parametrize("rate", [8, 100, 1000])
+def test_sampling_rates_below_all_music_are_measured(rate):
+    found = measure_artefacts(np.random.default_rng(0).normal(0, 0.1, (2, 4 * rate)), rate)
+    assert (found.clicks_per_minute, found.energy_above_10khz, found.clipped) == (0, None, 0)
+
+
+def test_a_constant_and_an_impulse_alone_are_measured():
+    assert measure_artefacts(np.full(RATE, 0.5), RATE).silence == 1
+    impulse = np.zeros(RATE)
+    impulse[RATE // 2] = 0.5
+    assert measure_artefacts(impulse, RATE).clicks_per_minute == 60
+
+
 def test_silence_has_no_share_of_energy():
     assert high_energy(np.zeros((1, RATE), np.float32), RATE) is None
 

@@ -48,7 +48,11 @@ from musiclora.evaluation.comparison import ComparisonRequest
 @click.option("--model", help="bundled, bundled-band, a Hub id, or a folder.  [default: what the adapter records]")
 @click.option("--adapter-dir", "adapters", cls=ManyOption, help="Adapters, each PATH or PATH:STRENGTH.")
 @click.option("--tokenizer", help="Symbolic: arrival, a tokenizer.json or its folder.  [default: the model's own]")
-@click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
+@click.option(
+    "--vae",
+    type=click.Path(path_type=Path),
+    help="Audio: the codec.  [default: the one of the model; with --generated-dir: none]",
+)
 @click.option(
     "--max-seq-len", type=int, help="Longest row in tokens or frames.  [default: what the model holds; audio: 1024]"
 )
@@ -80,9 +84,11 @@ def evaluate(
 
     An adapter is compared with its base.
 
-    With --generated-dir and --reference-dir: distances of recordings, or the style card of songs. With --generated-dir
-    and --train-dir: the longest match of each song with the training songs; --reference-dir then holds songs that were
-    held out, as the scale.
+    With --generated-dir and --reference-dir: distances and artefacts of recordings, with --vae also the kernel distance
+    of their latents, or the style card of songs. Both folders may hold latents instead.
+
+    With --generated-dir and --train-dir: the longest match of each song with the training songs; --reference-dir then
+    holds songs that were held out, as the scale.
     """
     if generated_dir or reference_dir or train_dir or baseline_dir or paired or rank or picture:
         if generated_dir is None or not (reference_dir or train_dir) or data_dir is not None:
@@ -96,6 +102,8 @@ def evaluate(
             rank=rank,
             picture=picture,
             overwrite=overwrite,
+            vae=vae,
+            backend=backend,
         )
         _compare(request, as_json)
         return

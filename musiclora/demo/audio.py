@@ -23,8 +23,10 @@ from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.corpora import ESSEN_TERMS, corpus_folder, han_folk_songs, order_by_seed
 from musiclora.demo.demo_run import DATA_RECORD, check_demo_folder, train_demo
 from musiclora.demo.renders import PLUCKED, clip_recordings, demo_soundfont, read_songs, render_instruments
+from musiclora.evaluation.artefacts.compare import BASELINE, GENERATED, REFERENCE, compare_artefacts
 from musiclora.evaluation.audio_distances import compare_recordings, distance_reductions
 from musiclora.evaluation.audio_features import Recordings
+from musiclora.evaluation.kernel_distance import compare_kernels
 from musiclora.evaluation.measure import measure_recordings, need_audio, recording_files, split_base_versions
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -148,6 +150,13 @@ def audio_demo(
         pairs=list(zip(bases, made, strict=True)),
         held_out=held_out,
         soundfont=soundfont,
+        kernels=(
+            compare_kernels(base, reference, o.seed),
+            compare_kernels(adapted, reference, o.seed, baseline=base, matched=True),
+        ),
+        artefacts=compare_artefacts(
+            {GENERATED: adapted.artefacts, REFERENCE: reference.artefacts, BASELINE: base.artefacts}
+        ),
         seconds=time.monotonic() - started,
     )
     write_audio_report(result, o, audio_next_commands(result), [f"Songs: {RENDERED_SONGS}. Terms: {ESSEN_TERMS}."])

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
+from musiclora.evaluation.artefacts.compare import BASELINE, GENERATED, REFERENCE
+from musiclora.evaluation.artefacts.section import artefact_section
 from musiclora.evaluation.audio_features import ANALYSIS_RATE, log_mel, resample_mono, stft_magnitudes
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import (
@@ -31,6 +33,7 @@ from musiclora.wav import read_wav
 
 _MOST_PAIRS = 4  # that can be heard in the page
 _MEL_RANGE_DB = 70  # of the spectrograms' colours, below the loudest value
+_SET_NAMES = {REFERENCE: "recordings", BASELINE: "base", GENERATED: "adapted"}
 _DISCLAIMER = (
     "The bundled audio model is a demonstration of three and a half million parameters, trained for minutes: what "
     "it makes has the timbre and the pulse of its recordings, not their music."
@@ -43,7 +46,7 @@ def write_audio_report(
     """Write `report.html` into the demo's folder; it appears whole or not at all."""
     parts = [
         verdict_box(*_verdict_words(result)),
-        _distance_section(result),
+        _style_section(result),
         loss_section(Run(result.training.run_dir).read_metrics(), "squared error a latent value", "recordings"),
         _music_section(result),
         section("Settings", text_table(_settings_of(result, options))),
@@ -90,7 +93,15 @@ def _verdict_words(result: AudioDemoResult) -> tuple[str, str, str]:
     return style, headline[0].upper() + headline[1:], words
 
 
-def _distance_section(result: AudioDemoResult) -> str:
+def _style_section(result: AudioDemoResult) -> str:
+    """Return the distances to the recordings, and the artefacts beside the recordings' own."""
+    content = _distance_table(result)
+    if result.artefacts:
+        content += artefact_section(result.artefacts, _SET_NAMES)
+    return section("Style card", content)
+
+
+def _distance_table(result: AudioDemoResult) -> str:
     rows = [
         (
             r.name,
@@ -103,13 +114,32 @@ def _distance_section(result: AudioDemoResult) -> str:
         )
         for r in result.distance_rows()
     ]
+    rows += _kernel_row(result)
     table = number_table(("", "base", "adapted", "nearer by (95 %)", "real against real"), rows)
     words = (
-        f"{result.base.generated} clips by each model against {result.base.reference} clips of tunes that nothing was "
+        f"Distance to recordings it has not heard: {result.base.generated} clips by each model against "
+        f"{result.base.reference} clips of tunes that nothing was "
         "trained or chosen by. Smaller is nearer; real against real, the distance between halves of the recordings "
         "themselves, is what cannot be beaten."
     )
-    return section("Distance to recordings it has not heard", table + soft_paragraph(words))
+    return table + soft_paragraph(words)
+
+
+def _kernel_row(result: AudioDemoResult) -> list[tuple[str, list[str]]]:
+    """Return the row of the kernel distance; empty where it was not measured."""
+    if not result.kernels:
+        return []
+    base, adapted = result.kernels
+    if not (base.mmd and adapted.mmd):
+        return []
+    nearer, real = adapted.reduction, adapted.real
+    cells = [
+        f"{base.mmd.value:.3f}",
+        f"{adapted.mmd.value:.3f}",
+        f"{nearer.value:.0%} ({nearer.low:.0%} to {nearer.high:.0%})" if nearer else "–",
+        f"{real.value:.3f}" if real else "–",
+    ]
+    return [(adapted.title, cells)]
 
 
 def _music_section(result: AudioDemoResult) -> str:

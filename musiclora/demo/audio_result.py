@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.demo.demo_run import DemoOptions, DemoResult
+from musiclora.evaluation.artefacts.compare import ArtefactComparison
+from musiclora.evaluation.artefacts.section import describe_artefacts
 from musiclora.evaluation.audio_distances import Distances, Spread
+from musiclora.evaluation.kernel_distance import KernelDistance
 
 AFD, SPECTRAL = "Audio Feature Distance", "Spectral Distance"
 
@@ -73,6 +76,8 @@ class AudioDemoResult(DemoResult):
         pairs: files by base and adapted model from the same noise.
         held_out: the renders compared with.
         soundfont: file that everything was rendered with.
+        kernels: squared MMD of both models' music; None where it was not measured.
+        artefacts: of both models' music and of the recordings; None likewise.
     """
 
     base: Distances
@@ -81,6 +86,8 @@ class AudioDemoResult(DemoResult):
     pairs: list[tuple[Path, Path]]
     held_out: list[Path]
     soundfont: Path
+    kernels: tuple[KernelDistance, KernelDistance] | None = None
+    artefacts: ArtefactComparison | None = None
 
     def distance_rows(self) -> list[DistanceRow]:
         """Return both distances as rows of a table."""
@@ -118,12 +125,26 @@ class AudioDemoResult(DemoResult):
                 f"real against real {r.real.value:{r.form}}"
                 for r in self.distance_rows()
             ),
+            *self._kernel_lines(),
+            *([describe_artefacts(self.artefacts)] if self.artefacts else []),
             f"rendered with {self.soundfont.name} ({self.soundfont})",
             self.last_line(),
         ]
 
+    def _kernel_lines(self) -> list[str]:
+        """Format the kernel distance; empty where it was not measured."""
+        base, adapted = self.kernels or (None, None)
+        if not (base and base.mmd and adapted and adapted.mmd):
+            return []
+        real = f"; real against real {adapted.real.value:.3f}" if adapted.real else ""
+        return [f"{adapted.title}: {base.mmd.value:.3f} by the base, {adapted.mmd.value:.3f} adapted{real}"]
+
     def record(self) -> dict[str, Any]:
         """Return the values for --json."""
+        more: dict[str, Any] = self.artefacts.as_json() if self.artefacts else {}
+        if self.kernels:
+            base, adapted = self.kernels
+            more["kernel"] = {"base": base.as_json(), "real_vs_real": base.real_json(), "adapted": adapted.as_json()}
         reductions = [asdict(spread) for spread in self.nearer]
         return self.record_with(
             {
@@ -133,5 +154,6 @@ class AudioDemoResult(DemoResult):
                 "adapted": asdict(self.adapted),
                 "afd_reduction": reductions[0],
                 "spectral_distance_reduction": reductions[1],
+                **more,
             }
         )

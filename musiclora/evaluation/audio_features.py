@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from musiclora.errors import DataError
+from musiclora.evaluation.artefacts.compare import MeasuredFile
 from musiclora.evaluation.groups import group_related
 
 ANALYSIS_RATE = (
@@ -43,6 +44,7 @@ class Recordings:
         spectra: float64 [N, 128], mean log-mel spectra in dB.
         left_out: a line for each file that was not measured, or only in part.
         sources: the recording that each file was cut from; empty where every file is a recording.
+        artefacts: of all files that could be read, silent ones included.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,7 @@ class Recordings:
     spectra: np.ndarray
     left_out: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    artefacts: tuple[MeasuredFile, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

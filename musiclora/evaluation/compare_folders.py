@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.convert.files.outputs import check_outputs, check_writable
 from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.evaluation.artefacts.compare import ArtefactComparison, compare_artefacts
 from musiclora.evaluation.audio_distances import (
     Distances,
     Spread,
@@ -20,6 +21,7 @@ from musiclora.evaluation.audio_distances import (
     rank_recordings,
 )
 from musiclora.evaluation.audio_features import Recordings
+from musiclora.evaluation.distance_table import TABLE_HEAD, distance_row, reduction_line
 from musiclora.evaluation.kernel_distance import KernelDistance, compare_kernels
 from musiclora.evaluation.measure import (
     are_same_pieces,
@@ -49,6 +51,7 @@ class Comparison:
         reduction: shares by which both distances are smaller than a baseline's; None without one.
         ranking: name, Audio Feature Distance and Spectral Distance of each generated recording, the nearest first.
         notes: remarks for the user: files left out, features without a scale.
+        artefacts: of the recordings, a part of the result of its own.
     """
 
     distances: Distances
@@ -57,6 +60,7 @@ class Comparison:
     reduction: tuple[Spread, Spread] | None
     ranking: list[tuple[str, float, float]]
     notes: tuple[str, ...]
+    artefacts: ArtefactComparison | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Build the object for `--json`."""
@@ -94,18 +98,16 @@ class Comparison:
         rows = [
             f"{_count_files(d.generated, d.generated_recordings, 'generated')} against "
             f"{_count_files(d.reference, d.reference_recordings, 'reference')}; smaller is nearer",
-            f"{'':24}{'distance':>10}{'95 % interval':>22}{'real against real':>20}{'range':>22}",
-            _distance_row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
-            _distance_row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
+            TABLE_HEAD,
+            distance_row("Audio Feature Distance", d.afd, d.real_afd, ".3g"),
+            distance_row("Spectral Distance, dB²", d.spectral, d.real_spectral, ".2f"),
         ]
-        if self.kernel.mmd:
-            rows.append(_distance_row("Kernel distance, MMD²", self.kernel.mmd, self.kernel.real, ".3f"))
+        rows += self.kernel.lines()
         if self.framewise is not None:
             rows.append(f"{'framewise, dB²':24}{self.framewise:10.2f}")
         for name, part in zip(("Audio Feature Distance", "Spectral Distance"), self.reduction or (), strict=False):
-            interval = f"95 % interval of the share smaller: {part.low:.1%} to {part.high:.1%}"
-            word = "larger" if part.value < 0 else "smaller"
-            rows.append(f"{name}: {abs(part.value):.1%} {word} than the baseline's ({interval})")
+            rows.append(reduction_line(name, part))
+        rows += self.kernel.reduction_lines()
         return rows
 
     def ranked(self) -> Ranking:
@@ -135,15 +137,6 @@ def _count_files(files: int, recordings: int, kind: str) -> str:
     if files == recordings:
         return f"{files} {kind} recordings"
     return f"{files} {kind} files of {count_pieces(recordings, 'recordings')}"
-
-
-def _distance_row(name: str, found: Spread, real: Spread | None, form: str) -> str:
-    row = f"{name:24}{found.value:>10{form}}{_range(found, form):>22}"
-    return f"{row}{real.value:>20{form}}{_range(real, form):>22}" if real else row
-
-
-def _range(part: Spread, form: str) -> str:
-    return f"{part.low:{form}} to {part.high:{form}}"
 
 
 def compare_folders(
@@ -194,12 +187,9 @@ def compare_folders(
             sets[what] = measure_recordings(paths, update, sources)
     generated, reference, baseline = sets["generated"], sets["reference"], sets.get("baseline")
     found = compare_recordings(generated, reference)
-    kernel = compare_kernels(generated, reference)
-    reduction = None
-    if baseline:
-        reduction = distance_reductions(
-            baseline, generated, reference, matched=are_same_pieces(generated.names, baseline.names)
-        )
+    matched = baseline is not None and are_same_pieces(generated.names, baseline.names)
+    kernel = compare_kernels(generated, reference, baseline=baseline, matched=matched)
+    reduction = distance_reductions(baseline, generated, reference, matched=matched) if baseline else None
     framewise = None
     if paired:
         with out.task("comparing frame by frame") as update:
@@ -221,7 +211,9 @@ def compare_folders(
             "left out of the distance, since all reference recordings share them: "
             f"{join_problems(list(found.constant))}"
         )
-    return Comparison(found, kernel, framewise, reduction, rank_recordings(generated, reference), tuple(notes))
+    artefacts = compare_artefacts({kind: recordings.artefacts for kind, recordings in sets.items()})
+    ranking = rank_recordings(generated, reference)
+    return Comparison(found, kernel, framewise, reduction, ranking, tuple(notes), artefacts)
 
 
 def _mean_framewise(files: Mapping[Path, Sequence[Path]], update: OnProgress) -> float:

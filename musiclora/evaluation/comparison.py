@@ -22,6 +22,8 @@ class ComparisonRequest:
         rank: also list the generated files by their distance.
         picture: PNG file to draw.
         overwrite: replace a picture that exists.
+        vae: codec that encodes recordings, to compare their latents, too; for recordings only.
+        backend: `auto`, `mlx` or `torch`, for the codec.
     """
 
     generated_dir: Path
@@ -32,6 +34,8 @@ class ComparisonRequest:
     rank: bool = False
     picture: Path | None = None
     overwrite: bool = False
+    vae: Path | None = None
+    backend: str = "auto"
 
 
 class ComparisonPart(Protocol):
@@ -60,8 +64,15 @@ class FolderComparison:
         return tuple(dict.fromkeys(note for part in self.parts for note in part.notes))
 
     def as_json(self) -> dict[str, Any]:
-        """Build the object for `--json`: the keys of all measures, and `notes`."""
-        keys = {name: value for part in self.parts for name, value in part.as_json().items()}
+        """Build the object for `--json`: the keys of all measures, and `notes`.
+
+        Objects of the same key, such as `real_vs_real`, are joined.
+        """
+        keys: dict[str, Any] = {}
+        for part in self.parts:
+            for name, value in part.as_json().items():
+                both = isinstance(value, dict) and isinstance(keys.get(name), dict)
+                keys[name] = {**keys[name], **value} if both else value
         return {**keys, "notes": list(self.notes)}
 
     def lines(self) -> list[str]:

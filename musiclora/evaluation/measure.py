@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.convert.errors import printable
 from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.evaluation.artefacts.compare import MeasuredFile
+from musiclora.evaluation.artefacts.measures import measure_artefacts
 from musiclora.evaluation.audio_features import LONGEST_SECONDS, Recordings, measure_features
 from musiclora.formats import BASE_MARK, FOREIGN_ADVICE, FOREIGN_SUFFIXES, RECORDING_SUFFIXES, read_manifest
 from musiclora.formats import MUSIC_SUFFIXES as SYMBOLIC_SUFFIXES
@@ -70,16 +73,21 @@ def measure_recordings(
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     left_out: list[str] = []
     long: list[str] = []
+    artefacts: list[MeasuredFile] = []
     for done, path in enumerate(files, 1):
+        source = (sources or {}).get(path, str(path))
         try:
-            audio, rate, cut = read_excerpt(path)
-            rows.append(measure_features(audio, rate))
+            found = decode_excerpt(path)
+            # First, since a silent recording has no features.
+            measured = measure_artefacts(found.samples, found.rate, found.kind)
+            artefacts.append(MeasuredFile(path.name, source, measured))
+            long += [path.name] if found.longer else []
+            rows.append(measure_features(found.samples, found.rate))
         except DataError as error:
             left_out.append(f"left out {prefix_path(path, error)}")
         else:
             names.append(path.name)
-            whole.append((sources or {}).get(path, str(path)))
-            long += [path.name] if cut else []
+            whole.append(source)
         if on_progress:
             on_progress(done, len(files))
     if not rows:
@@ -87,7 +95,7 @@ def measure_recordings(
     if long:
         left_out.append(f"only the first {LONGEST_SECONDS:.0f} s were measured of {', '.join(long)}")
     vectors, spectra = (np.stack(part) for part in zip(*rows, strict=True))
-    return Recordings(tuple(names), vectors, spectra, tuple(left_out), tuple(whole))
+    return Recordings(tuple(names), vectors, spectra, tuple(left_out), tuple(whole), tuple(artefacts))
 
 
 def prefix_path(path: Path, error: DataError) -> str:
@@ -125,11 +133,35 @@ def recording_files(folder: Path, option: str = "") -> list[Path]:
     raise DataError(f"{where}: no recordings in this folder")
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Sound of a recording's first 300 s.
+
+    Attributes:
+        samples: float32 [channels, N], 1 for full scale.
+        rate: in Hz.
+        longer: the recording is longer.
+        kind: encoding of the file, such as PCM_16.
+    """
+
+    samples: np.ndarray
+    rate: int
+    longer: bool
+    kind: str
+
+
 def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Read at most 300 s of a recording; a damaged one is used up to the break, as by every other command.
+    """Read at most 300 s of a recording; see `decode_excerpt`.
 
     Returns:
         Samples float32 [channels, N], the rate in Hz, and True where the recording is longer.
+    """
+    found = decode_excerpt(path)
+    return found.samples, found.rate, found.longer
+
+
+def decode_excerpt(path: Path) -> Excerpt:
+    """Read at most 300 s of a recording; a damaged one is used up to the break, as by every other command.
 
     Raises:
         DataError: not a recording that libsndfile can read.
@@ -141,7 +173,7 @@ def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
     blocks: list[np.ndarray] = []
     try:
         with DecodedFile(path) as file:
-            most, rate = int(LONGEST_SECONDS * file.rate), file.rate
+            most, rate, kind = int(LONGEST_SECONDS * file.rate), file.rate, file.kind
             longer = file.frames > most
             while most and len(block := file.read(min(most, _BLOCK_SAMPLES))):
                 blocks.append(block)
@@ -151,4 +183,4 @@ def read_excerpt(path: Path) -> tuple[np.ndarray, int, bool]:
             raise DataError(f"{path}: cannot be read as sound ({error})") from None
         longer = False
     audio = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
-    return np.ascontiguousarray(audio.T), rate, longer
+    return Excerpt(np.ascontiguousarray(audio.T), rate, longer, kind)

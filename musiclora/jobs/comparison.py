@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from musiclora.evaluation.comparison import ComparisonRequest, FolderComparison
-from musiclora.families import FamilySpec, resolve, spec_of_data, spec_of_family
+from musiclora.families import FamilySpec, refuse_foreign, resolve, spec_of_data, spec_of_family
 from musiclora.progress import Reporter
 
 
@@ -17,7 +17,9 @@ def compare(request: ComparisonRequest, reporter: Reporter | None = None) -> Fol
     Raises:
         MusicLoraError: a folder is missing, holds nothing that can be measured, or music of another family.
     """
-    found: FolderComparison = resolve(_spec_of(request).compare)(request, reporter or Reporter())
+    spec = _spec_of(request)
+    refuse_foreign(spec.family, str(request.generated_dir), {"vae": request.vae})
+    found: FolderComparison = resolve(spec.compare)(request, reporter or Reporter())
     return found
 
 

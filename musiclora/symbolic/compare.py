@@ -17,6 +17,7 @@ from musiclora.evaluation.measure import are_same_pieces, split_base_versions
 from musiclora.evaluation.style.card import StyleCard
 from musiclora.evaluation.style.compare import compare_styles
 from musiclora.evaluation.style.plot import style_picture
+from musiclora.families import spec_of_data
 from musiclora.formats import BASE_MARK
 from musiclora.progress import Reporter
 from musiclora.symbolic.copying import FolderSongs, read_songs_of
@@ -115,11 +116,14 @@ def _read_folders(request: ComparisonRequest, reporter: Reporter) -> dict[str, F
         "--reference-dir": request.reference_dir,
         "--baseline-dir": request.baseline_dir,
     }
-    return {
-        option: read_songs_of(folder, reporter, f"reading {option}")
-        for option, folder in folders.items()
-        if folder is not None
-    }
+    given = {option: folder for option, folder in folders.items() if folder is not None}
+    for option, folder in given.items():
+        found = spec_of_data(folder) if folder.exists() else None
+        if found and found.family != "symbolic":
+            raise DataError(
+                f"{option} {folder}: holds {found.data} and no songs; musiclora render makes recordings of songs"
+            )
+    return {option: read_songs_of(folder, reporter, f"reading {option}") for option, folder in given.items()}
 
 
 def _split_bases(made: FolderSongs, notes: list[str], has_baseline: bool) -> tuple[FolderSongs, FolderSongs]:

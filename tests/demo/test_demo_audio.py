@@ -67,6 +67,11 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert any("non-commercial" in line for line in out.said)
     assert json.dumps({**result.record(), "folder": str(folder)})
     assert "Audio Feature Distance" in "\n".join(result.lines())
+    assert "Style card" in page
+    assert "clicks a minute" in page
+    assert "Kernel distance, MMD²" in page
+    assert len(result.record()["artefacts"]["files"]) == SHORT.pieces
+    assert result.record()["kernel"]["adapted"]["mmd"] == result.kernels[1].mmd.value
     font = demo_soundfont()
     assert result.record()["soundfont"] == str(font)
     assert any(font.name in line for line in out.said)

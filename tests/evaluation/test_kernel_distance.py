@@ -70,3 +70,29 @@ def test_too_few_recordings_are_said_instead_of_measured(made, real):
 def test_segments_of_one_generated_recording_are_one_recording():
     found = compare_kernels(recordings(5, 1, sources=("a",) * 5), recordings(6, 2))
     assert found.mmd is None
+
+
+def test_a_baseline_shows_the_share_by_which_the_distance_is_smaller():
+    reference, base = recordings(12, 1), recordings(8, 2, 1.5)
+    found = compare_kernels(recordings(8, 3, 0.5), reference, baseline=base)
+    far = compare_kernels(base, reference).mmd.value
+    assert found.reduction.value == pytest.approx(1 - found.mmd.value / far, rel=1e-12)
+    assert 0 < found.reduction.low <= found.reduction.value <= found.reduction.high
+    assert found.as_json()["mmd_reduction"] == found.reduction.value
+    assert "mmd_reduction" not in compare_kernels(base, reference).as_json()
+
+
+def test_pieces_of_the_same_noise_are_drawn_together():
+    reference, base = recordings(12, 1), recordings(8, 2, 1.5)
+    nearer = Recordings(base.names, base.vectors - 0.7, base.spectra)
+    paired, apart = (compare_kernels(nearer, reference, baseline=base, matched=m).reduction for m in (True, False))
+    assert paired.value == apart.value
+    assert paired.high - paired.low < apart.high - apart.low
+
+
+def test_a_baseline_at_about_no_distance_gives_no_reduction():
+    reference = recordings(12, 1)
+    found = compare_kernels(recordings(8, 3, 0.5), reference, baseline=recordings(8, 2))
+    assert found.reduction is None
+    assert found.as_json()["mmd_reduction"] is None
+    assert "not clearly at a distance" in found.notes[0]

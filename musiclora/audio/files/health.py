@@ -13,14 +13,12 @@ import numpy as np
 from musiclora.audio.files.sound import Sound, audio_files, name_problem
 from musiclora.convert.errors import printable
 from musiclora.errors import DataError, list_names
+from musiclora.evaluation.artefacts.clipping import FlatTops, clipped_samples
 
 RECORDING_COLUMNS = ("file", "status", "seconds", "rate", "channels", "kind", "peak", "clipped", "why")
 SILENT_PEAK = 1e-4  # of full scale, -80 dB; microphones are louder
 _QUIET_PEAK = 10 ** (-30 / 20)  # of full scale; the latents of quieter music are nearly those of silence
 CLIPPED_SHARE = 1e-4  # share of clipped samples that is reported
-_FLAT_SAMPLES = 3  # equal samples at full scale that count as clipped
-_FINE_KINDS = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-_JUMP_OF_PEAK, _JUMP_STEPS = 1e-3, 4  # least difference before a flat top: share of the peak, steps of 16 bits
 _LOW_RATE_HZ = 32000  # below it audible frequencies are missing
 
 
@@ -123,62 +121,6 @@ def _list_notes(sound: Sound, clipped: float, peak: float) -> tuple[str, ...]:
         where = "at or beyond full scale" if peak > 0.999 else "flat tops at its peak"
         found.append(f"is clipped: {clipped:.2%} of its samples are {where}")
     return tuple(text for text in found if text)
-
-
-def clipped_samples(block: np.ndarray) -> int:
-    """Count samples [n, channels] on flat tops at full scale, or beyond it."""
-    size = np.abs(block)
-    beyond = size > 1.0001
-    top = (size >= 0.9999) & ~beyond
-    if not top.any():
-        return int(beyond.sum())
-    same = top[1:] & top[:-1] & (block[1:] == block[:-1])
-    run = same[: 1 - _FLAT_SAMPLES + 1] & same[_FLAT_SAMPLES - 2 :]  # starts of three equal samples
-    flat = np.zeros(block.shape, bool)
-    for shift in range(_FLAT_SAMPLES):
-        flat[shift : shift + len(run)] |= run
-    return int((flat | beyond).sum())
-
-
-class FlatTops:
-    """Count of samples on flat tops at a recording's own peak, as clipping leaves them when the level changes later.
-
-    Attributes:
-        count: samples in runs of equal values at the peak of their channel.
-    """
-
-    def __init__(self, kind: str) -> None:
-        """Begin with nothing; coarse encodings are not counted, since their steps are flat everywhere."""
-        self.count, self._counts, self._peaks = 0, np.zeros(0, int), np.zeros(0)
-        self._fine = kind in _FINE_KINDS
-
-    def add(self, block: np.ndarray) -> None:
-        """Count a block [n, channels]."""
-        if not self._fine or len(block) < _FLAT_SAMPLES + 1:
-            return
-        if not len(self._peaks):
-            self._counts, self._peaks = np.zeros(block.shape[1], int), np.zeros(block.shape[1])
-        for channel in range(block.shape[1]):
-            size = np.abs(block[:, channel])
-            peak = float(size.max())
-            if peak > self._peaks[channel]:
-                self._peaks[channel], self._counts[channel] = peak, 0
-            if peak and peak == self._peaks[channel]:
-                self._counts[channel] += _flat_samples(block[:, channel], size == peak)
-        self.count = int(self._counts.sum())
-
-
-def _flat_samples(samples: np.ndarray, at_peak: np.ndarray) -> int:
-    """Count samples of runs of at least three equal ones at the peak that begin with a jump.
-
-    A loud low tone stays at its crest for some samples as well, but comes to it by single steps.
-    """
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], at_peak, [False]]).astype(np.int8)))
-    starts, ends = edges[::2], edges[1::2]
-    jumps = np.abs(samples[starts] - samples[np.maximum(starts - 1, 0)])
-    chosen = (ends - starts >= _FLAT_SAMPLES) & (starts > 0)
-    chosen &= jumps > np.maximum(_JUMP_OF_PEAK * np.abs(samples[starts]), _JUMP_STEPS / 32768)
-    return int((ends - starts)[chosen].sum())
 
 
 def to_decibels(value: float) -> float:

@@ -17,7 +17,6 @@ from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.health import (
     audio_health_json,
     audio_health_table,
-    clipped_samples,
     examine_folder,
     group_notes,
     measure_health,
@@ -25,6 +24,7 @@ from musiclora.audio.files.health import (
 from musiclora.audio.files.sound import Sound, audio_files, read_recording, recordings_of
 from musiclora.cli import main
 from musiclora.errors import DataError
+from musiclora.evaluation.artefacts.clipping import clipped_samples
 
 soundfile = require("soundfile")
 soxr = require("soxr")

@@ -49,7 +49,7 @@ _SYMBOLIC = (
         "--instruments",
         metavar="LIST",
         help="Symbolic, bases of bands: draw only these, such as piano,bass,drums: General MIDI names or numbers from "
-        "0.",
+        "0; any draws from all.  [default: those of the training songs]",
     ),
     click.option(
         "--accompany",

@@ -22,7 +22,7 @@ from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import FamilySpec, resolve
 from musiclora.models import find_model, public_base
-from musiclora.symbolic.decoding.grammar.onset_keys import onset_record
+from musiclora.symbolic.decoding.songs_record import merge_songs_records
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record
 
@@ -60,7 +60,7 @@ def blend_adapters(
         "base_kind": kind,
         "blend": {"strengths": [a.strength for a in found], "error": error},
     }
-    record |= onset_record([a.record for a in found])
+    record |= merge_songs_records([a.record for a in found])
     style = blended_style(found)
     licence = find_model(base).licence if kind == "bundled" else shared_licence([a.path for a in found])
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})

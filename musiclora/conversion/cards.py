@@ -14,7 +14,7 @@ from musiclora.convert.files.fingerprint import RECORD
 from musiclora.families import FamilySpec
 from musiclora.models import BaseModel, card_licence, kept_settings
 from musiclora.reporting.model_card import card_body, card_header, complete_card, describe_base
-from musiclora.symbolic.decoding.grammar.onset_keys import onset_record
+from musiclora.symbolic.decoding.songs_record import merge_songs_records
 
 CARD = "README.md"
 _LIBRARIES = {"peft": "peft", "mlx-lm": "mlx"}
@@ -92,7 +92,7 @@ def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec) ->
         "base_kind": base.kind,
         "fused": [adapter.strength for adapter in fusion.adapters],
         **kept_settings(base.path),
-        **onset_record([adapter.record for adapter in fusion.adapters]),
+        **merge_songs_records([adapter.record for adapter in fusion.adapters]),
     }
     write_json(folder / RECORD, record)
     (folder / CARD).write_text(_fused_card(base, fusion.adapters, family), encoding="utf-8")

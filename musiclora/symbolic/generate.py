@@ -25,6 +25,7 @@ from musiclora.symbolic.copying import PieceMeter, open_piece_meter
 from musiclora.symbolic.decoding.pieces import check_tokens, generate_pieces
 from musiclora.symbolic.decoding.redraw import Redraw
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.decoding.songs_record import describe_instruments, songs_instruments
 from musiclora.symbolic.given_music import GivenMusic
 from musiclora.symbolic.model import OpenedModel, open_model
 
@@ -134,6 +135,9 @@ def generate_songs(
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
     check_tokens(opened.tokenizer, request)
+    if request.instruments is None and given.instruments is None:
+        request, said = _take_instruments(request, opened)
+        found += said
     meter = open_piece_meter(opened.adapters, train_dir, out)
     if avoid_copying:
         request = dataclasses.replace(request, redraw=_redraw_rule(meter))
@@ -151,6 +155,16 @@ def generate_songs(
     return GenerationResult(
         opened.backend, opened.base.name, files, (*opened.notes, *found, *(meter.notes if meter else ()), *remarks)
     )
+
+
+def _take_instruments(request: GenerationRequest, opened: OpenedModel) -> tuple[GenerationRequest, list[str]]:
+    """Restrict a request to the instruments of the training songs, and say so; base and adapted version alike."""
+    programs = opened.programs & opened.tokenizer.holds.programs
+    chosen = songs_instruments(programs, request.given_score)
+    if chosen is None:
+        return request, []
+    held = chosen & opened.tokenizer.holds.programs
+    return dataclasses.replace(request, instruments=held), [describe_instruments(programs)]
 
 
 def _redraw_rule(meter: PieceMeter | None) -> Redraw:

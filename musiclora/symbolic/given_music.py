@@ -13,6 +13,7 @@ from musiclora.music.bars import bar_lines
 from musiclora.music.instruments import parse_instruments
 from musiclora.symbolic.decoding.clock import Clock
 from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.decoding.songs_record import ANY_INSTRUMENTS
 from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 
@@ -28,7 +29,7 @@ class GivenMusic:
 
     Attributes:
         prompt: MIDI or ABC file to continue.
-        instruments: value of --instruments: what may be drawn.
+        instruments: value of --instruments: what may be drawn, or `any`; None for those of the training songs.
         accompany: file whose parts stay.
         parts: value of --parts: those that stay; None for all.
         infill: file with a gap.
@@ -61,7 +62,7 @@ class GivenMusic:
             DataError: a file that cannot be read, or a gap outside it.
         """
         self._check_options(request)
-        chosen = request.instruments if self.instruments is None else frozenset(parse_instruments(self.instruments))
+        chosen = request.instruments if self.instruments is None else _read_instruments(self.instruments)
         parts = request.parts if self.parts is None else _split_list(self.parts)
         request = dataclasses.replace(request, instruments=chosen, parts=parts)
         if self.prompt is not None:
@@ -143,6 +144,11 @@ def _check_end(score: Score, first: float, last: float) -> None:
 
 def _count_bars(count: int) -> str:
     return f"{count} bar{'' if count == 1 else 's'}"
+
+
+def _read_instruments(text: str) -> frozenset[int] | None:
+    """Read the value of --instruments; None for `any`."""
+    return None if text.strip().lower() == ANY_INSTRUMENTS else frozenset(parse_instruments(text))
 
 
 def _split_list(text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from musiclora.errors import ConfigError
 from musiclora.models import BaseModel, find_model
 from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, onset_record
 from musiclora.symbolic.decoding.loudness import Loudness, find_loudness
+from musiclora.symbolic.decoding.songs_record import recorded_programs
 from musiclora.symbolic.tokens.protocol import TOKENIZER_FILE, SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizers import check_fits, infer_tokenizer, load_tokenizer
 from musiclora.training.adapter_effect import note_unchanged_output, token_probe
@@ -45,6 +46,11 @@ class OpenedModel:
         """Return the most notes that began at once in the songs of the adapters, or of the base; None if unknown."""
         records = [a.record for a in self.adapters] if adapted else [read_record(self.base.path)]
         return onset_record(records).get(ONSET_RECORD)
+
+    @property
+    def programs(self) -> frozenset[int]:
+        """Programs of the songs of the adapters, or of the base where there are none; empty if unknown."""
+        return recorded_programs([a.record for a in self.adapters] or [read_record(self.base.path)])
 
     def loudness(self, adapted: bool) -> Loudness | None:
         """Return the loudness of the songs of the first adapter that records it, or of the base; None if unknown."""

@@ -42,6 +42,7 @@ from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_pie
 from musiclora.symbolic.decoding.grammar import expand_ids
 from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.decoding.loudness import LOUDNESS_RECORD, sum_loudness
+from musiclora.symbolic.decoding.songs_record import INSTRUMENTS_RECORD, songs_instruments
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.reading.health import skip_reasons
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
@@ -176,7 +177,8 @@ class SymbolicTask:
         from musiclora.symbolic.decoding.pieces import write_midi_sample
         from musiclora.symbolic.render import render_audio
 
-        midi = write_midi_sample(model, self.tokenizer, folder, name, seed, self._notes_at_once())
+        limits = (self._notes_at_once(), songs_instruments(self._copies.programs))
+        midi = write_midi_sample(model, self.tokenizer, folder, name, seed, *limits)
         if midi is not None:
             with suppress(DataError):  # no synthesiser or soundfont: the report shows the notes alone
                 render_audio(midi, midi.with_suffix(".wav"))
@@ -220,6 +222,7 @@ class SymbolicTask:
         return {
             **({} if notes is None else {ONSET_RECORD: notes}),
             **({LOUDNESS_RECORD: loudness} if loudness else {}),
+            **({INSTRUMENTS_RECORD: list(programs)} if (programs := self._copies.programs) else {}),
             "trained_on": self.hash_songs(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from musiclora.evaluation.copies.notes import NoteList
 from musiclora.evaluation.copies.samples import SampleCopies, summarise_copies
 from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.symbolic.copying import notes_of, notes_of_pieces
-from musiclora.symbolic.dataset.songs import Songs
+from musiclora.symbolic.dataset.songs import Songs, one_of_each_song
 from musiclora.symbolic.decoding.pieces import generate_pieces
 from musiclora.symbolic.decoding.redraw import redraw_seed
 from musiclora.symbolic.decoding.request import GeneratedPiece, GenerationRequest
+from musiclora.symbolic.decoding.songs_record import programs_in, songs_instruments
 from musiclora.symbolic.style import style_of_samples
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 
@@ -90,6 +92,7 @@ class TrainingCopies:
         for attempt in range(_ATTEMPTS):
             drawn = redraw_seed(seed, attempt)
             request = GenerationRequest(tokens, seed=drawn, count=count, notes_at_once=notes_at_once)
+            request = dataclasses.replace(request, instruments=songs_instruments(self.programs))
             with suppress(DataError):  # one of the pieces has no note
                 return generate_pieces(model, self.tokenizer, request), attempt
         return [], _ATTEMPTS
@@ -105,6 +108,13 @@ class TrainingCopies:
         from symusic import Score
 
         return self._meter.measure(notes_of(sample.name, Score(sample))).copied_spans if self._meter else ()
+
+    @cached_property
+    def programs(self) -> Sequence[int]:
+        """Programs of the training songs, -1 for drums; empty where the tokens hold none."""
+        if not self.tokenizer.holds.programs:
+            return ()
+        return programs_in(self.tokenizer.decode(piece.tokens) for piece in one_of_each_song(self.songs.train))
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:

@@ -63,9 +63,11 @@ def write_midi_sample(
     name: str,
     seed: int,
     notes_at_once: int | None = None,
+    instruments: frozenset[int] | None = None,
 ) -> Path | None:
     """Write one piece during training, as `<folder>/<name>.mid`; return None where it has no note."""
-    request = GenerationRequest(min(_SAMPLE_TOKENS, model.n_positions - 1), seed=seed, notes_at_once=notes_at_once)
+    tokens = min(_SAMPLE_TOKENS, model.n_positions - 1)
+    request = GenerationRequest(tokens, seed=seed, notes_at_once=notes_at_once, instruments=instruments)
     try:
         piece = generate_pieces(model, tokenizer, request)[0]
     except DataError:

@@ -81,6 +81,11 @@ class GenerationRequest:
         return self.accompany is not None or self.infill is not None
 
     @property
+    def given_score(self) -> Score | None:
+        """Score that is continued or completed; None for a new piece."""
+        return next((score for score in (self.prompt, self.accompany, self.infill) if score is not None), None)
+
+    @property
     def most_tokens(self) -> int:
         """Most tokens drawn for each piece."""
         if self.max_new_tokens is not None:

@@ -34,6 +34,7 @@ class Songs:
         health: one row a file or tune.
         notes: remarks for the user.
         kept: what the tokens keep and lose of the songs, without those of --mix-dir.
+        mixed: number of pieces of --mix-dir, the last ones of `train`.
     """
 
     train: list[Piece]
@@ -41,6 +42,13 @@ class Songs:
     health: Sequence[HealthRow]
     notes: list[str]
     kept: Kept = field(default_factory=Kept)
+    mixed: int = 0
+
+    @property
+    def song_names(self) -> list[str | None]:
+        """Name of the song that each training piece is, or is a copy of; None for pieces of --mix-dir."""
+        own = len(self.train) - self.mixed
+        return [piece.group if i < own else None for i, piece in enumerate(self.train)]
 
     @property
     def fingerprint(self) -> str:
@@ -110,7 +118,7 @@ def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig, tokenizer:
     share = 1 - _count_tokens(songs.train) / max(1, _count_tokens(train))
     rest = "; it holds no more" if added == len(unrelated) and share < config.mix_ratio - 0.005 else ""
     notes.append(f"--mix-dir adds {added} of {len(extra)} pieces, {share:.0%} of the training tokens{rest}")
-    return dataclasses.replace(songs, train=train, notes=notes)
+    return dataclasses.replace(songs, train=train, notes=notes, mixed=added)
 
 
 def mix_pieces(

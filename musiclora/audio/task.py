@@ -30,6 +30,7 @@ from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 from musiclora.training.weighing import BY_SONGS
 
@@ -294,4 +295,5 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     split = (config.val_split, config.seed, config.held_fold, config.kept_share)
     train, held_out, notes = split_recordings(found.recordings, *split)
+    notes += note_nothing_held_out(config, "recordings")
     return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

@@ -22,6 +22,7 @@ from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.subsets import keep_share
 
 
@@ -93,8 +94,7 @@ def read_songs(config: TrainConfig, tokenizer: SymbolicTokenizer, n_positions: i
 def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     """Split pieces by song and near-duplicate cluster; with val_split 0 train on all songs."""
     if config.val_split == 0 and config.held_fold is None:
-        notes = ["no songs are held out (--val-split 0)"]
-        return Songs(list(pieces.pieces), [], pieces.health, notes, pieces.kept)
+        return Songs(list(pieces.pieces), [], pieces.health, note_nothing_held_out(config, "songs"), pieces.kept)
     found = pieces.pieces
     parts = split_pieces(found, config.val_split, config.seed, config.held_fold)
     kept = parts.train

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musiclora.adapters import Adapter, find_adapter, parse_adapter
+from musiclora.conversion.update_arrival import UpdateArrival
 from musiclora.conversion.verify import (
     TOKENIZER_PARTS,
     companion_files,
@@ -126,11 +127,13 @@ class Rounding:
         dtype: stored dtype of the fused weights; where they have several, the one that rounds most.
         kinds: stored dtype of each weight, where it is not that one.
         bits: of the base's quantised matrices; None where there are none.
+        arrival: number of weights that the update still changes.
     """
 
     dtype: str
     bits: int | None = None
     kinds: Mapping[str, Dtype] = field(default_factory=dict)
+    arrival: UpdateArrival = field(default_factory=UpdateArrival)
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
     _lost_square: float = 0.0
     _update_square: float = 0.0
@@ -147,6 +150,8 @@ class Rounding:
         """Pass the fused tensors through and measure how rounding changes them."""
         for name, array in tensors:
             kept = self.kinds.get(name, dtype_named(self.dtype))
+            if array is not self._base:
+                self.arrival.add(self._base, array, kept)
             if array is not self._base and self.dtype != "float32":
                 self._update_square += _sum_of_squares(array - self._base.astype(np.float32))
                 self._lost_square += _sum_of_squares(cast_tensor(name, array, kept).astype(np.float32) - array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 
@@ -72,6 +73,14 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert any(font.name in line for line in out.said)
     assert any(font.name in line for line in result.lines())
     assert font.name in page
+
+
+@needs_songs
+@pytest.mark.slow
+def test_the_demo_says_that_its_adapter_has_no_effect(any_backend, tmp_path):
+    out = RememberingReporter()
+    audio_demo(tmp_path / "demo", any_backend, dataclasses.replace(SHORT, steps=1, lr=1e-30), out)
+    assert len([line for line in out.said if "its update is too small to have an effect" in line]) == 1
 
 
 def test_the_demo_holds_out_as_many_recordings_as_a_verdict_needs():

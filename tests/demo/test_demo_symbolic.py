@@ -83,6 +83,14 @@ def test_the_demos_report_names_the_instruments_of_each_piece(short_demo):
 
 
 @pytest.mark.slow
+def test_the_demo_says_that_its_adapter_has_no_effect(any_backend, tmp_path):
+    out = RememberingReporter()
+    options = SymbolicDemoOptions(steps=1, evaluations=1, pieces=1, tokens=40, lr=1e-30)
+    symbolic_demo(tmp_path / "demo", any_backend, options, out)
+    assert len([line for line in out.said if "its update is too small to have an effect" in line]) == 1
+
+
+@pytest.mark.slow
 def test_the_demo_gives_a_verdict_and_names_commands_for_bands(short_demo):
     result = short_demo.result
     assert result.gain.low is not None

@@ -172,23 +172,27 @@ def measure_curve(
 def _measure_locked(config: TrainConfig, open_session: OpenSession, reporter: Reporter, seeds: int) -> LearningCurve:
     gains: dict[float, list[float]] = {share: [] for share in SHARES}
     songs: dict[float, list[int]] = {share: [] for share in SHARES}
-    unit, done = "", 0
+    done, total = 0, seeds * len(SHARES)
     for seed in range(config.seed, config.seed + seeds):
         for share in reversed(SHARES):  # all songs first: too few of them are refused before anything is trained
             done += 1
-            reporter.say(f"training {done} of {seeds * len(SHARES)}: {share:.0%} of the songs, seed {seed}")
+            reporter.say(f"training {done} of {total}: {share:.0%} of the songs, seed {seed}")
             session = open_session(_point_config(config, seed, share), reporter, None, None)
             if share == SHARES[-1]:
                 _check_songs(session.task.count_songs()[0])
             found = run_fold(session)
             gains[share].append(found.gain)
             songs[share].append(found.trained_on)
-            unit = found.unit
-    points = tuple(Point(share, mean(songs[share]), tuple(gains[share])) for share in SHARES)
-    curve = LearningCurve(points, unit, Path(config.output_dir))
+            reporter.say(f"training {done} of {total}: gain {found.gain:.4f} {found.unit}")
+        points = tuple(Point(share, mean(songs[share]), tuple(gains[share])) for share in SHARES)
+        curve = LearningCurve(points, found.unit, Path(config.output_dir))
+        _write_curve(curve)  # after each seed, so that hours of training leave a picture wherever they are stopped
+    return curve
+
+
+def _write_curve(curve: LearningCurve) -> None:
     atomic_write(curve.folder / PICTURE, figure_png(draw_curve(curve)))
     write_json(curve.folder / RECORD, curve.as_json())
-    return curve
 
 
 def _point_config(config: TrainConfig, seed: int, share: float) -> TrainConfig:

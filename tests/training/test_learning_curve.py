@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from session_helpers import RememberingReporter
 
 from musiclora.errors import ConfigError, DataError, TrainingError
 from musiclora.jobs import learning_curve, open_session
 from musiclora.training import learning_curve as module
+from musiclora.training.fold_summary import FoldResult
 from musiclora.training.learning_curve import PICTURE, RECORD, SHARES, LearningCurve, Point
 from musiclora.training.loop import Loop
 
@@ -79,6 +81,25 @@ def test_a_curve_stopped_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch
         assert learning_curve(config("broken", **short), seeds=1).points == whole.points
     with pytest.raises(TrainingError, match="--lr was"):
         learning_curve(config("broken", lr=1e-3, **short), seeds=1)
+
+
+def test_a_curve_stopped_in_its_second_seed_leaves_the_picture_of_the_first(config, monkeypatch):
+    # Hours of training left nothing to look at until the last of them was done.
+    gains = iter((0.4, 0.3, 0.2, 0.1, 0.5))
+
+    def fold(session):
+        if (gain := next(gains)) == 0.5:
+            raise KeyboardInterrupt
+        return FoldResult(((gain, 1.0),), "bits a note", 2.0, 1.9, 4, 20, 9)
+
+    monkeypatch.setattr(module, "run_fold", fold)
+    out = RememberingReporter()
+    with pytest.raises(KeyboardInterrupt):
+        learning_curve(config(), 3, out)
+    record = json.loads((Path(config().output_dir) / RECORD).read_text())
+    assert [point["gains"] for point in record["points"]] == [[0.1], [0.2], [0.3], [0.4]]
+    assert (Path(config().output_dir) / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert "training 1 of 12: gain 0.4000 bits a note" in out.said
 
 
 def test_what_gives_no_curve_is_refused(config, monkeypatch):

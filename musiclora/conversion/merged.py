@@ -135,8 +135,6 @@ class Rounding:
     kinds: Mapping[str, Dtype] = field(default_factory=dict)
     arrival: UpdateArrival = field(default_factory=UpdateArrival)
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
-    _lost_square: float = 0.0
-    _update_square: float = 0.0
     _largest_step: float = 0.0
     _zeros: int = 0
 
@@ -152,9 +150,6 @@ class Rounding:
             kept = self.kinds.get(name, dtype_named(self.dtype))
             if array is not self._base:
                 self.arrival.add(self._base, array, kept)
-            if array is not self._base and self.dtype != "float32":
-                self._update_square += _sum_of_squares(array - self._base.astype(np.float32))
-                self._lost_square += _sum_of_squares(cast_tensor(name, array, kept).astype(np.float32) - array)
             if array.dtype != kept:
                 self._zeros += zeros_made(array, cast_tensor(name, array, kept))
             if array is not self._base and self.bits:
@@ -171,10 +166,10 @@ class Rounding:
                 f"{self._largest_step:.3g}"
             )
         if self.dtype != "float32":
-            share = (self._lost_square / self._update_square) ** 0.5 if self._update_square else 0.0
+            share = 100 * self.arrival.error(self.arrival.stored)
             notes.append(
-                f"the fused weights are rounded to {self.dtype}, which changes them by {100 * share:.2g} % of the "
-                "update; --dtype float32 keeps it whole"
+                f"the fused weights are rounded to {self.dtype}, which changes them by "
+                f"{share:.{3 if share > 100 else 2}g} % of the update; --dtype float32 keeps it whole"
             )
         return notes + describe_zeros(self._zeros, self.dtype)
 
@@ -182,7 +177,3 @@ class Rounding:
 def _quantisation_step(rows: np.ndarray, bits: int) -> float:
     """Compute the largest change of a value by quantising; 0 where the matrix would stay as it is."""
     return largest_change(round_matrix(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
-
-
-def _sum_of_squares(array: np.ndarray) -> float:
-    return float(np.square(array, dtype=np.float64).sum())

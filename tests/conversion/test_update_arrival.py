@@ -10,7 +10,7 @@ import pytest
 
 from musiclora.conversion.fuse import fuse_adapters
 from musiclora.conversion.model import convert_model
-from musiclora.conversion.update_arrival import UPDATE_KEPT, UpdateArrival, describe_arrival
+from musiclora.conversion.update_arrival import UPDATE_ROUNDED, UpdateArrival, describe_arrival
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.fingerprint import RECORD
@@ -48,7 +48,7 @@ def make(family: str, size: float, dtype: str = "float32") -> None:
 
 
 def warnings(result) -> list[str]:
-    return [note for note in result.notes if "of the update arrives" in note or "changes no weight" in note]
+    return [note for note in result.notes if note.startswith("warning: ")]
 
 
 @pytest.mark.usefixtures("no_backend")
@@ -69,8 +69,9 @@ def test_fuse_says_that_nothing_of_the_update_arrives(family, dtype):
 def test_fuse_of_a_trained_adapter_says_nothing_and_records_what_arrives(family):
     make(family, 0.01, "bfloat16")
     assert not warnings(fuse_adapters(["adapter"], Path("out"), "base"))
-    kept = json.loads((Path("out") / RECORD).read_text())[UPDATE_KEPT]
-    assert kept["float16"] > kept["bfloat16"] > 0.5
+    kept = json.loads((Path("out") / RECORD).read_text())[UPDATE_ROUNDED]
+    assert kept["float16"]["changed"] > kept["bfloat16"]["changed"] > 0.5
+    assert kept["float16"]["error"] < kept["bfloat16"]["error"] < 0.5
 
 
 @pytest.mark.usefixtures("no_backend")
@@ -80,7 +81,7 @@ def test_fuse_says_where_not_even_float32_holds_the_update():
     assert warnings(found) == [
         "warning: the update changes no weight, not even in float32: the fused model is the base"
     ]
-    assert UPDATE_KEPT not in json.loads((Path("out") / RECORD).read_text())
+    assert UPDATE_ROUNDED not in json.loads((Path("out") / RECORD).read_text())
 
 
 @pytest.mark.usefixtures("no_backend")
@@ -110,15 +111,25 @@ def test_convert_model_says_what_it_cannot_know_of_an_earlier_versions_fusion():
     fuse_adapters(["adapter"], Path("fused"), "base", dtype="float32")
     path = Path("fused") / RECORD
     record = json.loads(path.read_text())
-    del record[UPDATE_KEPT]
+    del record[UPDATE_ROUNDED]
     path.write_text(json.dumps(record))
     found = convert_model("fused", Path("half"), "hf", "float16")
     assert [n for n in found.notes if "is not known" in n] == [
         "fused by an earlier version: how much of its update float16 keeps is not known; fuse again to see"
     ]
-    path.write_text(json.dumps({**record, UPDATE_KEPT: {"float16": "all"}}))
+    path.write_text(json.dumps({**record, UPDATE_ROUNDED: {"float16": {"changed": "all"}}}))
     assert any("is not known" in note for note in convert_model("fused", Path("odd"), "hf", "float16").notes)
     assert not any("is not known" in note for note in convert_model("base", Path("plain"), "hf", "float16").notes)
+
+
+@pytest.mark.usefixtures("no_backend")
+def test_an_update_that_rounding_outweighs_is_said_although_weights_change():
+    make("symbolic", 1e-4)  # the base is float32: rounding moves weights across the update's small steps
+    found = fuse_adapters(["adapter"], Path("out"), "base", dtype="bfloat16")
+    assert json.loads((Path("out") / RECORD).read_text())[UPDATE_ROUNDED]["bfloat16"]["changed"] > 0.01
+    assert len(warnings(found)) == 1
+    assert warnings(found)[0].startswith("warning: rounding to bfloat16 changes the adapted weights ")
+    assert not warnings(fuse_adapters(["adapter"], Path("whole"), "base"))
 
 
 def test_update_arrival_counts_what_rounding_leaves():
@@ -129,16 +140,25 @@ def test_update_arrival_counts_what_rounding_leaves():
     fused[100:130] += np.float32(1e-3)  # one step of float16, 2^-10, and below half of bfloat16's, 2^-7
     fused[130:134] += np.float32(0.25)
     found.add(base, fused, dtype_named("bfloat16"))
-    assert (found.changed, found.stored) == (134, 4)
-    assert found.halves == {"float16": 34, "bfloat16": 4}
-    assert found.record()[UPDATE_KEPT]["bfloat16"] == pytest.approx(4 / 134, abs=1e-6)
+    assert (found.changed, found.stored.changed) == (134, 4)
+    assert {half: r.changed for half, r in found.halves.items()} == {"float16": 34, "bfloat16": 4}
+    lost = (100 * 1e-8 + 30 * 1e-6) ** 0.5
+    whole = (100 * 1e-8 + 30 * 1e-6 + 4 / 16) ** 0.5
+    assert found.error(found.stored) == pytest.approx(lost / whole, rel=2e-3)  # 1 + 1e-4 is rounded to float32 itself
+    assert found.record()[UPDATE_ROUNDED]["bfloat16"]["changed"] == pytest.approx(4 / 134, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("share", "words"),
-    [(0.0, "warning: nothing of"), (0.004, "warning: nearly nothing of"), (0.01, None), (1.0, None)],
+    ("share", "error", "words"),
+    [
+        (0.0, 1.0, "warning: nothing of"),
+        (0.004, 0.99, "warning: nearly nothing of"),
+        (0.01, 0.9, None),
+        (0.2, 9.3, "warning: rounding to float16 changes the adapted weights 9.3 times as much as the update does"),
+        (1.0, 0.01, None),
+    ],
 )
-def test_describe_arrival_names_nothing_and_nearly_nothing(share, words):
-    found = describe_arrival(share, "float16")
+def test_describe_arrival_names_what_is_lost_and_what_is_outweighed(share, error, words):
+    found = describe_arrival(share, error, "float16")
     assert len(found) == (words is not None)
     assert all(line.startswith(words) for line in found)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from musiclora.audio.windows import Recording
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.errors import OutputError
+from musiclora.demo import audio as demo
 from musiclora.demo.audio import HELD_OUT_SHARE, audio_demo, clear_other_data
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.renders import (
@@ -32,6 +33,7 @@ from musiclora.demo.renders import (
 from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import Distances, Spread
 from musiclora.evaluation.scores import LEAST_SONGS
+from musiclora.generation_result import GenerationResult
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import RunProgress
@@ -76,11 +78,22 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
 
 
 @needs_songs
-@pytest.mark.slow
-def test_the_demo_says_that_its_adapter_has_no_effect(any_backend, tmp_path):
+def test_the_demo_says_what_generating_remarks(any_backend, tmp_path, monkeypatch):
+    # Remarks on an adapter without effect come from generating; the demo had dropped them.
+    def stop(_files):
+        raise DataError("enough was seen")
+
+    monkeypatch.setattr(demo, "render_data", lambda *_arguments: [])
+    monkeypatch.setattr(demo, "train_on_recordings", lambda folder, *_arguments: SimpleNamespace(run_dir=folder))
+    result = GenerationResult(any_backend, "base", [], ("its update is too small to have an effect",))
+    monkeypatch.setattr(demo, "generate_recordings", lambda *_arguments, **_options: result)
+    monkeypatch.setattr(demo, "split_base_versions", stop)
     out = RememberingReporter()
-    audio_demo(tmp_path / "demo", any_backend, dataclasses.replace(SHORT, steps=1, lr=1e-30), out)
-    assert len([line for line in out.said if "its update is too small to have an effect" in line]) == 1
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "clip.wav").touch()
+    with pytest.raises(DataError, match="enough was seen"):
+        audio_demo(tmp_path, any_backend, SHORT, out)
+    assert "its update is too small to have an effect" in out.said
 
 
 def test_the_demo_holds_out_as_many_recordings_as_a_verdict_needs():

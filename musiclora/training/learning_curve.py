@@ -15,6 +15,7 @@ from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.errors import ConfigError, DataError
 from musiclora.progress import Reporter
 from musiclora.reporting.figure import figure_png
+from musiclora.reporting.html import sentence
 from musiclora.training.config import TrainConfig
 from musiclora.training.folds import OpenSession, run_fold
 from musiclora.training.run_folder import Run
@@ -27,6 +28,7 @@ PICTURE, RECORD = "learning-curve.png", "learning-curve.json"  # in the output f
 LEAST_SONGS = len(SHARES)  # a quarter of four is one
 LEAST_SEEDS = 3  # for an interval that says something
 MOST_SEEDS = 30
+_ALIKE = 0.3  # of the largest gain; gains of a smaller range are drawn without zero
 NEGLIGIBLE = 0.05  # of the gain: a smaller one is no reason to look for more songs
 # 97.5 % quantiles of Student's t by degrees of freedom, from 1 on.
 _STUDENT_T = (
@@ -209,21 +211,38 @@ def _check_songs(number: int) -> None:
 
 
 def draw_curve(curve: LearningCurve) -> Figure:
-    """Draw the gain over the number of songs: a dot a seed, the mean as a line, and the base at zero."""
+    """Draw the gain over the number of songs: a thin line a seed, the mean with its values, and the base at zero.
+
+    Where all gains lie far above zero, the axis begins near the lowest one: their differences are what is asked for.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axis = figure.subplots()
     songs: Sequence[float] = [p.songs for p in curve.points]
-    axis.axhline(0.0, color="#57534e", linewidth=1, linestyle="--", label="the base")
-    for p in curve.points:
-        axis.plot([p.songs] * len(p.gains), p.gains, "o", color="#2563a8", alpha=0.45, markersize=5)
-    axis.plot([], [], "o", color="#2563a8", alpha=0.45, label="one seed")
+    for number, gains in enumerate(zip(*(p.gains for p in curve.points), strict=True)):
+        label = "one seed" if not number else None
+        axis.plot(songs, gains, "o-", color="#2563a8", alpha=0.45, markersize=5, linewidth=0.8, label=label)
     axis.plot(songs, [p.mean for p in curve.points], color="#c2571a", linewidth=2, label="mean")
+    for p in curve.points:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "bbox": box}
+        axis.annotate(f"{p.mean:.3f}", (p.songs, p.mean), color="#9a3f0c", fontsize=9, **place)
+    unit = curve.unit
+    if _is_far_from_zero([gain for p in curve.points for gain in p.gains]):
+        unit += " (the base: 0)"
+        axis.margins(y=0.25)
+    else:
+        axis.axhline(0.0, color="#57534e", linewidth=1, linestyle="--", label="the base")
     axis.set_xlabel("songs trained on")
-    axis.set_ylabel(f"held-out gain, {curve.unit}")
+    axis.set_ylabel(f"held-out gain, {unit}")
     axis.set_xticks(list(songs))
-    axis.set_title(curve.verdict().partition(":")[0], fontsize=10)
+    axis.set_title(sentence(curve.verdict().partition(":")[0]), fontsize=10)
     axis.legend(frameon=False)
     axis.grid(alpha=0.25)
     return figure
+
+
+def _is_far_from_zero(gains: Sequence[float]) -> bool:
+    """Return True where all gains are above zero and so alike that an axis from zero would hide their differences."""
+    return max(gains) - min(gains) < _ALIKE * max(gains)

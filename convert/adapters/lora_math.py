@@ -57,7 +57,7 @@ def has_row_lengths(magnitudes: Arrays, tensors: Tensors, *, conv1d: bool) -> bo
         if vector is None:
             continue
         lengths = np.linalg.norm(array.astype(np.float64), axis=0 if conv1d else 1)
-        # They were rounded to float32 once, and a base in half precision has the lengths of its rounded rows.
+        # Magnitudes are float32, and sums of squares differ by their order.
         if lengths.shape != vector.shape or not np.allclose(vector, lengths, rtol=1e-6, atol=0):
             return False
     return not left

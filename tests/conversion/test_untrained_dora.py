@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_audio
 
+from musiclora.audio.model import open_flow
 from musiclora.backends import lora_init
 from musiclora.conversion.adapter import convert_adapter
 from musiclora.conversion.blend import blend_adapters
@@ -14,6 +16,7 @@ from musiclora.conversion.fuse import fuse_adapters
 from musiclora.convert.adapters.lora import LoraSpec, split_magnitudes
 from musiclora.convert.adapters.lora_math import has_row_lengths
 from musiclora.convert.adapters.peft import write_peft
+from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.jobs import train
 from musiclora.symbolic.model import open_model
@@ -58,6 +61,20 @@ def test_has_row_lengths_compares_every_module():
     assert not has_row_lengths({"m": lengths}, [("m.weight", weight)], conv1d=False)
     assert not has_row_lengths({"m": lengths * 1.0001}, [("m.weight", weight)], conv1d=True)
     assert not has_row_lengths({"m": lengths, "n": lengths}, [("m.weight", weight)], conv1d=True)
+
+
+def test_an_untrained_dora_adapter_of_the_audio_family_is_said_once(any_backend, tmp_path):
+    base = toy_audio.write_base(tmp_path / "flow")
+    checkpoint = read_diffrhythm(base)
+    spec = LoraSpec(2, 4.0, 0.0, ("q_proj", "proj_out"), dora=True)
+    state = lora_init.initial(spec, checkpoint.config.linear_shapes(), 3)
+    plain, magnitudes = split_magnitudes(lora_init.with_magnitudes(state, checkpoint.tensors(), conv1d=False))
+    form = {"task_type": None, "fan_in_fan_out": False, "record": {"family": "audio"}}
+    write_peft(Path("flow-untrained"), spec, plain, base_model=str(base), magnitudes=magnitudes, **form)
+    notes = open_flow(str(base), ["flow-untrained"], any_backend, with_codec=False).notes
+    said = [note for note in notes if "changes nothing" in note or "does not change" in note]
+    assert len(said) == 1
+    assert "its magnitudes are the base's" in said[0]
 
 
 @pytest.mark.usefixtures("no_backend")

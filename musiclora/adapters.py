@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.combine_dora import WholePart, combine_with_dora
 from musiclora.convert.adapters.lora import LoraSpec, state_modules
 from musiclora.convert.adapters.lora_adapter import EMBEDDINGS, make_uniform
+from musiclora.convert.adapters.lora_math import has_row_lengths
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by_source
 from musiclora.convert.files.json_file import read_optional_json
@@ -113,26 +114,42 @@ def refuse_model_folder(path: Path, name: str, option: str) -> None:
         raise ConfigError(f"{given}: is a model's folder, not an adapter's; a model is given as --model")
 
 
-def note_empty_update(name: str, state: Arrays, magnitudes: Arrays | None = None) -> list[str]:
+def note_empty_update(
+    name: str, state: Arrays, magnitudes: Arrays | None = None, base: BaseModel | None = None
+) -> list[str]:
     """Return a remark where an adapter changes nothing: all its matrices B are zero.
 
     Args:
         name: the adapter's, for the remark.
         state: its arrays.
         magnitudes: of a DoRA adapter, which may change the base without B.
+        base: its base, whose weights tell if those magnitudes change it; None leaves that open.
     """
-    if magnitudes or any(np.any(array) for key, array in state.items() if key.endswith(".lora_B.weight")):
+    if any(np.any(array) for key, array in state.items() if key.endswith(".lora_B.weight")):
         return []
+    if magnitudes:
+        if base is None or not _has_row_lengths(magnitudes, base):
+            return []
+        same = "all its matrices B are zero and its magnitudes are the base's, as before training"
+        return [f"{name}: this adapter changes nothing: {same}"]
     return [f"{name}: this adapter changes nothing: all its matrices B are zero, as before training"]
+
+
+def _has_row_lengths(magnitudes: Arrays, base: BaseModel) -> bool:
+    spec = spec_of_folder(base.path)
+    tensors = resolve(spec.read_checkpoint)(base.path).tensors()
+    return has_row_lengths(magnitudes, tensors, conv1d=spec.fan_in_fan_out)
 
 
 def training_songs(adapters: Sequence[Adapter]) -> set[str]:
     """Collect the hashes of the songs that adapters record as trained on; empty for adapters that record none."""
-    found: set[str] = set()
-    for adapter in adapters:
-        recorded = adapter.record.get("trained_on")
-        found |= {text for text in recorded if isinstance(text, str)} if isinstance(recorded, list) else set()
-    return found
+    return {song for adapter in adapters for song in recorded_songs(adapter.record)}
+
+
+def recorded_songs(record: Mapping[str, Any]) -> set[str]:
+    """Return the hashes of the songs that an adapter's record states as trained on."""
+    recorded = record.get("trained_on")
+    return {text for text in recorded if isinstance(text, str)} if isinstance(recorded, list) else set()
 
 
 def refuse_other_family(where: str, modules: Iterable[str], base: BaseModel) -> None:
@@ -237,16 +254,26 @@ def find_base_and_adapters(
     found = tuple(find_adapter(*parse_adapter(text)) for text in adapters)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_mismatch)]
-    return base, found, [*notes, *empty_updates(found)]
+    return base, found, [*notes, *empty_updates(found, base)]
 
 
-def empty_updates(adapters: Sequence[Adapter]) -> list[str]:
-    """List a remark for each adapter that changes nothing: its update or its strength is zero."""
+def empty_updates(adapters: Sequence[Adapter], base: BaseModel | None = None) -> list[str]:
+    """List a remark for each adapter that changes nothing: its update or its strength is zero.
+
+    Args:
+        adapters: the adapters.
+        base: theirs, for DoRA adapters; None leaves open if their magnitudes change anything.
+    """
     notes = []
     for a in adapters:
         notes += [f"{a.path}: at strength 0 an adapter changes nothing"] if a.strength == 0 else []
-        notes += note_empty_update(str(a.path), a.state, a.magnitudes)
+        notes += note_empty_update(str(a.path), a.state, a.magnitudes, base)
     return notes
+
+
+def changes_nothing(adapters: Sequence[Adapter], base: BaseModel | None = None) -> bool:
+    """Return True where `empty_updates` has a remark on every adapter."""
+    return all(empty_updates([adapter], base) for adapter in adapters)
 
 
 def inject_adapters(model: Model, adapters: Sequence[Adapter]) -> None:

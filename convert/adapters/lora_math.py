@@ -43,6 +43,26 @@ class Dora:
         return change
 
 
+def has_row_lengths(magnitudes: Arrays, tensors: Tensors, *, conv1d: bool) -> bool:
+    """Return True where DoRA's magnitudes are the lengths of the base's rows, as before training.
+
+    Args:
+        magnitudes: one vector [out] a module.
+        tensors: (canonical name, array) of the base.
+        conv1d: linear weights are [in, out] (GPT-2) and not [out, in].
+    """
+    left = {f"{module}.weight": vector for module, vector in magnitudes.items()}
+    for name, array in tensors:
+        vector = left.pop(name, None)
+        if vector is None:
+            continue
+        lengths = np.linalg.norm(array.astype(np.float64), axis=0 if conv1d else 1)
+        # Magnitudes are float32, and sums of squares differ by their order.
+        if lengths.shape != vector.shape or not np.allclose(vector, lengths, rtol=1e-6, atol=0):
+            return False
+    return not left
+
+
 def compress_to_rank(spec: LoraSpec, state: Arrays, rank: int) -> tuple[LoraSpec, dict[str, np.ndarray], float]:
     """Find the best adapter of a lower rank by singular values, and its error.
 

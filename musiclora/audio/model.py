@@ -109,7 +109,7 @@ def open_flow(
     if found:
         shape = read_diffrhythm(base.path).config
         probe = flow_probe(loaded.latent_channels, shape.max_frames, shape.duration_embedding)
-        notes += note_unchanged_output(loaded, found, probe)
+        notes += note_unchanged_output(loaded, found, probe, base)
     codec = None
     if where is not None:
         notes += _compare_codecs(found, codec_fingerprint(where), allow_base_mismatch)

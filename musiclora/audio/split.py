@@ -39,7 +39,7 @@ def split_recordings(
         DataError: fewer than two different recordings, or fewer than folds.
     """
     if val_fraction == 0 and fold is None:
-        return list(recordings), [], ["no recordings are held out (--val-split 0)"]
+        return list(recordings), [], []
     groups = _group_recordings(recordings)
     if len(groups) < 2:
         raise DataError(

@@ -16,7 +16,8 @@ from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_styl
 from musiclora.audio.diffrhythm_model import check_base_loss
 from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
 from musiclora.audio.split import recording_labels, split_recordings
-from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches, pieces_of
+from musiclora.audio.window_counts import WindowCounts
+from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
@@ -30,7 +31,9 @@ from musiclora.models import BaseModel, find_model
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
+from musiclora.training.weighing import BY_SONGS
 
 _STYLE = "style"  # name among the trained arrays of the state folder
 FORM = AdapterForm(
@@ -126,21 +129,25 @@ class AudioTask:
         return config
 
     def describe_plan(self, config: TrainConfig) -> Sequence[str]:
-        return []
+        return self._window_counts(config).lines()
+
+    def _window_counts(self, config: TrainConfig) -> WindowCounts:
+        labels = recording_labels(self.train) if config.weigh == BY_SONGS else None
+        return WindowCounts(self.train, self.row_length(config), config.seed, labels)
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.shape.max_frames)
 
     def measure_epoch(self, config: TrainConfig) -> tuple[int, int]:
-        length = self.row_length(config)
-        frames = [pieces_of(r.frames, length) * min(length, r.frames) for r in self.train]
-        return sum(frames), max(min(length, r.frames) for r in self.train)
+        counts = self._window_counts(config)
+        return round(counts.frames), counts.longest
 
     def _batch_form(self, config: TrainConfig) -> DiffRhythmForm:
         return DiffRhythmForm(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
 
     def training_epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
-        return WindowEpochs(self.train, self._batch_form(config), rows, config.seed)
+        counts = self._window_counts(config)
+        return WindowEpochs(self.train, self._batch_form(config), rows, config.seed, counts.draw)
 
     def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
         return fixed_batches(self.held_out, self._batch_form(config), rows)
@@ -293,4 +300,5 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
         raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
     split = (config.val_split, config.seed, config.held_fold, config.kept_share)
     train, held_out, notes = split_recordings(found.recordings, *split)
+    notes += note_nothing_held_out(config, "recordings")
     return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)

@@ -112,9 +112,16 @@ def pieces_of(frames: int, length: int) -> int:
 
 
 class WindowEpochs:
-    """Training epochs: as many windows of each recording as cover it, at random places and times."""
+    """Training epochs: as many windows of each recording as cover it, or as are drawn, at random places and times."""
 
-    def __init__(self, recordings: Sequence[Recording], form: BatchForm, rows: int, seed: int) -> None:
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        form: BatchForm,
+        rows: int,
+        seed: int,
+        draw_counts: Callable[[int], Sequence[int]] | None = None,
+    ) -> None:
         """Take the recordings.
 
         Args:
@@ -122,12 +129,16 @@ class WindowEpochs:
             form: of the batches.
             rows: windows of a batch; the last one may have fewer.
             seed: random key of places, times, noise, condition dropout and order.
+            draw_counts: gives the windows of each recording for an epoch; None takes as many as cover it.
         """
+        self._draw_counts = draw_counts
         self._recordings, self._form, self._rows, self._seed = recordings, form, rows, seed
 
     def batches(self, epoch: int) -> LazyBatches:
         """Build the batches of one epoch, determined by its number."""
-        windows = [w for number in range(len(self._recordings)) for w in self._draw_windows(number, epoch)]
+        covering = [pieces_of(r.frames, self._form.length) for r in self._recordings]
+        counts = self._draw_counts(epoch) if self._draw_counts else covering
+        windows = [w for number, count in enumerate(counts) for w in self._draw_windows(number, epoch, count)]
         rng = np.random.default_rng([self._seed, epoch, 1])
         # Bucket windows by length to reduce padding; windows of equal length are in random order.
         order = sorted(rng.permutation(len(windows)).tolist(), key=lambda i: -windows[i].frames)
@@ -135,13 +146,12 @@ class WindowEpochs:
         groups = [groups[i] for i in rng.permutation(len(groups))]
         return LazyBatches([self._batch_maker([windows[i] for i in group], epoch, n) for n, group in enumerate(groups)])
 
-    def _draw_windows(self, number: int, epoch: int) -> list[Window]:
+    def _draw_windows(self, number: int, epoch: int, count: int) -> list[Window]:
         """Draw the windows of one recording: one place in each equal part of it, one time each."""
         recording, length = self._recordings[number], self._form.length
         rng = np.random.default_rng([self._seed, epoch, 2, recording.key, number])
-        count = pieces_of(recording.frames, length)
         room = max(0, recording.frames - length)
-        starts = np.floor((np.arange(count) + rng.random(count)) / count * (room + 1)).astype(int)
+        starts = np.floor((np.arange(count) + rng.random(count)) / max(1, count) * (room + 1)).astype(int)
         times = draw_times(rng, count)
         frames = min(length, recording.frames)
         return [

@@ -78,6 +78,7 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 @click.option("--num-workers", type=int, help="Worker processes that read music.  [default: the processor's cores]")
 @click.option("--mix-dir", help="Symbolic: folder of further music to train on, so that the style stays a flavour.")
 @click.option("--mix-ratio", type=float, help="Symbolic: share of the training tokens from --mix-dir.  [default: 0.25]")
+@click.option("--weigh", help="What counts the same in training: tokens, or songs of any length.  [default: tokens]")
 @click.option(
     "--transpose", type=int, help="Symbolic: transpose each song at random by up to N semitones.  [default: 0]"
 )

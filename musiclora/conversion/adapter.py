@@ -18,6 +18,7 @@ from musiclora.adapters import (
 from musiclora.audio.diffrhythm_style import carry_style
 from musiclora.conversion.cards import CARD, converted_card
 from musiclora.conversion.compare import SAME_TOLERANCE
+from musiclora.conversion.copy_indexes import carry_copy_index
 from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.protocols import CompareAdapters, ReadCheckpoint
 from musiclora.conversion.verify import Converted, check_destination, check_update, companion_files
@@ -65,7 +66,7 @@ def convert_adapter(
         raise ConfigError(f"{destination}: --to {to} writes one file; give a name that ends in .safetensors")
     base = find_model(model) if model else _find_local_base(path, adapter)
     notes = [*adapter.notes, *_check_against_base(path, adapter, base, family, allow_base_mismatch)]
-    notes += note_empty_update(str(path), adapter.state, adapter.magnitudes)
+    notes += note_empty_update(str(path), adapter.state, adapter.magnitudes, base)
     if to == "mlx-lm" and not adapter.is_uniform:
         rank = max(adapter.ranks.values())
         notes.append(f"ranks or scales differed between modules; now rank {rank} for all, padded with zeros")
@@ -80,9 +81,10 @@ def convert_adapter(
         _write_adapter(path, adapter, output, to, family)
         if output.is_dir():
             licence = base.licence if base else "unknown"
-            card = converted_card(path, family, adapter.record, base=adapter.base_model, licence=licence, kind=to)
+            dora, name = bool(adapter.magnitudes), adapter.base_model
+            card = converted_card(path, family, adapter.record, base=name, licence=licence, kind=to, dora=dora)
             (output / CARD).write_text(card, encoding="utf-8")
-        notes += carry_style(path, output)
+        notes += [*carry_style(path, output), *carry_copy_index(path, adapter.record, output)]
         written = READERS[to](output)
         result = Converted(destination, to, check_update(_update_parts(adapter), _update_parts(written)))
         if adapter.magnitudes:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musiclora.adapters import Adapter, base_of, check_base, empty_updates
+from musiclora.adapters import Adapter, base_of, check_base, empty_updates, training_songs
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
+from musiclora.conversion.copy_indexes import blend_copy_indexes
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
 from musiclora.conversion.verify import Converted, check_destination, check_update
 from musiclora.convert.adapters.combine import combine_adapters, module_shapes
@@ -21,7 +22,7 @@ from musiclora.convert.files.fingerprint import compare_fingerprints
 from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import FamilySpec, resolve
-from musiclora.models import find_model, public_base
+from musiclora.models import BaseModel, find_model, public_base
 from musiclora.symbolic.decoding.songs_record import merge_songs_records
 
 _KEPT_KEYS = {"format", "musiclora", "family", "fingerprints"}  # of the first adapter's record
@@ -61,8 +62,11 @@ def blend_adapters(
         "blend": {"strengths": [a.strength for a in found], "error": error},
     }
     record |= merge_songs_records([a.record for a in found])
+    if songs := training_songs(found):
+        record["trained_on"] = sorted(songs)
     style = blended_style(found)
     licence = find_model(base).licence if kind == "bundled" else shared_licence([a.path for a in found])
+    origin = f"Blended from {len(found)} adapters"
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})
     with atomic_folder(destination) as folder:
         write_peft(
@@ -72,18 +76,20 @@ def blend_adapters(
             magnitudes=blended.magnitudes,
             base_model=base,
             record=record,
-            readme=adapter_card(family, f"Blended from {len(found)} adapters", record, base=base, licence=licence),
+            readme=adapter_card(family, origin, record, base=base, licence=licence, dora=bool(blended.magnitudes)),
             extra_files=tokenizer,
             task_type=family.adapter_task_type,
             fan_in_fan_out=family.fan_in_fan_out,
         )
         if style is not None:
             write_safetensors(folder / STYLE_FILE, {"style": style}, {"format": "pt"})
+        indexes = blend_copy_indexes(found, folder)
         written = read_peft(folder)
         difference = check_update(blended.wanted, [(written.spec, written.state, 1.0)])
     added = style is not None and len(found) > 1
     notes = ["the style vectors were added up, each times its adapter's strength"] if added else []
-    return Converted(destination, "peft", difference, notes=(*notes, *empty_updates(found))), spec, error
+    notes += [*indexes, *empty_updates(found, blended.base)]
+    return Converted(destination, "peft", difference, notes=tuple(notes)), spec, error
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class _Blended:
         spec, state, magnitudes: settings and arrays; magnitudes by module for DoRA.
         wanted: the matrices that the written adapter must hold.
         error: relative error of compressing, 0 without.
+        base: whose weights DoRA needed; None where no adapter is one.
     """
 
     spec: LoraSpec
@@ -101,6 +108,7 @@ class _Blended:
     wanted: list[Part]
     error: float = 0.0
     magnitudes: Arrays = field(default_factory=dict)
+    base: BaseModel | None = None
 
 
 def _blend_plain(adapters: Sequence[Adapter], rank: int | None) -> _Blended:
@@ -137,7 +145,7 @@ def _blend_dora(adapters: Sequence[Adapter], family: FamilySpec, rank: int | Non
     parts = [WholePart(a.spec, a.state, a.magnitudes, a.strength) for a in adapters]
     spec, joined = combine_with_dora(parts, tensors, conv1d=family.fan_in_fan_out)
     state, magnitudes = split_magnitudes(joined)
-    return _Blended(spec, state, [(spec, state, 1.0)], magnitudes=magnitudes)
+    return _Blended(spec, state, [(spec, state, 1.0)], magnitudes=magnitudes, base=base)
 
 
 def _check_same_base(adapters: Sequence[Adapter]) -> None:

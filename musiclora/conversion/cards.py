@@ -9,18 +9,26 @@ from typing import Any
 from musiclora import __version__
 from musiclora.adapters import Adapter
 from musiclora.conversion.protocols import ModelFusion
+from musiclora.conversion.update_arrival import UpdateArrival
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.families import FamilySpec
 from musiclora.models import BaseModel, card_licence, kept_settings
-from musiclora.reporting.model_card import card_body, card_header, complete_card, describe_base
+from musiclora.reporting.model_card import (
+    adapter_kind,
+    adapter_tags,
+    card_body,
+    card_header,
+    complete_card,
+    describe_base,
+)
 from musiclora.symbolic.decoding.songs_record import merge_songs_records
 
 CARD = "README.md"
 _LIBRARIES = {"peft": "peft", "mlx-lm": "mlx"}
 
 _ADAPTER_CARD = """{header}
-# A LoRA adapter for {base}
+# A {kind} adapter for {base}
 
 {origin} by musiclora {version}. The licence of its base: {licence}. Whoever shares this adapter answers for the rights
 in the music it was trained on.
@@ -35,7 +43,14 @@ the music that the {noun} trained on.
 
 
 def adapter_card(
-    family: FamilySpec, origin: str, record: Mapping[str, Any], *, base: str, licence: str, kind: str = "peft"
+    family: FamilySpec,
+    origin: str,
+    record: Mapping[str, Any],
+    *,
+    base: str,
+    licence: str,
+    kind: str = "peft",
+    dora: bool = False,
 ) -> str:
     """Write the card of an adapter.
 
@@ -46,17 +61,23 @@ def adapter_card(
         base: `bundled`, a Hub id, or "" for a local folder.
         licence: of the base.
         kind: adapter format.
+        dora: it has DoRA's magnitudes.
     """
     header = card_header(
         pipeline_tag=family.pipeline_tag,
-        tags=("music", "lora", family.card_tag),
+        tags=adapter_tags(family.card_tag, dora),
         base=base if "/" in base else "",
         licence=licence,
         library=_LIBRARIES.get(kind, ""),
     )
     weights = (record.get("fingerprints") or {}).get("weights") or ""
     card = _ADAPTER_CARD.format(
-        header=header, base=describe_base(base, weights), origin=origin, version=__version__, licence=licence
+        header=header,
+        kind=adapter_kind(dora),
+        base=describe_base(base, weights),
+        origin=origin,
+        version=__version__,
+        licence=licence,
     )
     metrics = record.get("metrics")
     values = metrics.items() if isinstance(metrics, dict) else ()
@@ -65,16 +86,23 @@ def adapter_card(
 
 
 def converted_card(
-    source: Path, family: FamilySpec, record: Mapping[str, Any], *, base: str, licence: str, kind: str
+    source: Path,
+    family: FamilySpec,
+    record: Mapping[str, Any],
+    *,
+    base: str,
+    licence: str,
+    kind: str,
+    dora: bool = False,
 ) -> str:
     """Write the card of a converted adapter: that of another tool completed, else a new one."""
     own = source / CARD
     licence = next((found for found in (card_licence(source), licence) if found not in ("unknown", "other")), "unknown")
     if own.is_file() and "musiclora" not in record:
         text = own.read_text(encoding="utf-8", errors="replace")
-        tags = ("music", "lora", family.card_tag)
+        tags = adapter_tags(family.card_tag, dora)
         return complete_card(text, pipeline_tag=family.pipeline_tag, tags=tags, base=base if "/" in base else "")
-    return adapter_card(family, f"Converted to {kind}", record, base=base, licence=licence, kind=kind)
+    return adapter_card(family, f"Converted to {kind}", record, base=base, licence=licence, kind=kind, dora=dora)
 
 
 def shared_licence(folders: Sequence[Path]) -> str:
@@ -83,7 +111,7 @@ def shared_licence(folders: Sequence[Path]) -> str:
     return found.pop() if len(found) == 1 and "other" not in found else "unknown"
 
 
-def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec) -> None:
+def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec, arrival: UpdateArrival) -> None:
     """Write the record and the card of a fused model into its folder."""
     base = fusion.base
     record = {
@@ -93,6 +121,7 @@ def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec) ->
         "fused": [adapter.strength for adapter in fusion.adapters],
         **kept_settings(base.path),
         **merge_songs_records([adapter.record for adapter in fusion.adapters]),
+        **arrival.record(),
     }
     write_json(folder / RECORD, record)
     (folder / CARD).write_text(_fused_card(base, fusion.adapters, family), encoding="utf-8")
@@ -101,6 +130,7 @@ def write_fused_record(fusion: ModelFusion, folder: Path, family: FamilySpec) ->
 def _fused_card(base: BaseModel, adapters: Sequence[Adapter], family: FamilySpec) -> str:
     """Write the card of a fused model, with the text of the base's card below."""
     many = len(adapters) > 1
+    kinds = " and ".join(sorted({adapter_kind(bool(adapter.magnitudes)) for adapter in adapters}, reverse=True))
     header = card_header(
         pipeline_tag=family.pipeline_tag,
         tags=("music", family.card_tag),
@@ -110,7 +140,7 @@ def _fused_card(base: BaseModel, adapters: Sequence[Adapter], family: FamilySpec
     card = _MODEL_CARD.format(
         header=header,
         base=base.public_name or "A base",
-        adapters=f"{len(adapters)} LoRA adapters" if many else "a LoRA adapter",
+        adapters=f"{len(adapters)} {kinds} adapters" if many else f"a {kinds} adapter",
         version=__version__,
         licence=base.licence,
         noun="adapters were" if many else "adapter was",

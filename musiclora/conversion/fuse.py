@@ -44,7 +44,7 @@ def fuse_adapters(
     merged = MergedAdapters.of(found)
     base = base_of(model, found)
     notes = [note for adapter in found for note in check_base(adapter, base, allow_base_mismatch)]
-    notes += empty_updates(found)
+    notes += empty_updates(found, base)
     read = {"--model": base.path, **{f"--adapter-dir {a.path.name}": a.path for a in found}}
     check_destination(destination, read, "--output-dir")
     fuse: FuseModel = resolve(spec.fuse_model)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from musiclora.adapters import changes_nothing
 from musiclora.audio.diffrhythm_style import STYLE_FILE, blended_style
 from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
@@ -18,6 +19,7 @@ from musiclora.conversion.compare import (
 )
 from musiclora.conversion.merged import MergedAdapters, Rounding
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
+from musiclora.conversion.update_arrival import UpdateArrival
 from musiclora.conversion.verify import Converted, companion_files, stored_dtype
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
@@ -51,13 +53,15 @@ def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
             fused = merged.fuse(tensors, conv1d=False)
             kinds, other = dtype or checkpoint.dtypes, checkpoint.other_settings
             write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds, other)
-        notes = _copy_companions(fusion, folder)
+        notes = _copy_companions(fusion, folder, rounding.arrival)
         parts = merged.as_one(checkpoint.tensors(), conv1d=False)
         found = compare_fused(fusion.base.path, parts, folder, fusion.backend, "velocity", _run_velocity)
         if rounded:
             notes += rounding.notes()
         else:
             found.refuse_above(FUSED_TOLERANCE, destination)
+    if not changes_nothing(fusion.adapters, fusion.base):
+        notes += rounding.arrival.notes(rounding.dtype)
     return found.add_to(Converted(destination, fusion.to, notes=tuple(notes)))
 
 
@@ -103,12 +107,12 @@ def _write_fused(base: Path, merged: MergedAdapters, folder: Path) -> None:
     write_diffrhythm(folder, checkpoint.config, tensors, "hf", "float32")
 
 
-def _copy_companions(fusion: ModelFusion, folder: Path) -> list[str]:
+def _copy_companions(fusion: ModelFusion, folder: Path, arrival: UpdateArrival) -> list[str]:
     """Copy card, codec and style next to the fused weights; return notes for the user."""
     base, notes = fusion.base, []
     for name, data in companion_files(base.path).items():
         (folder / name).write_bytes(data)
-    write_fused_record(fusion, folder, DIFFRHYTHM)
+    write_fused_record(fusion, folder, DIFFRHYTHM, arrival)
     if (base.path / "vae").is_dir():
         copy_folder(base.path / "vae", folder / "vae", base.path)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from musiclora.adapters import Adapter
+from musiclora.adapters import Adapter, changes_nothing
 from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,
@@ -56,12 +56,14 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
                 extra_files=files,
                 other_settings=checkpoint.other_settings,
             )
-        write_fused_record(fusion, folder, GPT2)
+        write_fused_record(fusion, folder, GPT2, rounding.arrival)
         parts = merged.as_one(checkpoint.tensors(), conv1d=True)
         found = compare_fused(fusion.base.path, parts, folder, fusion.backend, "logits", _run_logits)
         if dtype == "float32":
             found.refuse_above(FUSED_TOLERANCE, destination)
     notes += rounding.notes()
+    if not changes_nothing(fusion.adapters, fusion.base):
+        notes += rounding.arrival.notes(dtype)
     return found.add_to(Converted(destination, fusion.to, notes=tuple(notes)))
 
 

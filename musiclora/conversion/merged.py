@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musiclora.adapters import Adapter, find_adapter, parse_adapter
+from musiclora.conversion.update_arrival import UpdateArrival
 from musiclora.conversion.verify import (
     TOKENIZER_PARTS,
     companion_files,
@@ -126,14 +127,14 @@ class Rounding:
         dtype: stored dtype of the fused weights; where they have several, the one that rounds most.
         kinds: stored dtype of each weight, where it is not that one.
         bits: of the base's quantised matrices; None where there are none.
+        arrival: number of weights that the update still changes.
     """
 
     dtype: str
     bits: int | None = None
     kinds: Mapping[str, Dtype] = field(default_factory=dict)
+    arrival: UpdateArrival = field(default_factory=UpdateArrival)
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
-    _lost_square: float = 0.0
-    _update_square: float = 0.0
     _largest_step: float = 0.0
     _zeros: int = 0
 
@@ -147,9 +148,8 @@ class Rounding:
         """Pass the fused tensors through and measure how rounding changes them."""
         for name, array in tensors:
             kept = self.kinds.get(name, dtype_named(self.dtype))
-            if array is not self._base and self.dtype != "float32":
-                self._update_square += _sum_of_squares(array - self._base.astype(np.float32))
-                self._lost_square += _sum_of_squares(cast_tensor(name, array, kept).astype(np.float32) - array)
+            if array is not self._base:
+                self.arrival.add(self._base, array, kept)
             if array.dtype != kept:
                 self._zeros += zeros_made(array, cast_tensor(name, array, kept))
             if array is not self._base and self.bits:
@@ -166,10 +166,10 @@ class Rounding:
                 f"{self._largest_step:.3g}"
             )
         if self.dtype != "float32":
-            share = (self._lost_square / self._update_square) ** 0.5 if self._update_square else 0.0
+            share = 100 * self.arrival.error(self.arrival.stored)
             notes.append(
-                f"the fused weights are rounded to {self.dtype}, which changes them by {100 * share:.2g} % of the "
-                "update; --dtype float32 keeps it whole"
+                f"the fused weights are rounded to {self.dtype}, which changes them by "
+                f"{share:.{3 if share > 100 else 2}g} % of the update; --dtype float32 keeps it whole"
             )
         return notes + describe_zeros(self._zeros, self.dtype)
 
@@ -177,7 +177,3 @@ class Rounding:
 def _quantisation_step(rows: np.ndarray, bits: int) -> float:
     """Compute the largest change of a value by quantising; 0 where the matrix would stay as it is."""
     return largest_change(round_matrix(rows, bits, np.dtype(np.float32)), rows) if group_size(rows.shape) else 0.0
-
-
-def _sum_of_squares(array: np.ndarray) -> float:
-    return float(np.square(array, dtype=np.float64).sum())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
+from musiclora.conversion.update_arrival import note_lost_update
 from musiclora.conversion.verify import Converted, check_destination
 from musiclora.convert.errors import printable
 from musiclora.convert.files.checkpoint_source import open_source
@@ -49,7 +51,8 @@ def convert_model(
     path = path if path.exists() else find_model(str(source), "").path
     check_destination(destination, {"SOURCE": path, "--vae": vae})
     convert: ConvertModel = resolve(_recognise_source(path).convert_model)
-    return convert(ModelConversion(path, destination, to, dtype, causal, vae, bits), reporter or Reporter())
+    result = convert(ModelConversion(path, destination, to, dtype, causal, vae, bits), reporter or Reporter())
+    return replace(result, notes=(*result.notes, *note_lost_update(path, dtype)))
 
 
 def _recognise_source(path: Path) -> FamilySpec:

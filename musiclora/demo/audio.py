@@ -126,7 +126,7 @@ def audio_demo(
     training = train_on_recordings(folder, name, o, out)
     request = FlowRequest(seed=o.seed, count=o.pieces, steps=o.grid, guidance=o.guidance)
     adapter = str(training.run_dir / "adapter-best")
-    generate_recordings(
+    generated = generate_recordings(
         folder / "music" / "clip.wav",
         request,
         adapters=[adapter],
@@ -135,6 +135,8 @@ def audio_demo(
         overwrite=True,
         reporter=out,
     )
+    for text in generated.notes:
+        out.say(text)
     made, bases = split_base_versions(recording_files(folder / "music"))
     sets: dict[str, Recordings] = {}
     for title, files in (("the base", bases), ("the adapted model", made), ("held-out renders", held_out)):

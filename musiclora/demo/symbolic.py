@@ -32,6 +32,7 @@ from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
+from musiclora.training.adapter_effect import note_effect, token_probe
 from musiclora.training.run_folder import Run
 
 BASE = "bundled-band"
@@ -103,6 +104,8 @@ def symbolic_demo(
     adapter = find_adapter(str(training.run_dir / "adapter-best"))
     spec, state = combine_adapters([(adapter.spec, adapter.state, 1.0)])
     model = _load_adapted(name, base.path, spec, state)
+    for text in note_effect(model, [adapter], token_probe(model.vocab_size, model.n_positions), base):
+        out.say(text)
     batches = song_batches(test, tokenizer, task.row_length(config))
     before, after = _score_both(model, batches, out)
     crossed = {name: total_loss(after[:CROSSED]).mean}

@@ -17,6 +17,16 @@ _HEADER = re.compile(r"---\r?\n(?P<lines>.*?)^---[ \t]*\r?\n?(?P<body>.*)", re.D
 _ENTRY = re.compile(r"(?P<key>[\w-]+):.*?(?=^[\w-]+:|\Z)", re.DOTALL | re.MULTILINE)
 
 
+def adapter_kind(dora: bool) -> str:
+    """Name the kind of an adapter, with or without DoRA's magnitudes."""
+    return "DoRA" if dora else "LoRA"
+
+
+def adapter_tags(family_tag: str, dora: bool) -> tuple[str, ...]:
+    """List the words to find an adapter by on the Hub; DoRA is a kind of LoRA there."""
+    return ("music", "lora", *(("dora",) if dora else ()), family_tag)
+
+
 def card_header(
     *, pipeline_tag: str, tags: tuple[str, ...], base: str = "", licence: str = "unknown", library: str = ""
 ) -> str:

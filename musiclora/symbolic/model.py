@@ -84,7 +84,7 @@ def open_model(
     name = choose(backend)
     loaded = cast(TokenModel, get_backend(name).load(FAMILIES["symbolic"], base.path, dtype=dtype))
     inject_adapters(loaded, found)
-    notes += note_unchanged_output(loaded, found, token_probe(loaded.vocab_size, loaded.n_positions))
+    notes += note_unchanged_output(loaded, found, token_probe(loaded.vocab_size, loaded.n_positions), base)
     return OpenedModel(loaded, base, codec, name, found, tuple(notes))
 
 

@@ -34,11 +34,11 @@ from musiclora.symbolic.dataset.anticipation import (
     describe_anticipation,
     has_accompaniment,
 )
-from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan, song_batches
-from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.dataset.batches import batch_plan, song_batches
 from musiclora.symbolic.dataset.songs import Songs, read_songs
 from musiclora.symbolic.dataset.splits import cluster_pieces
-from musiclora.symbolic.dataset.transpose import TransposedEpochs, transpose_piece, versions_within
+from musiclora.symbolic.dataset.training_rows import TrainingRows, lay_out_training
+from musiclora.symbolic.dataset.weighed_epochs import WeighedEpochs
 from musiclora.symbolic.decoding.grammar import expand_ids
 from musiclora.symbolic.decoding.grammar.onset_keys import ONSET_RECORD, count_notes_at_once, onset_keys
 from musiclora.symbolic.decoding.loudness import LOUDNESS_RECORD, sum_loudness
@@ -99,8 +99,9 @@ class SymbolicTask:
         return config if given else dataclasses.replace(config, anticipation=DEFAULT_SHARE)
 
     def describe_plan(self, config: TrainConfig) -> Sequence[str]:
-        share = self.complete_options(config).anticipation
-        return [] if share is None else [describe_anticipation(share)]
+        share, rows = self.complete_options(config).anticipation, self.training_epochs(config, 1)
+        lines = [] if share is None else [describe_anticipation(share)]
+        return [*lines, rows.describe()] if isinstance(rows, WeighedEpochs) else lines
 
     def row_length(self, config: TrainConfig) -> int:
         return min(config.max_seq_len, self.n_positions)
@@ -109,23 +110,9 @@ class SymbolicTask:
         single_rows = self.training_epochs(config, 1)
         return single_rows.tokens_per_epoch, single_rows.longest_row
 
-    def training_epochs(self, config: TrainConfig, rows: int) -> BatchPlan | TransposedEpochs:
-        length = self.row_length(config)
-        keys = self._transpositions(config.transpose)
-        anticipation = self.complete_options(config).anticipation or 0.0
-        if keys is None and not anticipation:
-            return batch_plan(self.songs.train, self.tokenizer, length, rows, config.seed)
-        keys = keys or [[piece] for piece in self.songs.train]
-        return TransposedEpochs(keys, self.tokenizer, length, rows, config.seed, anticipation)
-
-    def _transpositions(self, semitones: int) -> list[Sequence[Piece]] | None:
-        """Return for each training song its versions to draw from, or None where songs keep their keys."""
-        if self.pitch_range is not None:
-            low, high = self.pitch_range
-            return [transpose_piece(self.tokenizer, piece, low, high) or [piece] for piece in self.songs.train]
-        if semitones:
-            return [versions_within(self.tokenizer, piece, semitones) for piece in self.songs.train]
-        return None
+    def training_epochs(self, config: TrainConfig, rows: int) -> TrainingRows:
+        options, length = self.complete_options(config), self.row_length(config)
+        return lay_out_training(self.songs, self.tokenizer, options, length, rows, self.pitch_range)
 
     def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
         if not self.songs.held_out:

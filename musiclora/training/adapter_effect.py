@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musiclora.adapters import Adapter, empty_updates
+from musiclora.adapters import Adapter, changes_nothing, empty_updates
 from musiclora.backends.base import Arrays, Model
+from musiclora.models import BaseModel
 
 _TOKENS, _FRAMES = 64, 32  # of the batch
 
@@ -34,7 +35,9 @@ def flow_probe(channels: int, max_frames: int, has_duration: bool) -> Arrays:
     return {**batch, "duration": np.ones(1, np.float32)} if has_duration else batch
 
 
-def note_unchanged_output(model: Model, adapters: Sequence[Adapter], batch: Arrays) -> list[str]:
+def note_unchanged_output(
+    model: Model, adapters: Sequence[Adapter], batch: Arrays, base: BaseModel | None = None
+) -> list[str]:
     """Return a remark where the injected adapters leave the loss of a batch as it is, bit for bit.
 
     An update that is zero, or multiplied by zero, is said by `empty_updates` already; one that is only too small for
@@ -44,14 +47,20 @@ def note_unchanged_output(model: Model, adapters: Sequence[Adapter], batch: Arra
         model: the base with the adapters injected and enabled.
         adapters: these adapters.
         batch: see `token_probe` and `flow_probe`.
+        base: of the adapters; see `empty_updates`.
     """
-    if all(empty_updates([adapter]) for adapter in adapters):
+    if changes_nothing(adapters, base):
         return []
     adapted = model.loss(batch)
     model.set_adapter(False)
-    base = model.loss(batch)
+    plain = model.loss(batch)
     model.set_adapter(True)
-    if adapted.total != base.total:
+    if adapted.total != plain.total:
         return []
     names = " and ".join(f"{a.path}{'' if a.strength == 1 else f' at strength {a.strength:g}'}" for a in adapters)
     return [f"{names}: does not change the model's output on a test batch; its update is too small to have an effect"]
+
+
+def note_effect(model: Model, adapters: Sequence[Adapter], batch: Arrays, base: BaseModel) -> list[str]:
+    """Return the remarks of `empty_updates` and of `note_unchanged_output`."""
+    return [*empty_updates(adapters, base), *note_unchanged_output(model, adapters, batch, base)]

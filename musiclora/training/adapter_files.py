@@ -18,10 +18,10 @@ from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
 from musiclora.families import spec_of_family
 from musiclora.models import BaseModel
-from musiclora.reporting.model_card import card_header, describe_base
+from musiclora.reporting.model_card import adapter_kind, adapter_tags, card_header, describe_base
 
 _CARD = """{header}
-# A LoRA adapter for {base}
+# A {kind} adapter for {base}
 
 Trained with musiclora {version} on {songs} {form.pieces}. The base model's licence: {licence}. Whoever shares this
 adapter answers for the rights in the music it was trained on.
@@ -101,11 +101,12 @@ def save_adapter(path: Path, model: Model, spec: LoraSpec, origin: Provenance, m
     card = _CARD.format(
         header=card_header(
             pipeline_tag=family.pipeline_tag,
-            tags=("music", "lora", family.card_tag),
+            tags=adapter_tags(family.card_tag, spec.dora),
             base=base.name if base.kind == "hub" else "",
             licence=base.licence,
             library="peft",
         ),
+        kind=adapter_kind(spec.dora),
         base=describe_base(base.public_name, origin.fingerprints.get("weights", "")),
         model=base.public_name or "BASE_FOLDER",
         version=__version__,

@@ -15,6 +15,7 @@ from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.json_file import OBJECT, TEXT, Kind, field_kinds
 from musiclora.errors import ConfigError, join_problems, option_name
 from musiclora.training.schedule import SCHEDULES
+from musiclora.training.weighing import BY_TOKENS, WEIGHINGS
 
 _MAX_TOML_BYTES = 1_000_000
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
@@ -42,6 +43,7 @@ class TrainConfig:
         patience: evaluations (one an epoch) without a better held-out loss before the run stops.
         mix_dir: further music to train on, so that the style stays a flavour.
         mix_ratio: share of the training tokens that come from mix_dir, in (0, 1).
+        weigh: what counts the same in training: `tokens`, or `songs` whatever their length.
         transpose: every epoch draws for each training song a key at most this many semitones away; 0 keeps keys.
         anticipation: arrival-time tokens only: share of the rows in which a part of the events is given in advance, 0
             to 1; None is the share that the bases saw.
@@ -88,6 +90,7 @@ class TrainConfig:
     num_workers: int | None = None
     mix_dir: str | None = None
     mix_ratio: float = 0.25
+    weigh: str = BY_TOKENS
     transpose: int = 0
     anticipation: float | None = None
     sample_every: int = 0
@@ -167,6 +170,7 @@ class TrainConfig:
             "backend": ("auto", "mlx", "torch"),
             "family": tuple(FAMILIES),
             "trainable": ("adapter", "all"),
+            "weigh": WEIGHINGS,
         }
         return [
             f"{option_name(name)} is {getattr(self, name)!r}; there are {', '.join(known)}"

@@ -127,3 +127,17 @@ def recommend_for(config: TrainConfig, task: CountsSongs) -> list[str]:
         f"{number} in all, {held_out} held out: too few for a sure verdict; --folds {min(5, number)} holds out each "
         "one once, and then trains on all"
     ]
+
+
+def note_nothing_held_out(config: TrainConfig, pieces: str) -> list[str]:
+    """Return a note on a run that holds out nothing, and on the reason.
+
+    Args:
+        config: the options.
+        pieces: `songs` or `recordings`.
+    """
+    if config.val_split or config.held_fold:
+        return []
+    if config.folds:
+        return [f"no {pieces} are held out: the folds have measured each of them"]
+    return [f"no {pieces} are held out (--val-split 0)"]

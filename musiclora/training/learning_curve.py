@@ -15,6 +15,7 @@ from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.errors import ConfigError, DataError
 from musiclora.progress import Reporter
 from musiclora.reporting.figure import figure_png
+from musiclora.reporting.html import sentence
 from musiclora.training.config import TrainConfig
 from musiclora.training.folds import OpenSession, run_fold
 from musiclora.training.run_folder import Run
@@ -27,6 +28,7 @@ PICTURE, RECORD = "learning-curve.png", "learning-curve.json"  # in the output f
 LEAST_SONGS = len(SHARES)  # a quarter of four is one
 LEAST_SEEDS = 3  # for an interval that says something
 MOST_SEEDS = 30
+_ALIKE = 0.3  # of the largest gain; gains of a smaller range are drawn without zero
 NEGLIGIBLE = 0.05  # of the gain: a smaller one is no reason to look for more songs
 # 97.5 % quantiles of Student's t by degrees of freedom, from 1 on.
 _STUDENT_T = (
@@ -172,23 +174,27 @@ def measure_curve(
 def _measure_locked(config: TrainConfig, open_session: OpenSession, reporter: Reporter, seeds: int) -> LearningCurve:
     gains: dict[float, list[float]] = {share: [] for share in SHARES}
     songs: dict[float, list[int]] = {share: [] for share in SHARES}
-    unit, done = "", 0
+    done, total = 0, seeds * len(SHARES)
     for seed in range(config.seed, config.seed + seeds):
         for share in reversed(SHARES):  # all songs first: too few of them are refused before anything is trained
             done += 1
-            reporter.say(f"training {done} of {seeds * len(SHARES)}: {share:.0%} of the songs, seed {seed}")
+            reporter.say(f"training {done} of {total}: {share:.0%} of the songs, seed {seed}")
             session = open_session(_point_config(config, seed, share), reporter, None, None)
             if share == SHARES[-1]:
                 _check_songs(session.task.count_songs()[0])
             found = run_fold(session)
             gains[share].append(found.gain)
             songs[share].append(found.trained_on)
-            unit = found.unit
-    points = tuple(Point(share, mean(songs[share]), tuple(gains[share])) for share in SHARES)
-    curve = LearningCurve(points, unit, Path(config.output_dir))
+            reporter.say(f"training {done} of {total}: gain {found.gain:.4f} {found.unit}")
+        points = tuple(Point(share, mean(songs[share]), tuple(gains[share])) for share in SHARES)
+        curve = LearningCurve(points, found.unit, Path(config.output_dir))
+        _write_curve(curve)  # after each seed, so that hours of training leave a picture wherever they are stopped
+    return curve
+
+
+def _write_curve(curve: LearningCurve) -> None:
     atomic_write(curve.folder / PICTURE, figure_png(draw_curve(curve)))
     write_json(curve.folder / RECORD, curve.as_json())
-    return curve
 
 
 def _point_config(config: TrainConfig, seed: int, share: float) -> TrainConfig:
@@ -205,21 +211,38 @@ def _check_songs(number: int) -> None:
 
 
 def draw_curve(curve: LearningCurve) -> Figure:
-    """Draw the gain over the number of songs: a dot a seed, the mean as a line, and the base at zero."""
+    """Draw the gain over the number of songs: a thin line a seed, the mean with its values, and the base at zero.
+
+    Where all gains lie far above zero, the axis begins near the lowest one: their differences are what is asked for.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axis = figure.subplots()
     songs: Sequence[float] = [p.songs for p in curve.points]
-    axis.axhline(0.0, color="#57534e", linewidth=1, linestyle="--", label="the base")
-    for p in curve.points:
-        axis.plot([p.songs] * len(p.gains), p.gains, "o", color="#2563a8", alpha=0.45, markersize=5)
-    axis.plot([], [], "o", color="#2563a8", alpha=0.45, label="one seed")
+    for number, gains in enumerate(zip(*(p.gains for p in curve.points), strict=True)):
+        label = "one seed" if not number else None
+        axis.plot(songs, gains, "o-", color="#2563a8", alpha=0.45, markersize=5, linewidth=0.8, label=label)
     axis.plot(songs, [p.mean for p in curve.points], color="#c2571a", linewidth=2, label="mean")
+    for p in curve.points:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "bbox": box}
+        axis.annotate(f"{p.mean:.3f}", (p.songs, p.mean), color="#9a3f0c", fontsize=9, **place)
+    unit = curve.unit
+    if _is_far_from_zero([gain for p in curve.points for gain in p.gains]):
+        unit += " (the base: 0)"
+        axis.margins(y=0.25)
+    else:
+        axis.axhline(0.0, color="#57534e", linewidth=1, linestyle="--", label="the base")
     axis.set_xlabel("songs trained on")
-    axis.set_ylabel(f"held-out gain, {curve.unit}")
+    axis.set_ylabel(f"held-out gain, {unit}")
     axis.set_xticks(list(songs))
-    axis.set_title(curve.verdict().partition(":")[0], fontsize=10)
+    axis.set_title(sentence(curve.verdict().partition(":")[0]), fontsize=10)
     axis.legend(frameon=False)
     axis.grid(alpha=0.25)
     return figure
+
+
+def _is_far_from_zero(gains: Sequence[float]) -> bool:
+    """Return True where all gains are above zero and so alike that an axis from zero would hide their differences."""
+    return max(gains) - min(gains) < _ALIKE * max(gains)

@@ -19,7 +19,7 @@ from musiclora.training.plan import TrainingPlan
 from musiclora.training.run_folder import CONFIG, META, RunProgress
 from musiclora.training.task import Scores
 
-_FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "max_grad_norm")
+_FROM_CONFIG = ("weight_decay", "lr_schedule", "val_split", "seed", "trainable", "max_grad_norm", "weigh")
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ class Session(Generic[ModelT]):
         self, gain: Gain | None = None, copies: SampleCopies | None = None, best_step: int | None = None
     ) -> RunOutcome:
         found = (self.task.count_songs(), self.task.plan_defaults.pieces, gain, copies, self.options.folds)
-        return RunOutcome(*found, self.config.adapter_dir, best_step)
+        return RunOutcome(*found, self.config.adapter_dir, best_step, self.config.weigh)
 
     def _write_config(self, plan: TrainingPlan) -> None:
         write_config(self.run.path, dataclasses.replace(self.config, backend=self.backend_name, dtype=self.dtype), plan)

@@ -24,7 +24,6 @@ from musiclora.symbolic.reading.read_folder import read_music
 from musiclora.training.config import list_presets, resolve_config
 
 SONGS, UNSEEN = 15, 60
-FIRST = ("defaults", "artist", "flavor")
 
 
 def notes_of(path: Path, score: Score) -> NoteList:
@@ -81,18 +80,26 @@ def main() -> None:
     parser.add_argument("--backend", default="torch")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    print("| preset | gain, bits a note | best step | pieces copied | longest match, notes | notes in matches |")
-    print("|---|---|---|---|---|---|")
-    for preset in sorted(("defaults", *list_presets()), key=lambda name: (name not in FIRST, name)):
+    print("| preset | gain, bits a note | over the defaults | best step | copied | longest, notes | in matches |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    first: list[float] = []
+    for preset in ("defaults", *list_presets()):
         rows = [measure(preset, s, options.cache, options.backend, options.pieces) for s in range(options.seeds)]
         gains = [row["gain"] for row in rows]
-        spread = f" ± {stdev(gains):.3f}" if len(gains) > 1 else ""
+        first = first or gains
+        more = "" if preset == "defaults" else spread([a - b for a, b in zip(gains, first, strict=True)])
+        copied = round(sum(row["copied"] for row in rows) * options.pieces)
         print(
-            f"| {preset} | {mean(gains):.3f}{spread} | {mean(r['best_step'] for r in rows):.0f} | "
-            f"{mean(r['copied'] for r in rows):.0%} | {mean(r['longest'] for r in rows):.1f} | "
+            f"| {preset} | {spread(gains)} | {more} | {mean(r['best_step'] for r in rows):.0f} | "
+            f"{copied} of {len(rows) * options.pieces} | {mean(r['longest'] for r in rows):.1f} | "
             f"{mean(r['share'] for r in rows):.1%} |",
             flush=True,
         )
+
+
+def spread(values: list[float]) -> str:
+    """Format the mean and the standard deviation over the seeds."""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from musiclora.audio.windows import Recording
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.errors import OutputError
+from musiclora.demo import audio as demo
 from musiclora.demo.audio import HELD_OUT_SHARE, audio_demo, clear_other_data
 from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.renders import (
@@ -31,6 +33,7 @@ from musiclora.demo.renders import (
 from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import Distances, Spread
 from musiclora.evaluation.scores import LEAST_SONGS
+from musiclora.generation_result import GenerationResult
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import RunProgress
@@ -77,6 +80,25 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert any(font.name in line for line in out.said)
     assert any(font.name in line for line in result.lines())
     assert font.name in page
+
+
+@needs_songs
+def test_the_demo_says_what_generating_remarks(any_backend, tmp_path, monkeypatch):
+    # Remarks on an adapter without effect come from generating; the demo had dropped them.
+    def stop(_files):
+        raise DataError("enough was seen")
+
+    monkeypatch.setattr(demo, "render_data", lambda *_arguments: [])
+    monkeypatch.setattr(demo, "train_on_recordings", lambda folder, *_arguments: SimpleNamespace(run_dir=folder))
+    result = GenerationResult(any_backend, "base", [], ("its update is too small to have an effect",))
+    monkeypatch.setattr(demo, "generate_recordings", lambda *_arguments, **_options: result)
+    monkeypatch.setattr(demo, "split_base_versions", stop)
+    out = RememberingReporter()
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "clip.wav").touch()
+    with pytest.raises(DataError, match="enough was seen"):
+        audio_demo(tmp_path, any_backend, SHORT, out)
+    assert "its update is too small to have an effect" in out.said
 
 
 def test_the_demo_holds_out_as_many_recordings_as_a_verdict_needs():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from session_helpers import RememberingReporter, stop_after
 
+from musiclora.backends import lora_init
 from musiclora.backends.registry import BACKENDS, why_not
 from musiclora.bundled import bundled_songs
-from musiclora.convert.adapters.peft import read_peft
+from musiclora.convert.adapters.peft import read_peft, write_peft
+from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo import corpora
 from musiclora.demo.demo_run import train_demo
 from musiclora.demo.symbolic import BASE, CHOOSING, TEST, choose_songs, symbolic_demo, symbolic_next_commands
@@ -80,6 +84,34 @@ def test_the_demos_report_names_the_instruments_of_each_piece(short_demo):
     for piece in (short_demo.result.samples[0].base, short_demo.result.samples[0].adapted):
         names = list_instruments(roll_of(piece.score))
         assert len(names) < 2 or ", ".join(names) in short_demo.page
+
+
+class _EnoughSeenError(Exception):
+    """Ends a demo once what is tested was done."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "said"), [(0.0, "all its matrices B are zero"), (1e-25, "too small to have an effect")]
+)
+def test_the_demo_says_that_its_adapter_has_no_effect(any_backend, tmp_path, monkeypatch, size, said):
+    def stop(*_arguments):
+        raise _EnoughSeenError
+
+    def train(config, *_rest):
+        folder = Path(config.output_dir)
+        spec = config.lora()
+        state = lora_init.initial(spec, read_checkpoint(find_model(BASE).path).config.linear_shapes(), 1)
+        state = {key: array + np.float32(size) if "lora_B" in key else array for key, array in state.items()}
+        write_peft(folder / "adapter-best", spec, state, base_model=BASE)
+        return SimpleNamespace(run_dir=folder)
+
+    monkeypatch.setattr("musiclora.demo.symbolic.train_demo", train)
+    monkeypatch.setattr("musiclora.demo.symbolic._score_both", stop)
+    out = RememberingReporter()
+    with pytest.raises(_EnoughSeenError):
+        symbolic_demo(tmp_path / "demo", any_backend, SymbolicDemoOptions(), out)
+    assert len([line for line in out.said if said in line]) == 1
 
 
 @pytest.mark.slow

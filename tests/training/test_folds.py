@@ -10,7 +10,7 @@ from session_helpers import RememberingReporter, adapter, equal
 
 from musiclora.errors import ConfigError, DataError, TrainingError
 from musiclora.jobs import open_session, train
-from musiclora.training.fold_summary import FoldResult, FoldSummary
+from musiclora.training.fold_summary import FoldResult, FoldSummary, note_nothing_held_out
 from musiclora.training.folds import RESULT
 from musiclora.training.loop import Loop
 
@@ -37,9 +37,27 @@ def test_every_song_is_held_out_by_one_fold_and_has_no_relative_in_training(conf
         assert not {p.name for p in session.task.songs.train} & {p.name for p in session.task.songs.held_out}
 
 
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"val_split": 0.0}, ["no recordings are held out (--val-split 0)"]),
+        ({"val_split": 0.0, "folds": 2}, ["no recordings are held out: the folds have measured each of them"]),
+        ({"val_split": 0.0, "folds": 2, "fold": 1}, []),
+        ({"val_split": 0.1}, []),
+    ],
+    ids=["all", "after folds", "fold", "split"],
+)
+def test_a_run_that_holds_out_nothing_says_why(config, options, note):
+    assert note_nothing_held_out(config(**options), "recordings") == note
+
+
 @pytest.mark.slow
 def test_a_run_with_folds_states_them_and_takes_their_steps(config):
-    result = train(config(folds=2))
+    reporter = RememberingReporter()
+    result = train(config(folds=2), reporter)
+    # The last run said "(--val-split 0)", which nobody had given.
+    assert "no songs are held out: the folds have measured each of them" in reporter.said
+    assert not [line for line in reporter.said if "--val-split" in line]
     steps = json.loads((result.run_dir / "folds" / "1" / RESULT).read_text())["best_step"]
     other = json.loads((result.run_dir / "folds" / "2" / RESULT).read_text())["best_step"]
     assert result.progress.step == max(1, round((steps + other) / 2))

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from session_helpers import RememberingReporter
 
 from musiclora.errors import ConfigError, DataError, TrainingError
 from musiclora.jobs import learning_curve, open_session
 from musiclora.training import learning_curve as module
-from musiclora.training.learning_curve import PICTURE, RECORD, SHARES, LearningCurve, Point
+from musiclora.training.fold_summary import FoldResult
+from musiclora.training.learning_curve import PICTURE, RECORD, SHARES, LearningCurve, Point, draw_curve
 from musiclora.training.loop import Loop
 
 
@@ -39,6 +41,25 @@ def test_the_verdict_is_said_only_where_the_spread_carries_it(before, after, ver
 def test_the_interval_is_student_t_of_paired_differences():
     curve = _curve((0.1,) * 3, (0.1,) * 3, (0.1, 0.2, 0.3), (0.2, 0.4, 0.6))
     assert curve.last_gain() == pytest.approx((0.2, 0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5))
+
+
+@pytest.mark.parametrize(
+    ("gains", "from_zero"),
+    [
+        (((11.04,), (11.12,), (11.35,), (11.41,)), False),  # all four looked the same beside a base at zero
+        (((0.1, 0.05), (0.15, 0.1), (0.18, 0.15), (0.2, 0.19)), True),
+        (((-0.1,), (-0.1,), (-0.1,), (-0.1,)), True),
+    ],
+    ids=["far from the base", "near it", "below it"],
+)
+def test_the_picture_shows_the_differences_and_the_base_where_it_is_near(gains, from_zero):
+    axis = draw_curve(_curve(*gains)).axes[0]
+    low, high = axis.get_ylim()
+    assert (low <= 0 <= high) == from_zero
+    assert ("the base" in [text.get_text() for text in axis.get_legend().get_texts()]) == from_zero
+    assert ("the base: 0" in axis.get_ylabel()) == (not from_zero)
+    assert [text.get_text() for text in axis.texts] == [f"{sum(g) / len(g):.3f}" for g in gains]
+    assert axis.get_title()[0].isupper()
 
 
 def test_a_larger_share_holds_every_smaller_one_and_the_held_out_songs_stay(config):
@@ -79,6 +100,25 @@ def test_a_curve_stopped_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch
         assert learning_curve(config("broken", **short), seeds=1).points == whole.points
     with pytest.raises(TrainingError, match="--lr was"):
         learning_curve(config("broken", lr=1e-3, **short), seeds=1)
+
+
+def test_a_curve_stopped_in_its_second_seed_leaves_the_picture_of_the_first(config, monkeypatch):
+    # Hours of training left nothing to look at until the last of them was done.
+    gains = iter((0.4, 0.3, 0.2, 0.1, 0.5))
+
+    def fold(session):
+        if (gain := next(gains)) == 0.5:
+            raise KeyboardInterrupt
+        return FoldResult(((gain, 1.0),), "bits a note", 2.0, 1.9, 4, 20, 9)
+
+    monkeypatch.setattr(module, "run_fold", fold)
+    out = RememberingReporter()
+    with pytest.raises(KeyboardInterrupt):
+        learning_curve(config(), 3, out)
+    record = json.loads((Path(config().output_dir) / RECORD).read_text())
+    assert [point["gains"] for point in record["points"]] == [[0.1], [0.2], [0.3], [0.4]]
+    assert (Path(config().output_dir) / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert "training 1 of 12: gain 0.4000 bits a note" in out.said
 
 
 def test_what_gives_no_curve_is_refused(config, monkeypatch):

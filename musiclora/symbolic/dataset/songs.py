@@ -22,6 +22,7 @@ from musiclora.symbolic.tokens.kept_lines import describe_kept
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.subsets import keep_share
 
 
@@ -34,6 +35,7 @@ class Songs:
         health: one row a file or tune.
         notes: remarks for the user.
         kept: what the tokens keep and lose of the songs, without those of --mix-dir.
+        mixed: number of pieces of --mix-dir, the last ones of `train`.
     """
 
     train: list[Piece]
@@ -41,6 +43,13 @@ class Songs:
     health: Sequence[HealthRow]
     notes: list[str]
     kept: Kept = field(default_factory=Kept)
+    mixed: int = 0
+
+    @property
+    def song_names(self) -> list[str | None]:
+        """Name of the song that each training piece is, or is a copy of; None for pieces of --mix-dir."""
+        own = len(self.train) - self.mixed
+        return [piece.group if i < own else None for i, piece in enumerate(self.train)]
 
     @property
     def fingerprint(self) -> str:
@@ -85,8 +94,7 @@ def read_songs(config: TrainConfig, tokenizer: SymbolicTokenizer, n_positions: i
 def split_songs(pieces: PieceSet, config: TrainConfig) -> Songs:
     """Split pieces by song and near-duplicate cluster; with val_split 0 train on all songs."""
     if config.val_split == 0 and config.held_fold is None:
-        notes = ["no songs are held out (--val-split 0)"]
-        return Songs(list(pieces.pieces), [], pieces.health, notes, pieces.kept)
+        return Songs(list(pieces.pieces), [], pieces.health, note_nothing_held_out(config, "songs"), pieces.kept)
     found = pieces.pieces
     parts = split_pieces(found, config.val_split, config.seed, config.held_fold)
     kept = parts.train
@@ -110,7 +118,7 @@ def mix_in(songs: Songs, extra: Sequence[Piece], config: TrainConfig, tokenizer:
     share = 1 - _count_tokens(songs.train) / max(1, _count_tokens(train))
     rest = "; it holds no more" if added == len(unrelated) and share < config.mix_ratio - 0.005 else ""
     notes.append(f"--mix-dir adds {added} of {len(extra)} pieces, {share:.0%} of the training tokens{rest}")
-    return dataclasses.replace(songs, train=train, notes=notes)
+    return dataclasses.replace(songs, train=train, notes=notes, mixed=added)
 
 
 def mix_pieces(

@@ -1,7 +1,8 @@
-"""Audio part of `musiclora evaluate --generated-dir`: distances between folders of recordings."""
+"""Audio part of `musiclora evaluate --generated-dir`: copies, and distances between folders of recordings."""
 
 from __future__ import annotations
 
+from musiclora.audio.copying import measure_audio_copies
 from musiclora.errors import ConfigError
 from musiclora.evaluation.compare_folders import compare_folders
 from musiclora.evaluation.comparison import ComparisonPart, ComparisonRequest, FolderComparison
@@ -15,10 +16,17 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         ConfigError: no folder to compare with.
         MusicLoraError: the folders or the picture do not fit.
     """
+    if request.train_dir is None and request.reference_dir is None:
+        raise ConfigError("--generated-dir: there is nothing to compare with; give --reference-dir or --train-dir")
+    if request.reference_dir is None and (request.baseline_dir or request.paired or request.rank or request.picture):
+        raise ConfigError("--baseline-dir, --paired, --rank and --picture need --reference-dir")
+    parts: list[ComparisonPart] = []
     if request.train_dir is not None:
-        raise ConfigError("--train-dir: copies are found in MIDI and ABC files; recordings take --reference-dir")
+        parts.append(
+            measure_audio_copies(request.generated_dir, request.train_dir, request.reference_dir, reporter=reporter)
+        )
     if request.reference_dir is None:
-        raise ConfigError("--generated-dir: there is nothing to compare with; give --reference-dir")
+        return FolderComparison(tuple(parts))
     found = compare_folders(
         request.generated_dir,
         request.reference_dir,
@@ -28,7 +36,7 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         overwrite=request.overwrite,
         reporter=reporter,
     )
-    parts: list[ComparisonPart] = [found]
+    parts.append(found)
     if request.rank:
         parts.append(found.ranked())
     return FolderComparison(tuple(parts))

@@ -152,6 +152,7 @@ DIFFRHYTHM = FamilySpec(
         "repaint",
         "vae",
         "posterior",
+        "train_dir",
     ),
     adapter_formats=("peft", "diffusers", "kohya"),
     adapter_task_type=None,

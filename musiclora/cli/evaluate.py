@@ -30,7 +30,7 @@ from musiclora.evaluation.comparison import ComparisonRequest
 @click.option(
     "--train-dir",
     type=click.Path(path_type=Path),
-    help="Training songs, to measure what --generated-dir copies of them.",
+    help="Training songs or recordings, to measure what --generated-dir copies of them.",
 )
 @click.option(
     "--baseline-dir", type=click.Path(path_type=Path), help="Recordings of a baseline, such as the base model."
@@ -75,8 +75,8 @@ def evaluate(
     An adapter is compared with its base.
 
     With --generated-dir and --reference-dir: Audio Feature Distance and Spectral Distance of recordings. With
-    --generated-dir and --train-dir: the longest match of each song with the training songs; --reference-dir then holds
-    songs that were held out, as the scale.
+    --generated-dir and --train-dir: the longest match of each song with the training songs, or the most similar span of
+    each recording; --reference-dir then holds music that was held out, as the scale.
     """
     if generated_dir or reference_dir or train_dir or baseline_dir or paired or rank or picture:
         if generated_dir is None or not (reference_dir or train_dir) or data_dir is not None:

@@ -79,6 +79,22 @@ class Frames:
         """Length in seconds."""
         return self.length / self.rate
 
+    @property
+    def has_new_span(self) -> bool:
+        """True where enough patches in a row are new to be looked for."""
+        if self.new is None:
+            return True
+        runs = "".join("x" if new else " " for new in self.new_patches).split()
+        return max(map(len, runs), default=0) >= LEAST_PATCHES
+
+    @property
+    def new_patches(self) -> np.ndarray:
+        """Bool [patches], True where every frame of a patch is new."""
+        new = np.ones(self.length, bool) if self.new is None else self.new
+        halves: np.ndarray = new[: (self.patches + 1) * self.hop].reshape(-1, self.hop).min(axis=1)
+        both: np.ndarray = halves[:-1] & halves[1:]
+        return both
+
     def excerpt(self, start: int, frames: int) -> Frames:
         """Cut frames from an even start on."""
         rows = {view: part[start // view.pooled : (start + frames) // view.pooled] for view, part in self.rows.items()}
@@ -86,7 +102,7 @@ class Frames:
         return replace(self, rows=rows, length=min(frames, self.length - start), new=new)
 
 
-def sound_frames(name: str, audio: np.ndarray, rate: int, source: str = "") -> Frames:
+def sound_frames(name: str, audio: np.ndarray, rate: int, source: str = "", new: np.ndarray | None = None) -> Frames:
     """Compute the frames of a recording from its sound.
 
     Args:
@@ -94,6 +110,7 @@ def sound_frames(name: str, audio: np.ndarray, rate: int, source: str = "") -> F
         audio: float [channels, N] or [N].
         rate: its sample rate in Hz.
         source: the recording that it was cut from; its name where empty.
+        new: bool [any number of equal parts of the recording], False where a part was given by the user.
 
     Raises:
         DataError: it holds NaN or infinity, is silent, or too short to be compared.
@@ -110,7 +127,9 @@ def sound_frames(name: str, audio: np.ndarray, rate: int, source: str = "") -> F
     semitones = librosa.power_to_db(_semitone_filters() @ power, ref=np.max, top_db=_PITCH_FLOOR_DB).T
     classes = semitones.reshape(len(semitones), -1, 12).sum(axis=1)
     rows = {MEL: mel.astype(np.float32), PITCH: _pool(classes, PITCH.pooled)}
-    return _long_enough(Frames(name, source or name, rows, SOUND_RATE, len(mel)))
+    if new is not None:
+        new = new[np.arange(len(mel)) * len(new) // len(mel)]
+    return _long_enough(Frames(name, source or name, rows, SOUND_RATE, len(mel), new))
 
 
 def latent_frames(

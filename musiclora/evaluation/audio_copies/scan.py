@@ -126,8 +126,7 @@ class Scanner:
         offset = products.mean(axis=1) / deviation
         rows = rows / deviation[:, None]
         if piece.new is not None:
-            whole: np.ndarray = piece.new[: (piece.patches + 1) * piece.hop].reshape(-1, piece.hop).min(axis=1)
-            given = ~(whole[:-1] & whole[1:])
+            given = ~piece.new_patches
             rows[given], offset[given] = 0, -_GIVEN
         return rows, offset
 

@@ -16,6 +16,7 @@ from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_styl
 from musiclora.audio.diffrhythm_model import check_base_loss
 from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
 from musiclora.audio.split import recording_labels, split_recordings
+from musiclora.audio.training_copies import TrainingAudioCopies, training_copies
 from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches, pieces_of
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
 from musiclora.convert.adapters.peft import read_peft
@@ -23,6 +24,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError, list_names
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel, find_model
@@ -177,11 +179,15 @@ class AudioTask:
         return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
     def copied_spans(self, sample: Path) -> tuple[()]:
-        """Return no spans; see `measure_samples`."""
+        """Return no spans: the recordings' sound is not at hand."""
         return ()
 
-    def measure_samples(self, model: FlowModel, count: int, seed: int) -> None:
-        """Return None: copies of recordings are not measured during training."""
+    def measure_samples(self, model: FlowModel, count: int, seed: int) -> CopyFigures | None:
+        return self._copies.measure_samples(model, count, seed, self._sample_style(model))
+
+    @functools.cached_property
+    def _copies(self) -> TrainingAudioCopies:
+        return training_copies(self.train, self.held_out, self.shape.max_frames)
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.audio.generate import write_audio_sample
@@ -189,8 +195,10 @@ class AudioTask:
         from musiclora.backends.registry import get_backend
 
         codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
-        style = model.read_style() if self.trains_style else self._known_style()
-        write_audio_sample(model, codec, folder, name, seed, style)
+        write_audio_sample(model, codec, folder, name, seed, self._sample_style(model))
+
+    def _sample_style(self, model: FlowModel) -> np.ndarray | None:
+        return model.read_style() if self.trains_style else self._known_style()
 
     def begin_training(self, model: FlowModel, saved: Arrays | None) -> None:
         if self.trains_style:
@@ -217,7 +225,7 @@ class AudioTask:
         return audio_fingerprints(self.base.path, self.codec)
 
     def extra_files(self, model: FlowModel) -> Mapping[str, bytes]:
-        style = model.read_style() if self.trains_style else self._known_style()
+        style = self._sample_style(model)
         return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
 
     def adapter_record(self) -> dict[str, Any]:

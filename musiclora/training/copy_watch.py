@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from musiclora.backends.base import LossSum, Model
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import BEST, Run, RunProgress
 from musiclora.training.task import TrainingTask
@@ -63,7 +63,7 @@ class CopyWatch(Generic[ModelT]):
         found = self._task.measure_samples(model, SAMPLES, self._config.seed)
         if found is None:
             if stops and not self._is_told:
-                self._say("copies cannot be measured: no song, or no sample, has as many notes as an n-gram")
+                self._say("copies cannot be measured: the songs or the samples are too short")
             self._is_told = True
             return False
         row = found.as_row()
@@ -105,6 +105,6 @@ def _is_watched(config: TrainConfig) -> bool:
 
 def final_copies(
     task: TrainingTask[ModelT], model: ModelT, config: TrainConfig, count: int = 2 * SAMPLES
-) -> SampleCopies | None:
+) -> CopyFigures | None:
     """Measure samples of the model that is kept; None where none are measured."""
     return task.measure_samples(model, count, config.seed) if _is_watched(config) else None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
 from musiclora.training.fold_summary import FoldSummary
@@ -60,7 +60,7 @@ class TrainResult:
     parameters: tuple[int, int] = (0, 0)
     new_base: bool = False
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
-    copies: SampleCopies | None = None
+    copies: CopyFigures | None = None
     folds: FoldSummary | None = None
 
     @property

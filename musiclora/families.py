@@ -152,6 +152,7 @@ DIFFRHYTHM = FamilySpec(
         "repaint",
         "vae",
         "posterior",
+        *("train_dir", "stop_when_copying"),
     ),
     adapter_formats=("peft", "diffusers", "kohya"),
     adapter_task_type=None,

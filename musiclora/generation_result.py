@@ -37,7 +37,8 @@ class GenerationOptions(TypedDict, total=False):
             `symbolic.decoding.request.GenerationRequest`.
         instruments, accompany, parts, infill, from_bar, to_bar, from_seconds, to_seconds: of the symbolic family, see
             `symbolic.given_music.GivenMusic`.
-        train_dir, avoid_copying: of the symbolic family: folder of the training songs; draw again what copies them.
+        train_dir: of every family: folder of the training songs or recordings, to measure copies of.
+        avoid_copying: of the symbolic family: draw again what copies them.
         seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
             `audio.flow_sampling.FlowRequest`.
     """

@@ -1,7 +1,8 @@
-"""Audio part of `musiclora evaluate --generated-dir`: distances between folders of recordings."""
+"""Audio part of `musiclora evaluate --generated-dir`: copies, and distances between folders of recordings."""
 
 from __future__ import annotations
 
+from musiclora.audio.copying import measure_audio_copies
 from musiclora.audio.latent_distance import check_codec, compare_latents, holds_latents
 from musiclora.errors import ConfigError
 from musiclora.evaluation.compare_folders import compare_folders
@@ -16,14 +17,21 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         ConfigError: no folder to compare with.
         MusicLoraError: the folders or the picture do not fit.
     """
-    if request.train_dir is not None:
-        raise ConfigError("--train-dir: copies are found in MIDI and ABC files; recordings take --reference-dir")
-    if request.reference_dir is None:
-        raise ConfigError("--generated-dir: there is nothing to compare with; give --reference-dir")
+    if request.train_dir is None and request.reference_dir is None:
+        raise ConfigError("--generated-dir: there is nothing to compare with; give --reference-dir or --train-dir")
+    if request.reference_dir is None and (request.baseline_dir or request.paired or request.rank or request.picture):
+        raise ConfigError("--baseline-dir, --paired, --rank and --picture need --reference-dir")
     if request.vae is not None:
         check_codec(request.vae)  # before everything is listened to
+    parts: list[ComparisonPart] = []
+    if request.train_dir is not None:
+        parts.append(
+            measure_audio_copies(request.generated_dir, request.train_dir, request.reference_dir, reporter=reporter)
+        )
+    if request.reference_dir is None:
+        return FolderComparison(tuple(parts))
     if holds_latents(request):
-        return FolderComparison((compare_latents(request, request.reference_dir, reporter),))
+        return FolderComparison((*parts, compare_latents(request, request.reference_dir, reporter)))
     found = compare_folders(
         request.generated_dir,
         request.reference_dir,
@@ -33,7 +41,7 @@ def compare_recordings(request: ComparisonRequest, reporter: Reporter) -> Folder
         overwrite=request.overwrite,
         reporter=reporter,
     )
-    parts: list[ComparisonPart] = [found]
+    parts.append(found)
     if request.vae is not None:
         parts.append(compare_latents(request, request.reference_dir, reporter))
     if found.artefacts:

@@ -25,11 +25,13 @@ from musiclora.audio.files.writing import (
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.init_audio import Reference, read_reference
 from musiclora.audio.model import OpenedFlow, codec_folder, open_flow, own_guidance
+from musiclora.audio.piece_copies import PieceCopies, open_piece_copies
 from musiclora.audio.windows import MIN_FRAMES
 from musiclora.backends.base import Codec, FlowModel
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError
+from musiclora.evaluation.audio_copies.meter import AudioCopyResult
 from musiclora.formats import BASE_MARK, output_paths
 from musiclora.generation_result import (
     GeneratedFile,
@@ -53,20 +55,27 @@ class AudioFile:
         kind: `adapted`, or `base` for a model without adapter.
         seconds: its length.
         silent: True where the codec decoded silence.
+        copies: its copy figures, the reason why it has none, or None where no training recordings are known.
     """
 
     path: Path
     kind: str
     seconds: float
     silent: bool
+    copies: AudioCopyResult | str | None = None
 
     def record(self) -> dict[str, Any]:
         """Build the entry for `--json`."""
-        return {"path": str(self.path), "kind": self.kind, "seconds": round(self.seconds, 2), "silent": self.silent}
+        found = {"copy": self.copies.as_json()} if isinstance(self.copies, AudioCopyResult) else {}
+        length = round(self.seconds, 2)
+        return {"path": str(self.path), "kind": self.kind, "seconds": length, "silent": self.silent, **found}
 
     def line(self) -> str:
-        """Format path, length and kind."""
-        return f"{self.path}: {self.seconds:.1f} s, {self.kind}{', silent' if self.silent else ''}"
+        """Format path, length, kind and copies."""
+        text = f"{self.path}: {self.seconds:.1f} s, {self.kind}{', silent' if self.silent else ''}"
+        if isinstance(self.copies, AudioCopyResult):
+            return f"{text}, {self.copies.line()}"
+        return text if self.copies is None else f"{text}, not measured for copies: {self.copies}"
 
 
 if TYPE_CHECKING:
@@ -77,7 +86,9 @@ def generate_from_options(
     output: Path, options: Mapping[str, Any], **setup: Unpack[GenerationSetup]
 ) -> GenerationResult:
     """Generate from options by parameter name, as `jobs.generate` passes them."""
-    return generate_recordings(output, FlowRequest(**options), **setup)
+    own = {name: options[name] for name in ("train_dir",) if name in options}
+    request = FlowRequest(**{name: value for name, value in options.items() if name not in own})
+    return generate_recordings(output, request, **own, **setup)
 
 
 def generate_recordings(
@@ -87,6 +98,7 @@ def generate_recordings(
     model: str | None = None,
     adapters: Sequence[str] = (),
     backend: str = "auto",
+    train_dir: Path | None = None,
     compare: bool = False,
     allow_base_mismatch: bool = False,
     overwrite: bool = False,
@@ -100,6 +112,7 @@ def generate_recordings(
         model: base model, or None for the one that the adapters record.
         adapters: `PATH` or `PATH:STRENGTH`, any number.
         backend: `auto`, `mlx` or `torch`.
+        train_dir: training recordings or their latents, to measure copies of.
         compare: also write the base's version from the same seed.
         allow_base_mismatch: use an adapter although its base differs.
         overwrite: replace files that exist.
@@ -128,6 +141,7 @@ def generate_recordings(
     if negative is None and request.strength >= _LEAST_GUIDANCE:
         notes.append("no negative style is given: zeros are used")
     reference, frames, more = _choose_length(request, opened)
+    copies = open_piece_copies(train_dir, opened, request.vae, frames, out) if train_dir else None
     conditions = [("", "adapted" if opened.adapters else "base", style)]
     if compare:
         conditions.append((BASE_MARK, "base", style if request.style not in (None, "adapter") else None))
@@ -139,16 +153,19 @@ def generate_recordings(
             given = DiffRhythmConditions(wanted, negative)
             pieces = sample_latents(opened.model, request, frames, given, reference, update)
         made += list(zip(output_paths(output, request.count, mark), [kind] * len(pieces), pieces, strict=True))
-    files = _write_pieces(opened.codec, made, reference, out, overwrite)
+    files = _write_pieces(opened.codec, made, reference, copies, out, overwrite)
     if any(file.silent for file in files):
         notes.append("silence came out: it is written as it is, without normalising")
-    return GenerationResult(opened.backend, opened.base.name, files, (*opened.notes, *more, *notes))
+    return GenerationResult(
+        opened.backend, opened.base.name, files, (*opened.notes, *more, *(copies.notes if copies else ()), *notes)
+    )
 
 
 def _write_pieces(
     codec: Codec,
     made: Sequence[tuple[Path, str, np.ndarray]],
     reference: Reference | None,
+    copies: PieceCopies | None,
     out: Reporter,
     overwrite: bool,
 ) -> list[AudioFile]:
@@ -164,7 +181,9 @@ def _write_pieces(
                 audio = reference.restore_sound(audio)
                 silent = measure_peak(audio) < SILENT_PEAK
             write_audio(path, audio, rate, same_samples=reference is not None, overwrite=overwrite)
-            files.append(AudioFile(path, kind, audio.shape[1] / rate, silent))
+            new = None if reference is None else reference.mask
+            found = copies.measure(audio, rate, latents, new) if copies else None
+            files.append(AudioFile(path, kind, audio.shape[1] / rate, silent, found))
             update(number, len(made))
     return files
 

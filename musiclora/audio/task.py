@@ -16,6 +16,7 @@ from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_styl
 from musiclora.audio.diffrhythm_model import check_base_loss
 from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
 from musiclora.audio.split import recording_labels, split_recordings
+from musiclora.audio.training_copies import TrainingAudioCopies, training_copies
 from musiclora.audio.window_counts import WindowCounts
 from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
@@ -24,6 +25,7 @@ from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError, list_names
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
@@ -185,15 +187,18 @@ class AudioTask:
         return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
     def copied_spans(self, sample: Path) -> tuple[()]:
-        """Return no spans; see `measure_samples`."""
+        """Return no spans: the recordings' sound is not at hand."""
         return ()
 
-    def measure_samples(self, model: FlowModel, count: int, seed: int) -> None:
-        """Return None: copies of recordings are not measured during training."""
+    def measure_samples(self, model: FlowModel, count: int, seed: int) -> CopyFigures | None:
+        return self._copies.measure_samples(model, count, seed, self._sample_style(model))
+
+    @functools.cached_property
+    def _copies(self) -> TrainingAudioCopies:
+        return training_copies(self.train, self.held_out, self.shape.max_frames)
 
     def judge_samples(self, model: FlowModel, count: int, seed: int) -> SampleFindings:
-        """Return no findings; see `measure_samples`."""
-        return SampleFindings()
+        return SampleFindings(self.measure_samples(model, count, seed))
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
         from musiclora.audio.generate import write_audio_sample
@@ -201,8 +206,10 @@ class AudioTask:
         from musiclora.backends.registry import get_backend
 
         codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
-        style = model.read_style() if self.trains_style else self._known_style()
-        write_audio_sample(model, codec, folder, name, seed, style)
+        write_audio_sample(model, codec, folder, name, seed, self._sample_style(model))
+
+    def _sample_style(self, model: FlowModel) -> np.ndarray | None:
+        return model.read_style() if self.trains_style else self._known_style()
 
     def begin_training(self, model: FlowModel, saved: Arrays | None) -> None:
         if self.trains_style:
@@ -229,7 +236,7 @@ class AudioTask:
         return audio_fingerprints(self.base.path, self.codec)
 
     def extra_files(self, model: FlowModel) -> Mapping[str, bytes]:
-        style = model.read_style() if self.trains_style else self._known_style()
+        style = self._sample_style(model)
         return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
 
     def adapter_record(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from musiclora.evaluation.comparison import ComparisonRequest
 @click.option(
     "--train-dir",
     type=click.Path(path_type=Path),
-    help="Training songs, to measure what --generated-dir copies of them.",
+    help="Training songs or recordings, to measure what --generated-dir copies of them.",
 )
 @click.option("--baseline-dir", type=click.Path(path_type=Path), help="Music of a baseline, such as the base model.")
 @click.option("--paired", is_flag=True, help="Also compare recordings of the same name frame by frame.")
@@ -87,8 +87,8 @@ def evaluate(
     With --generated-dir and --reference-dir: distances and artefacts of recordings, with --vae also the kernel distance
     of their latents, or the style card of songs. Both folders may hold latents instead.
 
-    With --generated-dir and --train-dir: the longest match of each song with the training songs; --reference-dir then
-    holds songs that were held out, as the scale.
+    With --generated-dir and --train-dir: the longest match of each song with the training songs, or the most similar
+    span of each recording; --reference-dir then holds music that was held out, as the scale.
     """
     if generated_dir or reference_dir or train_dir or baseline_dir or paired or rank or picture:
         if generated_dir is None or not (reference_dir or train_dir) or data_dir is not None:

@@ -76,8 +76,8 @@ _SYMBOLIC = (
     click.option(
         "--train-dir",
         type=click.Path(path_type=Path),
-        help="Symbolic: training songs, to say in which bars of which song a piece copies.  [default: the adapter's "
-        "copy index, which knows no bars]",
+        help="Training songs or recordings, to say what of them a piece copies. Audio: also their latents.  [default: "
+        "symbolic: the adapter's copy index, which knows no bars]",
     ),
     click.option(
         "--avoid-copying",

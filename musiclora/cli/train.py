@@ -96,7 +96,7 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     "--stop-when-copying",
     is_flag=True,
     default=None,
-    help="Symbolic: look at samples at about 20 evaluations, and end the run when they copy training songs.",
+    help="Look at samples at about 20 evaluations, and end the run when they copy training songs or recordings.",
 )
 @click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
 @click.option(

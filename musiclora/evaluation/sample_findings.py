@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.style.card import StyleCard
 
 
@@ -17,5 +17,5 @@ class SampleFindings:
         style: how near they and the base's are to the artist's songs; None where that cannot be measured.
     """
 
-    copies: SampleCopies | None = None
+    copies: CopyFigures | None = None
     style: StyleCard | None = None

@@ -48,7 +48,7 @@ class TrainConfig:
         anticipation: arrival-time tokens only: share of the rows in which a part of the events is given in advance, 0
             to 1; None is the share that the bases saw.
         sample_every: epochs between two samples; 0 writes none.
-        stop_when_copying: symbolic only: end the run when samples copy training songs.
+        stop_when_copying: end the run when samples copy training songs or recordings.
         num_workers: processes that read and tokenise.
         dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
         style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or

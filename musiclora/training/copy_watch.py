@@ -63,7 +63,7 @@ class CopyWatch(Generic[ModelT]):
         found = self._task.measure_samples(model, SAMPLES, self._config.seed)
         if found is None:
             if stops and not self._is_told:
-                self._say("copies cannot be measured: no song, or no sample, has as many notes as an n-gram")
+                self._say("copies cannot be measured: the songs or the samples are too short")
             self._is_told = True
             return False
         row = found.as_row()

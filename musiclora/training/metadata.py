@@ -11,7 +11,7 @@ from typing import Any
 
 from musiclora import __version__
 from musiclora.convert.files.atomic import atomic_write, write_json
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.training.config import TrainConfig
 from musiclora.training.further_losses import FurtherLoss, further_entries
@@ -70,7 +70,7 @@ def write_metadata(
     scores: Scores | None = None,
     update: Mapping[str, float] | None = None,
     further: Mapping[str, FurtherLoss] | None = None,
-    copies: SampleCopies | None = None,
+    copies: CopyFigures | None = None,
 ) -> None:
     """Write training_meta.json.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, count_pieces
 from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.weighing import BY_TOKENS
@@ -30,7 +30,7 @@ class RunOutcome:
     songs: tuple[int, int]
     pieces: str = "songs"
     gain: Gain | None = None
-    copies: SampleCopies | None = None
+    copies: CopyFigures | None = None
     folds: FoldSummary | None = None
     started_from: str | None = None
     best_step: int | None = None

@@ -140,14 +140,13 @@ def _copying_section(result: TrainResult, metrics: Sequence[Mapping[str, Any]]) 
             f"step {row['step']:.0f}",
             [
                 f"{row['samples_copied']:.0f} of {row['samples']:.0f}",
-                f"{row['most_content_notes']:.0f}",
-                f"{row['copied_share']:.0%}",
+                *(f"{row[key]:{form}}" for _, key, form in result.copies.columns),
                 *([f"{row['loss_gap']:.3f}"] if has_gap else []),
             ],
         )
         for row in looks[-_MOST_LOOKS:]
     ]
-    headings = ["", "copying", "longest match without repeats, notes", "notes in matches"]
+    headings = ["", "copying", *(heading for heading, _, _ in result.copies.columns)]
     headings += ["held-out loss less training loss"] if has_gap else []
     table = number_table(headings, rows) if rows else ""
     return section("Does it copy?", paragraphs([f"{sentence(result.copies.line())}."]) + table)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.style.card import StyleCard
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
@@ -62,7 +62,7 @@ class TrainResult:
     parameters: tuple[int, int] = (0, 0)
     new_base: bool = False
     further: Mapping[str, FurtherLoss] = field(default_factory=dict)
-    copies: SampleCopies | None = None
+    copies: CopyFigures | None = None
     folds: FoldSummary | None = None
     style: StyleCard | None = None
 

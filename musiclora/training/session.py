@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.outputs import check_folder
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
@@ -256,7 +256,7 @@ class Session(Generic[ModelT]):
         save_task_adapter(path, task, self.model, self.spec, self.backend_name, self.run, self._outcome())
 
     def _outcome(
-        self, gain: Gain | None = None, copies: SampleCopies | None = None, best_step: int | None = None
+        self, gain: Gain | None = None, copies: CopyFigures | None = None, best_step: int | None = None
     ) -> RunOutcome:
         found = (self.task.count_songs(), self.task.plan_defaults.pieces, gain, copies, self.options.folds)
         return RunOutcome(*found, self.config.adapter_dir, best_step, self.config.weigh)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from musiclora.backends.base import Arrays, LossSum, Model
-from musiclora.evaluation.copies.samples import SampleCopies
+from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.verdict import BaseCheck
@@ -155,7 +155,7 @@ class TaskScoring(Protocol[TaskModel]):
     def write_sample(self, model: TaskModel, folder: Path, name: str, seed: int) -> None:
         """Write a sample during training, as `<folder>/<name>` with the family's ending."""
 
-    def measure_samples(self, model: TaskModel, count: int, seed: int) -> SampleCopies | None:
+    def measure_samples(self, model: TaskModel, count: int, seed: int) -> CopyFigures | None:
         """Generate samples and measure what they copy of the training songs; None where that cannot be measured."""
 
     def judge_samples(self, model: TaskModel, count: int, seed: int) -> SampleFindings:

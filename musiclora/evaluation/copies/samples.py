@@ -34,6 +34,14 @@ class SampleCopies:
         """True where more samples copy than chance explains."""
         return self.copied >= min(_LEAST_COPIED, len(self.contents))
 
+    @property
+    def columns(self) -> Sequence[tuple[str, str, str]]:
+        """Heading, key of `as_row` and number format of the columns of a report."""
+        return (
+            ("longest match without repeats, notes", "most_content_notes", ".0f"),
+            ("notes in matches", "copied_share", ".0%"),
+        )
+
     def as_row(self) -> dict[str, float]:
         """Build the entries of metrics.jsonl."""
         return {

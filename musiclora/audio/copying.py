@@ -53,10 +53,16 @@ class AudioFolderCopies:
 
     def lines(self) -> list[str]:
         """Format each recording's figures, the most similar first, and their summary."""
-        order = sorted(self.results, key=lambda row: -row[1].similarity)
+        return [*(f"{printable(name)}: {result.line()}" for name, result in self.ranked()), self.summary()]
+
+    def ranked(self) -> list[tuple[str, AudioCopyResult]]:
+        """List names and results, the most similar first."""
+        return sorted(self.results, key=lambda row: -row[1].similarity)
+
+    def summary(self) -> str:
+        """Count the recordings that copy."""
         copied = sum(result.copied for _, result in self.results)
-        summary = f"{copied} of {len(order)} recordings copy a training recording"
-        return [*(f"{printable(name)}: {result.line()}" for name, result in order), summary]
+        return f"{copied} of {len(self.results)} recordings copy a training recording"
 
 
 def measure_audio_copies(

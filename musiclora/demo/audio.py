@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from musiclora.audio.copying import measure_audio_copies
 from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.sound import file_checksum
 from musiclora.audio.flow_sampling import FlowRequest
@@ -143,6 +144,7 @@ def audio_demo(
         with out.task(f"listening to {title}") as update:
             sets[title] = measure_recordings(files, update)
     base, adapted, reference = sets.values()
+    copies = measure_audio_copies(folder / "music", folder / "recordings", folder / "held-out", reporter=out)
     result = AudioDemoResult(
         folder=folder,
         training=training,
@@ -159,6 +161,7 @@ def audio_demo(
         artefacts=compare_artefacts(
             {GENERATED: adapted.artefacts, REFERENCE: reference.artefacts, BASELINE: base.artefacts}
         ),
+        copies=copies,
         seconds=time.monotonic() - started,
     )
     write_audio_report(result, o, audio_next_commands(result), [f"Songs: {RENDERED_SONGS}. Terms: {ESSEN_TERMS}."])

@@ -31,6 +31,7 @@ from musiclora.reporting.run_sections import loss_section
 from musiclora.training.run_folder import Run
 from musiclora.wav import read_wav
 
+_MOST_SIMILAR = 3  # clips whose copy figures are listed
 _MOST_PAIRS = 4  # that can be heard in the page
 _MEL_RANGE_DB = 70  # of the spectrograms' colours, below the loudest value
 _SET_NAMES = {REFERENCE: "recordings", BASELINE: "base", GENERATED: "adapted"}
@@ -47,6 +48,7 @@ def write_audio_report(
     parts = [
         verdict_box(*_verdict_words(result)),
         _style_section(result),
+        _copy_section(result),
         loss_section(Run(result.training.run_dir).read_metrics(), "squared error a latent value", "recordings"),
         _music_section(result),
         section("Settings", text_table(_settings_of(result, options))),
@@ -99,6 +101,16 @@ def _style_section(result: AudioDemoResult) -> str:
     if result.artefacts:
         content += artefact_section(result.artefacts, _SET_NAMES)
     return section("Style card", content)
+
+
+def _copy_section(result: AudioDemoResult) -> str:
+    """Return what the adapted clips copy of the recordings that were trained on, the most similar clips first."""
+    if not result.copies:
+        return ""
+    words = {name: found.line() for name, found in result.copies.ranked()[:_MOST_SIMILAR]}
+    if result.training.copies:
+        words["samples of the training run, as latents"] = result.training.copies.line()
+    return section("Does it copy?", paragraphs([f"{result.copies.summary()}."]) + text_table(words))
 
 
 def _distance_table(result: AudioDemoResult) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from musiclora.audio.copying import AudioFolderCopies
 from musiclora.demo.demo_run import DemoOptions, DemoResult
 from musiclora.evaluation.artefacts.compare import ArtefactComparison
 from musiclora.evaluation.artefacts.section import describe_artefacts
@@ -78,6 +79,7 @@ class AudioDemoResult(DemoResult):
         soundfont: file that everything was rendered with.
         kernels: squared MMD of both models' music; None where it was not measured.
         artefacts: of both models' music and of the recordings; None likewise.
+        copies: what the adapted music copies of the recordings that were trained on; None likewise.
     """
 
     base: Distances
@@ -88,6 +90,7 @@ class AudioDemoResult(DemoResult):
     soundfont: Path
     kernels: tuple[KernelDistance, KernelDistance] | None = None
     artefacts: ArtefactComparison | None = None
+    copies: AudioFolderCopies | None = None
 
     def distance_rows(self) -> list[DistanceRow]:
         """Return both distances as rows of a table."""
@@ -127,6 +130,7 @@ class AudioDemoResult(DemoResult):
             ),
             *self._kernel_lines(),
             *([describe_artefacts(self.artefacts)] if self.artefacts else []),
+            *([self.copies.summary()] if self.copies else []),
             f"rendered with {self.soundfont.name} ({self.soundfont})",
             self.last_line(),
         ]
@@ -142,6 +146,7 @@ class AudioDemoResult(DemoResult):
     def record(self) -> dict[str, Any]:
         """Return the values for --json."""
         more: dict[str, Any] = self.artefacts.as_json() if self.artefacts else {}
+        more |= self.copies.as_json() if self.copies else {}
         if self.kernels:
             base, adapted = self.kernels
             more["kernel"] = {"base": base.as_json(), "real_vs_real": base.real_json(), "adapted": adapted.as_json()}

@@ -73,6 +73,9 @@ def test_the_demo_cuts_encodes_adapts_generates_measures_and_reports(backend_nam
     assert "Style card" in page
     assert "clicks a minute" in page
     assert "Kernel distance, MMD²" in page
+    assert "Does it copy?" in page
+    assert [copy["file"] for copy in result.record()["copies"]] == ["clip-001.wav", "clip-002.wav"]
+    assert result.copies.summary() in result.lines()
     assert len(result.record()["artefacts"]["files"]) == SHORT.pieces
     assert result.record()["kernel"]["adapted"]["mmd"] == result.kernels[1].mmd.value
     font = demo_soundfont()

@@ -76,7 +76,8 @@ class AudioCopyResult:
         span = self.spans[0]
         where = f"{format_span(span.seconds)} like {format_span(span.song_seconds)} of {self.song}"
         if span.window.key:
-            where += f", {abs(span.window.key)} semitones {'lower' if span.window.key > 0 else 'higher'}"
+            steps = abs(span.window.key)
+            where += f", {steps} semitone{'s' * (steps > 1)} {'lower' if span.window.key > 0 else 'higher'}"
         rank = f"; {self.unseen_above} of {self.unseen} unseen excerpts are as similar" if self.unseen else ""
         words = f"copied: {self.share:.0%} of it, {where}" if self.copied else f"not copied; most similar {where}"
         return f"{words}; similarity {self.similarity:.1f}, copied above {self.threshold:.1f}{rank}"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from symusic import Score
+
 from musiclora.adapters import find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
@@ -29,6 +31,7 @@ from musiclora.symbolic.dataset.pieces import Piece, load_pieces
 from musiclora.symbolic.dataset.songs import Songs
 from musiclora.symbolic.dataset.splits import cluster_pieces, split_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest
+from musiclora.symbolic.decoding.songs_record import recorded_programs, songs_instruments
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
 from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
@@ -113,7 +116,8 @@ def symbolic_demo(
         if other != name and not why_not(other):
             model_there = _load_adapted(other, base.path, spec, state)
             crossed[other] = _score_elsewhere(model_there, other, batches[:CROSSED], out)
-    samples = make_samples(model, tokenizer, folder / "music", _prompts(test, o), out)
+    prompts = _prompts(test, o, recorded_programs([adapter.record]))
+    samples = make_samples(model, tokenizer, folder / "music", prompts, out)
     notes = [piece.notes for piece in test]
     result = SymbolicDemoResult(
         folder=folder,
@@ -132,11 +136,16 @@ def symbolic_demo(
     return result
 
 
-def _prompts(test: Sequence[Piece], o: SymbolicDemoOptions) -> list[tuple[Path, GenerationRequest]]:
-    """Choose the test songs that are continued, and the settings of each."""
+def _prompts(
+    test: Sequence[Piece], o: SymbolicDemoOptions, programs: frozenset[int]
+) -> list[tuple[Path, GenerationRequest]]:
+    """Choose the test songs that are continued, and the settings of each; instruments are chosen as `generate` does."""
     songs = fullest_openings([BUNDLED / "songs" / piece.name for piece in test], o.prompt_bars, o.pieces)
     draws = GenerationRequest(max_new_tokens=o.tokens, top_k=50, top_p=0.95, prompt_bars=o.prompt_bars)
-    return [(song, dataclasses.replace(draws, seed=o.seed + number)) for number, song in enumerate(songs)]
+    return [
+        (song, dataclasses.replace(draws, seed=o.seed + i, instruments=songs_instruments(programs, Score(str(song)))))
+        for i, song in enumerate(songs)
+    ]
 
 
 def _load_adapted(backend: str, base: Path, spec: LoraSpec, state: Arrays) -> TokenModel:

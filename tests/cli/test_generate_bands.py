@@ -41,6 +41,7 @@ def arrival_model(monkeypatch):
         notes=(),
         notes_at_once=lambda adapted: None,
         loudness=lambda adapted: Loudness({0: (99, 98, 97)}),
+        programs=frozenset(),
     )
     monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *_, **__: opened)
 

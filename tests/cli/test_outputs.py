@@ -164,7 +164,9 @@ def test_a_file_that_appears_while_a_piece_is_generated_is_not_replaced(overwrit
         return [GeneratedPiece(1, Score(480), [], 0, 0, False)]
 
     base = SimpleNamespace(name="none")
-    opened = SimpleNamespace(backend="none", base=base, tokenizer=own_tokenizer(), notes=[], adapters=())
+    opened = SimpleNamespace(
+        backend="none", base=base, tokenizer=own_tokenizer(), notes=[], adapters=(), programs=frozenset()
+    )
     monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *a, **k: opened)
     monkeypatch.setattr("musiclora.symbolic.generate._generate_with_progress", make_beside_another)
     found = call("generate", "--model", "bundled", "--output", output, *(["--overwrite"] if overwrite else []))

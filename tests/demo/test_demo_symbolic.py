@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from session_helpers import RememberingReporter, stop_after
+from symusic import Score
 
 from musiclora.backends import lora_init
 from musiclora.backends.registry import BACKENDS, why_not
-from musiclora.bundled import bundled_songs
+from musiclora.bundled import BUNDLED, bundled_songs
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo import corpora
@@ -25,6 +26,7 @@ from musiclora.progress import Reporter
 from musiclora.reporting.lanes import list_instruments
 from musiclora.reporting.roll import roll_of
 from musiclora.symbolic.dataset.splits import near_duplicates
+from musiclora.symbolic.decoding.songs_record import programs_in
 from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import load_symbolic_task
 from musiclora.training.limits import SessionOptions
@@ -84,6 +86,15 @@ def test_the_demos_report_names_the_instruments_of_each_piece(short_demo):
     for piece in (short_demo.result.samples[0].base, short_demo.result.samples[0].adapted):
         names = list_instruments(roll_of(piece.score))
         assert len(names) < 2 or ", ".join(names) in short_demo.page
+
+
+@pytest.mark.slow
+def test_the_demos_pieces_have_the_instruments_of_the_songs(short_demo):
+    songs = [Score(str(path)) for path in (BUNDLED / "songs").glob("*.mid")]
+    sample = short_demo.result.samples[0]
+    assert set(programs_in([sample.base.score, sample.adapted.score])) <= set(programs_in(songs))
+    assert "Does it sound like them?" in short_demo.page
+    assert "Does it copy?" in short_demo.page
 
 
 class _EnoughSeenError(Exception):

@@ -236,6 +236,6 @@ def test_a_sample_of_a_run_has_its_sound_beside_it_where_something_can_play_it(t
     if not plays:
         monkeypatch.setattr(render.importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(render.shutil, "which", lambda name: None)
-    task = SimpleNamespace(tokenizer=None, _notes_at_once=lambda: None)
+    task = SimpleNamespace(tokenizer=None, _notes_at_once=lambda: None, _copies=SimpleNamespace(programs=()))
     SymbolicTask.write_sample(task, None, tmp_path, "base", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.mid", *(["base.wav"] if plays else [])]

@@ -99,24 +99,34 @@ def prepare_keys(
     return found
 
 
-def with_null_condition(condition: mx.array, valid: mx.array | None, null: mx.array) -> tuple[mx.array, mx.array]:
-    """Append the unconditional examples of classifier-free guidance to a batch of conditions.
+def with_null_condition(
+    made: Weights, null: mx.array, weights: Weights, adapter: ActiveAdapter | None, config: AceStepConfig
+) -> dict[str, mx.array]:
+    """Append the unconditional examples of classifier-free guidance, for both passes in one batch.
 
-    The null condition repeats one row. Attention to equal keys gives their common value, so that one row is enough.
+    The null condition repeats one row. Attention to equal keys gives their common value whatever the query, so that the
+    cross attention of these examples is a constant of each block.
 
     Args:
-        condition: [B, S, encoder hidden].
-        valid: bool [B, S], or None.
+        made: result of `prepare_keys` for B examples.
         null: `null_condition_emb`, encoder hidden values.
+        weights: of the transformer.
+        adapter: LoRA, or None.
+        config: the model's numbers.
 
     Returns:
-        Conditions [2 B, S, encoder hidden] and their valid rows bool [2 B, S].
+        The same for 2 B examples, the second half without a condition; `constant.<block>` [1, hidden] joins.
     """
-    batch, length, width = condition.shape
-    valid = mx.ones((batch, length), mx.bool_) if valid is None else valid
-    first = mx.broadcast_to(mx.arange(length)[None] == 0, (batch, length))
-    nothing = mx.broadcast_to(null.astype(condition.dtype).reshape(1, 1, width), condition.shape)
-    return mx.concatenate([condition, nothing]), mx.concatenate([valid, first])
+    stack = config.decoder
+    row = null.astype(made["patches"].dtype).reshape(1, -1)
+    state = linear(row, "condition_embedder", weights, adapter)
+    found = dict(made) | {"patches": mx.concatenate([made["patches"]] * 2)}
+    for i in range(len(config.layer_types)):
+        at = f"layers.{i}.cross_attn"
+        value = linear(state, f"{at}.v_proj", weights, adapter).reshape(stack.kv_heads, stack.head_dim)
+        value = mx.repeat(value, stack.heads // stack.kv_heads, axis=0).reshape(1, -1)
+        found[f"constant.{i}"] = linear(value, f"{at}.o_proj", weights, adapter)
+    return found
 
 
 # --- the transformer ---
@@ -160,15 +170,18 @@ def _cross_attention(
     config: AceStepConfig,
     batch: int,
 ) -> mx.array:
-    """Attend from x [B * N, hidden] to the valid rows of the condition."""
-    at = f"layers.{index}.cross_attn"
+    """Attend from x [B * N, hidden] to the valid rows of the condition; the null condition gives a constant."""
+    at, constant = f"layers.{index}.cross_attn", made.get(f"constant.{index}")
+    if constant is not None:
+        x, batch = x[: len(x) // 2], batch // 2
     if "states" in made:
         k, v = keys_and_values(made["states"], at, weights, adapter, config, config.decoder, batch)
     else:
         k, v = made[f"keys.{index}"], made[f"values.{index}"]
     q = queries(x, at, weights, adapter, config, config.decoder, batch)
     seen = grouped_attention.attend(q, k, v, made.get("valid"))
-    return linear(joined_heads(seen), f"{at}.o_proj", weights, adapter)
+    found = linear(joined_heads(seen), f"{at}.o_proj", weights, adapter)
+    return found if constant is None else mx.concatenate([found, mx.broadcast_to(constant, found.shape)])
 
 
 def transformer_block(
@@ -207,7 +220,9 @@ def _checkpointed_block(
     at = f"layers.{index}."
     own = {k: v for k, v in weights.items() if k.startswith(at)}
     factors = {k: v for k, v in adapter.factors.items() if k.startswith(at)} if adapter else {}
-    read = {k: made[k] for k in ("states", "valid", f"keys.{index}", f"values.{index}") if k in made}
+    read = {
+        k: made[k] for k in ("states", "valid", f"keys.{index}", f"values.{index}", f"constant.{index}") if k in made
+    }
 
     # Only what is an argument of a checkpointed function gets a gradient.
     def inner(x: mx.array, modulation: mx.array, read: Weights, own: Weights, factors: Weights) -> mx.array:
@@ -232,7 +247,7 @@ def predict(
     Args:
         x: noisy latents [B, T, C].
         t: float32 [B], from 0 (data) to 1 (noise).
-        made: result of `prepare`, or of `prepare_keys`.
+        made: result of `prepare`, `prepare_keys` or `with_null_condition`.
         weights: of the transformer.
         adapter: LoRA, or None.
         config: the model's numbers.

@@ -183,3 +183,26 @@ def test_quantised_weights_train_as_their_dequantised_form(dora):
     found, expected = (our_gradients(QUANTISABLE, weights, given, factors) for weights in (packed, plain))
     assert found[0] == pytest.approx(expected[0], rel=RELATIVE)
     assert_agree(found[1], expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
+def test_a_compiled_pass_gives_the_same_gradients():
+    config = CONFIGS["xl"]
+    tensors = transformer(config)[1]
+    given, factors = network_inputs(config, 64), adapter_arrays(tensors)
+    weights = load(config, tensors)
+    expected = our_gradients(config, weights, given, factors)[1]
+    arrays = {key: mx.array(value) for key, value in given.items()}
+
+    def loss(factors, weights, arrays):
+        adapter = ActiveAdapter(factors, ALPHA / RANK)
+        made = acestep.prepare(arrays["condition"], arrays["valid"], arrays["context"], weights, adapter, config)
+        found = acestep.predict(
+            arrays["x"], arrays["t"], made, weights, adapter, config, arrays["r"], checkpointing=True
+        )
+        return mx.square(found).sum()
+
+    step = mx.compile(mx.grad(loss))
+    found = step({key: mx.array(value) for key, value in factors.items()}, weights, arrays)
+    assert_agree({key: np.array(value) for key, value in found.items()}, expected, 1e-5)

@@ -29,7 +29,7 @@ def encode_conditions(
     weights: Weights,
     config: AceStepConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode what a batch of music shall be, in the order lyrics, timbre, text.
+    """Encode lyrics, timbre and text of each example to one sequence, in this order.
 
     Args:
         text: output of the text encoder, float32 [B, L, text_dim].

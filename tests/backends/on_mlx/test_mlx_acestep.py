@@ -8,8 +8,10 @@ import pytest
 from acestep_reference import CONFIGS, network_inputs, random_tensor, transformer
 from require import require
 
-from musiclora.backends.mlx import acestep, acestep_weights, device
+from musiclora.backends.mlx import acestep, acestep_weights, device, lora
+from musiclora.backends.mlx.adapted import AdaptedWeights
 from musiclora.backends.mlx.kernels import grouped_attention
+from musiclora.convert.adapters.lora import LoraSpec, magnitude_key, state_keys, state_shapes
 
 torch = require("torch")
 require("diffusers")
@@ -133,3 +135,29 @@ def test_half_precision_stays_near_float32(case, dtype, share):
     config, _, tensors, given = case
     expected, found = our_output(config, tensors, given), our_output(config, tensors, given, dtype)
     assert np.abs(found - expected).mean() < share * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
+def test_an_injected_adapter_equals_its_fused_form(case, dora):
+    config, _, tensors, given = case
+    weights = acestep_weights.transformer_weights(tensors, config, mx.float32)
+    linear = {k.removesuffix(".weight"): v.shape for k, v in weights.items() if k.endswith("_proj.weight")}
+    model = AdaptedWeights(linear, mx.float32)
+    spec = LoraSpec(3, 6.0, 0.0, ("q_proj", "k_proj", "v_proj", "o_proj"), dora=dora)
+    state = {k: np.abs(random_tensor(k, shape)) for k, shape in state_shapes(spec, linear).items()}
+    model.inject_adapter(spec, state)
+    assert len(model.names) == 8 * len(config.layer_types)  # self and cross attention of each block
+    fused = dict(weights)
+    for name in model.names:
+        a, b = (model.factors[key] for key in state_keys(name))
+        key, magnitude = f"{name}.weight", model.factors.get(magnitude_key(name))
+        fused[key] = lora.fused_weight(weights[key], a, b, spec.scale, magnitude, conv1d=False)
+    condition, valid, context, x, t = (mx.array(given[key]) for key in ("condition", "valid", "context", "x", "t"))
+
+    def run(weights, adapter):
+        made = acestep.prepare(condition, valid, context, weights, adapter, config)
+        return np.array(acestep.predict(x, t, made, weights, adapter, config))
+
+    base, expected = run(weights, None), run(fused, None)
+    assert np.abs(expected - base).max() > 0.1 * np.abs(base).max()
+    assert_agrees(run(weights, model.active_adapter()), expected)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.convert.errors import ConvertError, join_problems, show_value
+from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.json_file import read_json, read_optional_json
 from musiclora.convert.models.acestep_json import ENCODER_CLASS, MODEL_TYPE, PIPELINE_CLASS, TRANSFORMER_CLASS
 
@@ -97,7 +98,8 @@ def _beside(model: Path) -> AceStepFolder:
     """Find the other parts in a model folder, or beside it as upstream keeps them."""
 
     def find(*names: str) -> Path | None:
-        places = [model / name for name in names] + [model.parent / name for name in names]
+        around = [] if (model / RECORD).is_file() else [model.parent]  # a folder of this package is complete
+        places = [place / name for place in (model, *around) for name in names]
         return next((place for place in places if (place / "config.json").is_file()), None)
 
     text_encoder = find(TEXT_ENCODER, _UPSTREAM_TEXT_ENCODER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,17 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import atomic_folder, write_json
-from musiclora.convert.files.json_file import read_optional_json
+from musiclora.convert.files.json_file import read_bounded, read_optional_json
 from musiclora.convert.files.safetensors_file import Dtype, Layout, Shape, Tensors, dtypes_for, write_safetensors
 from musiclora.convert.models.acestep_config import AceStepConfig
-from musiclora.convert.models.acestep_folders import CONDITION_ENCODER, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VAE
+from musiclora.convert.models.acestep_folders import (
+    CODE_FOLDERS,
+    CONDITION_ENCODER,
+    TEXT_ENCODER,
+    TOKENIZER,
+    TRANSFORMER,
+    VAE,
+)
 from musiclora.convert.models.acestep_json import (
     ENCODER_CLASS,
     PIPELINE_CLASS,
@@ -38,6 +46,8 @@ ReadTensors = Callable[[Collection[str]], Tensors]
 
 _WEIGHTS, _PART_WEIGHTS = "model.safetensors", "diffusion_pytorch_model.safetensors"
 _SCHEDULER = "scheduler"
+_PIPELINE_MODULE = "ace_step"  # of diffusers.pipelines, for classes that it keeps beside the pipeline
+_CODE_CLASSES = ("AceStepAudioTokenizer", "AceStepAudioTokenDetokenizer")
 # The pipeline computes its times itself, in [0, 1].
 _SCHEDULER_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1, "shift": 1.0}
 
@@ -90,17 +100,28 @@ def write_pipeline_index(folder: Path) -> None:
         OutputError: the system refuses to write.
     """
     text = read_optional_json(folder / TEXT_ENCODER / "config.json").get("architectures")
-    tokenizer = read_optional_json(folder / TOKENIZER / "tokenizer_config.json").get("tokenizer_class")
     classes = {
-        CONDITION_ENCODER: ("diffusers", ENCODER_CLASS),
+        CONDITION_ENCODER: (_PIPELINE_MODULE, ENCODER_CLASS),
         _SCHEDULER: ("diffusers", str(_SCHEDULER_CONFIG["_class_name"])),
         TEXT_ENCODER: ("transformers", _plain_model(text[0]) if isinstance(text, list) and text else "Qwen3Model"),
-        TOKENIZER: ("transformers", tokenizer if isinstance(tokenizer, str) else "Qwen2Tokenizer"),
+        TOKENIZER: ("transformers", _tokenizer_class(folder / TOKENIZER / "tokenizer_config.json")),
         TRANSFORMER: ("diffusers", TRANSFORMER_CLASS),
         VAE: ("diffusers", "AutoencoderOobleck"),
     }
+    classes |= dict(zip(CODE_FOLDERS, ((_PIPELINE_MODULE, name) for name in _CODE_CLASSES), strict=True))
     parts = {name: list(entry) if (folder / name).is_dir() else [None, None] for name, entry in classes.items()}
     write_json(folder / "model_index.json", {"_class_name": PIPELINE_CLASS, **parts})
+
+
+def is_packed(name: str, shape: Shape) -> bool:
+    """Tell whether quantisation packs a tensor: a matrix of the transformer's blocks whose rows can be grouped."""
+    return name.startswith(LAYERS) and group_size(shape) is not None
+
+
+def _tokenizer_class(file: Path) -> str:
+    # Not as JSON: transformers writes a model_max_length of 31 digits, which the reader of JSON refuses.
+    match = re.search(rb'"tokenizer_class"\s*:\s*"(\w+)"', read_bounded(file)) if file.is_file() else None
+    return match[1].decode() if match else "Qwen2Tokenizer"
 
 
 def _plain_model(architecture: object) -> str:
@@ -125,7 +146,7 @@ def _write_model(
     stored, renamed = _rename(layout, shapes, kinds, read([*shapes, *carried]))
     stored |= carried
     if bits:
-        packed = {name: entry for name, entry in stored.items() if _is_packed(name, entry[1])}
+        packed = {name: entry for name, entry in stored.items() if is_packed(name, entry[1])}
         content["quantization"] = quantisation_settings(packed, bits)
         stored = {name: entry for name, entry in stored.items() if name not in packed} | packed_layout(packed, bits)
         renamed = _pack(renamed, bits)
@@ -163,14 +184,9 @@ def _rename(
     return rename_for_export(ACESTEP_LAYOUTS[layout], shapes, kinds, tensors)
 
 
-def _is_packed(name: str, shape: Shape) -> bool:
-    """Tell whether quantisation packs a tensor: a matrix of the transformer's blocks whose rows can be grouped."""
-    return name.startswith(LAYERS) and group_size(shape) is not None
-
-
 def _pack(tensors: Tensors, bits: int) -> Iterator[tuple[str, np.ndarray]]:
     for name, array in tensors:
-        if _is_packed(name, array.shape):
+        if is_packed(name, array.shape):
             yield from packed_stream([(name, array)], bits)
         else:
             yield name, array

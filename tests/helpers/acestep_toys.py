@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,52 @@ def diffusers_models(config: AceStepConfig, seed: int = 0) -> tuple[Any, Any]:
 def read_all(folder: Path) -> dict[str, np.ndarray]:
     """Read every tensor of a model folder."""
     return dict(read_acestep(folder).tensors())
+
+
+def diffusers_codec(latent_dim: int, multiples: tuple[int, ...] = (1, 2, 2, 2, 2)) -> Any:
+    """Build diffusers' codec at the rates of ACE-Step, 48,000 samples and 25 frames a second, with random weights."""
+    torch, diffusers = require("torch"), require("diffusers")
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates the weight norm that diffusers uses
+        codec = diffusers.AutoencoderOobleck(
+            encoder_hidden_size=2 * latent_dim,
+            downsampling_ratios=[2, 4, 4, 6, 10],
+            channel_multiples=list(multiples),
+            decoder_channels=2 * latent_dim,
+            decoder_input_channels=latent_dim,
+            audio_channels=2,
+            sampling_rate=48000,
+        )
+    return codec.eval()
+
+
+def diffusers_pipeline(config: AceStepConfig) -> Any:
+    """Build a whole pipeline with random weights: codec at 48 kHz, text encoder, a tokenizer of bytes."""
+    diffusers, transformers = require("diffusers"), require("transformers")
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    transformer, encoder = diffusers_models(config)
+    codec = diffusers_codec(config.latent_dim)
+    sizes = {"hidden_size": config.text_dim, "intermediate_size": 16, "num_hidden_layers": 2, "head_dim": 8}
+    text = transformers.Qwen3Config(vocab_size=300, num_attention_heads=2, num_key_value_heads=1, **sizes)
+    symbols = {symbol: i for i, symbol in enumerate([*sorted(ByteLevel.alphabet()), "<|endoftext|>"])}
+    return diffusers.AceStepPipeline(
+        vae=codec,
+        text_encoder=transformers.Qwen3Model(text).eval(),
+        tokenizer=transformers.Qwen2Tokenizer(vocab=symbols, merges=[]),
+        transformer=transformer,
+        condition_encoder=encoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+    )
+
+
+def write_upstream_folders(root: Path, config: AceStepConfig, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Write a model with its codec and text encoder beside it, as upstream keeps them; return the model's tensors."""
+    pipeline = diffusers_pipeline(config)
+    pipeline.vae.save_pretrained(root / "vae")
+    pipeline.text_encoder.save_pretrained(root / "Qwen3-Embedding-0.6B")
+    pipeline.tokenizer.save_pretrained(root / "Qwen3-Embedding-0.6B")
+    tensors = write_original(root / "acestep-v15-turbo", config, dtype)
+    (root / "acestep-v15-turbo" / "modeling_acestep_v15_turbo.py").write_text("raise SystemExit\n")
+    return tensors

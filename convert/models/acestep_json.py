@@ -24,6 +24,7 @@ _CLASS_KEYS = ("_class_name", "_diffusers_version")
 
 _STACK = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 _SHARED = ("rope_theta", "rms_norm_eps", "attention_bias", "sliding_window")
+_MOST_LAYERS = 1000
 _TRAINING = ("timestep_mu", "timestep_sigma", "data_proportion")
 _ORIGINAL_NAMES = (
     *_STACK,
@@ -217,7 +218,10 @@ def _build(
 ) -> AceStepConfig:
     """Build the configuration from the settings of the transformer and those of the condition encoder."""
     layers = settings["num_hidden_layers"]
-    kinds = tuple(settings.get("layer_types") or alternating(layers if 0 < layers <= 1000 else 0))
+    counts = [layers, *(conditions.get(f"num_{part}_encoder_hidden_layers", 1) for part in ("lyric", "timbre"))]
+    if not all(0 < count <= _MOST_LAYERS for count in counts):
+        raise ConvertError(f"{where}: {max(counts)} layers; at most {_MOST_LAYERS} are supported, and at least one")
+    kinds = tuple(settings.get("layer_types") or alternating(layers))
     latent = settings.get("audio_acoustic_hidden_dim", 64)
     problems = []
     if len(kinds) != layers:

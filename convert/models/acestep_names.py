@@ -118,7 +118,7 @@ def _patterns() -> Mapping[str, Shape]:
 
 
 def rename_attention(path: str) -> str:
-    """Return a module's or tensor's path with diffusers' names of the attention's parts."""
+    """Return a module's or tensor's path, or the end of one, with diffusers' names of the attention's parts."""
     parts = path.split(".")
     return ".".join(_ATTENTION.get(part, part) for part in parts)
 
@@ -126,7 +126,7 @@ def rename_attention(path: str) -> str:
 def restore_attention(path: str) -> str:
     """Invert `rename_attention`."""
     for ours, theirs in _ATTENTION.items():
-        path = re.sub(rf"(?<=_attn\.){re.escape(theirs)}(?=\.|$)", ours, path)
+        path = re.sub(rf"(?:(?<=_attn\.)|^){re.escape(theirs)}(?=\.|$)", ours, path)
     return path
 
 

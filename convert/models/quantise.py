@@ -160,21 +160,17 @@ class QuantisedFiles(WeightFiles):
 
     def stored(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray | Packed]]:
         """Yield (name, array), or all parts of a quantised matrix under the name of its weight."""
-        stems = [weight.removesuffix(".weight") for weight in self.bits if weight in wanted]
-        parts_of = {stem + part for stem in stems for part in _PART_SUFFIXES}
-        kept = parts_of | {name for names in self.files.values() for name in names if name in wanted}
-        waiting: dict[str, dict[str, np.ndarray]] = {}
+        stems = {weight.removesuffix(".weight") for weight in self.bits if weight in wanted}
+        small = {stem + part for stem in stems for part in _PART_SUFFIXES[1:]}
+        # First: in a file they may lie behind the words of all matrices, which would wait in memory.
+        parts = dict(super().tensors(small))
+        kept = {name for names in self.files.values() for name in names if name in wanted} - small
         for name, array in super().tensors(kept):
-            stem, _, part = name.rpartition(".")
-            weight = f"{stem}.weight"
-            if weight not in self.bits or f".{part}" not in _PART_SUFFIXES:
+            stem = name.removesuffix(".weight")
+            if name in self.bits:
+                yield name, Packed(array, parts.pop(f"{stem}.scales"), parts.pop(f"{stem}.biases"), self.bits[name])
+            else:
                 yield name, array
-                continue
-            parts = waiting.setdefault(weight, {})
-            parts[part] = array
-            if len(parts) == len(_PART_SUFFIXES):
-                del waiting[weight]
-                yield weight, Packed(parts["weight"], parts["scales"], parts["biases"], self.bits[weight])
 
 
 def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -> QuantisedFiles:

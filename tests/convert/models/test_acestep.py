@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from require import require
 
 from musiclora.convert.errors import ConvertError
+from musiclora.convert.files.fingerprint import fingerprint_folder
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
 from musiclora.convert.models.acestep import decoder_linear_shapes, read_acestep, tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, alternating
@@ -277,3 +279,19 @@ def test_the_header_says_which_library_it_is_for(tmp_path: Path) -> None:
     for layout, expected in (("hf", "pt"), ("mlx", "mlx")):
         toys.write_random(tmp_path / layout, toys.SMALL, layout)
         assert safetensors_header(tmp_path / layout / "model.safetensors")[1] == {"format": expected}
+
+
+def test_fingerprints_follow_the_parts_of_a_pipeline_and_not_where_it_lies(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        toys.write_random(tmp_path / name / "m", toys.SMALL, "hf")
+    toys.write_random(tmp_path / "p", replace(toys.SMALL, data_proportion=None, timestep_mu=0.0), "diffusers")
+    tensors = toys.random_tensors(toys.SMALL, seed=1)
+    write_acestep(tmp_path / "three" / "m", toys.SMALL, toys.reader(tensors), "hf", "float32")
+    found = {n: fingerprint_folder(tmp_path / n, read_acestep) for n in ("one", "two", "three", "p")}
+    # Neither the container nor the distribution of training times, which diffusers does not keep, makes another base.
+    assert found["one"] == found["two"] == found["p"]
+    assert found["three"]["weights"] != found["one"]["weights"]
+    shutil.rmtree(tmp_path / "p" / "transformer")
+    write_acestep(tmp_path / "new", toys.SMALL, toys.reader(tensors), "diffusers", "float32")
+    shutil.copytree(tmp_path / "new" / "transformer", tmp_path / "p" / "transformer")
+    assert fingerprint_folder(tmp_path / "p", read_acestep)["weights"] != found["p"]["weights"]

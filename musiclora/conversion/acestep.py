@@ -129,7 +129,7 @@ class _AceStepCopy:
         checkpoint, to = self._checkpoint, self._wanted.to
         notes = [] if to == "hf" else describe_dropped(dict.fromkeys(checkpoint.carried, _CODES_REASON))
         if to == "hf" and checkpoint.layout != "hf":
-            notes.append("without the 5 Hz tokenizer of upstream's covers, which the source does not hold")
+            notes.append("without the 5 Hz tokenizer of upstream's covers, which only the original's layout holds")
         if checkpoint.bits:
             notes.append(f"de-quantised: the {checkpoint.bits}-bit values of the source are written as floats")
         return notes

@@ -14,6 +14,7 @@ from musiclora.convert.files.weight_files import WeightFiles
 
 BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
 GROUP_SIZES = (64, 32, 128)  # those of MLX's kernels; the first that divides a width is taken
+_BLOCK_VALUES = 1 << 17  # of a block of rows
 _SMALLEST_SCALE = np.float32(1e-7)
 _PART_SUFFIXES = (".weight", ".scales", ".biases")
 
@@ -54,6 +55,18 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
 
     Source: mlx 0.32, the documentation of `mlx.core.quantize` (mode affine).
     """
+    blocks = [_quantise_rows(weight[rows], bits, group) for rows in _row_blocks(*weight.shape)]
+    values, scales, biases = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Packed(values, scales, biases, bits)
+
+
+def _row_blocks(rows: int, width: int) -> list[slice]:
+    """Cut rows into blocks whose intermediate arrays stay in the processor's cache."""
+    step = max(1, _BLOCK_VALUES // max(1, width))
+    return [slice(start, start + step) for start in range(0, max(1, rows), step)]
+
+
+def _quantise_rows(weight: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, width = weight.shape
     grouped = weight.astype(np.float32).reshape(rows, width // group, group)
     low, high = grouped.min(axis=-1), grouped.max(axis=-1)
@@ -67,16 +80,24 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
     bias = np.where(moved, edge, np.float32(0))
     integers = np.clip(np.rint((grouped - bias[..., None]) / scale[..., None]), 0, top).astype(np.uint32)
     words = (integers.reshape(rows, -1, 32 // bits) << _bit_shifts(bits)).sum(axis=-1, dtype=np.uint32)
-    return Packed(words, scale, bias, bits)
+    return words, scale, bias
 
 
 def dequantise_matrix(packed: Packed) -> np.ndarray:
     """Compute the matrix in float32: scale * integer + bias."""
-    rows, groups = packed.scales.shape
+    rows, width = len(packed.values), packed.values.shape[1] * 32 // packed.bits
+    dense = np.empty((rows, width), np.float32)
+    for block in _row_blocks(rows, width):
+        own = Packed(packed.values[block], packed.scales[block], packed.biases[block], packed.bits)
+        dense[block] = _dequantise_rows(own)
+    return dense
+
+
+def _dequantise_rows(packed: Packed) -> np.ndarray:
     integers = (packed.values[..., None] >> _bit_shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
-    grouped = integers.reshape(rows, groups, -1).astype(np.float32)
     scales, biases = (part.astype(np.float32)[..., None] for part in (packed.scales, packed.biases))
-    dense: np.ndarray = (grouped * scales + biases).reshape(rows, -1)
+    grouped = integers.reshape(*scales.shape[:2], -1).astype(np.float32)
+    dense: np.ndarray = (grouped * scales + biases).reshape(len(packed.values), -1)
     return dense
 
 

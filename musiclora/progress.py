@@ -125,9 +125,10 @@ def track_tensors(
     """
     total = sum(math.prod(shape) for shape in shapes.values())
     with out.task(f"{what}, million values") as update:
+        done = 0
 
         def count_values(tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
-            done = 0
+            nonlocal done  # the files of one folder may be streamed one after the other
             for name, array in tensors:
                 yield name, array
                 done += array.size

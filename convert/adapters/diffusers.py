@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_arrays import sort_lora_arrays
-from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
+from musiclora.convert.adapters.audio_adapter import build_adapter, check_audio_adapter, header_object
+from musiclora.convert.adapters.audio_arrays import sort_lora_arrays
+from musiclora.convert.adapters.audio_modules import architecture_of
+from musiclora.convert.adapters.diffusers_header import CONFIG_KEY, PREFIX, diffusers_header
 from musiclora.convert.adapters.lora import MAGNITUDE, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
-from musiclora.convert.adapters.peft_config import lora_config, module_scale
+from musiclora.convert.adapters.peft_config import module_scale
 from musiclora.convert.adapters.peft_keys import refuse_others
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import atomic_folder, write_json
@@ -21,26 +22,21 @@ from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import iter_safetensors, safetensors_header, write_safetensors
 
 FILE = "pytorch_lora_weights.safetensors"
-_PREFIX = "transformer."
-_CONFIG_KEY = "lora_adapter_metadata"
 
 
 def write_diffusers(folder: Path, adapter: LoraAdapter) -> None:
     """Write pytorch_lora_weights.safetensors in a folder, whole or not at all; alpha is in its header.
 
     Raises:
-        ConvertError: modules that DiffRhythm lacks, or arrays that do not fit.
+        ConvertError: modules that no architecture has, or arrays that do not fit.
         OutputError: the system refuses to write.
     """
-    check_diffrhythm_adapter(adapter, str(folder))
-    config = lora_config(adapter.spec, adapter.rank_scales, dora=bool(adapter.magnitudes))
-    config["base_model_name_or_path"] = adapter.base_model
-    prefixed = {_PREFIX + key: config[key] for key in sorted(config)}
+    names = check_audio_adapter(adapter, str(folder))
     vectors = {f"{module}.{MAGNITUDE}": vector for module, vector in adapter.magnitudes.items()}
     named = (adapter.state | vectors).items()
-    arrays = {_PREFIX + name: np.asarray(array, np.float32) for name, array in named}
+    arrays = {PREFIX + names.to_diffusers(name): np.asarray(array, np.float32) for name, array in named}
     with atomic_folder(Path(folder)) as temporary:
-        write_safetensors(temporary / FILE, arrays, {"format": "pt", _CONFIG_KEY: json.dumps(prefixed, indent=2)})
+        write_safetensors(temporary / FILE, arrays, {"format": "pt", **diffusers_header(adapter, names)})
         write_json(temporary / RECORD, adapter.record)
 
 
@@ -60,7 +56,9 @@ def read_diffusers(path: Path) -> LoraAdapter:
     if config.get("use_dora") and not found.magnitudes:
         raise ConvertError(f"{file}: a DoRA adapter without its magnitude vectors (lora_magnitude_vector)")
     modules = state_modules(found.state)
-    stated = {module: module_scale(config, module, str(file))[1] for module in modules} if config else None
+    names = architecture_of(modules)
+    theirs = {module: names.to_diffusers(module) if names else module for module in modules}
+    stated = {m: module_scale(config, theirs[m], str(file))[1] for m in modules} if config else None
     return build_adapter(
         found.state,
         found.scales(stated),
@@ -74,9 +72,9 @@ def read_diffusers(path: Path) -> LoraAdapter:
 
 def _read_settings(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
     """Read PEFT's settings from the header; keys may carry the component's name. Empty where there are none."""
-    found = header_object(metadata, _CONFIG_KEY, where)
+    found = header_object(metadata, CONFIG_KEY, where)
     if not found:
         return {}
-    config = {"peft_type": "LORA"} | {key.removeprefix(_PREFIX): value for key, value in found.items()}
+    config = {"peft_type": "LORA"} | {key.removeprefix(PREFIX): value for key, value in found.items()}
     refuse_others(config, where, dora=True)
     return config

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_arrays import FLAT_PREFIXES, sort_lora_arrays
-from musiclora.convert.adapters.diffrhythm_modules import build_adapter, check_diffrhythm_adapter, header_object
+from musiclora.convert.adapters.audio_adapter import build_adapter, check_audio_adapter, header_object
+from musiclora.convert.adapters.audio_arrays import FLAT_PREFIXES, sort_lora_arrays
 from musiclora.convert.adapters.lora import alpha_for, state_keys
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.files.atomic import atomic_file
 from musiclora.convert.files.fingerprint import RECORD_KIND
 from musiclora.convert.files.safetensors_file import iter_safetensors, safetensors_header, write_safetensors
 
-_PREFIX = "lora_unet_"
 _RECORD_KEY, _BASE_KEY = "musiclora", "ss_sd_model_name"  # header texts: our record, and kohya's key for the base
 
 
@@ -31,14 +30,30 @@ def write_kohya(path: Path, adapter: LoraAdapter) -> None:
     Alpha is stored for every module, DoRA's magnitudes as dora_scale [out, 1] as in LyCORIS, the record in the header.
 
     Raises:
-        ConvertError: modules that DiffRhythm lacks, or arrays that do not fit.
+        ConvertError: modules that no architecture has, or arrays that do not fit.
         OutputError: the system refuses to write.
     """
-    check_diffrhythm_adapter(adapter, str(path))
+    names = check_audio_adapter(adapter, str(path))
+    _write_file(path, adapter, {m: names.kohya_prefix + m.replace(".", "_") for m in adapter.ranks})
+
+
+def write_comfyui(path: Path, adapter: LoraAdapter) -> None:
+    """Write one .safetensors file with ComfyUI's dotted names, whole or not at all; the content is `write_kohya`'s.
+
+    Raises:
+        ConvertError: modules that no architecture has, or arrays that do not fit.
+        OutputError: the system refuses to write.
+    """
+    names = check_audio_adapter(adapter, str(path))
+    _write_file(path, adapter, {module: names.comfyui_prefix + module for module in adapter.ranks})
+
+
+def _write_file(path: Path, adapter: LoraAdapter, names: Mapping[str, str]) -> None:
+    """Write the arrays of every module under its name in the file."""
     arrays: dict[str, np.ndarray] = {}
     for module, rank in adapter.ranks.items():
         key_a, key_b = state_keys(module)
-        name = _PREFIX + module.replace(".", "_")
+        name = names[module]
         arrays[f"{name}.lora_down.weight"] = np.asarray(adapter.state[key_a], np.float32)
         arrays[f"{name}.lora_up.weight"] = np.asarray(adapter.state[key_b], np.float32)
         arrays[f"{name}.alpha"] = _encode_alpha(alpha_for(adapter.scales[module], rank))
@@ -60,7 +75,7 @@ def read_kohya(path: Path) -> LoraAdapter:
     """Read a file with kohya's names, flat or with dots; a module without alpha has scale 1.
 
     Raises:
-        ConvertError: another kind of adapter (named), names that DiffRhythm lacks, or arrays that do not fit.
+        ConvertError: another kind of adapter (named), modules that no architecture has, or arrays that do not fit.
     """
     _, metadata = safetensors_header(path)
     found = sort_lora_arrays(iter_safetensors(path), str(path))

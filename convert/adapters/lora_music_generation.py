@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_modules import build_adapter
+from musiclora.convert.adapters.audio_adapter import build_adapter
 from musiclora.convert.adapters.lora import rank_of, state_keys, state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.errors import ConvertError, join_problems

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_modules import owns_diffrhythm_modules
+from musiclora.convert.adapters.audio_arrays import find_module
+from musiclora.convert.adapters.audio_modules import ACESTEP, architecture_of
+from musiclora.convert.adapters.diffusers_header import diffusers_header
 from musiclora.convert.adapters.lora import (
     MAGNITUDE,
     LoraSpec,
@@ -19,6 +21,7 @@ from musiclora.convert.adapters.lora import (
     is_target,
     rank_of,
     rank_problems,
+    state_keys,
     state_modules,
     unmatched_targets,
 )
@@ -37,8 +40,6 @@ from musiclora.convert.files.atomic import atomic_folder, atomic_write
 from musiclora.convert.files.fingerprint import RECORD, read_record
 from musiclora.convert.files.safetensors_file import Arrays, iter_safetensors, write_safetensors
 from musiclora.convert.files.torch_file import TorchFile
-
-_WRAPPER = "transformer."
 
 
 def write_peft(
@@ -93,8 +94,11 @@ def write_peft(
         **({"README.md": readme} if readme else {}),
         **(extra_files or {}),
     }
+    header = {"format": "pt"}
+    if architecture_of(adapter.ranks) is ACESTEP:  # diffusers reads the arrays, and the scale from the header alone
+        header |= diffusers_header(adapter, ACESTEP)
     with atomic_folder(Path(folder), overwrite=overwrite) as temporary:
-        write_safetensors(temporary / "adapter_model.safetensors", arrays, {"format": "pt"})
+        write_safetensors(temporary / "adapter_model.safetensors", arrays, header)
         for name, content in files.items():
             atomic_write(temporary / Path(name).name, content)
 
@@ -136,7 +140,7 @@ def read_peft(folder: Path) -> LoraAdapter:
     _check_targets(spec, modules, str(folder))
     if problems := left_out(config, modules):
         raise ConvertError(f"{folder}: adapter_config.json: {join_problems(problems)}; PEFT would leave the arrays out")
-    return _without_wrapper(adapter)
+    return _with_canonical_names(adapter)
 
 
 def read_peft_file(path: Path) -> LoraAdapter:
@@ -166,23 +170,32 @@ def read_peft_file(path: Path) -> LoraAdapter:
     return adapter
 
 
-def _without_wrapper(adapter: LoraAdapter) -> LoraAdapter:
-    """Shorten the paths of an adapter that was trained on DiffRhythm's CFM, whose transformer is one level down."""
-    modules = [module.removeprefix(_WRAPPER) for module in adapter.ranks]
-    if not (all(module.startswith(_WRAPPER) for module in adapter.ranks) and owns_diffrhythm_modules(modules)):
+def _with_canonical_names(adapter: LoraAdapter) -> LoraAdapter:
+    """Rename the modules of an audio adapter that was trained on another root, or with diffusers' names.
+
+    DiffRhythm's CFM and ACE-Step's whole model hold the transformer one level down.
+    """
+    found = {module: find_module(module) for module in adapter.ranks}
+    modules = {module: name for module, name in found.items() if name is not None}
+    names = architecture_of(modules.values())
+    if len(modules) < len(found) or names is None or all(module == name for module, name in modules.items()):
         return adapter
 
-    def shorten(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name.removeprefix(_WRAPPER): value for name, value in values.items()}
+    def rename(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {modules[module]: value for module, value in values.items()}
 
-    targets = tuple(target.removeprefix(_WRAPPER) for target in adapter.spec.targets)
+    state = {}
+    for module, name in modules.items():
+        for old, new in zip(state_keys(module), state_keys(name), strict=True):
+            state[new] = adapter.state[old]
+    targets = tuple(find_module(target) or names.from_diffusers(target) for target in adapter.spec.targets)
     return replace(
         adapter,
         spec=replace(adapter.spec, targets=targets),
-        state=shorten(adapter.state),
-        ranks=shorten(adapter.ranks),
-        scales=shorten(adapter.scales),
-        magnitudes=shorten(adapter.magnitudes),
+        state=state,
+        ranks=rename(adapter.ranks),
+        scales=rename(adapter.scales),
+        magnitudes=rename(adapter.magnitudes),
     )
 
 

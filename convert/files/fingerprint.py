@@ -43,6 +43,7 @@ class Checkpoint(Protocol):
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]: ...
 
 
+PIPELINE_INDEX = "model_index.json"  # of diffusers, whose weights lie in subfolders
 RECORD = "musiclora.json"  # beside weights or an adapter: what this package notes about them
 _FINGERPRINTS = map_of(TEXT | NULL) | NULL
 RECORD_KIND = object_with(
@@ -59,8 +60,9 @@ RECORD_KIND = object_with(
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.conf")
 _BLOCK = 1 << 18  # values hashed at a time
 _THREADS = 2  # SHA-256 is slower than the disk; digests of single tensors do not wait for each other
-# Token ids are not part of the maths; many writers leave them at transformers' defaults.
-_LEFT_OUT = ("bos_token_id", "eos_token_id")
+# No part of the maths. Many writers leave token ids at transformers' defaults; diffusers drops the distribution of
+# ACE-Step's training times.
+_LEFT_OUT = ("bos_token_id", "eos_token_id", "data_proportion", "timestep_mu", "timestep_sigma")
 # Switches that came later count only where they are on: models without them keep their fingerprint.
 _LEFT_OUT_WHEN_OFF = ("scale_attn_by_inverse_layer_idx",)
 # Three names that transformers has for one function, the tanh approximation of GELU.
@@ -109,7 +111,7 @@ def fingerprint_tensors(tensors: Tensors) -> str:
 
 
 def fingerprint_config(config: Any) -> str:
-    """Hash the numbers of a configuration (a dataclass or a mapping) with SHA-256, without its token ids."""
+    """Hash the numbers of a configuration (a dataclass or a mapping) with SHA-256, without those outside the maths."""
     values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
     off = {key for key in _LEFT_OUT_WHEN_OFF if not values.get(key)}
     values = {key: value for key, value in values.items() if key not in _LEFT_OUT and key not in off}
@@ -263,12 +265,15 @@ def _cache_folder() -> Path:
 
 
 def _cache_key(folder: Path) -> str:
-    """Hash the path, the size and the times of every file that counts; "" where the folder cannot be listed."""
+    """Hash the path, the size and the times of every file that counts; "" where there are none to be listed."""
     try:
         suffixes = {".safetensors", ".json", ".conf", *TORCH_SUFFIXES}
-        files = sorted(p for p in folder.resolve().iterdir() if p.suffix in suffixes and p.name != RECORD)
+        home = folder.resolve()
+        paths = [*home.iterdir(), *(home.glob("*/*") if (home / PIPELINE_INDEX).is_file() else ())]
+        files = sorted(p for p in paths if p.suffix in suffixes and p.name != RECORD)
         # Archives set the time of modification themselves; the time of the last change of a file they cannot set.
         facts = [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in (p.stat(),)]
     except OSError:
         return ""
-    return hashlib.sha256(_canonical_json(["3", facts])).hexdigest()
+    # A folder around models has no file of its own, so that nothing would tell it from another one.
+    return hashlib.sha256(_canonical_json(["3", facts])).hexdigest() if facts else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from musiclora.convert.files.safetensors_file import Layout, iter_safetensors, n
 from musiclora.convert.files.state_dict import state_tensors, unwrap_names
 from musiclora.convert.files.torch_file import TORCH_SUFFIXES, TorchFile
 
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)", re.ASCII)
 _INDEX_KIND = object_with({"weight_map": map_of(TEXT)}, ("weight_map",))
 
 
@@ -42,13 +44,17 @@ def weight_files(folder: Path) -> WeightFiles:
     Raises:
         ConvertError: no weights, or shards that differ from the index.
     """
-    for file in ("model.safetensors", "pytorch_model.bin"):
+    for file in ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin"):
         single, index = folder / file, folder / f"{file}.index.json"
         if single.is_file():
             return _read_single(single)
         if index.is_file():
             return _read_index(folder, index)
     others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", *TORCH_SUFFIXES)]
+    if shards := [match for file in others if (match := _SHARD.fullmatch(file.name))]:
+        stem, number, count, suffix = shards[0].groups()
+        text = f"is shard {int(number)} of {int(count)} without the index of all ({stem}{suffix}.index.json)"
+        raise ConvertError(f"{folder}: {shards[0].string} {text}")
     if len(others) == 1:
         return _read_single(others[0])
     raise ConvertError(f"{folder}: no model.safetensors here (nor pytorch_model.bin, nor an index.json of shards)")
@@ -107,6 +113,10 @@ def _read_index(folder: Path, index: Path) -> WeightFiles:
         if Path(file).name != file or "\\" in file:
             raise ConvertError(f"{index}: {name} is said to be in {show_value(file)}, which is no file name")
         names_of.setdefault(file, []).append(name)
+    present = {file.name for file in folder.iterdir()}  # asking for a name may fail: it may be too long for the system
+    if missing := [file for file in names_of if file not in present]:
+        text = f"{len(missing)} of {len(names_of)} files are missing"
+        raise ConvertError(f"{index}: {text}: {join_problems(missing)}; was the download cut off?")
     layout: Layout = {}
     problems: list[str] = []
     metadata: Mapping[str, str] = {}

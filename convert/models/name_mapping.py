@@ -23,6 +23,7 @@ class Rule:
         reason: reason to drop a tensor.
         axes: order of the source's axes in the target, for kernels; empty where it is the same.
         expanded: the source keeps a vector [n] as [1, n, 1].
+        batched: the source keeps the array with a leading axis of one.
     """
 
     source_pattern: str
@@ -31,6 +32,7 @@ class Rule:
     reason: str = ""
     axes: tuple[int, ...] = ()
     expanded: bool = False
+    batched: bool = False
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -40,19 +42,30 @@ class Rule:
 
 @dataclass(frozen=True)
 class TensorMove:
-    """Renaming of one tensor, with a permutation of its axes or a change between [n] and [1, n, 1]."""
+    """Renaming of one tensor, with a permutation of its axes, or axes of one that are added or removed.
+
+    Attributes:
+        source, target: names.
+        order: of the source's axes in the target, without a leading axis of one; empty where it is the same.
+        squeeze, expand: turn [1, n, 1] into [n], and back.
+        unbatch, batch: remove or add a leading axis of one.
+    """
 
     source: str
     target: str
     order: tuple[int, ...] = ()
     squeeze: bool = False
     expand: bool = False
+    unbatch: bool = False
+    batch: bool = False
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Return the array in the target's layout (a view)."""
         if self.squeeze or self.expand:
             return array.reshape(self.shape(array.shape))
-        return array.transpose(self.order) if self.order else array
+        plain = array[0] if self.unbatch else array
+        moved = plain.transpose(self.order) if self.order else plain
+        return moved[None] if self.batch else moved
 
     def shape(self, shape: Shape) -> Shape:
         """Compute the target's shape from the source's; unchanged where the number of axes does not fit."""
@@ -60,12 +73,14 @@ class TensorMove:
             return shape[1:2]
         if self.expand and len(shape) == 1:
             return (1, *shape, 1)
-        return tuple(shape[axis] for axis in self.order) if len(self.order) == len(shape) else tuple(shape)
+        plain = shape[1:] if self.unbatch and shape[:1] == (1,) else shape
+        moved = tuple(plain[axis] for axis in self.order) if len(self.order) == len(plain) else tuple(plain)
+        return (1, *moved) if self.batch else moved
 
     def reversed(self) -> TensorMove:
         """Return the move that undoes this one."""
         order = tuple(int(axis) for axis in np.argsort(self.order))
-        return TensorMove(self.target, self.source, order, self.expand, self.squeeze)
+        return TensorMove(self.target, self.source, order, self.expand, self.squeeze, self.batch, self.unbatch)
 
 
 @dataclass(frozen=True)
@@ -166,8 +181,12 @@ def _apply_rules(rules: Sequence[Rule], sources: Iterable[str]) -> tuple[list[Te
         elif rule.target_pattern is None:
             dropped[name] = rule.reason
         else:
-            moves.append(TensorMove(name, rule.target_pattern.format(**match.groupdict()), rule.order, rule.expanded))
+            moves.append(_make_move(rule, name, rule.target_pattern.format(**match.groupdict())))
     return moves, dropped, problems
+
+
+def _make_move(rule: Rule, source: str, target: str) -> TensorMove:
+    return TensorMove(source, target, rule.order, squeeze=rule.expanded, unbatch=rule.batched)
 
 
 def _reverse_rules(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[TensorMove]:
@@ -177,7 +196,7 @@ def _reverse_rules(rules: Sequence[Rule], targets: Iterable[str]) -> Iterator[Te
         for pattern, rule in patterns:
             if match := pattern.fullmatch(name):
                 source = rule.source_pattern.format(**match.groupdict())
-                yield TensorMove(source, name, rule.order, rule.expanded).reversed()
+                yield _make_move(rule, source, name).reversed()
                 break
 
 

@@ -19,7 +19,7 @@ from musiclora.convert.models.name_mapping import (
     moves_from_names,
     rename_for_export,
 )
-from musiclora.convert.models.oobleck_config import OobleckConfig
+from musiclora.convert.models.oobleck_config import OobleckConfig, sample_rate_of
 from musiclora.convert.models.oobleck_names import EXPORTS, PRETRANSFORM_PREFIX, oobleck_rules
 
 
@@ -220,11 +220,13 @@ def _find_config(source: Source, table: Iterable[Rule], shapes: Mapping[str, Sha
         raise ConvertError(f"{source.path}: cannot tell the codec's size without the kernels {join_problems(missing)}")
     channels, audio, _ = plain["encoder.layers.0.weight"]
     changes = [plain[f"encoder.layers.{i}.layers.4.weight"] for i in range(1, stages + 1)]
+    strides = tuple(kernel // 2 for _, _, kernel in changes)
     return OobleckConfig(
         channels,
         tuple(out // channels for out, _, _ in changes),
-        tuple(kernel // 2 for _, _, kernel in changes),
+        strides,
         plain["decoder.layers.0.weight"][1],
         plain[f"encoder.layers.{stages + 2}.weight"][0],
         audio,
+        sample_rate_of(strides),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,13 @@ import numpy as np
 
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.safetensors_file import Shape
+
+_RATES_HZ = {2048: 44100, 1920: 48000}  # of the published codecs, by hop: Stable Audio's and ACE-Step's
+
+
+def sample_rate_of(strides: Sequence[int]) -> int:
+    """Return the sample rate in Hz of the published codec with these strides; 44,100 for others."""
+    return _RATES_HZ.get(math.prod(strides), 44100) if all(type(n) is int for n in strides) else 44100
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class OobleckConfig:
         latent_dim: channels of a latent; the encoder gives mean and scale.
         encoder_latent_dim: output channels of the encoder, twice the latent's.
         audio_channels: 2 for stereo.
-        sample_rate: in Hz; no checkpoint states it.
+        sample_rate: in Hz; weights do not tell it, see `sample_rate_of`.
     """
 
     channels: int
@@ -77,7 +85,7 @@ class OobleckConfig:
                     config["decoder_input_channels"],
                     config["encoder_hidden_size"],
                     config["audio_channels"],
-                    config.get("sampling_rate", 44100),
+                    config["sampling_rate"] if "sampling_rate" in config else sample_rate_of(ratios),
                 )
         except (KeyError, TypeError) as error:
             raise ConvertError(f"Oobleck configuration: {error} is missing or no number") from error

@@ -14,6 +14,7 @@ from musiclora.convert.files.weight_files import WeightFiles
 
 BITS = (2, 4, 8)  # those that divide a 32-bit word; MLX packs 3, 5 and 6 across words
 GROUP_SIZES = (64, 32, 128)  # those of MLX's kernels; the first that divides a width is taken
+_BLOCK_VALUES = 1 << 17  # of a block of rows
 _SMALLEST_SCALE = np.float32(1e-7)
 _PART_SUFFIXES = (".weight", ".scales", ".biases")
 
@@ -54,6 +55,18 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
 
     Source: mlx 0.32, the documentation of `mlx.core.quantize` (mode affine).
     """
+    blocks = [_quantise_rows(weight[rows], bits, group) for rows in _row_blocks(*weight.shape)]
+    values, scales, biases = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Packed(values, scales, biases, bits)
+
+
+def _row_blocks(rows: int, width: int) -> list[slice]:
+    """Cut rows into blocks whose intermediate arrays stay in the processor's cache."""
+    step = max(1, _BLOCK_VALUES // max(1, width))
+    return [slice(start, start + step) for start in range(0, max(1, rows), step)]
+
+
+def _quantise_rows(weight: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, width = weight.shape
     grouped = weight.astype(np.float32).reshape(rows, width // group, group)
     low, high = grouped.min(axis=-1), grouped.max(axis=-1)
@@ -67,16 +80,24 @@ def quantise_matrix(weight: np.ndarray, bits: int, group: int) -> Packed:
     bias = np.where(moved, edge, np.float32(0))
     integers = np.clip(np.rint((grouped - bias[..., None]) / scale[..., None]), 0, top).astype(np.uint32)
     words = (integers.reshape(rows, -1, 32 // bits) << _bit_shifts(bits)).sum(axis=-1, dtype=np.uint32)
-    return Packed(words, scale, bias, bits)
+    return words, scale, bias
 
 
 def dequantise_matrix(packed: Packed) -> np.ndarray:
     """Compute the matrix in float32: scale * integer + bias."""
-    rows, groups = packed.scales.shape
+    rows, width = len(packed.values), packed.values.shape[1] * 32 // packed.bits
+    dense = np.empty((rows, width), np.float32)
+    for block in _row_blocks(rows, width):
+        own = Packed(packed.values[block], packed.scales[block], packed.biases[block], packed.bits)
+        dense[block] = _dequantise_rows(own)
+    return dense
+
+
+def _dequantise_rows(packed: Packed) -> np.ndarray:
     integers = (packed.values[..., None] >> _bit_shifts(packed.bits)) & np.uint32(2**packed.bits - 1)
-    grouped = integers.reshape(rows, groups, -1).astype(np.float32)
     scales, biases = (part.astype(np.float32)[..., None] for part in (packed.scales, packed.biases))
-    dense: np.ndarray = (grouped * scales + biases).reshape(rows, -1)
+    grouped = integers.reshape(*scales.shape[:2], -1).astype(np.float32)
+    dense: np.ndarray = (grouped * scales + biases).reshape(len(packed.values), -1)
     return dense
 
 
@@ -160,21 +181,17 @@ class QuantisedFiles(WeightFiles):
 
     def stored(self, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray | Packed]]:
         """Yield (name, array), or all parts of a quantised matrix under the name of its weight."""
-        stems = [weight.removesuffix(".weight") for weight in self.bits if weight in wanted]
-        parts_of = {stem + part for stem in stems for part in _PART_SUFFIXES}
-        kept = parts_of | {name for names in self.files.values() for name in names if name in wanted}
-        waiting: dict[str, dict[str, np.ndarray]] = {}
+        stems = {weight.removesuffix(".weight") for weight in self.bits if weight in wanted}
+        small = {stem + part for stem in stems for part in _PART_SUFFIXES[1:]}
+        # First: in a file they may lie behind the words of all matrices, which would wait in memory.
+        parts = dict(super().tensors(small))
+        kept = {name for names in self.files.values() for name in names if name in wanted} - small
         for name, array in super().tensors(kept):
-            stem, _, part = name.rpartition(".")
-            weight = f"{stem}.weight"
-            if weight not in self.bits or f".{part}" not in _PART_SUFFIXES:
+            stem = name.removesuffix(".weight")
+            if name in self.bits:
+                yield name, Packed(array, parts.pop(f"{stem}.scales"), parts.pop(f"{stem}.biases"), self.bits[name])
+            else:
                 yield name, array
-                continue
-            parts = waiting.setdefault(weight, {})
-            parts[part] = array
-            if len(parts) == len(_PART_SUFFIXES):
-                del waiting[weight]
-                yield weight, Packed(parts["weight"], parts["scales"], parts["biases"], self.bits[weight])
 
 
 def quantised_files(files: WeightFiles, config: Mapping[str, Any], where: str) -> QuantisedFiles:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musiclora.conversion.codec import write_codec
 from musiclora.conversion.copy_verifier import CopyVerifier
 from musiclora.conversion.protocols import ConvertModel, IsModelSource, ModelConversion
 from musiclora.conversion.verify import Converted, describe_dropped, record_with_source, stored_dtype
@@ -15,7 +16,7 @@ from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.fingerprint import RECORD
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.models.diffrhythm import DiffRhythmCheckpoint, is_diffrhythm, read_diffrhythm, write_diffrhythm
-from musiclora.convert.models.oobleck import FORMS, is_oobleck, read_oobleck, write_oobleck
+from musiclora.convert.models.oobleck import is_oobleck
 from musiclora.errors import ConfigError
 from musiclora.models import kept_settings
 from musiclora.progress import Reporter, track_tensors
@@ -64,7 +65,7 @@ def _convert_codec(conversion: ModelConversion, reporter: Reporter) -> Converted
     if conversion.vae or conversion.causal:
         raise ConfigError(f"{conversion.source}: is a codec; --vae and --causal go with the transformer")
     with atomic_folder(conversion.destination) as folder:
-        notes = _write_codec(conversion.source, folder, conversion.to, conversion.dtype, reporter)
+        notes = write_codec(conversion.source, folder, conversion.to, conversion.dtype, reporter)
     return Converted(conversion.destination, f"codec, {conversion.to}", notes=tuple(notes))
 
 
@@ -94,31 +95,10 @@ def _convert_transformer(conversion: ModelConversion, reporter: Reporter) -> Con
         write_json(folder / RECORD, record | ({"fingerprint": own} if own else {}))
         notes = [*checkpoint.notes, *verifier.notes(), *describe_dropped(checkpoint.dropped)]
         if codec:
-            notes += [f"codec: {text}" for text in _write_codec(codec, folder / "vae", to, dtype, reporter)]
+            notes += [f"codec: {text}" for text in write_codec(codec, folder / "vae", to, dtype, reporter)]
         else:
             notes.append("no codec: give --vae to have it in the same folder")
     return Converted(conversion.destination, to, notes=tuple(notes))
-
-
-def _write_codec(source: Path, folder: Path, to: str, dtype: str | None, reporter: Reporter) -> list[str]:
-    """Write the codec, read it back and compare; return notes for the user."""
-    checkpoint = read_oobleck(source)
-    normed = checkpoint.weight_norm if checkpoint.weight_norm in FORMS[to] else not checkpoint.weight_norm
-    dtype = stored_dtype(dtype, checkpoint.dtypes_of(weight_norm=normed).values(), to)
-    verifier = CopyVerifier(dtype)
-    shapes = checkpoint.config.normed_shapes() if normed else checkpoint.config.tensor_shapes()
-    dtypes = dtype or checkpoint.dtypes_of(weight_norm=normed)
-    with track_tensors(reporter, "codec, writing", shapes) as watch:
-        tensors = verifier(watch(checkpoint.tensors(weight_norm=normed)))
-        write_oobleck(folder, checkpoint.config, tensors, to, dtypes, weight_norm=normed)
-    with track_tensors(reporter, "codec, checking", shapes) as watch:
-        verifier.compare(watch(read_oobleck(folder).tensors(weight_norm=normed)), folder)
-    notes = verifier.notes()
-    if normed != checkpoint.weight_norm:
-        notes.append(
-            "weights split into gain and direction" if normed else "weight norm folded into the weights, in float32"
-        )
-    return [*notes, *describe_dropped(checkpoint.dropped)]
 
 
 def _count_bytes(checkpoint: DiffRhythmCheckpoint) -> int:

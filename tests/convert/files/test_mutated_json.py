@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import acestep_toys as toys
 import numpy as np
 import pytest
 import tomli_w
@@ -23,6 +24,7 @@ from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.fingerprint import read_record, recorded_source
 from musiclora.convert.files.json_file import read_json
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
+from musiclora.convert.models.acestep import read_acestep
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkpoint, write_checkpoint
 from musiclora.convert.models.oobleck_config import OobleckConfig
@@ -78,6 +80,16 @@ def diffusers_codec_case(folder: Path) -> Case:
     path = folder / "config.json"
     path.write_text(json.dumps(OobleckConfig(128, (1, 2), (2, 4)).to_json("diffusers")))
     return path, lambda: OobleckConfig.from_json(read_json(path)).tensor_shapes()
+
+
+def acestep_case(folder: Path) -> Case:
+    toys.write_random(folder / "m", toys.SMALL, "hf")
+    return folder / "m" / "config.json", lambda: read_acestep(folder / "m")
+
+
+def acestep_pipeline_case(folder: Path) -> Case:
+    toys.write_random(folder / "p", toys.SMALL, "diffusers")
+    return folder / "p" / "transformer" / "config.json", lambda: read_acestep(folder / "p")
 
 
 def peft_case(folder: Path) -> Case:
@@ -203,7 +215,7 @@ def shards_case(folder: Path) -> Case:
 CASES = (
     *(tokenizer_case, provenance_case, gpt2_case, diffrhythm_case, oobleck_case, diffusers_codec_case, peft_case),
     *(mlx_lm_case, record_case, latents_case, cache_case, manifest_case, progress_case, metadata_case, shards_case),
-    *(header_case, kohya_case),
+    *(header_case, kohya_case, acestep_case, acestep_pipeline_case),
 )
 
 

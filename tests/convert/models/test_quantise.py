@@ -210,3 +210,12 @@ def test_a_scale_that_is_not_finite_is_refused_by_name(folder: Path) -> None:
     write_safetensors(path, arrays)
     with pytest.raises(ConvertError, match=r"model\.wte\.scales has 1 non-finite value"):
         read_checkpoint(folder).load()
+
+
+@by_bits
+def test_a_matrix_of_several_blocks_is_quantised_row_by_row(bits: int) -> None:
+    weight = np.random.default_rng(2).standard_normal((300, 1024)).astype(np.float32)  # two blocks and a half
+    whole, rows = quantise_matrix(weight, bits, 64), [quantise_matrix(row[None], bits, 64) for row in weight]
+    for number, part in enumerate(("values", "scales", "biases")):
+        np.testing.assert_array_equal(whole[number], np.concatenate([row[number] for row in rows]), err_msg=part)
+    np.testing.assert_array_equal(dequantise_matrix(whole), np.concatenate([dequantise_matrix(row) for row in rows]))

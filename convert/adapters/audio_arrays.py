@@ -1,16 +1,15 @@
-"""Arrays of DiffRhythm's LoRA files by the many spellings of their names."""
+"""Arrays of the audio family's LoRA files by the many spellings of their names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from musiclora.convert.adapters.diffrhythm_modules import known_modules
+from musiclora.convert.adapters.audio_modules import ACESTEP, KNOWN, flat_paths, known_paths
 from musiclora.convert.adapters.lora import (
     MAGNITUDE,
     describe_foreign_array,
@@ -32,7 +31,17 @@ _NAME = re.compile(
     rf"(?P<alpha>alpha)|(?P<magnitude>{MAGNITUDE}(?:\.default)?(?:\.weight)?)|(?P<dora_scale>dora_scale))"
 )
 # They may follow each other.
-_PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", "cfm.", "module.", "_orig_mod.")
+_PREFIXES = (
+    "base_model.model.",
+    "diffusion_model.",
+    "transformer.",
+    "decoder.",
+    "model.",
+    "cfm.",
+    "module.",
+    "_orig_mod.",
+)
+_DIFFRHYTHM_PREFIXES = {"model.", "cfm."}  # model.layers.0.self_attn.q_proj is a language model's
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lora_diffusion_model_", "lycoris_", "lora_")
 _OTHER_METHODS = {"lora_mid": "Tucker", "lora_te": "text encoder"}
 
@@ -76,8 +85,8 @@ def sort_lora_arrays(tensors: Tensors, where: str) -> LoraArrays:
     """Sort a file's arrays by the modules and parts that their names mean.
 
     Raises:
-        ConvertError: names of other methods, of modules that DiffRhythm lacks or with an unknown prefix, shapes that no
-            linear layer has, an alpha without arrays, or two arrays for one part, all at once.
+        ConvertError: names of other methods, of modules that no architecture has or with an unknown prefix, shapes that
+            no linear layer has, an alpha without arrays, or two arrays for one part, all at once.
     """
     found = LoraArrays()
     problems: list[str] = []
@@ -99,34 +108,31 @@ def sort_lora_arrays(tensors: Tensors, where: str) -> LoraArrays:
     return found
 
 
-@cache
-def _flat_modules() -> dict[str, str]:
-    return {module.replace(".", "_"): module for module in known_modules()}
-
-
 def find_module(path: str) -> str | None:
-    """Find the module of DiffRhythm that a path with a known prefix means; None where there is none."""
-    flat = _flat_modules()
+    """Find the module that a path with a known prefix means, by its canonical path; None where there is none."""
     for prefix in FLAT_PREFIXES:
-        if path.startswith(prefix) and path.removeprefix(prefix) in flat:
-            return flat[path.removeprefix(prefix)]
-    while path not in known_modules():
+        if path.startswith(prefix) and path.removeprefix(prefix) in flat_paths():
+            return flat_paths()[path.removeprefix(prefix)]
+    removed = set()
+    while path not in known_paths():
         prefix = next((p for p in _PREFIXES if path.startswith(p)), "")
         if not prefix:
             return None
+        removed.add(prefix)
         path = path.removeprefix(prefix)
-    return path
+    module = known_paths()[path]
+    return None if removed & _DIFFRHYTHM_PREFIXES and module in ACESTEP.list_modules() else module
 
 
 def _describe_stranger(name: str, path: str) -> str:
-    """Say why a name is not understood: another method, an unknown prefix, or a module that DiffRhythm lacks."""
+    """Say why a name is not understood: another method, an unknown prefix, or a module that no architecture has."""
     text = describe_foreign_array(name, _OTHER_METHODS)
     if not path or text.endswith("is not supported)"):
         return text
     endings = [path[i + 1 :] for i, letter in enumerate(path[:400]) if letter in "._"]
-    known = next((e for e in endings if e in known_modules() or e in _flat_modules()), None)
+    known = next((e for e in endings if e in known_paths() or e in flat_paths()), None)
     if known is None:
-        return f"{name} is no linear layer of DiffRhythm"
+        return f"{name} is no linear layer of {KNOWN}"
     return f"{name} has the unknown prefix {path.removesuffix(known)!r}"
 
 
@@ -148,7 +154,7 @@ def _add_array(found: LoraArrays, module: str, part: str, name: str, array: np.n
             return f"{name} is {list(array.shape)}, only DoRA over outputs, [out, 1], is supported"
         return _add(found.magnitudes, module, array[:, 0], name)
     if set(array.shape[2:]) - {1}:
-        return f"{name} is {list(array.shape)}, the kernel of a convolution; DiffRhythm's adapted layers are linear"
+        return f"{name} is {list(array.shape)}, the kernel of a convolution; only linear layers are adapted here"
     matrix = array.reshape(array.shape[:2]) if array.ndim > 2 else array
     return _add(found.state, state_keys(module)[part == "B"], matrix, name)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from musiclora.backends.torch.acestep_layers import Rotation, norm, project, rotated
+from musiclora.backends.torch.acestep_layers import Rotation, norm, project, rotated_norm
 
 # Query rows of one block of the band, measured on a CPU at 375 and 3000 rows with a window of 128: a smaller block
 # reads fewer keys that the mask hides, a larger one makes fewer calls.
@@ -121,8 +121,8 @@ def _heads(layer: Any, projection: Any, x: Tensor) -> Tensor:
 
 def self_attention(layer: Any, x: Tensor, rotation: Rotation, blocks: Blocks) -> Tensor:
     """Attend among the rows of x [B, L, width]."""
-    q = rotated(norm(_heads(layer, layer.q_proj, x), layer.q_norm), rotation).transpose(1, 2)
-    k = rotated(norm(_heads(layer, layer.k_proj, x), layer.k_norm), rotation).transpose(1, 2)
+    q = rotated_norm(_heads(layer, layer.q_proj, x), layer.q_norm, rotation).transpose(1, 2)
+    k = rotated_norm(_heads(layer, layer.k_proj, x), layer.k_norm, rotation).transpose(1, 2)
     v = _heads(layer, layer.v_proj, x).transpose(1, 2)
     # The kernels give [B, L, H, D] in memory.
     parts = [_attend_block(q, k, v, block).transpose(1, 2) for block in blocks]

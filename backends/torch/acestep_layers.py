@@ -45,7 +45,7 @@ class _LoraProjection(torch.autograd.Function):
         x, a, b, weight, low = ctx.saved_tensors
         mask, wide = ctx.mask, grad.float()
         grad_low = torch.mm(wide, b).mul_(ctx.scale)
-        grad_b = torch.mm(wide.t(), low).mul_(ctx.scale)
+        grad_b = torch.mm(low.t(), wide).mul_(ctx.scale).t()
         grad_a = torch.mm(grad_low.t(), (x if mask is None else x * mask).float())
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -83,14 +83,56 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     return out.view(*x.shape[:-1], -1)
 
 
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """Compute 1 / sqrt(mean(x^2) + eps) over the last axis, float32 [..., 1]."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _norm_gradient(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
+    """Turn the gradient of x * inverse rms, float32 and overwritten, into that of x."""
+    along = (grad * x).sum(dim=-1, keepdim=True).mul_(inverse**3).div_(-x.shape[-1])
+    return grad.mul_(inverse).addcmul_(along, x.float()).to(x.dtype)
+
+
+class _Norm(torch.autograd.Function):
+    """The map x * inverse rms * weight + shift with constant weight and shift; keeps x and a number for each row.
+
+    torch's own norm is a chain of elementwise products in training, each of which writes an array.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shift: Tensor | None, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        out = x * inverse
+        out = out.mul_(weight) if shift is None else torch.addcmul(shift.float(), out, weight.float(), out=out)
+        return out.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        return _norm_gradient(grad * weight.float(), x, inverse), None, None, None
+
+
 def norm(x: Tensor, layer: Any) -> Tensor:
-    """Apply a root-mean-square norm over the last axis; the mean is float32 (Zhang and Sennrich 2019, 1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],), layer.weight, layer.eps)
+    """Apply a root-mean-square norm over the last axis; the mean is float32.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4.
+    """
+    if layer.weight.requires_grad:
+        return F.rms_norm(x, (x.shape[-1],), layer.weight, layer.eps)
+    out: Tensor = _Norm.apply(x, layer.weight, None, layer.eps)  # type: ignore[no-untyped-call]
+    return out
 
 
 def modulated_norm(x: Tensor, layer: Any, scale: Tensor, shift: Tensor) -> Tensor:
     """Compute norm(x) (1 + scale) + shift for x [B, L, width], scale and shift [B or 1, 1, width]."""
-    return torch.addcmul(shift, norm(x, layer), 1 + scale)
+    if scale.requires_grad or layer.weight.requires_grad:
+        return torch.addcmul(shift, norm(x, layer), 1 + scale)
+    out: Tensor = _Norm.apply(x, layer.weight * (1 + scale), shift, layer.eps)  # type: ignore[no-untyped-call]
+    return out
 
 
 def rotation_of(length: int, width: int, theta: float, like: Tensor) -> Rotation:
@@ -104,33 +146,42 @@ def rotation_of(length: int, width: int, theta: float, like: Tensor) -> Rotation
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [B, L, H, width]: coordinate i of the left half and i of the right one make a plane."""
-    left, right = x.float().chunk(2, dim=-1)
-    out = torch.empty_like(x, dtype=torch.float32)
+    """Rotate x [B, L, H, width], float32: coordinate i of the left half and i of the right one make a plane."""
+    left, right = x.chunk(2, dim=-1)
+    out = torch.empty_like(x)
     first, second = out.chunk(2, dim=-1)
     torch.mul(left, cos, out=first).addcmul_(right, sin, value=-1)
     torch.mul(right, cos, out=second).addcmul_(left, sin)
-    return out.to(x.dtype)
+    return out
 
 
-class _Rotation(torch.autograd.Function):
-    """Rotary embedding; its gradient is rotated back, so that nothing is kept."""
+class _RotatedNorm(torch.autograd.Function):
+    """Norm with a constant weight, then rotary embedding; keeps x and a number for each row."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, inverse)
         ctx.rotation = cos, sin
-        return _rotate(x, cos, sin)
+        return _rotate((x * inverse).mul_(weight), cos, sin).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
         cos, sin = ctx.rotation
-        return _rotate(grad, cos, -sin), None, None
+        back = _rotate(grad.float(), cos, -sin).mul_(weight)
+        return _norm_gradient(back, x, inverse), None, None, None, None
 
 
-def rotated(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate x [B, L, H, width] by its row's number."""
-    out: Tensor = _Rotation.apply(x, *rotation)  # type: ignore[no-untyped-call]
+def rotated_norm(x: Tensor, layer: Any, rotation: Rotation) -> Tensor:
+    """Normalise heads x [B, L, H, width] and rotate them by their row's number."""
+    if layer.weight.requires_grad:
+        cos, sin = (torch.cat([part, part], dim=-1) for part in rotation)
+        wide = norm(x, layer).float()
+        left, right = wide.chunk(2, dim=-1)
+        return (wide * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+    out: Tensor = _RotatedNorm.apply(x, layer.weight, *rotation, layer.eps)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -19,7 +19,6 @@ import argparse
 import ctypes
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
 
-from acestep_toys import adapter_state, conditioning_of, flow_batch, random_tensors
+from acestep_flow_toys import adapter_state, conditioning_of, flow_batch, random_tensors
 
 from musiclora.backends.base import OptimSpec
 from musiclora.convert.adapters.lora import LoraSpec
@@ -55,7 +54,7 @@ class Contest:
     """
 
     def __init__(self, frames: int, condition: int) -> None:
-        import acestep_reference as reference
+        import acestep_diffusers as reference
 
         from musiclora.backends.torch.acestep import TorchAceStep
 
@@ -184,16 +183,22 @@ def timed(contest: Contest, task: str, repeats: int, cpu_time: bool) -> dict[str
     }
 
 
+def peak_bytes() -> int:
+    """Read the peak resident size; getrusage's is the parent's at first."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
 def grown_bytes(contest: Contest, task: str, contender: str) -> int:
     """Measure how far this process grows in a run (three steps of training); the model is built before."""
     run = contest.contenders(task)[contender]
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # freed memory would hide growth
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     for _ in range(3 if task == "train" else 1):
         run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return peak_bytes() - before
 
 
 def memory(options: argparse.Namespace, task: str) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tolerance
-from acestep_toys import (
+from acestep_flow_toys import (
     CONFIGS,
     PARITY,
     SPEC,
@@ -21,7 +21,7 @@ from require import require
 torch = require("torch")
 require("diffusers")
 
-import acestep_reference as reference  # noqa: E402
+import acestep_diffusers as reference  # noqa: E402
 
 from musiclora.backends.torch.acestep import TorchAceStep  # noqa: E402
 from musiclora.convert.errors import BackendError, ConvertError, DataError  # noqa: E402

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tolerance
-from acestep_toys import (
+from acestep_flow_toys import (
     CONFIGS,
     PARITY,
     SPEC,
@@ -22,7 +22,7 @@ from require import require
 torch = require("torch")
 require("diffusers")
 
-import acestep_reference as reference  # noqa: E402
+import acestep_diffusers as reference  # noqa: E402
 
 from musiclora.backends.base import OptimSpec  # noqa: E402
 from musiclora.backends.torch.acestep import TorchAceStep  # noqa: E402

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from musiclora.backends.torch.acestep_layers import Rotation, norm, project, rotated_norm
 
-# Query rows of one block of the band, measured on a CPU at 375 and 3000 rows with a window of 128: a smaller block
-# reads fewer keys that the mask hides, a larger one makes fewer calls.
+# Query rows of one block of the band. A smaller block reads fewer keys that the mask hides, a larger one makes fewer
+# calls. Forward and backward pass on a CPU with a window of 128: at 375 rows blocks of 64, 128, 256 and the masked
+# square take 12.4, 12.9, 13.8 and 15.4 ms, at 3000 rows 193, 169, 178 and 889 ms.
 _BLOCK_ROWS = 128
 
 

@@ -99,12 +99,15 @@ class PooledDropout(nn.Module):
         super().__init__()
         self._name, self._masking = name, masking
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mask(self, rows: int, columns: int) -> Tensor | None:
+        """Return the multipliers [rows, columns] of this moment; None while dropout is disabled."""
         masks = self._masking.masks
-        if masks is None:
-            return x
+        return None if masks is None else masks(self._name, rows, columns)
+
+    def forward(self, x: Tensor) -> Tensor:
         columns = x.shape[-1]
-        return x * masks(self._name, x.numel() // columns, columns).view(x.shape)
+        mask = self.mask(x.numel() // columns, columns)
+        return x if mask is None else x * mask.view(x.shape)
 
 
 def pool_dropout(root: nn.Module, names: list[str], masking: Masking) -> None:

@@ -25,7 +25,6 @@ from musiclora.backends.torch.acestep_module import (
 from musiclora.backends.torch.acestep_network import Crossing, Frame
 from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.objectives import FlowObjective
-from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.acestep_config import AceStepConfig
 
@@ -83,7 +82,6 @@ class TorchAceStep(StyledModule):
         self._null = fill_module(module, config, tensors, dtype, where)
         super().__init__(module, linear_shapes(module), dtype, where)
         self.latent_channels = config.latent_dim
-        self._masking = lora.Masking()
 
     # --- style ---
 
@@ -99,28 +97,6 @@ class TorchAceStep(StyledModule):
     def read_style(self) -> None:
         """Return None: there is no style vector."""
         return
-
-    # --- adapter ---
-
-    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
-        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
-        super().inject_adapter(spec, initial)
-        if spec.dropout:
-            lora.pool_dropout(self.module, self.names, self._masking)
-
-    def refresh(self) -> None:
-        """Switch PEFT's layers with the adapter."""
-        lora.switch(self.module, self.names, self.enabled)
-
-    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
-        """Refuse a training that is not possible.
-
-        Raises:
-            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
-        """
-        super().need_trainable(trainable)
-        if trainable == "all" and self.dtype != torch.float32:
-            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield `decoder.*` and `null_condition_emb` one by one, float32, under canonical names and layouts."""

@@ -177,10 +177,36 @@ class AdaptedModule:
 
 
 class StyledModule(AdaptedModule):
-    """A module with an optional style vector of its own.
+    """A flow model's module: PEFT's layers with pooled dropout masks, and an optional style vector of its own.
 
     Attributes:
         style: float32 [style width], or None.
     """
 
     style: nn.Parameter | None = None
+
+    def __init__(
+        self, module: nn.Module, shapes: dict[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__(module, shapes, dtype, device)
+        self._masking = lora.Masking()
+
+    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
+        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
+        super().inject_adapter(spec, initial)
+        if spec.dropout:
+            lora.pool_dropout(self.module, self.names, self._masking)
+
+    def refresh(self) -> None:
+        """Switch PEFT's layers with the adapter."""
+        lora.switch(self.module, self.names, self.enabled)
+
+    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
+        """Refuse a training that is not possible.
+
+        Raises:
+            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
+        """
+        super().need_trainable(trainable)
+        if trainable == "all" and self.dtype != torch.float32:
+            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")

@@ -17,8 +17,6 @@ from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.dit import DiT
 from musiclora.backends.torch.dit_layers import Conditions
 from musiclora.backends.torch.objectives import FlowObjective
-from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.errors import BackendError
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining
@@ -58,7 +56,6 @@ class TorchFlow(StyledModule):
         super().__init__(module, config.linear_shapes(), dtype, device)
         self.latent_channels, self.max_frames = config.mel_dim, config.max_frames
         self.has_duration = config.duration_embedding
-        self._masking = lora.Masking()
 
     # --- style ---
 
@@ -81,28 +78,6 @@ class TorchFlow(StyledModule):
     def read_style(self) -> np.ndarray | None:
         """Copy the model's own style vector, float32; None without one."""
         return None if self.style is None else self.style.detach().cpu().numpy().copy()
-
-    # --- adapter ---
-
-    def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
-        """Add the adapter that spec describes, filled with initial; a second call replaces the first."""
-        super().inject_adapter(spec, initial)
-        if spec.dropout:
-            lora.pool_dropout(self.module, self.names, self._masking)
-
-    def refresh(self) -> None:
-        """Switch PEFT's layers with the adapter."""
-        lora.switch(self.module, self.names, self.enabled)
-
-    def need_trainable(self, trainable: Literal["adapter", "all"]) -> None:
-        """Refuse a training that is not possible.
-
-        Raises:
-            BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
-        """
-        super().need_trainable(trainable)
-        if trainable == "all" and self.dtype != torch.float32:
-            raise BackendError("start_training('all'): all weights are trained in float32; load with dtype='float32'")
 
     # --- training ---
 

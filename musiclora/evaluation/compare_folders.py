@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.convert.files.outputs import check_outputs, check_writable
-from musiclora.errors import ConfigError, DataError, join_problems
+from musiclora.convert.files.outputs import check_outputs
+from musiclora.errors import DataError, join_problems
 from musiclora.evaluation.artefacts.compare import ArtefactComparison, compare_artefacts
 from musiclora.evaluation.audio_distances import (
     Distances,
@@ -25,6 +25,7 @@ from musiclora.evaluation.distance_table import TABLE_HEAD, distance_row, reduct
 from musiclora.evaluation.kernel_distance import KernelDistance, compare_kernels
 from musiclora.evaluation.measure import (
     are_same_pieces,
+    check_picture,
     cut_sources,
     measure_recordings,
     need_audio,
@@ -168,10 +169,8 @@ def compare_folders(
     """
     out = reporter or Reporter()
     need_audio()
-    if picture and (picture.is_dir() or picture.suffix.lower() != ".png"):
-        raise ConfigError(f"--picture {picture}: a PNG file is written; give a file name that ends in .png")
     if picture:
-        check_writable(picture, "--picture")
+        check_picture(picture)
     made, bases = split_base_versions(recording_files(generated_dir, "--generated-dir"))
     files = {"generated": made, "reference": recording_files(reference_dir, "--reference-dir")}
     if baseline_dir or bases:

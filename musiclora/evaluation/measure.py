@@ -11,6 +11,7 @@ import numpy as np
 
 from musiclora.children.sound import DecodedFile, DecodeError
 from musiclora.convert.errors import printable
+from musiclora.convert.files.outputs import check_writable
 from musiclora.errors import ConfigError, DataError, join_problems
 from musiclora.evaluation.artefacts.compare import MeasuredFile
 from musiclora.evaluation.artefacts.measures import measure_artefacts
@@ -26,6 +27,13 @@ def need_audio() -> None:
     """Raise ConfigError where the packages that read and analyse sound are not installed."""
     if missing := [name for name in ("librosa", "soundfile", "soxr") if find_spec(name) is None]:
         raise ConfigError(f"comparing recordings needs {', '.join(missing)}; try: pip install 'musiclora[audio]'")
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigError where no PNG file can be written at the path of `--picture`."""
+    if path.is_dir() or path.suffix.lower() != ".png":
+        raise ConfigError(f"--picture {path}: a PNG file is written; give a file name that ends in .png")
+    check_writable(path, "--picture")
 
 
 def split_base_versions(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

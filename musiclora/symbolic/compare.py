@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.convert.errors import list_names, printable
-from musiclora.convert.files.outputs import check_outputs, check_writable
+from musiclora.convert.files.outputs import check_outputs
 from musiclora.errors import ConfigError, DataError
 from musiclora.evaluation.comparison import ComparisonPart, ComparisonRequest, FolderComparison
 from musiclora.evaluation.copies.meter import CopyMeter, CopyResult
 from musiclora.evaluation.copies.samples import summarise_copies
-from musiclora.evaluation.measure import are_same_pieces, split_base_versions
+from musiclora.evaluation.measure import are_same_pieces, check_picture, split_base_versions
 from musiclora.evaluation.style.card import StyleCard
 from musiclora.evaluation.style.compare import compare_styles
 from musiclora.evaluation.style.plot import style_picture
@@ -102,9 +102,7 @@ def _check_options(request: ComparisonRequest) -> None:
         option = "--picture" if request.picture else "--baseline-dir"
         raise ConfigError(f"{option}: belongs to the style card of songs, which takes --reference-dir")
     if picture := request.picture:
-        if picture.is_dir() or picture.suffix.lower() != ".png":
-            raise ConfigError(f"--picture {picture}: a PNG file is written; give a file name that ends in .png")
-        check_writable(picture, "--picture")
+        check_picture(picture)
         check_outputs("--picture", [picture], {}, overwrite=request.overwrite)
 
 

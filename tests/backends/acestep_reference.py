@@ -88,27 +88,10 @@ def _fill(module: Any, prefix: str) -> dict[str, np.ndarray]:
 
 def transformer(config: AceStepConfig) -> tuple[Any, dict[str, np.ndarray]]:
     """diffusers' transformer with random weights, and these under canonical names."""
-    from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
+    import acestep_diffusers  # needs torch, which this file's arrays do not
 
-    stack = config.decoder
-    model = AceStepTransformer1DModel(
-        hidden_size=stack.hidden,
-        intermediate_size=stack.intermediate,
-        num_hidden_layers=len(config.layer_types),
-        num_attention_heads=stack.heads,
-        num_key_value_heads=stack.kv_heads,
-        head_dim=stack.head_dim,
-        in_channels=config.in_channels,
-        audio_acoustic_hidden_dim=config.latent_dim,
-        patch_size=config.patch_size,
-        rope_theta=config.rope_theta,
-        attention_bias=config.attention_bias,
-        rms_norm_eps=config.rms_norm_eps,
-        sliding_window=config.sliding_window,
-        layer_types=list(config.layer_types),
-        encoder_hidden_size=config.encoder.hidden,
-    )
-    return model.eval(), _fill(model, "decoder.")
+    model = acestep_diffusers.transformer(config)
+    return model, _fill(model, "decoder.")
 
 
 def condition_encoder(config: AceStepConfig) -> tuple[Any, dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ import pytest
 from require import require
 
 from musiclora import flow
-from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.diffrhythm.conditions import DiffRhythmForm
 from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.windows import Recording, fixed_batches
 from musiclora.backends import registry

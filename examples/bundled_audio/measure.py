@@ -15,7 +15,7 @@ from common import read_folder, say
 from train_base import encoded
 from train_codec import distance
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions, DiffRhythmForm
+from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions, DiffRhythmForm
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.windows import Recording, fixed_batches

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.adapters import training_songs
-from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
-from musiclora.audio.diffrhythm_model import doubt_text, level_advice
+from musiclora.audio.diffrhythm.base import doubt_text, level_advice
+from musiclora.audio.diffrhythm.conditions import DiffRhythmForm
 from musiclora.audio.latents.load import load_recordings
 from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.model import open_flow

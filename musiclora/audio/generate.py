@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from musiclora.adapters import base_of, find_adapter, parse_adapter
-from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
-from musiclora.audio.diffrhythm_style import given_style
+from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions
+from musiclora.audio.diffrhythm.style import given_style
 from musiclora.audio.files.writing import (
     AUDIO_OUTPUT_FORMATS,
     SILENT_PEAK,

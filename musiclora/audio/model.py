@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
-from musiclora.audio.diffrhythm_style import blended_style
+from musiclora.audio.diffrhythm.style import blended_style
 from musiclora.backends.base import FAMILIES, Codec, FlowModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.files.fingerprint import fingerprint_tensors, read_record

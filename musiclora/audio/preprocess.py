@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from musiclora.audio.diffrhythm_style import given_style, need_muq, style_of_recording
+from musiclora.audio.diffrhythm.style import given_style, need_muq, style_of_recording
 from musiclora.audio.latents.encode import Encoding, encode_recordings
 from musiclora.audio.latents.store import refuse_foreign_files
 from musiclora.audio.latents.survey import Encoded

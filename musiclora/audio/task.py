@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from safetensors.numpy import save
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmForm, recording_style
-from musiclora.audio.diffrhythm_model import check_base_loss
-from musiclora.audio.diffrhythm_style import STYLE_FILE, read_style
+from musiclora.audio.diffrhythm.base import check_base_loss
+from musiclora.audio.diffrhythm.conditions import DiffRhythmForm, recording_style
+from musiclora.audio.diffrhythm.style import STYLE_FILE, read_style
 from musiclora.audio.split import recording_labels, split_recordings
 from musiclora.audio.training_copies import TrainingAudioCopies, training_copies
 from musiclora.audio.window_counts import WindowCounts
@@ -287,7 +287,7 @@ def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> Au
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    from musiclora.audio.diffrhythm_style import given_style
+    from musiclora.audio.diffrhythm.style import given_style
     from musiclora.audio.latents.load import load_recordings
 
     base = find_model(config.model)

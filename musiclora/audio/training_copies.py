@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
+from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.piece_copies import frames_of_latents
 from musiclora.audio.windows import Recording

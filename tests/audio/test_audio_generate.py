@@ -11,7 +11,7 @@ from refusal import refused
 from require import require
 from safetensors.numpy import load_file, save_file
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmConditions
+from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions
 from musiclora.audio.files import writing as audio_files
 from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.generate import generate_recordings

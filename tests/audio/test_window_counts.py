@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.diffrhythm.conditions import DiffRhythmForm
 from musiclora.audio.window_counts import WindowCounts
 from musiclora.audio.windows import Recording, WindowEpochs
 

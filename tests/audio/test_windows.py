@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from musiclora.audio.diffrhythm_conditions import DROP_RATES, DiffRhythmForm
+from musiclora.audio.diffrhythm.conditions import DROP_RATES, DiffRhythmForm
 from musiclora.audio.windows import (
     TIMES,
     WINDOWS,

@@ -188,7 +188,7 @@ def test_a_style_that_does_not_fit_is_one_line_for_every_command(folder, base, a
 
 @pytest.mark.parametrize("words", ["muq", "calm piano"])
 def test_words_as_a_style_need_their_encoder_and_one_line_says_so(folder, base, any_backend, words, monkeypatch):
-    from musiclora.audio import diffrhythm_style as styles
+    from musiclora.audio.diffrhythm import style as styles
 
     monkeypatch.setattr(styles, "find_spec", lambda name: None)
     toy_audio.write_recordings(folder, 1, 1.5)

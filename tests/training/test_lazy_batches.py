@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from musiclora.audio.diffrhythm_conditions import DiffRhythmForm
+from musiclora.audio.diffrhythm.conditions import DiffRhythmForm
 from musiclora.audio.windows import Recording, WindowEpochs
 from musiclora.symbolic.dataset.batches import BatchPlan, batch_plan
 from musiclora.symbolic.dataset.pieces import Piece, load_pieces

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.audio.diffrhythm_conditions import check_recording_conditions
+from musiclora.audio.diffrhythm.conditions import check_recording_conditions
 from musiclora.audio.files.sound import recordings_of
 from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import interruption_notes, is_latents, read_latents, refuse_unfinished

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from musiclora.audio.diffrhythm_model import check_base_loss
+from musiclora.audio.diffrhythm.base import check_base_loss
 from musiclora.backends.base import LossSum
 
 

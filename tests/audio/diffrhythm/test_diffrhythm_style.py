@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from require import require
 
-from musiclora.audio.diffrhythm_style import read_middle, style_of_file, style_of_recording, style_of_words
+from musiclora.audio.diffrhythm.style import read_middle, style_of_file, style_of_recording, style_of_words
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.errors import ConfigError, DataError, MusicLoraError
 
@@ -63,7 +63,7 @@ def test_the_middle_of_a_recording_is_mono_at_the_rate_asked_for(tmp_path):
 
 
 def test_words_need_their_package(monkeypatch):
-    from musiclora.audio import diffrhythm_style as styles
+    from musiclora.audio.diffrhythm import style as styles
 
     monkeypatch.setattr(styles, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="muq and torch"):

@@ -1,0 +1,1 @@
+"""ACE-Step 1.5: captions, lyrics and conditions, training batches, and generation."""

@@ -1,0 +1,1 @@
+"""DiffRhythm: its conditions and style vectors, and the check of its bases."""

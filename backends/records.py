@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,22 +12,46 @@ from musiclora.convert.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Family:
-    """One kind of model: its architectures, and the default settings of its LoRA training.
+class TrainingDefaults:
+    """Default settings of an architecture's LoRA training.
 
     Attributes:
-        name: key in `FAMILIES`.
         lora: settings of the adapter.
         learning_rate: of AdamW.
         patience: evaluations without improvement before training stops.
-        architectures: `model_type` values of config.json; the first stands for a checkpoint that names none.
     """
 
-    name: str
     lora: LoraSpec
     learning_rate: float
     patience: int
-    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model: its architectures, with the defaults of their training.
+
+    Attributes:
+        name: key in `FAMILIES`.
+        defaults: by architecture, which is `model_type` of config.json; the first stands for a checkpoint that names
+            none.
+    """
+
+    name: str
+    defaults: Mapping[str, TrainingDefaults]
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Names of the architectures."""
+        return tuple(self.defaults)
+
+    @property
+    def lora(self) -> LoraSpec:
+        """Settings of the first architecture's adapters."""
+        return self.of("").lora
+
+    def of(self, architecture: str) -> TrainingDefaults:
+        """Return the defaults of an architecture; those of the first for a name that is not the family's."""
+        return self.defaults.get(architecture) or next(iter(self.defaults.values()))
 
 
 # Attention, the embeddings of time, start and duration, and the output: 70 modules, 72 with the duration embedding.
@@ -41,9 +66,21 @@ AUDIO_TARGETS = (
     "proj_out",
 )
 
+# Self and cross attention: 192 modules at 24 blocks. Rank and alpha are those of ACE-Step's users,
+ACESTEP_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
 FAMILIES: dict[str, Family] = {
-    "symbolic": Family("symbolic", LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 1e-3, 10, ("gpt2",)),
-    "audio": Family("audio", LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200, ("diffrhythm",)),
+    "symbolic": Family(
+        "symbolic",
+        {"gpt2": TrainingDefaults(LoraSpec(16, 32.0, 0.05, ("c_attn", "c_proj", "c_fc")), 1e-3, 10)},
+    ),
+    "audio": Family(
+        "audio",
+        {
+            "diffrhythm": TrainingDefaults(LoraSpec(8, 16.0, 0.25, AUDIO_TARGETS), 2e-4, 200),
+            "acestep": TrainingDefaults(LoraSpec(64, 64.0, 0.1, ACESTEP_TARGETS), 1e-4, 20),
+        },
+    ),
 }
 
 

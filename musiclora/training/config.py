@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
+from musiclora.backends.records import TrainingDefaults
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.files.json_file import OBJECT, TEXT, Kind, field_kinds
 from musiclora.errors import ConfigError, join_problems, option_name
@@ -54,6 +55,8 @@ class TrainConfig:
         style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
             trains one vector with the adapter.
         vae: audio only: the codec that encodes recordings; None takes the one in the model's folder.
+        family: of the model, set by the run.
+        architecture: of the model, set by the run; None is the first of the family.
         trainable: `adapter`, or `all` for full fine-tuning (used by `pretrain`).
         max_steps: optimiser steps after which the run stops, whatever the epochs.
         use_dora: train the lengths of the weights' rows besides LoRA (DoRA); None is False.
@@ -99,6 +102,7 @@ class TrainConfig:
     seed: int = 42
     backend: str = "auto"
     family: str = "symbolic"
+    architecture: str | None = None
     trainable: str = "adapter"
     style: str | None = None
     vae: str | None = None
@@ -192,6 +196,11 @@ class TrainConfig:
         return FAMILIES[self.family]
 
     @property
+    def training_defaults(self) -> TrainingDefaults:
+        """Settings of the model's architecture that hold where none are given."""
+        return self.family_record.of(self.architecture or "")
+
+    @property
     def held_fold(self) -> tuple[int, int] | None:
         """Fold that is held out: its number from 1, and the number of folds; None where --val-split decides."""
         return (self.fold, self.folds) if self.fold and self.folds else None
@@ -209,7 +218,7 @@ class TrainConfig:
 
     def lora(self) -> LoraSpec:
         """Return the adapter's settings, with the family's defaults where none was given."""
-        default = self.family_record.lora
+        default = self.training_defaults.lora
         rank = self.lora_r or default.rank
         alpha = self.lora_alpha if self.lora_alpha is not None else default.alpha / default.rank * rank
         dropout = default.dropout if self.lora_dropout is None else self.lora_dropout

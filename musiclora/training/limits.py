@@ -56,7 +56,7 @@ class SessionOptions:
 
 def choose_patience(config: TrainConfig, options: SessionOptions) -> int:
     """Return the evaluations without a better loss that end a run; 0 never ends it."""
-    defaults = (config.patience, options.patience, config.family_record.patience)
+    defaults = (config.patience, options.patience, config.training_defaults.patience)
     return next(patience for patience in defaults if patience is not None)
 
 
@@ -116,7 +116,7 @@ def make_loop_options(
     return LoopOptions(
         epochs=ENDLESS_EPOCHS if options.budget_seconds else plan.epochs,
         accumulate=plan.accumulate,
-        lr=config.lr if config.lr is not None else config.family_record.learning_rate,
+        lr=config.lr if config.lr is not None else config.training_defaults.learning_rate,
         schedule=config.lr_schedule,
         warmup=plan.warmup,
         total=plan.steps,

@@ -100,7 +100,7 @@ def write_metadata(
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "grad_accum_steps": plan.accumulate,
-        "lr": config.lr if config.lr is not None else config.family_record.learning_rate,
+        "lr": config.lr if config.lr is not None else config.training_defaults.learning_rate,
         "warmup_steps": plan.warmup,
         "lora_r": spec.rank,
         "lora_alpha": spec.alpha,

@@ -163,14 +163,14 @@ def _shown_samples(folder: Path) -> list[Path]:
 
 def _settings(config: TrainConfig, plan: TrainingPlan, row_length: int) -> Mapping[str, object]:
     """Return the options that hold, without folders outside the run."""
-    lora, family = config.lora(), config.family_record
+    lora, defaults = config.lora(), config.training_defaults
     adapter: dict[str, object] = {} if config.trainable == "all" else {"lora_r": lora.rank, "lora_alpha": lora.alpha}
     adapter |= {"lora_dropout": lora.dropout, "target_modules": " ".join(lora.targets)} if adapter else {}
     kind = {"use_dora": config.use_dora, "use_rslora": config.use_rslora, "lora_plus_ratio": config.lora_plus_ratio}
     return {
         **adapter,
         **{name: value for name, value in kind.items() if value},
-        "lr": config.lr if config.lr is not None else family.learning_rate,
+        "lr": config.lr if config.lr is not None else defaults.learning_rate,
         "lr_schedule": config.lr_schedule,
         "weight_decay": config.weight_decay,
         "batch_size": plan.batch_size,

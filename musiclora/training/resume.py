@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musiclora.backends.base import FAMILIES, Family
+from musiclora.backends.base import FAMILIES
+from musiclora.backends.records import TrainingDefaults
 from musiclora.convert.files.folder_lock import LOCK_FILE
 from musiclora.convert.files.json_file import NUMBER, TEXT, field_kinds, object_with, read_json
 from musiclora.convert.files.outputs import check_apart, check_folder
@@ -104,7 +105,8 @@ def check_same_run(run: Run, config: TrainConfig, backend: str, songs: str) -> d
 def _differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Describe settings that differ; one that was not given counts as its default."""
     family = FAMILIES.get(str(new.get("family")), FAMILIES["symbolic"])
-    both = [{**_family_defaults(family, values), **values} for values in (old, new)]
+    defaults = family.of(str(new.get("architecture", "")))
+    both = [{**_own_defaults(defaults, values), **values} for values in (old, new)]
     names = [k for k in {**old, **new} if k not in _CHANGEABLE and (k in new or k not in PLANNED)]
     return [
         _describe_transposition(old.get(name, 0), new.get(name, 0))
@@ -122,12 +124,12 @@ def _describe_transposition(old: int, new: int) -> str:
     return f"songs are transposed by up to {new} semitones, were otherwise with --no-transpose or an earlier version"
 
 
-def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that hold where they are not given, those that a family decides too; alpha follows the rank.
+def _own_defaults(defaults: TrainingDefaults, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that hold where they are not given, the architecture's too; alpha follows the rank.
 
     A run of an earlier version lacks settings that came later; their defaults are how it was trained.
     """
-    lora = family.lora
+    lora = defaults.lora
     rank = values.get("lora_r", lora.rank)
     fixed = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default not in (None, dataclasses.MISSING)}
     return {
@@ -136,7 +138,7 @@ def _family_defaults(family: Family, values: Mapping[str, Any]) -> dict[str, Any
         "lora_alpha": lora.alpha / lora.rank * rank if isinstance(rank, int) else lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": list(lora.targets),
-        "lr": family.learning_rate,
+        "lr": defaults.learning_rate,
         "use_dora": False,
         "use_rslora": False,
         "lora_plus_ratio": 1.0,

@@ -36,8 +36,8 @@ def test_the_defaults_are_those_that_the_guide_promises():
     assert (lora.rank, lora.alpha, lora.dropout, lora.targets) == (16, 32.0, 0.05, ("c_attn", "c_fc", "c_proj"))
     assert (config.max_seq_len, config.weight_decay, config.max_grad_norm) == (1024, 0.01, 1.0)
     assert (config.val_split, config.seed, config.model) == (0.1, 42, "xingjianll/midi-gpt2")
-    assert config.family_record.learning_rate == 1e-3
-    assert resolve_config({**FOLDERS, "family": "audio"}).family_record.learning_rate == 2e-4
+    assert config.training_defaults.learning_rate == 1e-3
+    assert resolve_config({**FOLDERS, "family": "audio"}).training_defaults.learning_rate == 2e-4
 
 
 def test_alpha_follows_the_rank_where_it_is_not_given():

@@ -64,6 +64,6 @@ def test_evaluations_are_spread_over_the_run_or_within_long_epochs():
 
 
 def test_patience_comes_from_the_option_then_the_session_then_the_family():
-    assert choose_patience(CONFIG, SessionOptions()) == CONFIG.family_record.patience
+    assert choose_patience(CONFIG, SessionOptions()) == CONFIG.training_defaults.patience
     assert choose_patience(CONFIG, SessionOptions(patience=0)) == 0
     assert choose_patience(dataclasses.replace(CONFIG, patience=3), SessionOptions(patience=0)) == 3

@@ -15,7 +15,6 @@ from musiclora.backends.base import Arrays, FlowModel, OptimSpec
 from musiclora.backends.flow_batches import UNGUIDED, latents_and_times
 from musiclora.backends.torch import acestep_network, lora
 from musiclora.backends.torch.acestep_module import (
-    NULL_CONDITION,
     PREFIX,
     empty_module,
     fill_module,
@@ -27,6 +26,7 @@ from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.objectives import FlowObjective
 from musiclora.convert.errors import BackendError
 from musiclora.convert.models.acestep_config import AceStepConfig
+from musiclora.convert.models.acestep_names import NULL_CONDITION
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining

@@ -9,7 +9,7 @@ from musiclora.convert.files.safetensors_file import Shape
 from musiclora.convert.models.acestep_config import FULL, TIME_FEATURES, AceStepConfig, StackConfig
 from musiclora.convert.models.name_mapping import Rule
 
-SILENCE = "silence_latent"
+SILENCE, NULL_CONDITION = "silence_latent", "null_condition_emb"
 SILENCE_FRAMES = 15_000  # ten minutes at 25 frames a second
 DECODER, ENCODER = "decoder.", "encoder."
 LAYERS = f"{DECODER}layers."  # blocks of the transformer; their matrices are what quantisation packs
@@ -49,7 +49,7 @@ def tensor_shapes(config: AceStepConfig) -> dict[str, Shape]:
     return {
         **{DECODER + name: shape for name, shape in _decoder_shapes(config).items()},
         **encoder,
-        "null_condition_emb": (1, 1, config.encoder.hidden),
+        NULL_CONDITION: (1, 1, config.encoder.hidden),
         SILENCE: (SILENCE_FRAMES, config.latent_dim),
     }
 

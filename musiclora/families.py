@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,38 @@ DIFFRHYTHM = FamilySpec(
     is_model_source="musiclora.conversion.diffrhythm:is_diffrhythm_source",
 )
 
-SPECS: tuple[FamilySpec, ...] = (GPT2, DIFFRHYTHM)  # the first is meant where nothing tells
+ACESTEP = replace(
+    DIFFRHYTHM,
+    architecture="acestep",
+    title="ACE-Step",
+    pipeline="AceStepPipeline",
+    options=(
+        "seconds",
+        "steps",
+        "guidance",
+        "init_audio",
+        "repaint",
+        "vae",
+        "posterior",
+        *("caption", "lyrics", "bpm", "key", "time_signature", "language", "shift", "reference"),
+        *("train_dir", "stop_when_copying"),
+    ),
+    adapter_formats=("peft", "diffusers", "comfyui", "kohya"),
+    adapter_task_type="FEATURE_EXTRACTION",
+    owns_modules="musiclora.convert.adapters.acestep_modules:owns_acestep_modules",
+    read_checkpoint="musiclora.convert.models.acestep:read_acestep",
+    load_task="musiclora.audio.acestep.learning:load_acestep_task",
+    generate="musiclora.audio.acestep.generate:generate_from_options",
+    preprocess="musiclora.audio.acestep.preprocess:preprocess_recordings",
+    model_facts="musiclora.audio.acestep.architecture:acestep_facts",
+    convert_model="musiclora.conversion.acestep:convert_acestep",
+    fuse_model="musiclora.conversion.fuse_acestep:fuse_acestep",
+    compare_adapters="musiclora.conversion.fuse_acestep:compare_acestep_adapters",
+    flow="musiclora.audio.acestep.architecture:ACESTEP",
+    is_model_source="musiclora.conversion.acestep:is_acestep_source",
+)
+
+SPECS: tuple[FamilySpec, ...] = (GPT2, DIFFRHYTHM, ACESTEP)  # the first is meant where nothing tells
 
 
 def resolve(reference: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from musiclora.bundled import BUNDLED_MODELS
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import (
+    ACESTEP,
     DIFFRHYTHM,
     FAMILIES,
     GPT2,
@@ -74,3 +76,29 @@ def test_options_of_another_family_are_refused_by_name_all_at_once():
     with pytest.raises(ConfigError, match=r"--seconds, --repaint: for models of the audio family only"):
         refuse_foreign(GPT2, "m", {"seconds": 3.0, "repaint": ((0, 1),), "top_k": 5, "steps": None})
     refuse_foreign(DIFFRHYTHM, "m", {"seconds": 3.0, "top_k": None, "prompt": None})
+
+
+def test_options_of_another_architecture_of_the_family_are_refused_by_its_name():
+    with pytest.raises(ConfigError, match=r"^--bpm, --lyrics: for ACE-Step only, and m is DiffRhythm$"):
+        refuse_foreign(DIFFRHYTHM, "m", {"lyrics": "la", "bpm": 90, "seconds": 3.0})
+    with pytest.raises(ConfigError, match=r"^--style: for DiffRhythm only, and m is ACE-Step$"):
+        refuse_foreign(ACESTEP, "m", {"style": "x.npy", "caption": "a waltz"})
+    with pytest.raises(ConfigError, match=r"^--temperature: for models of the symbolic family only"):
+        refuse_foreign(ACESTEP, "m", {"temperature": 1.0, "style": "x.npy"})
+    refuse_foreign(ACESTEP, "m", {"caption": "a waltz", "seconds": 3.0, "guidance": 7.0})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.json", {"model_type": "acestep"}, ACESTEP),
+        ("model_index.json", {"_class_name": "AceStepPipeline"}, ACESTEP),
+        ("model_index.json", {"_class_name": "AnotherPipeline"}, GPT2),
+        ("config.json", {"model_type": "diffrhythm"}, DIFFRHYTHM),
+        ("config.json", {}, GPT2),
+    ],
+    ids=["model folder", "pipeline", "another pipeline", "diffrhythm", "says nothing"],
+)
+def test_a_folder_is_recognised_by_what_it_states(tmp_path, file, content, expected):
+    (tmp_path / file).write_text(json.dumps(content))
+    assert spec_of_folder(tmp_path) is expected

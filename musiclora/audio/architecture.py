@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from musiclora.audio.windows import BatchForm
-from musiclora.backends.base import Arrays, FlowModel, Model
+from musiclora.backends.base import Arrays, FlowModel, LoraSpec, Model
 from musiclora.errors import ConfigError
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import resolve, spec_of_folder
@@ -110,6 +110,19 @@ class FlowLearning(Protocol):
 
     def first_style(self) -> np.ndarray:
         """Draw the style or condition that a run begins to train."""
+
+    def memory_lines(
+        self, spec: LoraSpec, rows: int, frames: int, dtype_bytes: int, checkpointing: bool
+    ) -> Sequence[str]:
+        """Say what a training step needs, where it can be counted.
+
+        Args:
+            spec: settings of the adapter.
+            rows: windows of a pass.
+            frames: of the longest window.
+            dtype_bytes: of a value of the frozen base.
+            checkpointing: activations are recomputed.
+        """
 
     def make_pieces(self, model: FlowModel, count: int, seed: int, frames: int) -> list[np.ndarray]:
         """Sample pieces as the trained model is meant to be used, each float32 [T, C]."""

@@ -21,6 +21,7 @@ from musiclora.audio.training_copies import SAMPLE_SECONDS, TrainingAudioCopies
 from musiclora.audio.window_counts import WindowCounts
 from musiclora.audio.windows import PASS_FRAMES, BatchForm, Recording, WindowEpochs, batches_by_quarter, fixed_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
+from musiclora.backends.registry import get_backend, probe
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
@@ -35,6 +36,7 @@ from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
 from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.lazy_batches import PartedBatches
+from musiclora.training.plan import batch_shape
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 from musiclora.training.weighing import BY_SONGS
 
@@ -42,6 +44,7 @@ _STYLE = "style"  # name among the trained arrays of the state folder
 _JUDGED_RECORDINGS = 64  # of the training recordings, one window each, that the base is judged on
 # Devices on which a base of half the size is as fast; torch on MPS is known to leak and to give NaN.
 _HALF_PRECISION_DEVICES = ("cuda", "metal")
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,12 @@ class AudioTask:
         return config
 
     def describe_plan(self, config: TrainConfig) -> Sequence[str]:
-        return self._window_counts(config).lines()
+        frames, longest = self.measure_epoch(config)
+        rows, _ = batch_shape(config, frames, longest, self.plan_defaults)
+        dtype = self.choose_dtype(config, probe(self.backend)["device"])
+        checkpointing = self.needs_checkpointing(config)
+        memory = self.learning.memory_lines(config.lora(), rows, longest, _DTYPE_BYTES[dtype], checkpointing)
+        return [*self._window_counts(config).lines(), *memory]
 
     def _window_counts(self, config: TrainConfig) -> WindowCounts:
         labels = recording_labels(self.train) if config.weigh == BY_SONGS else None
@@ -228,8 +236,6 @@ class AudioTask:
         return SampleFindings(self.measure_samples(model, count, seed))
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
-        from musiclora.backends.registry import get_backend
-
         codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
         (latents,) = self.learning.make_pieces(model, 1, seed, self._sample_frames)
         audio, _ = normalise_peak(decode_latents(codec, latents))

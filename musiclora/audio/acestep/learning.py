@@ -13,12 +13,13 @@ from safetensors.numpy import save
 
 from musiclora.audio.acestep.contexts import read_silence
 from musiclora.audio.acestep.form import AceStepForm, recording_condition
+from musiclora.audio.acestep.memory import plan_memory
 from musiclora.audio.acestep.times import Objective, objective_of
 from musiclora.audio.architecture import FlowLearning
 from musiclora.audio.style_files import STYLE_FILE
 from musiclora.audio.task import AudioTask, load_split
 from musiclora.audio.windows import Recording
-from musiclora.backends.base import FlowModel
+from musiclora.backends.base import FlowModel, LoraSpec
 from musiclora.convert.models.acestep import read_acestep
 from musiclora.convert.models.acestep_config import AceStepConfig
 from musiclora.convert.models.acestep_names import NULL_CONDITION
@@ -94,6 +95,21 @@ class AceStepLearning:
         noise = np.random.default_rng(0).standard_normal((_TRAINED_ROWS, row.shape[1]), np.float32)
         first: np.ndarray = row + np.float32(spread) * noise
         return first
+
+    def memory_lines(
+        self, spec: LoraSpec, rows: int, frames: int, dtype_bytes: int, checkpointing: bool
+    ) -> Sequence[str]:
+        bits = read_acestep(self.base.path).bits
+        plan = plan_memory(
+            self.config,
+            spec,
+            rows=rows,
+            frames=frames,
+            dtype_bytes=dtype_bytes,
+            checkpointing=checkpointing,
+            bits=bits,
+        )
+        return [plan.line()]
 
     def make_pieces(self, model: FlowModel, count: int, seed: int, frames: int) -> list[np.ndarray]:
         from musiclora.audio.acestep.sampling import sample_pieces

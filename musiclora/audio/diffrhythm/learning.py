@@ -16,7 +16,7 @@ from musiclora.audio.flow_sampling import FlowRequest, sample_latents
 from musiclora.audio.style_files import STYLE_FILE
 from musiclora.audio.task import AudioTask, load_split
 from musiclora.audio.windows import Recording
-from musiclora.backends.base import FlowModel
+from musiclora.backends.base import FlowModel, LoraSpec
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.errors import DataError
 from musiclora.models import find_model
@@ -75,6 +75,11 @@ class DiffRhythmLearning:
 
     def first_style(self) -> np.ndarray:
         return np.zeros(CONDITION, np.float32)
+
+    def memory_lines(
+        self, spec: LoraSpec, rows: int, frames: int, dtype_bytes: int, checkpointing: bool
+    ) -> Sequence[str]:
+        return []
 
     def make_pieces(self, model: FlowModel, count: int, seed: int, frames: int) -> list[np.ndarray]:
         request = FlowRequest(seed=seed, count=count, steps=_SAMPLE_STEPS, guidance=0.0)

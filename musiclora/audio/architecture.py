@@ -15,6 +15,7 @@ from musiclora.errors import ConfigError
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.families import resolve, spec_of_folder
 from musiclora.models import BaseModel
+from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 
 
@@ -31,6 +32,23 @@ class FlowShape:
     channels: int
     max_frames: int
     condition_width: int
+
+
+@dataclass(frozen=True)
+class EncodingModel:
+    """What encodes recordings.
+
+    Attributes:
+        base: the model.
+        codec: folder or file of its codec.
+        fingerprint: of the codec.
+        backend: name of the backend.
+    """
+
+    base: BaseModel
+    codec: Path
+    fingerprint: str
+    backend: str
 
 
 class FlowArchitecture(Protocol):
@@ -52,6 +70,25 @@ class FlowArchitecture(Protocol):
 
     def find_codec(self, folder: Path) -> Path | None:
         """Find the codec that belongs to a model folder; None where there is none."""
+
+    def encode_folder(
+        self, folder: Path, cache: Path, model: EncodingModel, caption: str | None, reporter: Reporter
+    ) -> Sequence[str]:
+        """Encode the recordings of a folder, with their conditions, into a latents folder.
+
+        Args:
+            folder: recordings.
+            cache: the latents folder.
+            model: base, codec and backend.
+            caption: describes all recordings; None for what is beside each.
+            reporter: receives the progress.
+
+        Returns:
+            Notes for the user.
+
+        Raises:
+            MusicLoraError: the codec or the recordings do not fit. Latents encoded so far are kept.
+        """
 
     def check_conditions(self, conditions: Arrays, frames: int, width: int, where: str) -> None:
         """Check the arrays of a recording in a latents folder besides its latents.

@@ -306,7 +306,7 @@ def load_split(config: TrainConfig, base: BaseModel, backend: str, reporter: Rep
     """
     output = config.main_folder  # folds share their run's latents
     cache = output.with_name(output.name + "-latents")
-    found = load_recordings(Path(config.data_dir), base, config.vae, backend, cache, reporter)
+    found = load_recordings(Path(config.data_dir), base, config.vae, backend, cache, reporter, config.caption)
     split = (config.val_split, config.seed, config.held_fold, config.kept_share)
     train, held_out, notes = split_recordings(found.recordings, *split)
     notes += note_nothing_held_out(config, "recordings")

@@ -11,7 +11,7 @@ import numpy as np
 from musiclora.audio.acestep.contexts import context_of, read_silence
 from musiclora.audio.acestep.form import AceStepForm, check_condition
 from musiclora.audio.acestep.times import objective_of
-from musiclora.audio.architecture import FlowArchitecture, FlowShape
+from musiclora.audio.architecture import EncodingModel, FlowArchitecture, FlowShape
 from musiclora.audio.base_check import compare_with_baseline
 from musiclora.backends.acestep_batches import MAX_FRAMES
 from musiclora.backends.base import Arrays, Model
@@ -20,6 +20,7 @@ from musiclora.convert.models.acestep_folders import find_acestep
 from musiclora.errors import DataError
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
+from musiclora.progress import Reporter
 
 _PROBE_FRAMES, _PROBE_ROWS = 16, 4  # frames of latents, and rows of the condition
 _OTHERS = ("style", "text")  # conditions of DiffRhythm's recordings
@@ -38,6 +39,14 @@ class AceStep:
     def find_codec(self, folder: Path) -> Path | None:
         """Find the codec in the model's folder or beside it, as upstream keeps it."""
         return find_acestep(folder).vae
+
+    def encode_folder(
+        self, folder: Path, cache: Path, model: EncodingModel, caption: str | None, reporter: Reporter
+    ) -> Sequence[str]:
+        """Encode the recordings and the words that belong to them."""
+        from musiclora.audio.acestep.preprocess import encode_with_conditions
+
+        return encode_with_conditions(folder, cache, model, caption, reporter)
 
     def check_conditions(self, conditions: Arrays, frames: int, width: int, where: str) -> None:
         """Check the condition of a recording; a style or phonemes are DiffRhythm's."""

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musiclora.audio.architecture import FlowArchitecture, FlowShape
+from musiclora.audio.architecture import EncodingModel, FlowArchitecture, FlowShape
 from musiclora.audio.diffrhythm.base import check_base_loss
 from musiclora.audio.diffrhythm.conditions import DiffRhythmForm, check_recording_conditions
+from musiclora.audio.latents.encode import encode_recordings
 from musiclora.backends.base import Arrays, Model
+from musiclora.backends.registry import get_backend
 from musiclora.convert.models.diffrhythm import CONDITION, read_diffrhythm
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
+from musiclora.progress import Reporter
 from musiclora.training.adapter_effect import flow_probe
 
 
@@ -30,6 +33,13 @@ class DiffRhythm:
         """Find `vae/`."""
         path = folder / "vae"
         return path if path.is_dir() else None
+
+    def encode_folder(
+        self, folder: Path, cache: Path, model: EncodingModel, caption: str | None, reporter: Reporter
+    ) -> Sequence[str]:
+        """Encode the recordings; their styles, where they have any, come from `preprocess`."""
+        codec = get_backend(model.backend).load_codec(model.codec)
+        return encode_recordings(folder, cache, codec, model.fingerprint, reporter).notes()
 
     def check_conditions(self, conditions: Arrays, frames: int, width: int, where: str) -> None:
         """Check style and text of a recording."""

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.audio.architecture import architecture_of
+from musiclora.audio.architecture import EncodingModel, architecture_of
 from musiclora.audio.files.sound import recordings_of
-from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import interruption_notes, is_latents, read_latents, refuse_unfinished
 from musiclora.audio.model import codec_fingerprint, codec_folder, has_codec
 from musiclora.audio.windows import MIN_FRAMES, Recording
-from musiclora.backends.registry import get_backend
 from musiclora.errors import DataError
 from musiclora.formats import RECORDING_SUFFIXES
 from musiclora.models import BaseModel
@@ -54,6 +52,7 @@ def load_recordings(
     backend: str,
     cache: Path,
     reporter: Reporter,
+    caption: str | None = None,
 ) -> LoadedRecordings:
     """Read a latents folder, or encode the recordings of a folder into the cache and read that.
 
@@ -64,6 +63,7 @@ def load_recordings(
         backend: name of the backend that encodes.
         cache: latents folder for recordings.
         reporter: receives the progress.
+        caption: describes all recordings of a folder, for models that read words.
 
     Raises:
         DataError: no recording is long enough, the latents are another codec's, or another process is still encoding.
@@ -75,8 +75,8 @@ def load_recordings(
     architecture = architecture_of(base.path)
     shape = architecture.read_shape(base.path)
     if not is_latents(folder):
-        loaded = get_backend(backend).load_codec(codec_folder(base, vae))
-        notes += encode_recordings(folder, cache, loaded, codec, reporter).notes()
+        encoding = EncodingModel(base, codec_folder(base, vae), codec, backend)
+        notes += architecture.encode_folder(folder, cache, encoding, caption, reporter)
         folder = cache
     recordings = []
     for item, arrays in read_latents(folder):

@@ -1,0 +1,162 @@
+"""A complete tiny ACE-Step folder, written without any framework: model, codec, text encoder and tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from acestep_toys import FURTHER, reader
+
+from musiclora.convert.files.safetensors_file import write_safetensors
+from musiclora.convert.models.acestep import tensor_shapes
+from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, alternating
+from musiclora.convert.models.acestep_write import write_acestep
+from musiclora.convert.models.oobleck import OobleckConfig, write_oobleck
+
+STACK = StackConfig(32, 48, 4, 2, 8)
+TURBO = AceStepConfig(
+    STACK,
+    StackConfig(24, 40, 2, 1, 8),
+    alternating(2),
+    lyric_layers=2,
+    timbre_layers=1,
+    text_dim=16,
+    latent_dim=6,
+    sliding_window=4,
+    is_turbo=True,
+    model_version="turbo",
+)
+BASE = dataclasses.replace(TURBO, is_turbo=False, model_version="base")
+CODEC = OobleckConfig(4, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000)  # 25 frames a second
+VOCABULARY, LAYERS, HEADS, KEYS, HEAD = 300, 2, 2, 1, 8  # of the text encoder
+
+
+def tensor(name: str, shape: tuple[int, ...], gain: float = 0.5) -> np.ndarray:
+    """Draw weights from a tensor's name, none zero, so that every part matters."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    fan = np.prod(shape[1:]) if len(shape) > 1 else 25
+    ones = float(name.endswith("norm.weight"))
+    return (rng.standard_normal(shape) * gain * fan**-0.5 + ones).astype(np.float32)
+
+
+def text_encoder_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of Qwen3's tensors, under the names of its checkpoint."""
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (VOCABULARY, width), "norm.weight": (width,)}
+    for i in range(LAYERS):
+        shapes |= {
+            f"layers.{i}.self_attn.q_proj.weight": (HEADS * HEAD, width),
+            f"layers.{i}.self_attn.k_proj.weight": (KEYS * HEAD, width),
+            f"layers.{i}.self_attn.v_proj.weight": (KEYS * HEAD, width),
+            f"layers.{i}.self_attn.o_proj.weight": (width, HEADS * HEAD),
+            f"layers.{i}.self_attn.q_norm.weight": (HEAD,),
+            f"layers.{i}.self_attn.k_norm.weight": (HEAD,),
+            f"layers.{i}.mlp.gate_proj.weight": (2 * width, width),
+            f"layers.{i}.mlp.up_proj.weight": (2 * width, width),
+            f"layers.{i}.mlp.down_proj.weight": (width, 2 * width),
+            f"layers.{i}.input_layernorm.weight": (width,),
+            f"layers.{i}.post_attention_layernorm.weight": (width,),
+        }
+    return shapes
+
+
+def write_text_encoder(folder: Path, width: int = TURBO.text_dim) -> Path:
+    """Write Qwen3 and a tokenizer of bytes into one folder, as upstream keeps them."""
+    folder.mkdir(parents=True)
+    config: dict[str, Any] = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KEYS,
+        "head_dim": HEAD,
+        "max_position_embeddings": 4096,
+        "rope_theta": 1000000,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        "hidden_act": "silu",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    write_safetensors(
+        folder / "model.safetensors",
+        {name: tensor(f"text.{name}", shape) for name, shape in text_encoder_shapes(width).items()},
+        {"format": "pt"},
+    )
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of bytes that ends every text with <|endoftext|>, as Qwen3-Embedding's does."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    end = "<|endoftext|>"
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(end, special=True)])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, made.token_to_id(end))]
+    )
+    made.save(str(folder / "tokenizer.json"))
+    # The real one states 31 digits as its longest text; transformers writes such numbers.
+    settings = {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 10**30, "pad_token": end, "eos_token": end}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_model(
+    folder: Path,
+    config: AceStepConfig = TURBO,
+    *,
+    layout: str = "hf",
+    codec: bool = True,
+    text_encoder: bool = True,
+    bits: int | None = None,
+) -> Path:
+    """Write a model folder with all its parts.
+
+    Args:
+        folder: new folder.
+        config: sizes of the model.
+        layout: hf or mlx.
+        codec, text_encoder: leave out the part where False.
+        bits: quantise to 4 or 8 bits, in the layout mlx.
+    """
+    tensors = {name: tensor(name, shape) for name, shape in tensor_shapes(config).items()}
+    write_acestep(folder, config, reader(tensors), layout, "float32", other_settings=FURTHER, bits=bits)
+    if codec:
+        shapes = CODEC.tensor_shapes().items()
+        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 1.0)) for n, s in shapes), "hf", "float32")
+    if text_encoder:
+        write_text_encoder(folder / "text_encoder", config.text_dim)
+    return folder
+
+
+def tone(seconds: float, seed: int, rate: int = 48000) -> np.ndarray:
+    """A few harmonics of a random pitch that fades, stereo float32 [n, 2]."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    pitch = 110 * 2 ** (rng.integers(0, 24) / 12)
+    sound = sum(np.sin(2 * np.pi * pitch * k * t + rng.random() * 6) / k for k in (1, 2, 3))
+    beat = np.exp(-3 * (t * rng.uniform(1, 4) % 1))
+    return np.stack([0.3 * sound * beat, 0.25 * sound * beat[::-1]], 1).astype(np.float32)
+
+
+def write_recordings(folder: Path, count: int = 4, seconds: float = 2.0) -> Path:
+    """Write WAV files of different music with captions beside them; the first has lyrics."""
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        soundfile.write(folder / f"tone-{i}.wav", tone(seconds + 0.2 * i, i), 48000)
+        (folder / f"tone-{i}.txt").write_text(f"a tone with harmonics, number {i}")
+    (folder / "tone-0.lyrics.txt").write_text("[Verse]\nla la la\n")
+    return folder

@@ -13,7 +13,7 @@ from typing import Any
 
 from musiclora.backends.base import FAMILIES, Family
 from musiclora.convert.files.fingerprint import Watch, fingerprint_folder
-from musiclora.convert.files.json_file import read_json
+from musiclora.convert.files.json_file import read_optional_json
 from musiclora.errors import ConfigError, ConvertError, join_problems, option_name
 
 __all__ = [
@@ -44,7 +44,6 @@ class FamilySpec:
         family: key of `backends.base.FAMILIES`.
         architecture: `model_type` of config.json.
         title: its name in messages.
-        pipeline: class name of model_index.json in a diffusers pipeline folder that it reads; None for none.
         options: parameters of commands that not every architecture has.
         adapter_formats: formats of `convert adapter` that can hold its adapters.
         adapter_task_type: `task_type` of adapter_config.json.
@@ -62,6 +61,10 @@ class FamilySpec:
         model_facts: size and layout of a model folder, for `doctor`.
         convert_model, fuse_model, compare_adapters: its part of conversion.
         load_tokenizer: loads the tokenizer of a base by its name; None where the model reads recordings.
+        owns_folder: tells whether a folder whose own config.json states nothing holds it, such as a diffusers pipeline;
+            None where such folders do not exist.
+        hub_files: names of files that its repositories on the Hub hold besides JSON, safetensors and texts.
+        hub_ignored: patterns of what they hold and this package does not read.
         flow: what the shared audio code asks of it (`audio.architecture.FlowArchitecture`); None for symbolic music.
         is_model_source: tells whether a file or folder without this package's config.json is this architecture's.
     """
@@ -69,7 +72,6 @@ class FamilySpec:
     family: str
     architecture: str
     title: str
-    pipeline: str | None
     options: tuple[str, ...]
     adapter_formats: tuple[str, ...]
     adapter_task_type: str | None
@@ -95,6 +97,9 @@ class FamilySpec:
     fuse_model: str
     compare_adapters: str
     load_tokenizer: str | None
+    owns_folder: str | None
+    hub_files: tuple[str, ...]
+    hub_ignored: tuple[str, ...]
     flow: str | None
     is_model_source: str
 
@@ -103,7 +108,6 @@ GPT2 = FamilySpec(
     family="symbolic",
     architecture="gpt2",
     title="GPT-2",
-    pipeline=None,
     options=(
         "tokenizer",
         "max_new_tokens",
@@ -144,6 +148,9 @@ GPT2 = FamilySpec(
     fuse_model="musiclora.conversion.fuse_gpt2:fuse_gpt2",
     compare_adapters="musiclora.conversion.fuse_gpt2:compare_gpt2_adapters",
     load_tokenizer="musiclora.symbolic.model:tokenizer_for",
+    owns_folder=None,
+    hub_files=(),
+    hub_ignored=(),
     flow=None,
     is_model_source="musiclora.conversion.gpt2:is_gpt2_source",
 )
@@ -152,7 +159,6 @@ DIFFRHYTHM = FamilySpec(
     family="audio",
     architecture="diffrhythm",
     title="DiffRhythm",
-    pipeline=None,
     options=(
         "seconds",
         "steps",
@@ -189,6 +195,9 @@ DIFFRHYTHM = FamilySpec(
     fuse_model="musiclora.conversion.fuse_diffrhythm:fuse_diffrhythm",
     compare_adapters="musiclora.conversion.fuse_diffrhythm:compare_diffrhythm_adapters",
     load_tokenizer=None,
+    owns_folder=None,
+    hub_files=("cfm_model.pt", "vae_model.pt"),  # how the original comes
+    hub_ignored=(),
     flow="musiclora.audio.diffrhythm.architecture:DIFFRHYTHM",
     is_model_source="musiclora.conversion.diffrhythm:is_diffrhythm_source",
 )
@@ -197,7 +206,9 @@ ACESTEP = replace(
     DIFFRHYTHM,
     architecture="acestep",
     title="ACE-Step",
-    pipeline="AceStepPipeline",
+    owns_folder="musiclora.convert.models.acestep_folders:is_acestep_folder",
+    hub_files=("silence_latent.pt",),
+    hub_ignored=("acestep-5Hz-lm*/*",),  # upstream's planner of lyrics and codes
     options=(
         "seconds",
         "steps",
@@ -234,24 +245,19 @@ def resolve(reference: str) -> Any:
 
 
 def spec_of_folder(folder: Path) -> FamilySpec:
-    """Find the record of a model folder by the model_type of its config.json.
+    """Find the record of a model folder by the model_type of its config.json, or by its parts.
 
     A folder that says nothing, or another architecture, counts as the first record's: its reader then says what is
     wrong.
     """
-    kind, pipeline = _stated(folder / "config.json", "model_type"), _stated(folder / "model_index.json", "_class_name")
-    for spec in SPECS:
-        if spec.architecture == kind or (kind is None and spec.pipeline == pipeline is not None):
-            return spec
-    return SPECS[0]
-
-
-def _stated(file: Path, key: str) -> Any:
-    """Read one key of a JSON file; None where the file or the key is missing."""
     try:
-        return read_json(file).get(key)
+        kind = read_optional_json(folder / "config.json").get("model_type")
+        if kind is None:
+            owners = [spec for spec in SPECS if spec.owns_folder and resolve(spec.owns_folder)(folder)]
+            return owners[0] if owners else SPECS[0]
     except ConvertError:
-        return None
+        return SPECS[0]
+    return next((spec for spec in SPECS if spec.architecture == kind), SPECS[0])
 
 
 def spec_of_family(family: str) -> FamilySpec:

@@ -15,6 +15,7 @@ from musiclora.convert.files.fingerprint import read_record
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.torch_file import TORCH_SUFFIXES
 from musiclora.errors import ConfigError, ConvertError
+from musiclora.families import SPECS
 from musiclora.formats import expand_home
 
 GUIDANCE = "guidance"  # key of an audio model's musiclora.json: default strength of classifier-free guidance
@@ -23,8 +24,7 @@ _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]*\w)(?:@(?P<revision>\w[\w./-]*)
 _NOT_FOUND = "there is no such file or folder, and it is no Hub id (owner/name or owner/name@revision)"
 NO_FOLDER = "if a folder is meant, there is none of this name"
 _RUN_METADATA = "training_meta.json"  # of the run folder around an adapter; it is not shared, and keeps the base's path
-# The last two are how the original of the audio family comes.
-_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md", "cfm_model.pt", "vae_model.pt"]
+_PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.txt", "README.md")
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,13 @@ def fetch_from_hub(name: str, option: str, hint: str) -> Path:
     )
 
     hint = f"; {hint}" if hint else ""
+    wanted = [*_PATTERNS, *(f"*{file}" for spec in SPECS for file in spec.hub_files)]
+    ignored = [pattern for spec in SPECS for pattern in spec.hub_ignored]
     try:
-        return Path(snapshot_download(match["name"], revision=match["revision"], allow_patterns=_PATTERNS))
+        found = snapshot_download(
+            match["name"], revision=match["revision"], allow_patterns=wanted, ignore_patterns=ignored
+        )
+        return Path(found)
     except HFValidationError as error:
         raise ConfigError(f"{given}: {_NOT_FOUND}") from error
     except LocalEntryNotFoundError as error:

@@ -79,7 +79,7 @@ def test_options_of_another_family_are_refused_by_name_all_at_once():
 
 
 def test_options_of_another_architecture_of_the_family_are_refused_by_its_name():
-    with pytest.raises(ConfigError, match=r"^--bpm, --lyrics: for ACE-Step only, and m is DiffRhythm$"):
+    with pytest.raises(ConfigError, match=r"^--lyrics, --bpm: for ACE-Step only, and m is DiffRhythm$"):
         refuse_foreign(DIFFRHYTHM, "m", {"lyrics": "la", "bpm": 90, "seconds": 3.0})
     with pytest.raises(ConfigError, match=r"^--style: for DiffRhythm only, and m is ACE-Step$"):
         refuse_foreign(ACESTEP, "m", {"style": "x.npy", "caption": "a waltz"})
@@ -92,13 +92,16 @@ def test_options_of_another_architecture_of_the_family_are_refused_by_its_name()
     ("file", "content", "expected"),
     [
         ("config.json", {"model_type": "acestep"}, ACESTEP),
+        ("acestep-v15-turbo/config.json", {"model_type": "acestep"}, ACESTEP),
         ("model_index.json", {"_class_name": "AceStepPipeline"}, ACESTEP),
         ("model_index.json", {"_class_name": "AnotherPipeline"}, GPT2),
         ("config.json", {"model_type": "diffrhythm"}, DIFFRHYTHM),
         ("config.json", {}, GPT2),
+        ("config.json", {"model_type": "qwen3"}, GPT2),
     ],
-    ids=["model folder", "pipeline", "another pipeline", "diffrhythm", "says nothing"],
+    ids=["model", "around a model", "pipeline", "another pipeline", "diffrhythm", "says nothing", "unknown"],
 )
 def test_a_folder_is_recognised_by_what_it_states(tmp_path, file, content, expected):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
     assert spec_of_folder(tmp_path) is expected

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from musiclora.adapters import base_of, check_base, find_adapter
 from musiclora.backends import lora_init
@@ -229,10 +230,11 @@ def test_fingerprints_of_a_wrong_type_are_named(adapter, value):
 
 
 def test_a_revision_of_a_hub_id_is_fetched_and_recorded(tiny_base, tmp_path, monkeypatch):
-    asked = []
+    asked, patterns = [], []
 
-    def download(name, *, revision, allow_patterns):
+    def download(name, *, revision, allow_patterns, ignore_patterns):
         asked.append((name, revision))
+        patterns.append((allow_patterns, ignore_patterns))
         return str(tiny_base)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
@@ -241,6 +243,18 @@ def test_a_revision_of_a_hub_id_is_fetched_and_recorded(tiny_base, tmp_path, mon
     find_model("owner/name")
     find_model("owner/name@refs/pr/3")
     assert asked == [("owner/name", "v1.2"), ("owner/name", None), ("owner/name", "refs/pr/3")]
+    files = [
+        "config.json",
+        "model.safetensors",
+        "cfm_model.pt",
+        "acestep-v15-turbo/silence_latent.pt",
+        "vae/config.json",
+        "acestep-5Hz-lm-1.7B/model.safetensors",
+        "demo.wav",
+        "acestep-v15-turbo/modeling.py",
+    ]
+    allow, ignore = patterns[0]
+    assert list(filter_repo_objects(files, allow_patterns=allow, ignore_patterns=ignore)) == files[:5]
 
 
 def test_an_adapter_keeps_the_revision_of_its_base_where_peft_looks_for_it(tiny_base, tmp_path, monkeypatch):

@@ -86,9 +86,9 @@ def estimate_tempo(sound: np.ndarray) -> int | None:
 
     Source: beat tracking of Ellis 2007 (Journal of New Music Research 36), as librosa has it.
     """
-    import librosa
+    from librosa.beat import beat_track
 
-    _, beats = librosa.beat.beat_track(y=sound, sr=_RATE, units="time")
+    _, beats = beat_track(y=sound, sr=_RATE, units="time")
     gaps = np.diff(beats)
     if len(gaps) < 8:
         return None
@@ -104,11 +104,12 @@ def estimate_key(sound: np.ndarray) -> str | None:
 
     Source: Krumhansl 1990, Cognitive Foundations of Musical Pitch, chapter 4: correlation with key profiles.
     """
-    import librosa
+    from librosa.effects import harmonic
+    from librosa.feature import chroma_cqt
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # librosa warns of sound without pitches, which has no key
-        chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(sound), sr=_RATE).mean(axis=1)
+        chroma = chroma_cqt(y=harmonic(sound), sr=_RATE).mean(axis=1)
     if chroma.std() < _KEY_CONTRAST * chroma.mean() or not chroma.std():
         return None
     names = [f"{pitch} {mode}" for mode in ("major", "minor") for pitch in _PITCHES]

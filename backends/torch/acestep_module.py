@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from musiclora.convert.errors import BackendError, ConvertError, join_problems, list_names
 from musiclora.convert.models.acestep_config import TIME_FEATURES, AceStepConfig
+from musiclora.convert.models.acestep_names import NULL_CONDITION
 
 PREFIX = "decoder."
-NULL_CONDITION = "null_condition_emb"
 # Parts of a checkpoint that only the condition encoder, silence and covers need.
 _OTHER_PARTS = ("encoder.", "silence_latent", "tokenizer.", "detokenizer.")
 _ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "norm_q": "q_norm", "norm_k": "k_norm"}

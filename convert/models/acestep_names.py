@@ -11,6 +11,7 @@ from musiclora.convert.models.name_mapping import Rule
 
 SILENCE = "silence_latent"
 SILENCE_FRAMES = 15_000  # ten minutes at 25 frames a second
+NULL_CONDITION = "null_condition_emb"
 DECODER, ENCODER = "decoder.", "encoder."
 LAYERS = f"{DECODER}layers."  # blocks of the transformer; their matrices are what quantisation packs
 # The 5 Hz tokenizer of upstream's covers: no part of text-to-music.
@@ -49,9 +50,14 @@ def tensor_shapes(config: AceStepConfig) -> dict[str, Shape]:
     return {
         **{DECODER + name: shape for name, shape in _decoder_shapes(config).items()},
         **encoder,
-        "null_condition_emb": (1, 1, config.encoder.hidden),
+        NULL_CONDITION: (1, 1, config.encoder.hidden),
         SILENCE: (SILENCE_FRAMES, config.latent_dim),
     }
+
+
+def transformer_names(config: AceStepConfig) -> list[str]:
+    """List the canonical names of the transformer's tensors and of the null condition."""
+    return [name for name in tensor_shapes(config) if name.startswith(DECODER) or name == NULL_CONDITION]
 
 
 def _decoder_shapes(config: AceStepConfig) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ class FamilySpec:
     Attributes:
         family: key of `backends.base.FAMILIES`.
         architecture: `model_type` of config.json.
-        options: parameters of commands that this family alone has.
+        title: its name in messages.
+        pipeline: class name of model_index.json in a diffusers pipeline folder that it reads; None for none.
+        options: parameters of commands that not every architecture has.
         adapter_formats: formats of `convert adapter` that can hold its adapters.
         adapter_task_type: `task_type` of adapter_config.json.
         pipeline_tag, card_tag: the Hub's task and this package's tag on cards.
@@ -60,11 +62,14 @@ class FamilySpec:
         model_facts: size and layout of a model folder, for `doctor`.
         convert_model, fuse_model, compare_adapters: its part of conversion.
         load_tokenizer: loads the tokenizer of a base by its name; None where the model reads recordings.
+        flow: what the shared audio code asks of it (`audio.architecture.FlowArchitecture`); None for symbolic music.
         is_model_source: tells whether a file or folder without this package's config.json is this architecture's.
     """
 
     family: str
     architecture: str
+    title: str
+    pipeline: str | None
     options: tuple[str, ...]
     adapter_formats: tuple[str, ...]
     adapter_task_type: str | None
@@ -90,12 +95,15 @@ class FamilySpec:
     fuse_model: str
     compare_adapters: str
     load_tokenizer: str | None
+    flow: str | None
     is_model_source: str
 
 
 GPT2 = FamilySpec(
     family="symbolic",
     architecture="gpt2",
+    title="GPT-2",
+    pipeline=None,
     options=(
         "tokenizer",
         "max_new_tokens",
@@ -136,12 +144,15 @@ GPT2 = FamilySpec(
     fuse_model="musiclora.conversion.fuse_gpt2:fuse_gpt2",
     compare_adapters="musiclora.conversion.fuse_gpt2:compare_gpt2_adapters",
     load_tokenizer="musiclora.symbolic.model:tokenizer_for",
+    flow=None,
     is_model_source="musiclora.conversion.gpt2:is_gpt2_source",
 )
 
 DIFFRHYTHM = FamilySpec(
     family="audio",
     architecture="diffrhythm",
+    title="DiffRhythm",
+    pipeline=None,
     options=(
         "seconds",
         "steps",
@@ -165,7 +176,7 @@ DIFFRHYTHM = FamilySpec(
     check_data="musiclora.audio.latents.load:check_recordings",
     owns_modules="musiclora.convert.adapters.diffrhythm_modules:owns_diffrhythm_modules",
     read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
-    load_task="musiclora.audio.task:load_audio_task",
+    load_task="musiclora.audio.diffrhythm.learning:load_diffrhythm_task",
     generate="musiclora.audio.generate:generate_from_options",
     evaluate="musiclora.audio.evaluate:evaluate_recordings",
     compare="musiclora.audio.compare:compare_recordings",
@@ -178,10 +189,42 @@ DIFFRHYTHM = FamilySpec(
     fuse_model="musiclora.conversion.fuse_diffrhythm:fuse_diffrhythm",
     compare_adapters="musiclora.conversion.fuse_diffrhythm:compare_diffrhythm_adapters",
     load_tokenizer=None,
+    flow="musiclora.audio.diffrhythm.architecture:DIFFRHYTHM",
     is_model_source="musiclora.conversion.diffrhythm:is_diffrhythm_source",
 )
 
-SPECS: tuple[FamilySpec, ...] = (GPT2, DIFFRHYTHM)  # the first is meant where nothing tells
+ACESTEP = replace(
+    DIFFRHYTHM,
+    architecture="acestep",
+    title="ACE-Step",
+    pipeline="AceStepPipeline",
+    options=(
+        "seconds",
+        "steps",
+        "guidance",
+        "init_audio",
+        "repaint",
+        "vae",
+        "posterior",
+        *("caption", "lyrics", "bpm", "key", "time_signature", "language", "shift", "reference"),
+        *("train_dir", "stop_when_copying"),
+    ),
+    adapter_formats=("peft", "diffusers", "comfyui", "kohya"),
+    adapter_task_type="FEATURE_EXTRACTION",
+    owns_modules="musiclora.convert.adapters.acestep_modules:owns_acestep_modules",
+    read_checkpoint="musiclora.convert.models.acestep:read_acestep",
+    load_task="musiclora.audio.acestep.learning:load_acestep_task",
+    generate="musiclora.audio.acestep.generate:generate_from_options",
+    preprocess="musiclora.audio.acestep.preprocess:preprocess_recordings",
+    model_facts="musiclora.audio.acestep.architecture:acestep_facts",
+    convert_model="musiclora.conversion.acestep:convert_acestep",
+    fuse_model="musiclora.conversion.fuse_acestep:fuse_acestep",
+    compare_adapters="musiclora.conversion.fuse_acestep:compare_acestep_adapters",
+    flow="musiclora.audio.acestep.architecture:ACESTEP",
+    is_model_source="musiclora.conversion.acestep:is_acestep_source",
+)
+
+SPECS: tuple[FamilySpec, ...] = (GPT2, DIFFRHYTHM, ACESTEP)  # the first is meant where nothing tells
 
 
 def resolve(reference: str) -> Any:
@@ -196,11 +239,19 @@ def spec_of_folder(folder: Path) -> FamilySpec:
     A folder that says nothing, or another architecture, counts as the first record's: its reader then says what is
     wrong.
     """
+    kind, pipeline = _stated(folder / "config.json", "model_type"), _stated(folder / "model_index.json", "_class_name")
+    for spec in SPECS:
+        if spec.architecture == kind or (kind is None and spec.pipeline == pipeline is not None):
+            return spec
+    return SPECS[0]
+
+
+def _stated(file: Path, key: str) -> Any:
+    """Read one key of a JSON file; None where the file or the key is missing."""
     try:
-        kind = read_json(folder / "config.json").get("model_type")
+        return read_json(file).get(key)
     except ConvertError:
-        return SPECS[0]
-    return next((spec for spec in SPECS if spec.architecture == kind), SPECS[0])
+        return None
 
 
 def spec_of_family(family: str) -> FamilySpec:
@@ -282,21 +333,31 @@ def checkpoint_fingerprint(folder: Path, watch: Watch | None = None) -> dict[str
     return fingerprint_folder(folder, resolve(spec_of_folder(folder).read_checkpoint), watch)
 
 
-def refuse_foreign(family: str, model: str, given: Mapping[str, Any]) -> None:
-    """Refuse options of another family than the model's.
+def refuse_foreign(own: FamilySpec, model: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that a model's architecture does not have and another one has.
 
     Args:
-        family: the model's.
+        own: the model's record.
         model: its name, for the message.
         given: options by parameter name; None and empty ones were not given.
 
     Raises:
-        ConfigError: at least one option is another family's; all are named.
+        ConfigError: at least one option is another architecture's; those of one family are named together.
     """
-    own = {name for spec in SPECS if spec.family == family for name in spec.options}
-    for other in dict.fromkeys(spec.family for spec in SPECS if spec.family != family):
-        names = [name for spec in SPECS if spec.family == other for name in spec.options if name not in own]
-        foreign = [name for name in dict.fromkeys(names) if given.get(name) not in (None, ())]
-        if foreign:
-            options = ", ".join(map(option_name, foreign))
-            raise ConfigError(f"{options}: for models of the {other} family only, and {model} is of the {family} one")
+    foreign = [
+        name
+        for name in dict.fromkeys(name for spec in SPECS for name in spec.options)
+        if name not in own.options and given.get(name) not in (None, ())
+    ]
+    owners = [[spec for spec in SPECS if name in spec.options] for name in foreign]
+    for other in dict.fromkeys(spec.family for specs in owners for spec in specs if spec.family != own.family):
+        names = [n for n, specs in zip(foreign, owners, strict=True) if {spec.family for spec in specs} == {other}]
+        if names:
+            options = ", ".join(map(option_name, names))
+            raise ConfigError(
+                f"{options}: for models of the {other} family only, and {model} is of the {own.family} one"
+            )
+    if foreign:
+        titles = " and ".join(dict.fromkeys(spec.title for specs in owners for spec in specs))
+        options = ", ".join(map(option_name, foreign))
+        raise ConfigError(f"{options}: for {titles} only, and {model} is {own.title}")

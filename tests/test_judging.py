@@ -12,7 +12,7 @@ import toy_audio
 from click.testing import CliRunner
 from session_helpers import RememberingReporter
 
-from musiclora.audio.task import load_audio_task
+from musiclora.audio.diffrhythm.learning import load_diffrhythm_task
 from musiclora.backends.base import LossSum
 from musiclora.cli import main
 from musiclora.errors import ConfigError
@@ -131,7 +131,7 @@ def test_segments_of_one_recording_count_as_one(tmp_path, any_backend):
         backend=any_backend,
         family="audio",
     )
-    task = load_audio_task(config, Reporter(), any_backend)
+    task = load_diffrhythm_task(config, Reporter(), any_backend)
     assert task.count_songs() == (1, 1)
     assert task.describe_data()[0] == "1 recording (3 segments) to train on, 1 recording (3 segments) held out"
     assert len(task.judging_batches(config)) == 3

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musiclora.adapters import training_songs
-from musiclora.audio.diffrhythm.base import doubt_text, level_advice
-from musiclora.audio.diffrhythm.conditions import DiffRhythmForm
+from musiclora.audio.architecture import architecture_of
+from musiclora.audio.base_check import compare_with_baseline
 from musiclora.audio.latents.load import load_recordings
-from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.model import open_flow
 from musiclora.audio.split import recording_labels
 from musiclora.audio.windows import PASS_FRAMES, fixed_batches
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.errors import ConfigError
 from musiclora.evaluation.scores import flow_gain, flow_score, pick, song_losses, total_loss
-from musiclora.evaluation.verdict import BaseCheck, Evaluation
+from musiclora.evaluation.verdict import Evaluation
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
 
@@ -47,9 +46,9 @@ def evaluate_recordings(
     flow = opened.model
     with scratch_folder() as scratch:
         cache = scratch / "latents"
-        found = load_recordings(data_dir, opened.base, flow.latent_channels, vae, opened.backend, cache, out)
+        found = load_recordings(data_dir, opened.base, vae, opened.backend, cache, out)
     length = min(max_seq_len or TrainConfig.max_seq_len, flow.max_frames)
-    form = DiffRhythmForm(length, flow.max_frames, flow.has_duration)
+    form = architecture_of(opened.base.path).scoring_form(opened.base.path, length)
     batches = [fixed_batches([r], form, max(1, PASS_FRAMES // length)) for r in found.recordings]
     flow.set_style(opened.style)
     with out.task("scoring") as update:
@@ -69,8 +68,8 @@ def evaluate_recordings(
         base = flow_score(total_loss(before), flow.latent_channels)
         difference = flow_gain(pick(before, judged), pick(sums, judged), pick(recordings, judged))
     every = [batch for song in batches for batch in song]
-    check = BaseCheck(total_loss(before).mean, baseline_loss(every))
-    remarks = [] if check.is_known else [f"warning: {doubt_text(opened.base.name, check)}; {level_advice(every)}"]
+    check = compare_with_baseline(opened.base.name, total_loss(before).mean, every)
+    remarks = [f"warning: {check.warning}"] if check.warning else []
     return Evaluation(
         opened.backend,
         score,

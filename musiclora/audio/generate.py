@@ -27,7 +27,7 @@ from musiclora.audio.init_audio import Reference, read_reference
 from musiclora.audio.model import OpenedFlow, codec_folder, open_flow, own_guidance
 from musiclora.audio.piece_copies import PieceCopies, open_piece_copies
 from musiclora.audio.windows import MIN_FRAMES
-from musiclora.backends.base import Codec, FlowModel
+from musiclora.backends.base import Codec
 from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError
@@ -239,15 +239,3 @@ def _choose_length(request: FlowRequest, opened: OpenedFlow) -> tuple[Reference 
     wanted = None if request.seconds is None else frames
     reference, notes = read_reference(request.init_audio, request.repaint, codec, wanted, longest, request.seed)
     return reference, len(reference.mask), notes
-
-
-def write_audio_sample(
-    model: FlowModel, codec: Codec, folder: Path, name: str, seed: int, style: np.ndarray | None
-) -> Path:
-    """Sample a piece of at most ten seconds while training and write `<folder>/<name>.wav`."""
-    frames = min(model.max_frames, int(10 * codec.sample_rate / codec.hop))
-    request = FlowRequest(seed=seed, steps=16, guidance=0.0)
-    (latents,) = sample_latents(model, request, frames, DiffRhythmConditions(style))
-    path = folder / f"{name}.wav"
-    write_audio(path, normalise_peak(decode_latents(codec, latents))[0], codec.sample_rate)
-    return path

@@ -10,17 +10,17 @@ from typing import cast
 import numpy as np
 
 from musiclora.adapters import Adapter, find_base_and_adapters, inject_adapters
-from musiclora.audio.diffrhythm.style import blended_style
+from musiclora.audio.architecture import architecture_of
+from musiclora.audio.style_files import blended_style
 from musiclora.backends.base import FAMILIES, Codec, FlowModel
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.files.fingerprint import fingerprint_tensors, read_record
-from musiclora.convert.models.diffrhythm import read_diffrhythm
 from musiclora.convert.models.oobleck import read_oobleck
 from musiclora.errors import ConfigError, ConvertError
 from musiclora.families import checkpoint_fingerprint
 from musiclora.formats import expand_home
 from musiclora.models import GUIDANCE, BaseModel
-from musiclora.training.adapter_effect import flow_probe, note_unchanged_output
+from musiclora.training.adapter_effect import note_unchanged_output
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OpenedFlow:
         base: source of the weights.
         backend: name of the backend.
         adapters: the injected adapters.
-        style: style vectors of the adapters, each times its strength, summed; None where none has one.
+        style: styles or trained conditions of the adapters, each times its strength, summed; None where none has one.
         notes: remarks for the user.
     """
 
@@ -64,10 +64,23 @@ def codec_folder(base: BaseModel, vae: str | Path | None) -> Path:
         if not path.exists():
             raise ConfigError(f"--vae {vae}: there is no such file or folder")
         return path
-    path = base.path / "vae"
-    if not path.is_dir():
+    own = architecture_of(base.path).find_codec(base.path)
+    if own is None:
         raise ConfigError(f"{base.name}: has no codec beside it (vae/); give --vae")
-    return path
+    return own
+
+
+def has_codec(base: BaseModel, vae: str | Path | None) -> bool:
+    """Tell whether there is a codec: the value of --vae, or one that belongs to the model."""
+    return vae is not None or architecture_of(base.path).find_codec(base.path) is not None
+
+
+def frame_rate(base: BaseModel, vae: str | Path | None) -> float:
+    """Return the latent frames a second of a model's codec, or of its architecture's where it is not at hand."""
+    if not has_codec(base, vae):
+        return architecture_of(base.path).frame_rate
+    config = read_oobleck(codec_folder(base, vae)).config
+    return config.sample_rate / config.hop
 
 
 def own_guidance(folder: Path) -> float | None:
@@ -104,12 +117,14 @@ def open_flow(
     base, found, notes = find_base_and_adapters(model, adapters, allow_base_mismatch)
     where = codec_folder(base, vae) if with_codec else None
     name = choose(backend)
+    architecture = architecture_of(base.path)
+    style = blended_style(found)
+    if style is not None and style.shape[-1] != architecture.read_shape(base.path).condition_width:
+        raise ConvertError(f"{found[0].path}: its style has shape {list(style.shape)}, which {base.name} cannot take")
     loaded = cast(FlowModel, get_backend(name).load(FAMILIES["audio"], base.path, dtype=dtype))
     inject_adapters(loaded, found)
     if found:
-        shape = read_diffrhythm(base.path).config
-        probe = flow_probe(loaded.latent_channels, shape.max_frames, shape.duration_embedding)
-        notes += note_unchanged_output(loaded, found, probe, base)
+        notes += note_unchanged_output(loaded, found, architecture.probe(base.path), base)
     codec = None
     if where is not None:
         notes += _compare_codecs(found, codec_fingerprint(where), allow_base_mismatch)
@@ -119,7 +134,7 @@ def open_flow(
                 f"{where}: its latents have {codec.latent_channels} channels, those of {base.name} "
                 f"{loaded.latent_channels}; give another --vae"
             )
-    return OpenedFlow(loaded, codec, base, name, found, blended_style(found), tuple(notes))
+    return OpenedFlow(loaded, codec, base, name, found, style, tuple(notes))
 
 
 def _compare_codecs(adapters: Sequence[Adapter], actual: str, allow: bool) -> list[str]:

@@ -83,8 +83,7 @@ def open_piece_copies(
     rate = opened.codec.sample_rate / opened.codec.hop
     uses_latents = is_latents(train_dir)
     if uses_latents:
-        channels = opened.model.latent_channels
-        found = load_recordings(train_dir, opened.base, channels, vae, opened.backend, train_dir, reporter)
+        found = load_recordings(train_dir, opened.base, vae, opened.backend, train_dir, reporter)
         songs, notes = frames_of_latents(found.recordings, rate), [f"--train-dir: {note}" for note in found.notes]
         if not songs:
             raise DataError(f"--train-dir {train_dir}: no recording is long enough to be compared")

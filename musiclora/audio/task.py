@@ -1,4 +1,4 @@
-"""Audio training task: latents of recordings, the flow model that learns them, and a style vector."""
+"""Audio training task: latents of recordings, and the flow model that learns them."""
 
 from __future__ import annotations
 
@@ -10,44 +10,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from safetensors.numpy import save
 
-from musiclora.audio.diffrhythm.base import check_base_loss
-from musiclora.audio.diffrhythm.conditions import DiffRhythmForm, recording_style
-from musiclora.audio.diffrhythm.style import STYLE_FILE, read_style
+from musiclora.audio.architecture import FlowArchitecture, FlowLearning, FlowShape, architecture_of
+from musiclora.audio.files.writing import decode_latents, normalise_peak, write_audio
+from musiclora.audio.latents.load import load_recordings
+from musiclora.audio.model import audio_fingerprints, codec_folder, frame_rate
 from musiclora.audio.split import recording_labels, split_recordings
-from musiclora.audio.training_copies import TrainingAudioCopies, training_copies
+from musiclora.audio.style_files import STYLE_FILE, read_style
+from musiclora.audio.training_copies import SAMPLE_SECONDS, TrainingAudioCopies
 from musiclora.audio.window_counts import WindowCounts
-from musiclora.audio.windows import PASS_FRAMES, Recording, WindowEpochs, fixed_batches
+from musiclora.audio.windows import PASS_FRAMES, BatchForm, Recording, WindowEpochs, batches_by_quarter, fixed_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, Model
+from musiclora.backends.registry import get_backend, probe
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.convert.files.atomic import atomic_folder
 from musiclora.convert.files.links import copy_folder
-from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
-from musiclora.errors import DataError, list_names
+from musiclora.errors import list_names
 from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
-from musiclora.models import BaseModel, find_model
+from musiclora.models import BaseModel
 from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
 from musiclora.training.fold_summary import note_nothing_held_out
+from musiclora.training.lazy_batches import PartedBatches
+from musiclora.training.plan import batch_shape
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
 from musiclora.training.weighing import BY_SONGS
 
 _STYLE = "style"  # name among the trained arrays of the state folder
-FORM = AdapterForm(
-    "recordings",
-    "new.wav",
-    ", with `musiclora.backends.torch.diffrhythm.DiT.from_folder` as the base",
-    None,
-    False,
-)
 _JUDGED_RECORDINGS = 64  # of the training recordings, one window each, that the base is judged on
 # Devices on which a base of half the size is as fast; torch on MPS is known to leak and to give NaN.
 _HALF_PRECISION_DEVICES = ("cuda", "metal")
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Recordings of a run.
+
+    Attributes:
+        train, held_out: recordings, split.
+        notes: remarks on the data for the user.
+        codec: fingerprint of the codec that made the latents.
+    """
+
+    train: Sequence[Recording]
+    held_out: Sequence[Recording]
+    notes: Sequence[str]
+    codec: str
 
 
 @dataclass(frozen=True)
@@ -56,47 +69,58 @@ class AudioTask:
 
     Attributes:
         base: the model folder.
-        shape: the base's sizes.
-        train, held_out: recordings, split.
-        notes: remarks on the data for the user.
-        codec: fingerprint of the codec that made the latents.
+        split: the recordings.
+        learning: the architecture's part.
         backend: decodes samples with the codec.
-        style: float32 [512] that all recordings are learnt with, None for their own or a trained one.
         vae: the codec, None for the one in the base's folder.
     """
 
     family: ClassVar[str] = "audio"
-    form: ClassVar[AdapterForm] = FORM
 
     base: BaseModel
-    shape: DiffRhythmConfig
-    train: Sequence[Recording]
-    held_out: Sequence[Recording]
-    notes: Sequence[str]
-    codec: str
+    split: Split
+    learning: FlowLearning
     backend: str
-    style: np.ndarray | None = None
     vae: str | None = None
+
+    @property
+    def form(self) -> AdapterForm:
+        return self.learning.form
+
+    @functools.cached_property
+    def architecture(self) -> FlowArchitecture:
+        """The base's architecture."""
+        return architecture_of(self.base.path)
+
+    @functools.cached_property
+    def shape(self) -> FlowShape:
+        """The base's sizes."""
+        return self.architecture.read_shape(self.base.path)
+
+    @property
+    def train(self) -> Sequence[Recording]:
+        """Recordings to train on."""
+        return self.split.train
+
+    @property
+    def held_out(self) -> Sequence[Recording]:
+        """Recordings that are only scored."""
+        return self.split.held_out
 
     @property
     def plan_defaults(self) -> PlanDefaults:
         # A step of one to eight rows as in the original, hundreds of steps: the velocity is noisier than tokens are.
         return PlanDefaults(
-            "frames", self.shape.mel_dim, (512, 16384), PASS_FRAMES, 600, (4, 400), "squared error a latent value"
+            "frames", self.shape.channels, (512, 16384), PASS_FRAMES, 600, (4, 400), "squared error a latent value"
         )
 
     @property
     def trains_style(self) -> bool:
-        """True where no recording and no option brings a style: one vector is trained with the adapter."""
-        return self.style is None and all(recording_style(r) is None for r in (*self.train, *self.held_out))
-
-    @property
-    def style_source(self) -> str:
-        """Source of the style: `trained`, `given` (an option) or `recordings`."""
-        return "trained" if self.trains_style else ("given" if self.style is not None else "recordings")
+        """True where no recording and no option brings a style or condition: one is trained with the adapter."""
+        return self.learning.style_source == "trained"
 
     def hash_data(self) -> str:
-        digest = hashlib.sha256(b"" if self.style is None else self.style.tobytes())
+        digest = hashlib.sha256(self.learning.digest())
         for part in (self.train, self.held_out):
             for r in part:
                 digest.update(r.checksum.encode() + b"\0" + np.ascontiguousarray(r.latents).tobytes())
@@ -115,13 +139,8 @@ class AudioTask:
             f"{count_pieces(n, 'recordings')}{f' ({len(part)} segments)' if len(part) > n else ''}"
             for n, part in zip(self.count_songs(), (self.train, self.held_out), strict=True)
         )
-        style = {
-            "trained": "one style vector is trained with the adapter",
-            "given": "all recordings are learnt with the style that is given",
-            "recordings": "every recording is learnt with the style beside it",
-        }[self.style_source]
         names = [f"held out: {list_names(self._held_out_sources, 8)}"] if self.held_out else []
-        return [f"{train} to train on, {held_out} held out", *names, *self.notes, style]
+        return [f"{train} to train on, {held_out} held out", *names, *self.split.notes, self.learning.describe()]
 
     @property
     def _held_out_sources(self) -> list[str]:
@@ -131,7 +150,12 @@ class AudioTask:
         return config
 
     def describe_plan(self, config: TrainConfig) -> Sequence[str]:
-        return self._window_counts(config).lines()
+        frames, longest = self.measure_epoch(config)
+        rows, _ = batch_shape(config, frames, longest, self.plan_defaults)
+        dtype = self.choose_dtype(config, probe(self.backend)["device"])
+        checkpointing = self.needs_checkpointing(config)
+        memory = self.learning.memory_lines(config.lora(), rows, longest, _DTYPE_BYTES[dtype], checkpointing)
+        return [*self._window_counts(config).lines(), *memory]
 
     def _window_counts(self, config: TrainConfig) -> WindowCounts:
         labels = recording_labels(self.train) if config.weigh == BY_SONGS else None
@@ -144,15 +168,18 @@ class AudioTask:
         counts = self._window_counts(config)
         return round(counts.frames), counts.longest
 
-    def _batch_form(self, config: TrainConfig) -> DiffRhythmForm:
-        return DiffRhythmForm(self.row_length(config), self.shape.max_frames, self.shape.duration_embedding, self.style)
+    def _batch_form(self, config: TrainConfig) -> BatchForm:
+        return self.learning.batch_form(self.row_length(config))
 
     def training_epochs(self, config: TrainConfig, rows: int) -> WindowEpochs:
         counts = self._window_counts(config)
         return WindowEpochs(self.train, self._batch_form(config), rows, config.seed, counts.draw)
 
     def held_out_batches(self, config: TrainConfig, rows: int) -> Sequence[Arrays]:
-        return fixed_batches(self.held_out, self._batch_form(config), rows)
+        if not self.held_out:
+            return []
+        quarters = batches_by_quarter(self.held_out, self._batch_form(config), rows)
+        return PartedBatches({f"time_{number}": part for number, part in enumerate(quarters, 1)})
 
     def further_batches(self, config: TrainConfig, rows: int) -> Mapping[str, Sequence[Arrays]]:
         return {}
@@ -180,10 +207,10 @@ class AudioTask:
     ) -> BaseCheck:
         songs = [*self.song_batches(config), *self.judging_batches(config)]
         batches = [batch for song in songs for batch in song]
-        return check_base_loss(self.base.name, self.base.path, loss, batches, load)
+        return self.architecture.check_base(self.base, loss, batches, load)
 
     def compare_losses(self, before: Sequence[LossSum], after: Sequence[LossSum]) -> Scores:
-        base, trained = (flow_score(total_loss(sums), self.shape.mel_dim) for sums in (before, after))
+        base, trained = (flow_score(total_loss(sums), self.shape.channels) for sums in (before, after))
         return Scores(base, trained, flow_gain(before, after, recording_labels(self.held_out)))
 
     def copied_spans(self, sample: Path) -> tuple[()]:
@@ -191,29 +218,32 @@ class AudioTask:
         return ()
 
     def measure_samples(self, model: FlowModel, count: int, seed: int) -> CopyFigures | None:
-        return self._copies.measure_samples(model, count, seed, self._sample_style(model))
+        return self._copies.measure_samples(lambda frames: self.learning.make_pieces(model, count, seed, frames))
 
     @functools.cached_property
     def _copies(self) -> TrainingAudioCopies:
-        return training_copies(self.train, self.held_out, self.shape.max_frames)
+        return TrainingAudioCopies(self.train, self.held_out, self._sample_frames, self._frame_rate)
+
+    @functools.cached_property
+    def _frame_rate(self) -> float:
+        return frame_rate(self.base, self.vae)
+
+    @property
+    def _sample_frames(self) -> int:
+        return min(self.shape.max_frames, int(SAMPLE_SECONDS * self._frame_rate))
 
     def judge_samples(self, model: FlowModel, count: int, seed: int) -> SampleFindings:
         return SampleFindings(self.measure_samples(model, count, seed))
 
     def write_sample(self, model: FlowModel, folder: Path, name: str, seed: int) -> None:
-        from musiclora.audio.generate import write_audio_sample
-        from musiclora.audio.model import codec_folder
-        from musiclora.backends.registry import get_backend
-
         codec = get_backend(self.backend).load_codec(codec_folder(self.base, self.vae))
-        write_audio_sample(model, codec, folder, name, seed, self._sample_style(model))
-
-    def _sample_style(self, model: FlowModel) -> np.ndarray | None:
-        return model.read_style() if self.trains_style else self._known_style()
+        (latents,) = self.learning.make_pieces(model, 1, seed, self._sample_frames)
+        audio, _ = normalise_peak(decode_latents(codec, latents))
+        write_audio(folder / f"{name}.wav", audio, codec.sample_rate)
 
     def begin_training(self, model: FlowModel, saved: Arrays | None) -> None:
         if self.trains_style:
-            model.set_style(np.zeros(CONDITION, np.float32) if saved is None else saved[_STYLE])
+            model.set_style(self.learning.first_style() if saved is None else saved[_STYLE])
 
     def trained_arrays(self, model: FlowModel) -> Arrays:
         style = model.read_style() if self.trains_style else None
@@ -231,16 +261,14 @@ class AudioTask:
         return best
 
     def base_fingerprints(self) -> dict[str, str]:
-        from musiclora.audio.model import audio_fingerprints
-
-        return audio_fingerprints(self.base.path, self.codec)
+        return audio_fingerprints(self.base.path, self.split.codec)
 
     def extra_files(self, model: FlowModel) -> Mapping[str, bytes]:
-        style = self._sample_style(model)
-        return {STYLE_FILE: save({"style": np.asarray(style, np.float32)}, {"format": "pt"})}
+        return self.learning.adapter_files(model)
 
     def adapter_record(self) -> dict[str, Any]:
-        return {"style": self.style_source, "trained_on": self.hash_songs()}
+        own = {"style": self.learning.style_source, "trained_on": self.hash_songs()}
+        return {**own, **self.learning.adapter_record()}
 
     def card_lines(self) -> Sequence[str]:
         return []
@@ -249,28 +277,17 @@ class AudioTask:
         frames = sum(r.frames for r in self.train)
         return {
             "max_frames": self.shape.max_frames,
-            "style": self.style_source,
-            "codec": self.codec,
+            "style": self.learning.style_source,
+            "codec": self.split.codec,
             "frames": frames,
             "held_out_recordings": self._held_out_sources,
         }
 
     def save_model(self, path: Path, model: FlowModel) -> None:
         with atomic_folder(path, overwrite=True) as folder:
-            write_diffrhythm(folder, self.shape, model.read_weights(), "hf", "float32")
+            self.learning.write_model(folder, model)
             if (self.base.path / "vae").is_dir():
                 copy_folder(self.base.path / "vae", folder / "vae", self.base.path)
-
-    def _known_style(self) -> np.ndarray:
-        """Return the given style, or the mean of the recordings' own, scaled to their mean norm."""
-        if self.style is not None:
-            return self.style
-        styles = np.stack([np.asarray(recording_style(r), np.float32) for r in self.train])
-        mean: np.ndarray = styles.mean(0)
-        size = float(np.linalg.norm(mean))
-        if size:
-            mean = mean * np.float32(np.linalg.norm(styles, axis=1).mean() / size)
-        return mean
 
 
 if TYPE_CHECKING:
@@ -279,33 +296,18 @@ if TYPE_CHECKING:
         return task
 
 
-def load_audio_task(config: TrainConfig, reporter: Reporter, backend: str) -> AudioTask:
-    """Find the base, encode or read the recordings, and split them.
+def load_split(config: TrainConfig, base: BaseModel, backend: str, reporter: Reporter) -> Split:
+    """Encode or read the recordings of a run, and split them.
 
     Recordings are encoded into `<output-dir>-latents`, next to the run, where later starts find them.
 
     Raises:
         MusicLoraError: whatever does not fit, in one line.
     """
-    from musiclora.audio.diffrhythm.style import given_style
-    from musiclora.audio.latents.load import load_recordings
-
-    base = find_model(config.model)
-    shape = read_diffrhythm(base.path).config
-    style = given_style(config.style, backend) if config.style else None
     output = config.main_folder  # folds share their run's latents
-    found = load_recordings(
-        Path(config.data_dir),
-        base,
-        shape.mel_dim,
-        config.vae,
-        backend,
-        output.with_name(output.name + "-latents"),
-        reporter,
-    )
-    if style is None and len({recording_style(r) is None for r in found.recordings}) > 1:
-        raise DataError(f"{config.data_dir}: some recordings have a style and some have none; give all one, or --style")
+    cache = output.with_name(output.name + "-latents")
+    found = load_recordings(Path(config.data_dir), base, config.vae, backend, cache, reporter, config.caption)
     split = (config.val_split, config.seed, config.held_fold, config.kept_share)
     train, held_out, notes = split_recordings(found.recordings, *split)
     notes += note_nothing_held_out(config, "recordings")
-    return AudioTask(base, shape, train, held_out, [*found.notes, *notes], found.codec, backend, style, config.vae)
+    return Split(train, held_out, [*found.notes, *notes], found.codec)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 
 from musiclora.backends.base import Arrays
-from musiclora.flow import draw_times
 from musiclora.training.lazy_batches import LazyBatches
 
 PASS_FRAMES = 4096  # frames of one pass of the network without gradient
@@ -69,18 +67,23 @@ class Window:
 
 
 class BatchForm(Protocol):
-    """Form of an architecture's flow batches: window length, conditions and their dropout.
+    """Form of an architecture's flow batches: window length, times, conditions and their dropout.
 
     Attributes:
         length: longest window in frames.
-        drop_rates: shares of training batches that carry a flag, by the flag's name.
     """
 
     @property
     def length(self) -> int: ...
 
-    @property
-    def drop_rates(self) -> Mapping[str, float]: ...
+    def draw_times(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Draw training times in [0, 1], from noise (0) to data (1), float64 [count]."""
+
+    def time_at(self, share: float) -> float:
+        """Return the time below which this share of the training times lies, for a share in (0, 1)."""
+
+    def drop_conditions(self, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        """Draw the flags of dropped conditions for a training batch of a number of rows."""
 
     def window_conditions(self, windows: Sequence[Window], frames: int) -> dict[str, np.ndarray]:
         """Build the conditions of windows padded to a number of frames."""
@@ -152,7 +155,7 @@ class WindowEpochs:
         rng = np.random.default_rng([self._seed, epoch, 2, recording.key, number])
         room = max(0, recording.frames - length)
         starts = np.floor((np.arange(count) + rng.random(count)) / max(1, count) * (room + 1)).astype(int)
-        times = draw_times(rng, count)
+        times = self._form.draw_times(rng, count)
         frames = min(length, recording.frames)
         return [
             Window(recording, int(start), frames, float(time), (self._seed, epoch, 3, recording.key, number, k))
@@ -160,13 +163,12 @@ class WindowEpochs:
         ]
 
     def _batch_maker(self, windows: list[Window], epoch: int, number: int) -> Callable[[], Arrays]:
-        rates = self._form.drop_rates
-        draws = np.random.default_rng([self._seed, epoch, 4, number]).random(len(rates))
-        drops = {name: np.array(draw < rate) for (name, rate), draw in zip(rates.items(), draws, strict=True)}
+        rng = np.random.default_rng([self._seed, epoch, 4, number])
+        drops = self._form.drop_conditions(rng, len(windows))
         return lambda: {**make_batch(windows, self._form), **drops}
 
 
-def fixed_windows(recording: Recording, length: int, most: int = WINDOWS) -> list[Window]:
+def fixed_windows(recording: Recording, form: BatchForm, most: int = WINDOWS) -> list[Window]:
     """Choose the windows of a held-out recording: evenly spaced, each at several times, the same for every run.
 
     Places depend on the length alone, times and noise on the recording's content too. A window's times are stratified
@@ -174,19 +176,18 @@ def fixed_windows(recording: Recording, length: int, most: int = WINDOWS) -> lis
 
     Args:
         recording: of any length.
-        length: longest window in frames.
+        form: gives the longest window and the distribution of the times.
         most: largest number of places.
     """
-    frames = min(length, recording.frames)
-    count = min(most, pieces_of(recording.frames, length))
+    frames = min(form.length, recording.frames)
+    count = min(most, pieces_of(recording.frames, form.length))
     starts = np.linspace(0, recording.frames - frames, count).round().astype(int)
     windows = []
     for place, start in enumerate(starts.tolist()):
         shift = np.random.default_rng([_SCORE_KEY, recording.key, place]).random()
         for k in range(TIMES):
-            share = (k + 0.02 + 0.96 * shift) / TIMES  # excludes 0 and 1, whose normal quantiles are infinite
-            time = 1 / (1 + math.exp(-NormalDist().inv_cdf(share)))
-            windows.append(Window(recording, start, frames, time, (_SCORE_KEY, recording.key, place, k)))
+            share = (k + 0.02 + 0.96 * shift) / TIMES  # excludes 0 and 1, where a distribution may be unbounded
+            windows.append(Window(recording, start, frames, form.time_at(share), (_SCORE_KEY, recording.key, place, k)))
     return windows
 
 
@@ -201,7 +202,18 @@ def fixed_batches(recordings: Sequence[Recording], form: BatchForm, rows: int, m
         rows: windows of a batch.
         most: largest number of places in a recording.
     """
-    windows = [w for recording in recordings for w in fixed_windows(recording, form.length, most)]
+    windows = [w for recording in recordings for w in fixed_windows(recording, form, most)]
+    return _batches_of_alike(windows, form, rows)
+
+
+def batches_by_quarter(recordings: Sequence[Recording], form: BatchForm, rows: int) -> list[LazyBatches]:
+    """Build the batches of `fixed_batches` for each quarter of the training times, from noise to data."""
+    windows = [w for recording in recordings for w in fixed_windows(recording, form)]
+    return [_batches_of_alike([w for w in windows if w.noise[-1] == k], form, rows) for k in range(TIMES)]
+
+
+def _batches_of_alike(windows: Sequence[Window], form: BatchForm, rows: int) -> LazyBatches:
+    """Build batches of windows of equal length."""
     by_length: dict[int, list[Window]] = {}
     for window in windows:
         by_length.setdefault(window.frames, []).append(window)

@@ -88,7 +88,11 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     help="Arrival-time tokens: share of the rows with some events given in advance.  [default: 0.9]",
 )
 @click.option(
-    "--style", help="Audio: style of all recordings: a file, or words.  [default: theirs, or a trained vector]"
+    "--style", help="DiffRhythm: style of all recordings: a file, or words.  [default: theirs, or a trained vector]"
+)
+@click.option(
+    "--caption",
+    help="ACE-Step: describes every recording.  [default: dataset.json, the text beside each, or the folder's name]",
 )
 @click.option("--vae", help="Audio: codec that encodes the recordings.  [default: the model's own]")
 @click.option("--sample-every", type=int, help="Write a sample every N epochs; 0 writes none.  [default: 0]")

@@ -15,7 +15,7 @@ from musiclora.adapters import (
     refuse_model_folder,
     refuse_other_family,
 )
-from musiclora.audio.diffrhythm.style import carry_style
+from musiclora.audio.style_files import carry_style
 from musiclora.conversion.cards import CARD, converted_card
 from musiclora.conversion.compare import SAME_TOLERANCE
 from musiclora.conversion.copy_indexes import carry_copy_index

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musiclora.adapters import Adapter, base_of, check_base, empty_updates, training_songs
-from musiclora.audio.diffrhythm.style import STYLE_FILE, blended_style
+from musiclora.audio.style_files import STYLE_FILE, blended_style
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.copy_indexes import blend_copy_indexes
 from musiclora.conversion.merged import find_adapters, shared_tokenizer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from musiclora.adapters import changes_nothing
-from musiclora.audio.diffrhythm.style import STYLE_FILE, blended_style
+from musiclora.audio.style_files import STYLE_FILE, blended_style
 from musiclora.conversion.cards import write_fused_record
 from musiclora.conversion.compare import (
     FUSED_TOLERANCE,

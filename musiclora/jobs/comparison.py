@@ -18,7 +18,7 @@ def compare(request: ComparisonRequest, reporter: Reporter | None = None) -> Fol
         MusicLoraError: a folder is missing, holds nothing that can be measured, or music of another family.
     """
     spec = _spec_of(request)
-    refuse_foreign(spec.family, str(request.generated_dir), {"vae": request.vae})
+    refuse_foreign(spec, str(request.generated_dir), {"vae": request.vae})
     found: FolderComparison = resolve(spec.compare)(request, reporter or Reporter())
     return found
 

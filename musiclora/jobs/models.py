@@ -38,7 +38,7 @@ def spec_and_options(
     """Find the model's record and the options that were given; refuse those of another family."""
     base = base_of(model, [find_adapter(*parse_adapter(text)) for text in adapters])
     spec = spec_of_folder(base.path)
-    refuse_foreign(spec.family, base.name, options)
+    refuse_foreign(spec, base.name, options)
     return spec, drop_missing(options)
 
 

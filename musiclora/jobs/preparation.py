@@ -56,7 +56,7 @@ def preprocess(
     options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
     # A tokenizer that is named needs no model, hence none that has to be fetched.
     spec = spec_of_family("symbolic") if tokenizer else spec_of_folder(find_model_for(data_dir, name))
-    refuse_foreign(spec.family, name, options)
+    refuse_foreign(spec, name, options)
     result: PreprocessResult = resolve(spec.preprocess)(
         data_dir,
         output_dir,

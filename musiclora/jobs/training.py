@@ -70,8 +70,9 @@ def open_session(
     config, notes = take_adapter_settings(config)
     base = find_model_for(Path(config.data_dir), config.model)
     spec = spec_of_folder(base)
-    config = dataclasses.replace(config, family=spec.family)
-    refuse_foreign(spec.family, config.model, config.changed())
+    own = None if spec is spec_of_family(spec.family) else spec.architecture  # the first is the family's default
+    config = dataclasses.replace(config, family=spec.family, architecture=own)
+    refuse_foreign(spec, config.model, config.changed())
     check_adapter_size(config, spec, base)
     out = reporter or Reporter()
     for text in notes:

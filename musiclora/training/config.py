@@ -54,6 +54,8 @@ class TrainConfig:
         dtype: of the frozen base; None is float32, and for audio bfloat16 on a GPU.
         style: audio only: a file with the style that all recordings are learnt with; None takes the latents' own, or
             trains one vector with the adapter.
+        caption: ACE-Step only: describes every recording; None takes dataset.json, the text beside each, or the
+            folder's name.
         vae: audio only: the codec that encodes recordings; None takes the one in the model's folder.
         family: of the model, set by the run.
         architecture: of the model, set by the run; None is the first of the family.
@@ -105,6 +107,7 @@ class TrainConfig:
     architecture: str | None = None
     trainable: str = "adapter"
     style: str | None = None
+    caption: str | None = None
     vae: str | None = None
     max_steps: int | None = None
     adapter_dir: str | None = None

@@ -15,8 +15,10 @@ import numpy as np
 from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.children.interrupts import handled_signals, interruption
 from musiclora.errors import TrainingError
+from musiclora.evaluation.scores import total_loss
 from musiclora.progress import OnProgress
 from musiclora.training.further_losses import FurtherBatches, further_losses
+from musiclora.training.lazy_batches import parts_of
 from musiclora.training.run_folder import Run, RunProgress
 from musiclora.training.schedule import decay_factor, learning_rate
 from musiclora.training.task import Epochs
@@ -244,8 +246,10 @@ class Loop:
             if not self.hooks.rejects(p, None):
                 self.hooks.save_best()
             return
-        loss = evaluate_batches(self.model, self.held_out).mean
-        further = {name: round(value, 6) for name, value in further_losses(self.model, self.further).items()}
+        sums = {name: evaluate_batches(self.model, part) for name, part in parts_of(self.held_out).items()}
+        loss = total_loss(list(sums.values())).mean
+        named = {f"val_{name}_loss": part.mean for name, part in sums.items() if name and part.weight}
+        further = {k: round(v, 6) for k, v in {**named, **further_losses(self.model, self.further)}.items()}
         self._add_seconds()
         if not math.isfinite(loss):
             raise TrainingError(

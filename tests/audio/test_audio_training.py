@@ -15,7 +15,7 @@ import toy_audio
 from session_helpers import stop_after
 
 from musiclora.adapters import find_adapter
-from musiclora.audio.diffrhythm.style import read_style
+from musiclora.audio.style_files import read_style
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend
 from musiclora.convert.adapters.peft import read_peft

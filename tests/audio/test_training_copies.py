@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import toy_audio
 
-from musiclora.audio import training_copies as module
-from musiclora.audio.training_copies import training_copies
+from musiclora.audio.training_copies import TrainingAudioCopies
 from musiclora.audio.windows import Recording
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
+
+RATE = 44100 / 2048  # latent frames a second
 
 
 def recording(seed: int, frames: int = 300) -> Recording:
@@ -20,18 +21,10 @@ def recording(seed: int, frames: int = 300) -> Recording:
     return Recording(f"r{seed}", f"r{seed}", f"{seed:064d}", walk)
 
 
-@pytest.fixture
-def samples(monkeypatch):
-    """List whose latents are what the model samples."""
-    made: list[np.ndarray] = []
-    monkeypatch.setattr(module, "sample_latents", lambda model, request, frames, given: made[: request.count])
-    return made
-
-
-def test_samples_that_repeat_recordings_are_copies(samples):
-    copies = training_copies([recording(i) for i in range(6)], [], 200)
-    samples += [recording(i).latents[40 + i : 240 + i] for i in range(3)] + [recording(50).latents[:200]]
-    found = copies.measure_samples(None, 4, 0, None)
+def test_samples_that_repeat_recordings_are_copies():
+    copies = TrainingAudioCopies([recording(i) for i in range(6)], [], 200, RATE)
+    samples = [recording(i).latents[40 + i : 240 + i] for i in range(3)] + [recording(50).latents[:200]]
+    found = copies.measure_samples(lambda frames: samples)
     assert (found.copied, found.is_copying) == (3, True)
     assert found.similarities[0] <= found.threshold < found.similarities[1]
     assert found.share == pytest.approx(0.75, abs=0.05)  # the last patch may not fill a sample
@@ -40,18 +33,20 @@ def test_samples_that_repeat_recordings_are_copies(samples):
     assert set(found.as_json()) >= {"samples", "copied", "similarity", "threshold", "unseen_similarity"}
 
 
-def test_samples_of_their_own_are_not_copies(samples):
-    copies = training_copies([recording(i) for i in range(6)], [recording(i) for i in range(20, 24)], 200)
-    samples += [recording(i).latents[:200] for i in range(60, 68)]
-    found = copies.measure_samples(None, 8, 0, None)
+def test_samples_of_their_own_are_not_copies():
+    copies = TrainingAudioCopies([recording(i) for i in range(6)], [recording(i) for i in range(20, 24)], 200, RATE)
+    samples = [recording(i).latents[:200] for i in range(60, 68)]
+    found = copies.measure_samples(lambda frames: samples)
     assert (found.copied, found.share) == (0, 0)
 
 
 @pytest.mark.parametrize("case", ["short samples", "short recordings"])
-def test_what_is_too_short_is_not_measured(samples, case):
+def test_what_is_too_short_is_not_measured(case):
     frames = 30 if case == "short samples" else 200
     songs = [recording(i, 40 if case == "short recordings" else 300) for i in range(4)]
-    assert training_copies(songs, [], frames).measure_samples(None, 4, 0, None) is None
+    asked: list[int] = []
+    assert TrainingAudioCopies(songs, [], frames, RATE).measure_samples(lambda n: asked.append(n) or []) is None
+    assert not asked
 
 
 def test_run_states_copies_in_metrics_record_and_report(backend_name, tmp_path):

@@ -86,7 +86,7 @@ def test_short_windows_are_filled_up_and_not_scored(recordings):
 
 def test_the_noise_of_a_frame_does_not_depend_on_how_far_the_batch_is_filled_up(recordings):
     form = DiffRhythmForm(LENGTH, 40, False)
-    short, long = fixed_windows(recordings[2], LENGTH)[0], fixed_windows(recordings[0], LENGTH)[0]
+    short, long = fixed_windows(recordings[2], form)[0], fixed_windows(recordings[0], form)[0]
     alone, together = make_batch([short], form), make_batch([short, long], form)
     assert np.array_equal(alone["noise"][0], together["noise"][0, :7])
 
@@ -164,7 +164,7 @@ def test_scores_do_not_depend_on_rows_a_batch_or_on_other_recordings(recordings)
 
 
 def test_scored_windows_spread_over_a_recording_and_its_times_over_their_distribution():
-    windows = fixed_windows(recording(1000), LENGTH)
+    windows = fixed_windows(recording(1000), DiffRhythmForm(LENGTH, 40, False))
     assert len(windows) == WINDOWS * TIMES
     assert sorted({w.start for w in windows}) == [0, 327, 653, 980]
     for start in {w.start for w in windows}:

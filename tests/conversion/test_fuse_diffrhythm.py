@@ -13,7 +13,7 @@ import tolerance
 from click.testing import CliRunner
 from refusal import refused
 
-from musiclora.audio.diffrhythm.style import read_style
+from musiclora.audio.style_files import read_style
 from musiclora.cli import main
 from musiclora.conversion.compare import compare_outputs
 from musiclora.conversion.fuse_diffrhythm import _run_velocity

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from musiclora.audio.base_check import doubt_text, level_advice
 from musiclora.audio.latents.levels import LARGE_LATENTS
 from musiclora.audio.loss_baseline import baseline_loss, latent_size
 from musiclora.backends.base import Arrays, LossSum, Model
@@ -65,25 +66,6 @@ def check_base_loss(
     else:
         text += f": it may be another base, its latents another codec's, or its causal switch ({causal}) wrong"
     return dataclasses.replace(check, warning=text)
-
-
-def doubt_text(name: str, check: BaseCheck) -> str:
-    """Say that a base does not know the recordings."""
-    return (
-        f"{name} predicts these recordings no better than without hearing them (loss {check.loss:.3f}, "
-        f"guess {check.guess:.3f})"
-    )
-
-
-def level_advice(batches: Sequence[Arrays]) -> str:
-    """Name the cause as far as the size of the latents tells it."""
-    size = latent_size(batches)
-    if size <= LARGE_LATENTS:
-        return "model, codec and recordings may not belong together"
-    return (
-        f"the latents are {size:.0f} times as large as the codec's usual ones: the recordings are too loud for it; "
-        "encode them again with musiclora preprocess, or cut them with a lower --loudness, such as -30"
-    )
 
 
 def _switched_loss(

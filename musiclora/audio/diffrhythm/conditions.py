@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from musiclora.audio.windows import BatchForm, Recording, Window
 from musiclora.backends.base import Arrays, FlowModel
 from musiclora.convert.models.diffrhythm import CONDITION
 from musiclora.errors import DataError
+from musiclora.flow import draw_times
 
 # Shares of training batches without a condition. Source: class defaults of DiffRhythm's model/cfm.py.
 DROP_RATES = {"drop_audio": 0.3, "drop_style": 0.1, "drop_text": 0.1}
@@ -30,12 +33,23 @@ class DiffRhythmForm:
         style: float32 [512] for every row, or None for the recordings' own.
     """
 
-    drop_rates: ClassVar[Mapping[str, float]] = DROP_RATES
-
     length: int
     max_frames: int
     has_duration: bool
     style: np.ndarray | None = None
+
+    def draw_times(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Draw training times, float64 [count]; see `flow.draw_times`."""
+        return draw_times(rng, count)
+
+    def time_at(self, share: float) -> float:
+        """Return the quantile of the logit-normal distribution for a share in (0, 1)."""
+        return 1 / (1 + math.exp(-NormalDist().inv_cdf(share)))
+
+    def drop_conditions(self, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        """Draw which conditions the whole batch lacks."""
+        draws = rng.random(len(DROP_RATES))
+        return {name: np.array(draw < rate) for (name, rate), draw in zip(DROP_RATES.items(), draws, strict=True)}
 
     def window_conditions(self, windows: Sequence[Window], frames: int) -> dict[str, np.ndarray]:
         """Build the conditions of windows padded to a number of frames.

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import tokenize
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from musiclora.adapters import Adapter
 from musiclora.audio.files.sound import Sound
-from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
+from musiclora.convert.files.safetensors_file import read_safetensors
 from musiclora.convert.files.torch_file import TorchFile
 from musiclora.convert.models.diffrhythm import CONDITION
-from musiclora.errors import ConfigError, ConvertError, DataError
+from musiclora.errors import ConfigError, DataError
 from musiclora.formats import expand_home
 
-STYLE_FILE = "style.safetensors"
 MUQ_RATE_HZ, MUQ_SECONDS = 24000, 10.0  # input of the music encoder: the middle of a recording
 STYLE_SUFFIXES = (".npy", ".pt", ".safetensors")
 
@@ -143,48 +140,3 @@ def read_middle(path: Path, seconds: float, rate: int) -> np.ndarray:
             if at >= last:
                 break
     return np.concatenate(parts)
-
-
-def blended_style(adapters: Sequence[Adapter]) -> np.ndarray | None:
-    """Sum the adapters' style vectors, each times its strength, float32 [512]; None where none has one.
-
-    Raises:
-        ConvertError: a style file that holds something else.
-    """
-    styles = [(read_style(adapter.path / STYLE_FILE), adapter.strength) for adapter in adapters]
-    known = [(style, strength) for style, strength in styles if style is not None]
-    if not known:
-        return None
-    total: np.ndarray = np.zeros(CONDITION, np.float32)
-    for style, strength in known:
-        total = total + np.float32(strength) * style
-    return total
-
-
-def read_style(path: Path) -> np.ndarray | None:
-    """Read an adapter's style vector, float32 [512]; None for a missing file.
-
-    Raises:
-        ConvertError: it holds something else.
-    """
-    if not path.is_file():
-        return None
-    style = read_safetensors(path).get("style")
-    if style is None or style.shape != (CONDITION,) or not np.isfinite(style.astype(np.float32)).all():
-        raise ConvertError(f"{path}: expected one vector `style` of {CONDITION} finite values")
-    return style.astype(np.float32)
-
-
-def carry_style(source: Path, destination: Path) -> list[str]:
-    """Copy an adapter's style vector into the folder converted from it.
-
-    Returns:
-        A note where the destination is a file, which holds no style vector.
-    """
-    style = read_style(source / STYLE_FILE)
-    if style is None:
-        return []
-    if not destination.is_dir():
-        return [f"the style vector does not fit into this file; it stays in {source / STYLE_FILE}"]
-    write_safetensors(destination / STYLE_FILE, {"style": style}, {"format": "pt"})
-    return []

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.audio.diffrhythm.conditions import check_recording_conditions
+from musiclora.audio.architecture import EncodingModel, architecture_of
 from musiclora.audio.files.sound import recordings_of
-from musiclora.audio.latents.encode import encode_recordings
 from musiclora.audio.latents.store import interruption_notes, is_latents, read_latents, refuse_unfinished
-from musiclora.audio.model import codec_fingerprint, codec_folder
+from musiclora.audio.model import codec_fingerprint, codec_folder, has_codec
 from musiclora.audio.windows import MIN_FRAMES, Recording
-from musiclora.backends.registry import get_backend
 from musiclora.errors import DataError
 from musiclora.formats import RECORDING_SUFFIXES
 from musiclora.models import BaseModel
@@ -50,40 +48,43 @@ def check_recordings(path: Path) -> None:
 def load_recordings(
     folder: Path,
     base: BaseModel,
-    channels: int,
     vae: str | Path | None,
     backend: str,
     cache: Path,
     reporter: Reporter,
+    caption: str | None = None,
 ) -> LoadedRecordings:
     """Read a latents folder, or encode the recordings of a folder into the cache and read that.
 
     Args:
         folder: recordings, or a latents folder.
         base: the model, whose own codec is the default.
-        channels: of the model's latents.
         vae: the codec, None for the model's own.
         backend: name of the backend that encodes.
         cache: latents folder for recordings.
         reporter: receives the progress.
+        caption: describes all recordings of a folder, for models that read words.
 
     Raises:
         DataError: no recording is long enough, the latents are another codec's, or another process is still encoding.
         MusicLoraError: the codec or a recording cannot be read.
     """
     notes: list[str] = []
-    codec = codec_fingerprint(codec_folder(base, vae)) if vae or (base.path / "vae").is_dir() else ""
+    codec = codec_fingerprint(codec_folder(base, vae)) if has_codec(base, vae) else ""
     refuse_unfinished(folder)
+    architecture = architecture_of(base.path)
+    shape = architecture.read_shape(base.path)
     if not is_latents(folder):
-        loaded = get_backend(backend).load_codec(codec_folder(base, vae))
-        notes += encode_recordings(folder, cache, loaded, codec, reporter).notes()
+        encoding = EncodingModel(base, codec_folder(base, vae), codec, backend)
+        notes += architecture.encode_folder(folder, cache, encoding, caption, reporter)
         folder = cache
     recordings = []
     for item, arrays in read_latents(folder):
         name, latents = str(item["source"]), arrays["latents"]
         conditions = {key: array for key, array in arrays.items() if key != "latents"}
-        check_recording_conditions(conditions, len(latents), f"{folder.name}/{item['sha256'][:12]}… ({name})")
-        _check_latents(latents, str(item.get("codec", "")), codec, channels, f"{folder}: {name}", base.name)
+        where = f"{folder.name}/{item['sha256'][:12]}… ({name})"
+        architecture.check_conditions(conditions, len(latents), shape.condition_width, where)
+        _check_latents(latents, str(item.get("codec", "")), codec, shape.channels, f"{folder}: {name}", base.name)
         codec = codec or str(item.get("codec", ""))
         if len(latents) < MIN_FRAMES:
             notes.append(f"left out: {name} is shorter than {MIN_FRAMES} latent frames")

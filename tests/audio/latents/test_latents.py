@@ -182,7 +182,7 @@ def test_training_on_a_folder_of_recordings_encodes_them_beside_the_run_once(bas
 
 
 def test_the_latents_are_the_posterior_means(base, codec, folder, tmp_path, backend_name):
-    found = load_recordings(folder, find_model(str(base)), CHANNELS, None, backend_name, tmp_path / "cache", Reporter())
+    found = load_recordings(folder, find_model(str(base)), None, backend_name, tmp_path / "cache", Reporter())
     audio = read_recording(folder / "tone-1.wav", RATE)
     mean, _ = codec.encode(audio[None])
     assert np.array_equal(next(r.latents for r in found.recordings if r.name == "tone-1.wav"), mean[0])
@@ -230,7 +230,7 @@ def test_latents_that_do_not_fit_are_refused_in_one_line(base, any_backend, tmp_
     folder = toy_audio.write_latents(tmp_path / "latents", base, count=3)
     damaged(folder, name)
     with pytest.raises(MusicLoraError, match=words):
-        load_recordings(folder, find_model(str(base)), CHANNELS, None, any_backend, tmp_path / "cache", Reporter())
+        load_recordings(folder, find_model(str(base)), None, any_backend, tmp_path / "cache", Reporter())
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["with an index", "before the first recording"])
@@ -239,7 +239,7 @@ def test_a_folder_that_another_process_still_encodes_into_is_refused(base, tmp_p
     if begun:
         toy_audio.write_latents(folder, base, count=3)
     with locked_folder(folder), pytest.raises(DataError, match="still encoding recordings into it; wait until it ends"):
-        load_recordings(folder, find_model(str(base)), CHANNELS, None, "numpy", tmp_path / "cache", Reporter())
+        load_recordings(folder, find_model(str(base)), None, "numpy", tmp_path / "cache", Reporter())
 
 
 def test_a_folder_whose_encoding_was_interrupted_says_that_recordings_are_missing(base, codec, folder, tmp_path):
@@ -258,7 +258,7 @@ def test_a_folder_whose_encoding_was_interrupted_says_that_recordings_are_missin
     latents, model, fingerprint = tmp_path / "latents", find_model(str(base)), codec_fingerprint(base / "vae")
 
     def notes():
-        found = load_recordings(latents, model, CHANNELS, None, "numpy", tmp_path / "cache", Reporter())
+        found = load_recordings(latents, model, None, "numpy", tmp_path / "cache", Reporter())
         return "".join(found.notes)
 
     with pytest.raises(KeyboardInterrupt):

@@ -38,7 +38,7 @@ def integrate(
     Returns:
         float32 [B, T, C], the state at the last time.
     """
-    state = np.array(noise, np.float32)
+    state: np.ndarray = np.array(noise, np.float32)
     for now, then in pairwise(times):
         state = state + np.float32(then - now) * velocity(state, float(now))
     return state

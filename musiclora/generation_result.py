@@ -40,7 +40,7 @@ class GenerationOptions(TypedDict, total=False):
         train_dir: of every family: folder of the training songs or recordings, to measure copies of.
         avoid_copying: of the symbolic family: draw again what copies them.
         seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
-            `audio.flow_sampling.FlowRequest`.
+            `audio.diffrhythm.sampling.FlowRequest`.
     """
 
     seed: int | None

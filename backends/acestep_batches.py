@@ -9,14 +9,44 @@ from musiclora.backends.flow_batches import count_values
 from musiclora.convert.errors import DataError, join_problems
 from musiclora.convert.models.acestep_config import AceStepConfig
 
-__all__ = ["MAX_FRAMES", "check_batch", "conditioning", "count_values", "flow_inputs", "pack_condition"]
+__all__ = [
+    "MAX_FRAMES",
+    "check_batch",
+    "check_trained_condition",
+    "conditioning",
+    "count_values",
+    "flow_inputs",
+    "pack_condition",
+]
 
 MAX_FRAMES = 15_000  # length of the silence latent, 10 minutes, which context latents are cut from
 DROP = "drop_condition"
+OWN = "own"  # of flow_inputs: where the model's trained condition is added
+_GIVEN = ("condition", "condition_valid")
 
 
-def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepConfig) -> list[str]:
-    """List condition arrays that are missing or mis-shaped; `valid` and `drop_condition` are optional here."""
+def check_trained_condition(value: np.ndarray, config: AceStepConfig) -> np.ndarray:
+    """Copy a trained condition, float32 [K, D].
+
+    Raises:
+        DataError: another shape, or values that are not finite.
+    """
+    rows, width = np.array(value, np.float32), config.encoder.hidden
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] != width or not np.isfinite(rows).all():
+        raise DataError(f"a trained condition has finite values [K, {width}]; this one has shape {list(rows.shape)}")
+    return rows
+
+
+def _uses_own(batch: Arrays, own_rows: int) -> bool:
+    """Tell whether the model's trained condition stands in for that of a batch."""
+    return own_rows > 0 and not any(key in batch for key in _GIVEN)
+
+
+def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepConfig, own_rows: int) -> list[str]:
+    """List condition arrays that are missing or mis-shaped; `valid` and `drop_condition` are optional here.
+
+    So are `condition` and `condition_valid` for a model with a trained condition of own_rows rows.
+    """
     lengths = np.shape(batch.get("condition", ()))
     count = lengths[1] if len(lengths) == 3 else 0
     needed = {
@@ -25,7 +55,8 @@ def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepCo
         "context": (rows, frames, 2 * config.latent_dim),
     }
     shapes = {key: shape for key, shape in {**needed, "valid": (rows, frames)}.items() if key in batch}
-    problems = [f"{key} is missing" for key in needed if key not in batch]
+    optional = _GIVEN if _uses_own(batch, own_rows) else ()
+    problems = [f"{key} is missing" for key in needed if key not in batch and key not in optional]
     problems += [
         f"{key} has shape {list(np.shape(batch[key]))}, expected {list(shape)}"
         for key, shape in shapes.items()
@@ -38,7 +69,7 @@ def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepCo
     return problems
 
 
-def check_batch(batch: Arrays, config: AceStepConfig) -> None:
+def check_batch(batch: Arrays, config: AceStepConfig, own_rows: int = 0) -> None:
     """Compare a flow batch with the model.
 
     Args:
@@ -46,6 +77,7 @@ def check_batch(batch: Arrays, config: AceStepConfig) -> None:
             float32 [B, S, D], the condition encoder's output; `condition_valid` bool [B, S]; `context` float32
             [B, T, 2 C], source latents and mask; optional `drop_condition`, a bool scalar or [B].
         config: sizes of the model.
+        own_rows: rows of the model's trained condition, which stands in for a missing `condition`; 0 without one.
 
     Raises:
         DataError: missing arrays, shapes that differ, times out of range or rows that are too long; all at once.
@@ -62,7 +94,7 @@ def check_batch(batch: Arrays, config: AceStepConfig) -> None:
         for key, expected in needed.items()
         if key in batch and np.shape(batch[key]) != expected
     ]
-    problems += _condition_problems(batch, rows, frames, config)
+    problems += _condition_problems(batch, rows, frames, config, own_rows)
     if "time" in batch and not (np.min(batch["time"]) >= 0 and np.max(batch["time"]) <= 1):
         problems.append(f"time goes from {np.min(batch['time']):g} to {np.max(batch['time']):g}; it lies in [0, 1]")
     if problems:
@@ -101,32 +133,45 @@ def _zero_padding(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid[..., None], np.asarray(values, np.float32), np.float32(0))
 
 
-def _condition_arrays(batch: Arrays, valid: np.ndarray, null: np.ndarray) -> dict[str, np.ndarray]:
-    rows, kept = pack_condition(
-        np.asarray(batch["condition"], np.float32), batch["condition_valid"], null, batch.get(DROP, np.zeros((), bool))
-    )
-    context = _zero_padding(batch["context"], valid)
-    return {"condition": rows, "condition_valid": kept, "context": context, "valid": valid}
+def _condition_arrays(batch: Arrays, valid: np.ndarray, null: np.ndarray, own_rows: int) -> dict[str, np.ndarray]:
+    drop = batch.get(DROP, np.zeros((), bool))
+    context = {"context": _zero_padding(batch["context"], valid), "valid": valid}
+    if not _uses_own(batch, own_rows):
+        condition = np.asarray(batch["condition"], np.float32)
+        rows, kept = pack_condition(condition, batch["condition_valid"], null, drop)
+        return {"condition": rows, "condition_valid": kept, **context}
+    dropped = np.broadcast_to(np.asarray(drop, bool), len(valid))
+    # As many rows whatever is dropped: a compiled step would be compiled again otherwise.
+    rows = np.zeros((len(valid), own_rows, len(null)), np.float32)
+    rows[dropped, 0] = null
+    kept = ~dropped[:, None] | (np.arange(own_rows) == 0)
+    return {"condition": rows, "condition_valid": kept, OWN: (~dropped).astype(np.float32), **context}
 
 
-def flow_inputs(batch: Arrays, null: np.ndarray) -> dict[str, np.ndarray]:
+def flow_inputs(batch: Arrays, null: np.ndarray, own_rows: int = 0) -> dict[str, np.ndarray]:
     """Collect what a pass reads: latents, noise and context without padding, time, valid, and the packed condition.
 
     Args:
         batch: checked flow batch.
         null: the null condition, float32 [D].
+        own_rows: rows of the model's trained condition; 0 without one.
+
+    Returns:
+        Where the trained condition stands in, `condition` has its number of rows, zeros except for the null condition,
+        and `own`, float32 [B], is 1 in the examples that it is added to.
     """
     valid = np.asarray(batch["valid"], bool)
     main = {key: _zero_padding(batch[key], valid) for key in ("latents", "noise")}
-    return main | {"time": np.asarray(batch["time"], np.float32)} | _condition_arrays(batch, valid, null)
+    return main | {"time": np.asarray(batch["time"], np.float32)} | _condition_arrays(batch, valid, null, own_rows)
 
 
 def conditioning(
-    batch: Arrays, config: AceStepConfig, null: np.ndarray
+    batch: Arrays, config: AceStepConfig, null: np.ndarray, own: np.ndarray | None = None
 ) -> tuple[tuple[int, int, int], dict[str, np.ndarray]]:
     """Collect the time-independent arrays of a conditioning, and the shape [B, T, C] of the latents it is for.
 
-    `valid` bool [B, T] is optional; without it all frames are valid.
+    `valid` bool [B, T] is optional; without it all frames are valid. A trained condition own, float32 [K, D], stands in
+    for a missing `condition`.
 
     Raises:
         DataError: no context, or arrays that do not fit; all at once.
@@ -138,7 +183,10 @@ def conditioning(
             f"it has shape {list(sized)}"
         )
     rows, frames, _ = sized
-    if problems := _condition_problems(batch, rows, frames, config):
+    if own is not None and _uses_own(batch, len(own)):
+        every = np.broadcast_to(own, (rows, *own.shape))
+        batch = {**batch, "condition": every, "condition_valid": np.ones(every.shape[:2], bool)}
+    if problems := _condition_problems(batch, rows, frames, config, 0):
         raise DataError(f"conditioning: {join_problems(problems)}")
     valid = np.asarray(batch.get("valid", np.ones((rows, frames), bool)), bool)
-    return (rows, frames, config.latent_dim), _condition_arrays(batch, valid, null)
+    return (rows, frames, config.latent_dim), _condition_arrays(batch, valid, null, 0)

@@ -175,14 +175,14 @@ class TokenModel(Model, Protocol):
 
 
 class FlowModel(Model, Protocol):
-    """Velocity field over latents (flow matching), and one style vector that may be trained with its adapter.
+    """Velocity field over latents (flow matching), and one style that may be trained with its adapter.
 
-    A flow batch holds `latents`, `noise` float32 [B, T, C], `time` float32 [B] in [0, 1], `valid` bool [B, T],
-    `start_time` float32 [B] and, where the model has it, `duration` float32 [B]; optionally `cond` [B, T, C] (zeros),
-    `text` int32 [B, T] (zeros), `style` [B, style width] (the model's own style vector where it has one, else zeros),
-    and the scalars `drop_audio`, `drop_text`, `drop_style` (False), each for the whole batch. The loss is the squared
-    error of the velocity at (1 - time) noise + time latents against latents - noise, summed over all values of valid
-    frames.
+    A flow batch of ACE-Step is described in `acestep_batches`. That of DiffRhythm holds `latents`, `noise` float32
+    [B, T, C], `time` float32 [B] in [0, 1], `valid` bool [B, T], `start_time` float32 [B] and, where the model has it,
+    `duration` float32 [B]; optionally `cond` [B, T, C] (zeros), `text` int32 [B, T] (zeros), `style` [B, style width]
+    (the model's own style vector where it has one, else zeros), and the scalars `drop_audio`, `drop_text`, `drop_style`
+    (False), each for the whole batch. The loss is the squared error of the velocity at (1 - time) noise + time latents
+    against latents - noise, summed over all values of valid frames.
 
     Attributes:
         latent_channels: C.
@@ -195,14 +195,18 @@ class FlowModel(Model, Protocol):
     has_duration: bool
 
     def set_style(self, style: np.ndarray | None) -> None:
-        """Set the model's own style vector [style width], or remove it.
+        """Set the model's own style vector [style width] or trained condition [K, D], or remove it.
 
-        It replaces `style` in batches and conditionings that have none. A training of the adapter that is started
-        afterwards trains it too; its moments are `exp_avg.style` and `exp_avg_sq.style` of the training's state.
+        It replaces `style`, or `condition`, in batches and conditionings that have none. A training of the adapter that
+        is started afterwards trains it too; its moments are `exp_avg.style` and `exp_avg_sq.style` of the training's
+        state.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
         """
 
     def read_style(self) -> np.ndarray | None:
-        """Copy the model's own style vector, float32 [style width]; None without one."""
+        """Copy the model's own style vector or trained condition, float32; None without one."""
 
     def prepare(self, conditioning: Arrays) -> Any:
         """Compute everything that does not depend on time, once.
@@ -226,6 +230,18 @@ class FlowModel(Model, Protocol):
 
         Returns:
             float32 [B, T, C].
+        """
+
+    def velocities(self, x: np.ndarray, time: float | np.ndarray, prepared: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the velocities p and q of `velocity` in one pass over 2 B rows, for other kinds of guidance.
+
+        Args:
+            x: float32 [B, T, C].
+            time: in [0, 1], a scalar or [B].
+            prepared: result of `prepare`.
+
+        Returns:
+            The conditional and the unconditional velocity, each float32 [B, T, C].
         """
 
 

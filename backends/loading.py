@@ -11,6 +11,8 @@ from musiclora.backends.base import Codec, Family, Model
 from musiclora.backends.specs import BackendSpec, resolve_class
 from musiclora.convert.errors import BackendError, ConvertError
 from musiclora.convert.files.json_file import read_json
+from musiclora.convert.models.acestep_folders import is_acestep_folder
+from musiclora.convert.models.acestep_json import MODEL_TYPE as ACESTEP
 
 _DType = TypeVar("_DType")
 
@@ -59,11 +61,14 @@ def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Callable[..., Co
 
 
 def _declared_architecture(checkpoint: Path) -> str:
-    """Read `model_type` of a folder's config.json; empty where it says nothing."""
+    """Read `model_type` of a folder's config.json; empty where it says nothing.
+
+    A folder without one may hold ACE-Step as a pipeline, or around the model's own folder.
+    """
     try:
         return str(read_json(checkpoint / "config.json").get("model_type", ""))
     except ConvertError:
-        return ""
+        return ACESTEP if is_acestep_folder(checkpoint) else ""
 
 
 def process_peak_bytes() -> int:

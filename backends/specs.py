@@ -6,6 +6,7 @@ A new backend is one folder beside this file and one record in `BACKENDS`; nothi
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 class BackendSpec:
     """One backend.
 
-    Classes are references `module:Class` for `resolve_class`, so that only the asked-for architecture is imported.
+    Classes, or class methods that load them, are references for `resolve_class`, so that only the asked-for
+    architecture is imported.
 
     Attributes:
         name: value of `--backend`.
@@ -45,6 +47,7 @@ MLX = BackendSpec(
     models={
         "gpt2": "musiclora.backends.mlx.gpt2:MlxGpt2",
         "diffrhythm": "musiclora.backends.mlx.diffrhythm:MlxFlow",
+        "acestep": "musiclora.backends.mlx.acestep_model:MlxAceStep",
     },
     codecs={"oobleck": "musiclora.backends.mlx.oobleck:MlxOobleck"},
 )
@@ -58,6 +61,7 @@ TORCH = BackendSpec(
     models={
         "gpt2": "musiclora.backends.torch.gpt2:TorchGpt2",
         "diffrhythm": "musiclora.backends.torch.diffrhythm:TorchFlow",
+        "acestep": "musiclora.backends.torch.acestep:TorchAceStep.from_folder",
     },
     codecs={"oobleck": "musiclora.backends.torch.oobleck:TorchOobleck"},
 )
@@ -77,6 +81,6 @@ def install_hint(*names: str) -> str:
 
 
 def resolve_class(reference: str) -> Any:
-    """Import the class that a reference `module:Class` names."""
+    """Import the class, or its class method, that a reference `module:Class` or `module:Class.method` names."""
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return operator.attrgetter(name)(importlib.import_module(module))

@@ -47,6 +47,7 @@ def prepare(
     weights: Weights,
     adapter: ActiveAdapter | None,
     config: AceStepConfig,
+    frames: mx.array | None = None,
 ) -> dict[str, mx.array]:
     """Compute the inputs that depend neither on the time nor on the noisy latents.
 
@@ -57,10 +58,12 @@ def prepare(
         weights: of the transformer.
         adapter: LoRA, or None.
         config: the model's numbers.
+        frames: bool [B, T], False in frames of padding, which must be zero; None where there are none.
 
     Returns:
         `patches` [B * N, hidden], the context's part of the input; `states` [B * S, hidden], the condition as the cross
-        attention reads it; `valid`, as given.
+        attention reads it; `valid`, as given; `seen` bool [B, N], the patches with a valid frame, where there is
+        padding.
     """
     dtype = weights["condition_embedder.bias"].dtype
     if valid is not None:
@@ -73,6 +76,8 @@ def prepare(
         "patches": known @ columns.T + weights[f"{PATCHES_IN}.bias"],
         "states": linear(rows, "condition_embedder", weights, adapter),
     }
+    if frames is not None:
+        made["seen"] = _patches(frames[..., None], config.patch_size).any(axis=1).reshape(len(frames), -1)
     return made if valid is None else made | {"valid": valid}
 
 
@@ -120,7 +125,7 @@ def with_null_condition(
     stack = config.decoder
     row = null.astype(made["patches"].dtype).reshape(1, -1)
     state = linear(row, "condition_embedder", weights, adapter)
-    found = dict(made) | {"patches": mx.concatenate([made["patches"]] * 2)}
+    found = dict(made) | {k: mx.concatenate([made[k]] * 2) for k in ("patches", "seen") if k in made}
     for i in range(len(config.layer_types)):
         at = f"layers.{i}.cross_attn"
         value = linear(state, f"{at}.v_proj", weights, adapter).reshape(stack.kv_heads, stack.head_dim)
@@ -200,7 +205,9 @@ def transformer_block(
     )
     y = _modulated(x, f"{at}.self_attn_norm", scale, shift, weights, config)
     kind = config.layer_types[index]
-    x = x + _gated(self_attention(y, f"{at}.self_attn", weights, adapter, config, config.decoder, batch, kind), gate)
+    seen = made.get("seen")
+    y = self_attention(y, f"{at}.self_attn", weights, adapter, config, config.decoder, batch, kind, seen)
+    x = x + _gated(y, gate)
     y = norm(x, f"{at}.cross_attn_norm", weights, config)
     x = x + _cross_attention(y, index, made, weights, adapter, config, batch)
     y = _modulated(x, f"{at}.mlp_norm", mlp_scale, mlp_shift, weights, config)
@@ -220,9 +227,8 @@ def _checkpointed_block(
     at = f"layers.{index}."
     own = {k: v for k, v in weights.items() if k.startswith(at)}
     factors = {k: v for k, v in adapter.factors.items() if k.startswith(at)} if adapter else {}
-    read = {
-        k: made[k] for k in ("states", "valid", f"keys.{index}", f"values.{index}", f"constant.{index}") if k in made
-    }
+    names = ("states", "valid", "seen", f"keys.{index}", f"values.{index}", f"constant.{index}")
+    read = {name: made[name] for name in names if name in made}
 
     # Only what is an argument of a checkpointed function gets a gradient.
     def inner(x: mx.array, modulation: mx.array, read: Weights, own: Weights, factors: Weights) -> mx.array:

@@ -61,6 +61,7 @@ def self_attention(
     stack: StackConfig,
     batch: int,
     kind: str,
+    seen: mx.array | None = None,
 ) -> mx.array:
     """Attend from each row to the rows of its own example, with rotary embedding.
 
@@ -73,6 +74,7 @@ def self_attention(
         stack: sizes of the blocks.
         batch: B.
         kind: `sliding_attention` or `full_attention`.
+        seen: bool [B, N], False in rows of padding, which only they themselves may see; None where there are none.
 
     Returns:
         [B * N, hidden].
@@ -84,10 +86,10 @@ def self_attention(
         mx.fast.rope(y, stack.head_dim, traditional=False, base=config.rope_theta, scale=1.0, offset=0) for y in (q, k)
     )
     if kind == SLIDING:
-        seen = grouped_attention.attend_in_window(q, k, v, config.sliding_window)
+        found = grouped_attention.attend_in_window(q, k, v, config.sliding_window, seen)
     else:
-        seen = grouped_attention.attend(q, k, v)
-    return linear(joined_heads(seen), f"{at}.o_proj", weights, adapter)
+        found = grouped_attention.attend(q, k, v, seen)
+    return linear(joined_heads(found), f"{at}.o_proj", weights, adapter)
 
 
 def mlp(x: mx.array, at: str, weights: Weights, adapter: ActiveAdapter | None) -> mx.array:

@@ -1,4 +1,4 @@
-"""Base arrays of a model and its LoRA adapter, for every architecture on MLX."""
+"""Base arrays of a model, its LoRA adapter and its own style, for every architecture on MLX."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ import mlx.core as mx
 import numpy as np
 
 from musiclora.backends.base import Arrays
+from musiclora.backends.mlx import lora
 from musiclora.backends.mlx.decoder import ActiveAdapter
-from musiclora.convert.adapters.lora import LoraSpec, check_state, match_targets, state_shapes
+from musiclora.backends.mlx.kernels import quantised
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    check_state,
+    magnitude_key,
+    match_targets,
+    state_keys,
+    state_shapes,
+)
 from musiclora.convert.errors import BackendError
 
 
@@ -97,3 +106,54 @@ class AdaptedWeights:
         """Replace the weights by fused ones and drop the adapter."""
         self.weights = weights
         self.spec, self.names, self.factors, self._enabled = None, [], {}, True
+
+
+class StyledWeights(AdaptedWeights):
+    """A flow model's arrays: linear weights as torch lays them, and an optional style of its own.
+
+    Attributes:
+        style: the model's own style vector [width] or trained condition [K, D], float32, or None.
+    """
+
+    style: mx.array | None = None
+
+    def check_style(self, style: np.ndarray) -> np.ndarray:
+        """Copy a style in float32; each kind of model has its own shape.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        raise NotImplementedError
+
+    def set_style(self, style: np.ndarray | None) -> None:
+        """Set the model's own style, or remove it; see `backends.base.FlowModel`.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        self.style = None if style is None else mx.array(self.check_style(style))
+
+    def read_style(self) -> np.ndarray | None:
+        """Copy the model's own style, float32; None without one."""
+        return None if self.style is None else np.array(self.style)
+
+    def fuse(self) -> None:
+        """Add the update to the weights, summed in float32 and cast once, and drop the adapter.
+
+        A quantised matrix becomes a float one.
+        """
+        self.put_fused(self.weights_with(ActiveAdapter(self.factors, self.need_adapter("fuse").scale)))
+
+    def weights_with(self, adapter: ActiveAdapter) -> dict[str, mx.array]:
+        """Return all weights with an adapter added; unaffected arrays are shared with the model's own."""
+        merged = dict(self.weights)
+        for name in self.names:
+            key_a, key_b = state_keys(name)
+            a, b, magnitude = adapter.factors[key_a], adapter.factors[key_b], adapter.factors.get(magnitude_key(name))
+            weight = merged[f"{name}.weight"]
+            if parts := quantised.find(merged, name):
+                weight = quantised.dequantised(parts, a.shape[1])
+                del merged[f"{name}.scales"], merged[f"{name}.biases"]
+            merged[f"{name}.weight"] = lora.fused_weight(weight, a, b, adapter.scale, magnitude, conv1d=False)
+            mx.eval(merged[f"{name}.weight"])  # one by one: the float32 sum of a half-precision base is short-lived
+        return merged

@@ -13,11 +13,10 @@ import numpy as np
 
 from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, FlowModel, LossSum, OptimSpec
-from musiclora.backends.mlx import device, dit, lora
-from musiclora.backends.mlx.adapted import AdaptedWeights
+from musiclora.backends.mlx import device, dit
+from musiclora.backends.mlx.adapted import StyledWeights
 from musiclora.backends.mlx.decoder import ActiveAdapter
-from musiclora.backends.mlx.objectives import FlowObjective, flow_loss, to_mlx
-from musiclora.convert.adapters.lora import magnitude_key, state_keys
+from musiclora.backends.mlx.objectives import FlowObjective, noisy_latents, squared_error, to_mlx
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm
 
 if TYPE_CHECKING:
@@ -39,12 +38,8 @@ class Prepared:
     weights: dict[str, mx.array]
 
 
-class MlxFlow(AdaptedWeights):
-    """A DiffRhythm checkpoint (implements `backends.base.FlowModel`).
-
-    Attributes:
-        style: the model's own style vector, float32 [512], or None.
-    """
+class MlxFlow(StyledWeights):
+    """A DiffRhythm checkpoint (implements `backends.base.FlowModel`)."""
 
     def __init__(self, path: Path, dtype: mx.Dtype) -> None:
         checkpoint = read_diffrhythm(path)
@@ -56,49 +51,25 @@ class MlxFlow(AdaptedWeights):
             array = mx.array(dit.stored(name, np.asarray(value, np.float32))).astype(dtype)
             mx.eval(array)  # one by one, so that nothing is held twice
             self.weights[name] = array
-        self.style: mx.array | None = None
         # On the CPU build compiling a whole pass takes seconds and saves few: products are nearly all of it.
         # Not a method: a model that refers to itself would keep its memory until the garbage is collected.
-        velocity = partial(guided, self.config)
+        velocity = partial(repeated_velocity, self.config)
         self._velocity = mx.compile(velocity) if device.is_gpu() else velocity
 
-    # --- style ---
-
-    def set_style(self, style: np.ndarray | None) -> None:
-        """Set the model's own style vector, or remove it; see `backends.base.FlowModel`.
+    def check_style(self, style: np.ndarray) -> np.ndarray:
+        """Copy a style vector, float32 [512].
 
         Raises:
             DataError: another shape, or values that are not finite.
         """
-        if style is None:
-            self.style = None
-            return
-        self.style = mx.array(flow_batches.check_style(style, self.config))
-
-    def read_style(self) -> np.ndarray | None:
-        """Copy the model's own style vector, float32; None without one."""
-        return None if self.style is None else np.array(self.style)
+        return flow_batches.check_style(style, self.config)
 
     # --- weights ---
 
     def merged_weights(self) -> dict[str, mx.array]:
         """Return weights with the active adapter added; unaffected arrays are shared with the model's own."""
         active = self.active_adapter()
-        return self.weights if active is None else self._weights_with(active)
-
-    def fuse(self) -> None:
-        """Add the update to the weights, summed in float32 and cast once, and drop the adapter."""
-        self.put_fused(self._weights_with(ActiveAdapter(self.factors, self.need_adapter("fuse").scale)))
-
-    def _weights_with(self, adapter: ActiveAdapter) -> dict[str, mx.array]:
-        merged = dict(self.weights)
-        for name in self.names:
-            key_a, key_b = state_keys(name)
-            weight = merged[f"{name}.weight"]
-            a, b, magnitude = adapter.factors[key_a], adapter.factors[key_b], adapter.factors.get(magnitude_key(name))
-            merged[f"{name}.weight"] = lora.fused_weight(weight, a, b, adapter.scale, magnitude, conv1d=False)
-            mx.eval(merged[f"{name}.weight"])  # one by one: the float32 sum of a half-precision base is short-lived
-        return merged
+        return self.weights if active is None else self.weights_with(active)
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield base weights one by one, float32, under their paths in the DiT and in torch's layouts."""
@@ -111,11 +82,51 @@ class MlxFlow(AdaptedWeights):
         """Count the scored latent values: all channels of the valid frames."""
         return float(flow_batches.count_values(batch))
 
+    def check(self, batch: Arrays) -> None:
+        """Compare a flow batch with the model.
+
+        Raises:
+            DataError: rows that are too long, ids out of range, missing arrays or shapes that differ; all at once.
+        """
+        flow_batches.check_flow_batch(batch, self.config)
+
+    def rows(self, batch: Arrays) -> int:
+        """Count the rows of a linear layer's largest input."""
+        return int(np.size(batch["valid"]))
+
+    def arrays(self, batch: Arrays) -> dict[str, mx.array]:
+        """Copy the arrays that the loss reads of a batch to the device."""
+        return to_mlx(flow_batches.flow_inputs(batch, self.config, self.style is not None))
+
+    def loss_sum(
+        self,
+        arrays: dict[str, mx.array],
+        style: mx.array | None,
+        weights: dict[str, mx.array],
+        adapter: ActiveAdapter | None,
+        checkpointing: bool = False,
+    ) -> mx.array:
+        """Sum the squared error of the velocity over valid frames, a float32 scalar.
+
+        Args:
+            arrays: of `arrays`.
+            style: the model's own style vector float32 [512], or None.
+            weights: of the model.
+            adapter: LoRA, or None.
+            checkpointing: keep only the blocks' inputs for the backward pass.
+        """
+        if style is not None:
+            arrays = arrays | {"style": arrays["style"] + arrays["own"] * style}
+        made = dit.conditions(arrays, weights, adapter, self.config)
+        x = noisy_latents(arrays)
+        return squared_error(
+            dit.velocity(x, arrays["time"], made, weights, adapter, self.config, checkpointing), arrays
+        )
+
     def loss(self, batch: Arrays) -> LossSum:
         """Compute the loss without gradient or dropout; repeatable."""
-        flow_batches.check_flow_batch(batch, self.config)
-        arrays = to_mlx(flow_batches.flow_inputs(batch, self.config, self.style is not None))
-        total = flow_loss(arrays, self.style, self.weights, self.active_adapter(), self.config)
+        self.check(batch)
+        total = self.loss_sum(self.arrays(batch), self.style, self.weights, self.active_adapter())
         return LossSum(float(np.array(total)), self.weight(batch))
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> MlxTraining:
@@ -151,32 +162,36 @@ class MlxFlow(AdaptedWeights):
         Raises:
             DataError: x does not fit what was prepared.
         """
-        made = prepared.made
+        if guidance < flow_batches.UNGUIDED:
+            made = {key: value[: prepared.rows] for key, value in prepared.made.items()}
+            return np.array(self._pass(x, time, prepared, made))
+        p, q = self.velocities(x, time, prepared)
+        guided: np.ndarray = p + np.float32(guidance) * (p - q)
+        return guided
+
+    def velocities(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the conditional and the unconditional velocity, each float32 [B, T, C], in one pass of 2 B rows.
+
+        Raises:
+            DataError: x does not fit what was prepared.
+        """
+        p, q = np.split(np.array(self._pass(x, time, prepared, prepared.made)), 2)
+        return p, q
+
+    def _pass(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, made: dict[str, mx.array]) -> mx.array:
+        """Compute the velocities of x as often as it fits into the rows of made, [k B, T, C]."""
         shape = (prepared.rows, made["static"].shape[1], self.latent_channels)
         noisy, times = (mx.array(value) for value in flow_batches.latents_and_times(x, time, shape))
-        if guidance < flow_batches.UNGUIDED:
-            made = {key: value[: prepared.rows] for key, value in made.items()}
-        strength = mx.array(guidance, mx.float32)
-        return np.array(self._velocity(noisy, times, made, prepared.weights, strength))
+        return self._velocity(noisy, times, made, prepared.weights)
 
 
-def guided(
-    config: DiffRhythmConfig,
-    x: mx.array,
-    time: mx.array,
-    made: dict[str, mx.array],
-    weights: dict[str, mx.array],
-    guidance: mx.array,
+def repeated_velocity(
+    config: DiffRhythmConfig, x: mx.array, time: mx.array, made: dict[str, mx.array], weights: dict[str, mx.array]
 ) -> mx.array:
-    """Compute the float32 velocity of x [B, T, C]; made has B rows, or 2 B rows with guidance."""
-    twice = made["static"].shape[0] > x.shape[0]
-    if twice:
-        x, time = mx.concatenate([x, x]), mx.concatenate([time, time])
-    v = dit.velocity(x, time, made, weights, None, config).astype(mx.float32)
-    if not twice:
-        return v
-    p, q = mx.split(v, 2)
-    return p + guidance * (p - q)
+    """Compute the float32 velocity of x [B, T, C]; made has B rows, or 2 B for both passes of guidance."""
+    times = made["static"].shape[0] // x.shape[0]
+    x, time = mx.concatenate([x] * times), mx.concatenate([time] * times)
+    return dit.velocity(x, time, made, weights, None, config).astype(mx.float32)
 
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ import numpy as np
 
 from musiclora.backends import flow_batches, token_batches
 from musiclora.backends.base import Arrays
-from musiclora.backends.mlx import batches, decoder, dit
+from musiclora.backends.mlx import batches, decoder
 from musiclora.backends.mlx.decoder import ActiveAdapter, Dropout
 from musiclora.backends.mlx.kernels import head
 from musiclora.backends.mlx.training import Adapted, Objective
-from musiclora.convert.models.diffrhythm import DiffRhythmConfig
 from musiclora.convert.models.gpt2 import Gpt2Config
 
 Named = dict[str, mx.array]
@@ -40,10 +39,21 @@ class TokenWeights(WeightedModel, Protocol):
 
 
 class FlowWeights(WeightedModel, Protocol):
-    """Weights of a flow model, and its style vector where it has one."""
+    """Weights of a flow model, and its own style where it has one."""
 
-    config: DiffRhythmConfig
     style: mx.array | None
+
+    def check(self, batch: Arrays) -> None: ...
+    def rows(self, batch: Arrays) -> int: ...
+    def arrays(self, batch: Arrays) -> Named: ...
+    def loss_sum(
+        self,
+        arrays: Named,
+        style: mx.array | None,
+        weights: Named,
+        adapter: ActiveAdapter | None,
+        checkpointing: bool = False,
+    ) -> mx.array: ...
 
 
 def to_mlx(arrays: Arrays) -> Named:
@@ -101,7 +111,7 @@ class TokenObjective:
 class FlowObjective:
     """Squared error of a flow model's velocity (implements `training.Objective`).
 
-    With the adapter the model's own style vector is trained, where it has one.
+    With the adapter the model's own style is trained, where it has one.
     """
 
     def __init__(self, model: FlowWeights, everything: bool) -> None:
@@ -124,57 +134,41 @@ class FlowObjective:
         self.model.style = trained.get(flow_batches.STYLE)
 
     def check(self, batch: Arrays) -> None:
-        flow_batches.check_flow_batch(batch, self.model.config)
+        self.model.check(batch)
 
     def weight(self, batch: Arrays) -> float:
         return self.model.weight(batch)
 
     def rows(self, batch: Arrays) -> int:
-        return int(np.size(batch["valid"]))
+        return self.model.rows(batch)
 
     def arrays(self, batch: Arrays) -> Named:
-        return to_mlx(flow_batches.flow_inputs(batch, self.model.config, self.model.style is not None))
+        return self.model.arrays(batch)
 
     def loss(
         self, trained: Named, frozen: Named, arrays: Named, dropout: Dropout | None, checkpointing: bool
     ) -> mx.array:
-        """Sum the loss over scored targets: nats of tokens, squared error of latent values."""
+        """Sum the squared error of the velocity over all values of valid frames."""
         model = self.model
         weights = trained if self.everything else frozen
         adapter = None if model.spec is None else ActiveAdapter(trained, model.spec.scale, dropout)
         style = (frozen if self.everything else trained).get(flow_batches.STYLE)
-        return flow_loss(arrays, style, weights, adapter, model.config, checkpointing)
+        return model.loss_sum(arrays, style, weights, adapter, checkpointing)
 
 
-def flow_loss(
-    arrays: Named,
-    style: mx.array | None,
-    weights: Named,
-    adapter: ActiveAdapter | None,
-    config: DiffRhythmConfig,
-    checkpointing: bool = False,
-) -> mx.array:
-    """Sum the squared error of the velocity at (1 - t) noise + t latents against latents - noise, in float32.
-
-    Args:
-        arrays: what `flow_batches.flow_inputs` made, as MLX's.
-        style: the model's own style vector float32 [512], or None.
-        weights: of the model.
-        adapter: LoRA, or None.
-        config: the model's numbers.
-        checkpointing: keep only the blocks' inputs for the backward pass.
+def squared_error(velocity: mx.array, arrays: Named) -> mx.array:
+    """Sum the squared error of a velocity [B, T, C] against latents - noise over valid frames, in float32.
 
     Source: Liu et al. 2022 (arXiv 2209.03003), eq. 1.
     """
-    if style is not None:
-        arrays = arrays | {"style": arrays["style"] + arrays["own"] * style}
-    time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
-    made = dit.conditions(arrays, weights, adapter, config)
-    found = dit.velocity(
-        (1 - time) * noise + time * latents, arrays["time"], made, weights, adapter, config, checkpointing
-    )
-    error = mx.square(found.astype(mx.float32) - (latents - noise))
+    error = mx.square(velocity.astype(mx.float32) - (arrays["latents"] - arrays["noise"]))
     return (error.sum(axis=-1) * arrays["valid"]).sum()
+
+
+def noisy_latents(arrays: Named) -> mx.array:
+    """Compute (1 - time) noise + time latents, float32 [B, T, C]."""
+    time = arrays["time"][:, None, None]
+    return (1 - time) * arrays["noise"] + time * arrays["latents"]
 
 
 if TYPE_CHECKING:

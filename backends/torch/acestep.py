@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ from musiclora.backends.torch.acestep_module import (
 from musiclora.backends.torch.acestep_network import Crossing, Frame
 from musiclora.backends.torch.adapted import StyledModule
 from musiclora.backends.torch.objectives import FlowObjective
-from musiclora.convert.errors import BackendError
+from musiclora.convert.models.acestep import read_acestep
 from musiclora.convert.models.acestep_config import AceStepConfig
-from musiclora.convert.models.acestep_names import NULL_CONDITION
+from musiclora.convert.models.acestep_names import NULL_CONDITION, transformer_names
 
 if TYPE_CHECKING:
     from musiclora.backends.torch.training import TorchTraining
@@ -55,7 +56,7 @@ class TorchAceStep(StyledModule):
     """ACE-Step's transformer on one device (implements `backends.base.FlowModel`).
 
     Batches are those of `backends.acestep_batches`. The interface's time is 1 - t of ACE-Step, and its velocity the
-    negative of the network's output. There is no style vector.
+    negative of the network's output.
 
     Args:
         config: sizes of the model.
@@ -83,20 +84,29 @@ class TorchAceStep(StyledModule):
         super().__init__(module, linear_shapes(module), dtype, where)
         self.latent_channels = config.latent_dim
 
-    # --- style ---
-
-    def set_style(self, style: np.ndarray | None) -> None:
-        """Refuse a style vector, which this architecture has no input for; None changes nothing.
+    @classmethod
+    def from_folder(cls, path: Path, dtype: torch.dtype, device: torch.device) -> TorchAceStep:
+        """Load a model folder in any layout; quantised weights are de-quantised.
 
         Raises:
-            BackendError: a style vector.
+            BackendError: diffusers is not installed, or has no ACE-Step.
+            ConvertError: a folder that does not fit.
         """
-        if style is not None:
-            raise BackendError("set_style: ACE-Step has no style vector; its condition is text, lyrics and timbre")
+        checkpoint = read_acestep(path)
+        return cls(checkpoint.config, checkpoint.tensors(transformer_names(checkpoint.config)), dtype, device)
 
-    def read_style(self) -> None:
-        """Return None: there is no style vector."""
-        return
+    # --- style ---
+
+    def check_style(self, style: np.ndarray) -> np.ndarray:
+        """Copy a trained condition, float32 [K, D].
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        return acestep_batches.check_trained_condition(style, self.config)
+
+    def _own_rows(self) -> int:
+        return 0 if self.style is None else len(self.style)
 
     def read_weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield `decoder.*` and `null_condition_emb` one by one, float32, under canonical names and layouts."""
@@ -116,7 +126,7 @@ class TorchAceStep(StyledModule):
         Raises:
             DataError: missing arrays, shapes that differ or rows that are too long; all at once.
         """
-        acestep_batches.check_batch(batch, self.config)
+        acestep_batches.check_batch(batch, self.config, self._own_rows())
 
     def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
         """Sum the squared error of the velocity over valid frames, a float32 scalar with its gradient.
@@ -130,7 +140,9 @@ class TorchAceStep(StyledModule):
         """
         self.check(batch)
         self._masking.masks = masks
-        arrays = self._to_tensors(acestep_batches.flow_inputs(batch, self._null_row()))
+        arrays = self._to_tensors(acestep_batches.flow_inputs(batch, self._null_row(), self._own_rows()))
+        if self.style is not None and acestep_batches.OWN in arrays:
+            arrays["condition"] = arrays["condition"] + arrays[acestep_batches.OWN][:, None, None] * self.style
         time, latents, noise = arrays["time"][:, None, None], arrays["latents"], arrays["noise"]
         noisy = torch.lerp(noise, latents, time)
         found = acestep_network.velocity(self.module, self.config, noisy, arrays["time"], arrays, checkpointing)
@@ -145,7 +157,7 @@ class TorchAceStep(StyledModule):
         return {key: torch.from_numpy(np.array(value)).to(self.device) for key, value in arrays.items()}
 
     def start_training(self, optim: OptimSpec, trainable: Literal["adapter", "all"] = "adapter") -> TorchTraining:
-        """Create a trainer of the adapter, or of all weights of the transformer.
+        """Create a trainer of the adapter and the trained condition, or of all weights of the transformer.
 
         Raises:
             BackendError: no adapter to train, or one in the way; all weights in another dtype than float32.
@@ -168,8 +180,8 @@ class TorchAceStep(StyledModule):
     def prepare(self, conditioning: Arrays) -> Prepared:
         """Compute the time-independent part once: context, and cross-attention keys and values of every block.
 
-        It keeps the adapter as it is now: what is changed afterwards needs another call. So does a training of all
-        weights, which changes them in place.
+        It keeps the adapter and the trained condition as they are now: what is changed afterwards needs another call.
+        So does a training of all weights, which changes them in place.
 
         Args:
             conditioning: a batch of `acestep_batches` without latents, noise and time; `valid` is optional.
@@ -177,7 +189,7 @@ class TorchAceStep(StyledModule):
         Raises:
             DataError: a conditioning without a context, or arrays that do not fit.
         """
-        shape, given = acestep_batches.conditioning(conditioning, self.config, self._null_row())
+        shape, given = acestep_batches.conditioning(conditioning, self.config, self._null_row(), self.read_style())
         module, arrays = self._merged_module(), self._to_tensors(given)
         with torch.inference_mode():
             frame = acestep_network.frame_of(module, self.config, arrays["context"], arrays["valid"])
@@ -190,17 +202,31 @@ class TorchAceStep(StyledModule):
         Raises:
             DataError: x does not fit what was prepared.
         """
+        p, q = self._pass(x, time, prepared, guidance >= UNGUIDED)
+        return p if q is None else p + np.float32(guidance) * (p - q)
+
+    def velocities(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the velocities with the condition and with the null condition, float32 [B, T, C], in one pass.
+
+        Raises:
+            DataError: x does not fit what was prepared.
+        """
+        p, q = self._pass(x, time, prepared, True)
+        return p, cast(np.ndarray, q)
+
+    def _pass(
+        self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared, twice: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         latents, times = latents_and_times(x, time, prepared.shape)
         if (times == times[0]).all():
             times = times[:1]  # its modulation is computed once
-        strength = 0.0 if guidance < UNGUIDED else float(guidance)
         with torch.inference_mode():
             noisy, at = (torch.from_numpy(value).to(self.device) for value in (latents, times))
-            found = acestep_network.guided_velocity(
-                prepared.module, self.config, noisy, at, prepared.frame, prepared.crossing, strength
+            found = acestep_network.sampling_velocities(
+                prepared.module, self.config, noisy, at, prepared.frame, prepared.crossing, twice
             )
-            result: np.ndarray = found.cpu().numpy()
-        return result
+            p, q = (None if part is None else part.cpu().numpy() for part in found)
+        return cast(np.ndarray, p), q
 
 
 if TYPE_CHECKING:

@@ -197,13 +197,13 @@ def velocity(
     return -_leave(module, config, h, state, frame.frames).float()
 
 
-def guided_velocity(
-    module: Any, config: AceStepConfig, x: Tensor, time: Tensor, frame: Frame, crossing: Crossing, guidance: float
-) -> Tensor:
-    """Compute p + guidance (p - q) for x [B, T, C] without a gradient; q has the null condition.
+def sampling_velocities(
+    module: Any, config: AceStepConfig, x: Tensor, time: Tensor, frame: Frame, crossing: Crossing, twice: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Compute the float32 velocities p and q of x [B, T, C] without a gradient; q has the null condition.
 
     Both passes are one of 2 B rows. They first differ in the cross attention of the first block, which is where the
-    rows are doubled. Guidance 0 computes p alone.
+    rows are doubled.
 
     Args:
         module: filled, with adapters merged into its weights.
@@ -212,28 +212,25 @@ def guided_velocity(
         time: float32 [B], or [1] for all rows.
         frame: of `frame_of`.
         crossing: of `crossing_of`.
-        guidance: strength; the usual guidance scale minus one.
+        twice: False computes p alone; q is then None.
     """
     rows = len(x)
     state, changes = _modulation(module, 1 - time)
-    if guidance and len(time) > 1:
+    if twice and len(time) > 1:
         state, changes = (torch.cat([part, part]) for part in (state, changes))
     h = _enter(module, config, x, frame)
     for i, block in enumerate(module.layers):
         table = (block.scale_shift_table + changes).chunk(6, dim=1)
         own = table if i or len(changes) == 1 else tuple(part[:rows] for part in table)
         h = _self_part(block, h, own, frame.rotation, _doubled(frame.blocks[i], len(h) // rows))
-        if guidance and not i:
+        if twice and not i:
             h = torch.cat([h, h])
         h[:rows] += _cross_part(block, h[:rows], crossing.seen[i], crossing.padding)
-        if guidance:
+        if twice:
             h[rows:] += crossing.null[i]
         h = _mlp_part(block, h, table)
     out = -_leave(module, config, h, state, frame.frames).float()
-    if not guidance:
-        return out
-    p, q = out.chunk(2)
-    return p + guidance * (p - q)
+    return (out[:rows], out[rows:]) if twice else (out, None)
 
 
 def _doubled(blocks: Blocks, times: int) -> Blocks:

@@ -177,10 +177,10 @@ class AdaptedModule:
 
 
 class StyledModule(AdaptedModule):
-    """A flow model's module: PEFT's layers with pooled dropout masks, and an optional style vector of its own.
+    """A flow model's module: PEFT's layers with pooled dropout masks, and an optional style of its own.
 
     Attributes:
-        style: float32 [style width], or None.
+        style: the model's own style vector [width] or trained condition [K, D], float32, or None.
     """
 
     style: nn.Parameter | None = None
@@ -190,6 +190,34 @@ class StyledModule(AdaptedModule):
     ) -> None:
         super().__init__(module, shapes, dtype, device)
         self._masking = lora.Masking()
+
+    def check_style(self, style: np.ndarray) -> np.ndarray:
+        """Copy a style in float32; each kind of model has its own shape.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        raise NotImplementedError
+
+    def set_style(self, style: np.ndarray | None) -> None:
+        """Set the model's own style, or remove it; see `backends.base.FlowModel`.
+
+        Raises:
+            DataError: another shape, or values that are not finite.
+        """
+        if style is None:
+            self.style = None
+            return
+        found = torch.from_numpy(self.check_style(style)).to(self.device)
+        if self.style is None or self.style.shape != found.shape:
+            self.style = nn.Parameter(found, requires_grad=False)
+        else:
+            with torch.no_grad():  # in place: a training may hold it
+                self.style.copy_(found)
+
+    def read_style(self) -> np.ndarray | None:
+        """Copy the model's own style, float32; None without one."""
+        return None if self.style is None else self.style.detach().cpu().numpy().copy()
 
     def inject_adapter(self, spec: LoraSpec, initial: Arrays) -> None:
         """Add the adapter that spec describes, filled with initial; a second call replaces the first."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from musiclora.backends import flow_batches
 from musiclora.backends.base import Arrays, FlowModel, OptimSpec
@@ -59,25 +59,13 @@ class TorchFlow(StyledModule):
 
     # --- style ---
 
-    def set_style(self, style: np.ndarray | None) -> None:
-        """Set the model's own style vector, or remove it; see `backends.base.FlowModel`.
+    def check_style(self, style: np.ndarray) -> np.ndarray:
+        """Copy a style vector, float32 [512].
 
         Raises:
             DataError: another shape, or values that are not finite.
         """
-        if style is None:
-            self.style = None
-            return
-        found = torch.from_numpy(flow_batches.check_style(style, self.config)).to(self.device)
-        if self.style is None:
-            self.style = nn.Parameter(found, requires_grad=False)
-        else:
-            with torch.no_grad():  # in place: a training may hold it
-                self.style.copy_(found)
-
-    def read_style(self) -> np.ndarray | None:
-        """Copy the model's own style vector, float32; None without one."""
-        return None if self.style is None else self.style.detach().cpu().numpy().copy()
+        return flow_batches.check_style(style, self.config)
 
     # --- training ---
 
@@ -159,20 +147,42 @@ class TorchFlow(StyledModule):
         Raises:
             DataError: x does not fit what was prepared.
         """
-        given = flow_batches.latents_and_times(x, time, prepared.shape)
+        if guidance < flow_batches.UNGUIDED:
+            noisy, times = self._noisy(x, time, prepared)
+            with torch.inference_mode():
+                found: np.ndarray = conditional(noisy, times, prepared).cpu().numpy()
+            return found
+        p, q = self.velocities(x, time, prepared)
+        guided: np.ndarray = p + np.float32(guidance) * (p - q)
+        return guided
+
+    def velocities(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the conditional and the unconditional velocity, each float32 [B, T, C], in one pass of 2 B rows.
+
+        Raises:
+            DataError: x does not fit what was prepared.
+        """
+        noisy, times = self._noisy(x, time, prepared)
         with torch.inference_mode():
-            noisy, times = (torch.from_numpy(value).to(self.device) for value in given)
-            found: np.ndarray = guided(noisy, times, prepared, guidance).cpu().numpy()
-        return found
+            p, q = both(noisy, times, prepared)
+            return p.cpu().numpy(), q.cpu().numpy()
+
+    def _noisy(self, x: np.ndarray, time: float | np.ndarray, prepared: Prepared) -> tuple[Tensor, Tensor]:
+        given = flow_batches.latents_and_times(x, time, prepared.shape)
+        latents, times = (torch.from_numpy(value).to(self.device) for value in given)
+        return latents, times
 
 
-def guided(x: Tensor, time: Tensor, prepared: Prepared, guidance: float) -> Tensor:
-    """Compute the float32 velocity of x [B, T, C]; both passes of guidance are one of 2 B rows."""
-    if guidance < flow_batches.UNGUIDED:
-        return prepared.module.velocity(x, time, prepared.made.rows(len(x))).float()
+def conditional(x: Tensor, time: Tensor, prepared: Prepared) -> Tensor:
+    """Compute the float32 velocity of x [B, T, C] under its conditioning."""
+    return prepared.module.velocity(x, time, prepared.made.rows(len(x))).float()
+
+
+def both(x: Tensor, time: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+    """Compute the float32 velocities of x [B, T, C] with and without conditions, in one pass of 2 B rows."""
     twice = prepared.module.velocity(torch.cat([x, x]), torch.cat([time, time]), prepared.made)
     p, q = twice.float().chunk(2)
-    return p + guidance * (p - q)
+    return p, q
 
 
 if TYPE_CHECKING:

@@ -28,6 +28,17 @@ class StackConfig:
     kv_heads: int
     head_dim: int
 
+    def attention_shapes(self) -> dict[str, tuple[int, int]]:
+        """Compute (out, in) of the projections of an attention, by name."""
+        wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        keys = {"k_proj": (narrow, self.hidden), "v_proj": (narrow, self.hidden)}
+        return {"q_proj": (wide, self.hidden), **keys, "o_proj": (self.hidden, wide)}
+
+    def mlp_shapes(self) -> dict[str, tuple[int, int]]:
+        """Compute (out, in) of the layers of an MLP, by name."""
+        up = (self.intermediate, self.hidden)
+        return {"gate_proj": up, "up_proj": up, "down_proj": (self.hidden, self.intermediate)}
+
 
 @dataclass(frozen=True)
 class AceStepConfig:
@@ -95,6 +106,19 @@ class AceStepConfig:
             problems.append(f"layer_types is {show_value(list(self.layer_types))}")
         if problems:
             raise ConvertError(f"ACE-Step configuration: {join_problems(problems)}")
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """Compute (out, in) of every linear layer of the transformer, by its path in it."""
+        width = self.decoder.hidden
+        shapes: dict[str, tuple[int, int]] = {}
+        for i in range(len(self.layer_types)):
+            for part in ("self_attn", "cross_attn"):
+                shapes |= {f"layers.{i}.{part}.{n}": s for n, s in self.decoder.attention_shapes().items()}
+            shapes |= {f"layers.{i}.mlp.{n}": s for n, s in self.decoder.mlp_shapes().items()}
+        for embed in ("time_embed", "time_embed_r"):
+            shapes |= {f"{embed}.linear_1": (width, TIME_FEATURES), f"{embed}.linear_2": (width, width)}
+            shapes[f"{embed}.time_proj"] = (6 * width, width)
+        return {**shapes, "condition_embedder": (width, self.encoder.hidden)}
 
     @property
     def in_channels(self) -> int:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 
 from musiclora.convert.files.safetensors_file import Shape
-from musiclora.convert.models.acestep_config import FULL, TIME_FEATURES, AceStepConfig, StackConfig
+from musiclora.convert.models.acestep_config import FULL, AceStepConfig, StackConfig
 from musiclora.convert.models.name_mapping import Rule
 
 SILENCE, NULL_CONDITION = "silence_latent", "null_condition_emb"
 SILENCE_FRAMES = 15_000  # ten minutes at 25 frames a second
+NULL_CONDITION = "null_condition_emb"
 DECODER, ENCODER = "decoder.", "encoder."
 LAYERS = f"{DECODER}layers."  # blocks of the transformer; their matrices are what quantisation packs
 # The 5 Hz tokenizer of upstream's covers: no part of text-to-music.
@@ -31,16 +32,7 @@ _PROJECTIONS = {"proj_in.1.": "proj_in_conv.", "proj_out.1.": "proj_out_conv."}
 
 def decoder_linear_shapes(config: AceStepConfig) -> dict[str, tuple[int, int]]:
     """Compute (out, in) of every linear layer of the transformer, by its path in it."""
-    width = config.decoder.hidden
-    shapes: dict[str, tuple[int, int]] = {}
-    for i in range(len(config.layer_types)):
-        for part in ("self_attn", "cross_attn"):
-            shapes |= {f"layers.{i}.{part}.{n}": s for n, s in _attention_shapes(config.decoder).items()}
-        shapes |= {f"layers.{i}.mlp.{n}": s for n, s in _mlp_shapes(config.decoder).items()}
-    for embed in ("time_embed", "time_embed_r"):
-        shapes |= {f"{embed}.linear_1": (width, TIME_FEATURES), f"{embed}.linear_2": (width, width)}
-        shapes[f"{embed}.time_proj"] = (6 * width, width)
-    return {**shapes, "condition_embedder": (width, config.encoder.hidden)}
+    return config.linear_shapes()
 
 
 def tensor_shapes(config: AceStepConfig) -> dict[str, Shape]:
@@ -52,6 +44,11 @@ def tensor_shapes(config: AceStepConfig) -> dict[str, Shape]:
         NULL_CONDITION: (1, 1, config.encoder.hidden),
         SILENCE: (SILENCE_FRAMES, config.latent_dim),
     }
+
+
+def transformer_names(config: AceStepConfig) -> list[str]:
+    """List the canonical names of the transformer's tensors and of the null condition."""
+    return [name for name in tensor_shapes(config) if name.startswith(DECODER) or name == NULL_CONDITION]
 
 
 def _decoder_shapes(config: AceStepConfig) -> dict[str, Shape]:
@@ -85,26 +82,15 @@ def _encoder_shapes(config: AceStepConfig) -> dict[str, Shape]:
         shapes[f"{part}.embed_tokens.bias"] = shapes[f"{part}.norm.weight"] = (stack.hidden,)
         for i in range(layers):
             block = f"{part}.layers.{i}."
-            for name, shape in _attention_shapes(stack).items():
+            for name, shape in stack.attention_shapes().items():
                 shapes[f"{block}self_attn.{name}.weight"] = shape
                 shapes |= {f"{block}self_attn.{name}.bias": shape[:1]} if config.attention_bias else {}
             shapes |= {f"{block}self_attn.{norm}.weight": (stack.head_dim,) for norm in ("q_norm", "k_norm")}
-            shapes |= {f"{block}mlp.{name}.weight": shape for name, shape in _mlp_shapes(stack).items()}
+            shapes |= {f"{block}mlp.{name}.weight": shape for name, shape in stack.mlp_shapes().items()}
             shapes |= {
                 f"{block}{norm}.weight": (stack.hidden,) for norm in ("input_layernorm", "post_attention_layernorm")
             }
     return {**shapes, "timbre_encoder.special_token": (1, 1, stack.hidden)}
-
-
-def _attention_shapes(stack: StackConfig) -> dict[str, tuple[int, int]]:
-    wide, narrow = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
-    keys = {"k_proj": (narrow, stack.hidden), "v_proj": (narrow, stack.hidden)}
-    return {"q_proj": (wide, stack.hidden), **keys, "o_proj": (stack.hidden, wide)}
-
-
-def _mlp_shapes(stack: StackConfig) -> dict[str, tuple[int, int]]:
-    up = (stack.intermediate, stack.hidden)
-    return {"gate_proj": up, "up_proj": up, "down_proj": (stack.hidden, stack.intermediate)}
 
 
 # --- names ---

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tolerance import rounding
@@ -113,34 +113,81 @@ def codec_path(config: OobleckConfig) -> int:
 
 @dataclass
 class FlowToy:
-    """A backend with one checkpoint folder; every model it gives is loaded again."""
+    """A backend with one checkpoint folder; every model it gives is loaded again.
+
+    Tests of both architectures use its methods only; `acestep_toy.AceStepToy` has the same ones.
+
+    Attributes:
+        spec: adapter of the tests.
+        style_keys: what the model's own style replaces in a batch.
+        root: put before a module's path, it gives the canonical name.
+    """
 
     backend: Any
     folder: Path
-    config: DiffRhythmConfig
+    config: Any
+
+    spec: ClassVar[LoraSpec] = SPEC
+    style_keys: ClassVar[tuple[str, ...]] = ("style",)
+    root: ClassVar[str] = ""
 
     def load(self) -> Any:
         return self.backend.load(FAMILIES["audio"], self.folder)
 
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What `read_weights` gives of the checkpoint."""
+        return random_tensors(self.config)
+
+    def written(self, folder: Path, tensors: dict[str, np.ndarray]) -> FlowToy:
+        """The same with other weights."""
+        return replace(self, folder=write_toy(folder, self.config, tensors))
+
     def batch(self, **settings: Any) -> dict[str, np.ndarray]:
         return flow_batch(self.config, **settings)
 
-    def state(self, spec: LoraSpec = SPEC, seed: int = 1) -> dict[str, np.ndarray]:
+    def bare(self, **settings: Any) -> dict[str, np.ndarray]:
+        """A batch in which the model's own style stands in."""
+        return {key: value for key, value in self.batch(**settings).items() if key not in self.style_keys}
+
+    def style(self) -> np.ndarray:
+        style: np.ndarray = self.batch()["style"][0]
+        return style
+
+    def conditioning(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return conditioning_of(batch)
+
+    def velocity_tolerance(self, expected: np.ndarray, guidance: float) -> float:
+        return velocity_tolerance(self.config, expected, guidance)
+
+    def loss_tolerance(self) -> float:
+        """Relative."""
+        return loss_tolerance(self.config, self.batch()["valid"].shape[1])
+
+    def gradient_tolerance(self, batch: dict[str, np.ndarray], largest: float) -> float:
+        return gradient_tolerance(self.config, batch["valid"].size, batch["valid"].shape[1], largest)
+
+    def state(self, spec: LoraSpec | None = None, seed: int = 1) -> dict[str, np.ndarray]:
         """An adapter whose B is not zero, so that it changes the model and every array has a gradient."""
-        state = lora_init.initial(spec, self.config.linear_shapes(), seed)
+        spec = spec or self.spec
+        state = lora_init.initial(spec, self.linear_shapes(), seed)
         if spec.dora:
-            state = lora_init.with_magnitudes(state, random_tensors(self.config).items(), conv1d=False)
+            named = ((name.removeprefix(self.root), value) for name, value in self.tensors().items())
+            state = lora_init.with_magnitudes(state, named, conv1d=False)
         rng = np.random.default_rng(seed)
         return {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in state.items()}
 
-    def adapted(self, spec: LoraSpec = SPEC, state: dict[str, np.ndarray] | None = None) -> Any:
-        model = self.load()
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        shapes: dict[str, tuple[int, int]] = self.config.linear_shapes()
+        return shapes
+
+    def adapted(self, spec: LoraSpec | None = None, state: dict[str, np.ndarray] | None = None) -> Any:
+        model, spec = self.load(), spec or self.spec
         model.inject_adapter(spec, self.state(spec) if state is None else state)
         return model
 
     def velocity(self, model: Any, guidance: float = 2.0) -> np.ndarray:
         batch = self.batch()
-        return model.velocity(batch["noise"], batch["time"], model.prepare(conditioning_of(batch)), guidance)
+        return model.velocity(batch["noise"], batch["time"], model.prepare(self.conditioning(batch)), guidance)
 
 
 def write_toy(folder: Path, config: DiffRhythmConfig, tensors: dict[str, np.ndarray] | None = None) -> Path:

@@ -21,12 +21,19 @@ THIRD = BackendSpec(
     extra="third",
     backend="third_backend",
     devices={"npu": 5},
-    models={"gpt2": "third_backend:Gpt2", "diffrhythm": "third_backend:Flow"},
+    models={
+        "gpt2": "third_backend:Gpt2",
+        "diffrhythm": "third_backend:Flow",
+        "acestep": "third_backend:Song.from_folder",
+    },
     codecs={"oobleck": "third_backend:Codec"},
 )
 SOURCE = """
 class Gpt2: pass
 class Flow: pass
+class Song:
+    @classmethod
+    def from_folder(cls): pass
 class Codec: pass
 BACKEND = "the third"
 def describe(): return {"device": "npu"}
@@ -108,6 +115,21 @@ def test_the_class_is_chosen_by_the_model_type(third, tmp_path, family, config, 
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
     assert loading.find_model_class(third, FAMILIES[family], tmp_path).__name__ == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", {"model_type": "acestep"}),
+        ("model_index.json", {"_class_name": "AceStepPipeline"}),
+        ("acestep-v15-turbo/config.json", {"model_type": "acestep"}),
+    ],
+    ids=["model", "pipeline", "around_the_model"],
+)
+def test_acestep_is_recognised_in_every_kind_of_folder(third, tmp_path, file, content):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    assert loading.find_model_class(third, FAMILIES["audio"], tmp_path).__name__ == "from_folder"
 
 
 def test_a_bare_file_is_of_the_familys_first_architecture(third, tmp_path):

@@ -41,7 +41,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, valid: mx.array | None = None)
     return mx.where(some[:, :, None, None], found, mx.zeros((), found.dtype))
 
 
-def attend_in_window(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
+def attend_in_window(q: mx.array, k: mx.array, v: mx.array, window: int, valid: mx.array | None = None) -> mx.array:
     """Compute softmax of q k' / sqrt(head size), times v, over the keys at most `window` rows away.
 
     Args:
@@ -49,20 +49,25 @@ def attend_in_window(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.a
         k: keys [B, G, N, D]; each is shared by H / G consecutive query heads.
         v: values, like the keys.
         window: rows to each side that a query sees.
+        valid: bool [B, N], the keys that may be seen; None for all. The output of queries that see none means nothing.
 
     Returns:
         [B, H, N, D].
     """
     length = q.shape[2]
     if window >= length - 1:
-        return _attend_to_all(q, k, v)
+        return attend(q, k, v, valid)
     if not device.is_gpu():
-        return _attend_on_cpu(q, k, v, window)
+        return _attend_on_cpu(q, k, v, window, valid)
     blocks = -(-length // window)
     if 3 * window * blocks * window < length * length:
-        return _attend_in_window_blocks(q, k, v, window)
+        return _attend_in_window_blocks(q, k, v, window, valid)
     everything = slice(0, length)
-    return _attend_fused(q, k, v, _band(everything, everything, window) == 0)
+    near = _band(everything, everything, window) == 0
+    if valid is not None:
+        # A softmax needs a key: padding sees itself.
+        near = (near & valid[:, None, :] | mx.eye(length, dtype=mx.bool_))[:, None]
+    return _attend_fused(q, k, v, near)
 
 
 def _attend_to_all(q: mx.array, k: mx.array, v: mx.array, seen: mx.array | None = None) -> mx.array:
@@ -176,7 +181,7 @@ def _attend_fused(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) 
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
 
 
-def _attend_in_window_blocks(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
+def _attend_in_window_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, valid: mx.array | None) -> mx.array:
     """Attend from each block of the window's size to itself and its neighbours; blocks lie along the batch axis."""
     batch, heads, length, width = q.shape
     blocks = -(-length // window)
@@ -190,8 +195,11 @@ def _attend_in_window_blocks(q: mx.array, k: mx.array, v: mx.array, window: int)
 
     rows = mx.pad(q, [(0, 0), (0, 0), (0, missing), (0, 0)]).reshape(batch, heads, blocks, window, width)
     rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch * blocks, heads, window, width)
-    mask = mx.tile(_window_block_mask(length, blocks, window), (batch, 1, 1))[:, None]
-    found = _attend_fused(rows, with_neighbours(k), with_neighbours(v), mask)
+    mask = mx.tile(_window_block_mask(length, blocks, window), (batch, 1, 1))
+    if valid is not None:
+        seen = with_neighbours(valid[:, None, :, None]).reshape(-1, 1, 3 * window)
+        mask = mask & seen | (mx.arange(window)[:, None] + window == mx.arange(3 * window)[None])
+    found = _attend_fused(rows, with_neighbours(k), with_neighbours(v), mask[:, None])
     found = found.reshape(batch, blocks, heads, window, width).transpose(0, 2, 1, 3, 4)
     return found.reshape(batch, heads, blocks * window, width)[:, :, :length]
 

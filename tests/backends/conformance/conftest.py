@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 
+import acestep_toy
 import pytest
 from audio_toys import CONFIGS, GOLDEN, FlowToy, write_toy
-from require import REQUIRED
+from require import REQUIRED, require
 
 from musiclora.backends.base import FAMILIES
 from musiclora.convert.models.diffrhythm import read_diffrhythm, write_diffrhythm
@@ -54,16 +55,50 @@ def original(flow_backend, original_folders):
 def flow_folders(tmp_path_factory):
     """A checkpoint folder for each toy, by name."""
     root = tmp_path_factory.mktemp("flow-toys")
-    return {name: write_toy(root / name, config) for name, config in CONFIGS.items()}
+    found = {name: write_toy(root / name, config) for name, config in CONFIGS.items()}
+    return found | {name: acestep_toy.write_toy(root / name, config) for name, config in acestep_toy.CONFIGS.items()}
+
+
+def make_toy(backend, folders, name):
+    """Build a toy of either architecture by its name."""
+    if name in CONFIGS:
+        return FlowToy(backend, folders[name], CONFIGS[name])
+    if backend.name == "torch":
+        require("diffusers")
+    return acestep_toy.AceStepToy(backend, folders[name], acestep_toy.CONFIGS[name])
 
 
 @pytest.fixture(params=sorted(CONFIGS))
 def flow_toy(request, flow_backend, flow_folders):
-    """One toy in one shape."""
-    return FlowToy(flow_backend, flow_folders[request.param], CONFIGS[request.param])
+    """One DiffRhythm in one shape."""
+    return make_toy(flow_backend, flow_folders, request.param)
 
 
 @pytest.fixture
 def flow_one(flow_backend, flow_folders):
-    """The toy with every part, for properties that do not depend on shapes."""
-    return FlowToy(flow_backend, flow_folders["rectangular"], CONFIGS["rectangular"])
+    """The DiffRhythm with every part, for properties that do not depend on shapes."""
+    return make_toy(flow_backend, flow_folders, "rectangular")
+
+
+@pytest.fixture(params=[*sorted(CONFIGS), *sorted(acestep_toy.CONFIGS)])
+def any_toy(request, flow_backend, flow_folders):
+    """One toy of either architecture in one shape."""
+    return make_toy(flow_backend, flow_folders, request.param)
+
+
+@pytest.fixture(params=["rectangular", "acestep-rectangular"])
+def any_one(request, flow_backend, flow_folders):
+    """One toy of each architecture, for properties that do not depend on shapes."""
+    return make_toy(flow_backend, flow_folders, request.param)
+
+
+@pytest.fixture(params=sorted(acestep_toy.CONFIGS))
+def acestep(request, flow_backend, flow_folders):
+    """One ACE-Step in one shape."""
+    return make_toy(flow_backend, flow_folders, request.param)
+
+
+@pytest.fixture
+def acestep_one(flow_backend, flow_folders):
+    """One ACE-Step, for properties that do not depend on shapes."""
+    return make_toy(flow_backend, flow_folders, "acestep-rectangular")

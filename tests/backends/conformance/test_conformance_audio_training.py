@@ -1,4 +1,4 @@
-"""Properties of training steps on the audio transformer, once for every backend."""
+"""Properties of training steps on the audio transformers, once for every backend."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audio_toys import SPEC, gradient_tolerance, random_tensors
 from toys import assert_close, assert_same, norm
 
 from musiclora.backends.base import OptimSpec
 
-DROPOUT = replace(SPEC, dropout=0.3)
 PLAIN = OptimSpec(max_grad_norm=0.0)
+
+
+def dropped(toy):
+    """The toy's adapter with dropout."""
+    return replace(toy.spec, dropout=0.3)
 
 
 def slope(toy, state, batches, style=None):
@@ -28,20 +31,20 @@ def slope(toy, state, batches, style=None):
     return found
 
 
-def test_only_adapter_arrays_move(flow_toy):
-    model = flow_toy.adapted()
-    model.start_training(OptimSpec()).step([flow_toy.batch()], 0.01)
+def test_only_adapter_arrays_move(any_toy):
+    model = any_toy.adapted()
+    model.start_training(OptimSpec()).step([any_toy.batch()], 0.01)
     for name, value in model.read_adapter().items():
-        assert np.abs(value - flow_toy.state()[name]).max() > 1e-4, name
-    assert_same(dict(model.read_weights()), random_tensors(flow_toy.config))
+        assert np.abs(value - any_toy.state()[name]).max() > 1e-4, name
+    assert_same(dict(model.read_weights()), any_toy.tensors())
     model.set_adapter(False)
-    np.testing.assert_array_equal(flow_toy.velocity(model), flow_toy.velocity(flow_toy.load()))
+    np.testing.assert_array_equal(any_toy.velocity(model), any_toy.velocity(any_toy.load()))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_gradient_is_the_slope_of_the_mean_loss_in_random_directions(flow_toy, seed):
-    state, batch = flow_toy.state(), flow_toy.batch()
-    gradient, model = slope(flow_toy, state, [batch]), flow_toy.load()
+def test_gradient_is_the_slope_of_the_mean_loss_in_random_directions(any_toy, seed):
+    state, batch = any_toy.state(), any_toy.batch()
+    gradient, model = slope(any_toy, state, [batch]), any_toy.load()
     rng = np.random.default_rng(seed)
     # Half along the gradient, so that the slope stands out of float32's noise, half anywhere.
     size = norm(gradient)
@@ -49,18 +52,18 @@ def test_gradient_is_the_slope_of_the_mean_loss_in_random_directions(flow_toy, s
     direction = {k: gradient[k] / size + away[k] / norm(away) for k in state}
     expected, step, ends = sum(float(np.sum(gradient[k] * direction[k])) for k in state), 0.01, []
     for sign in (1, -1):
-        model.inject_adapter(SPEC, {k: (v + sign * step * direction[k]).astype(np.float32) for k, v in state.items()})
+        model.inject_adapter(
+            any_toy.spec, {k: (v + sign * step * direction[k]).astype(np.float32) for k, v in state.items()}
+        )
         ends.append(model.loss(batch).mean)
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected, rel=1e-2)
 
 
-def test_style_is_trained_with_the_adapter_and_read_back(flow_one):
-    batch = flow_one.batch()
-    bare = {key: value for key, value in batch.items() if key != "style"}
-    style = batch["style"][0]
-    gradient = slope(flow_one, flow_one.state(), [bare], style)["style"]
+def test_style_is_trained_with_the_adapter_and_read_back(any_one):
+    bare, style = any_one.bare(), any_one.style()
+    gradient = slope(any_one, any_one.state(), [bare], style)["style"]
     size, step, ends = float(np.linalg.norm(gradient)), 0.01, []
-    model = flow_one.adapted()
+    model = any_one.adapted()
     for sign in (1, -1):
         model.set_style((style + sign * step * gradient / size).astype(np.float32))
         ends.append(model.loss(bare).mean)
@@ -70,20 +73,18 @@ def test_style_is_trained_with_the_adapter_and_read_back(flow_one):
     assert np.abs(model.read_style() - style).max() > 1e-3
 
 
-def test_accumulation_equals_one_batch(flow_toy):
+def test_accumulation_equals_one_batch(any_toy):
     """Micro-batches count by their valid frames, not each as one: the second row has half of them."""
-    batch = flow_toy.batch()
+    batch = any_toy.batch()
     rows = [{k: v[row : row + 1] for k, v in batch.items()} for row in range(2)]
-    whole, parts = (slope(flow_toy, flow_toy.state(), micro) for micro in ([batch], rows))
+    whole, parts = (slope(any_toy, any_toy.state(), micro) for micro in ([batch], rows))
     largest = max(np.abs(v).max() for v in whole.values())
-    assert_close(
-        whole, parts, gradient_tolerance(flow_toy.config, batch["valid"].size, batch["valid"].shape[1], largest)
-    )
+    assert_close(whole, parts, any_toy.gradient_tolerance(batch, largest))
 
 
 @pytest.mark.slow
-def test_loss_falls_on_a_batch_learnt_by_heart(flow_toy):
-    model, batch = flow_toy.adapted(replace(SPEC, rank=8, alpha=16.0)), flow_toy.batch()
+def test_loss_falls_on_a_batch_learnt_by_heart(any_toy):
+    model, batch = any_toy.adapted(replace(any_toy.spec, rank=8, alpha=16.0)), any_toy.batch()
     before = model.loss(batch).mean
     training = model.start_training(OptimSpec(weight_decay=0.0))
     for _ in range(60):
@@ -91,14 +92,16 @@ def test_loss_falls_on_a_batch_learnt_by_heart(flow_toy):
     assert model.loss(batch).mean < 0.7 * before
 
 
-@pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
-def test_training_resumed_from_read_state_equals_unbroken(flow_one, spec):
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_resumed_from_read_state_equals_unbroken(any_one, dropout):
+    spec = replace(any_one.spec, dropout=dropout)
+
     def begin():
-        model = flow_one.adapted(spec, flow_one.state())
-        model.set_style(flow_one.batch()["style"][0])
+        model = any_one.adapted(spec, any_one.state())
+        model.set_style(any_one.style())
         return model, model.start_training(OptimSpec(seed=4))
 
-    batches = [{k: v for k, v in flow_one.batch(seed=n).items() if k != "style"} for n in range(4)]
+    batches = [any_one.bare(seed=n) for n in range(4)]
     whole, training = begin()
     for batch in batches:
         training.step([batch], 0.01)
@@ -117,43 +120,43 @@ def test_training_resumed_from_read_state_equals_unbroken(flow_one, spec):
     np.testing.assert_array_equal(resumed.read_style(), whole.read_style())
 
 
-@pytest.mark.parametrize("spec", [SPEC, DROPOUT], ids=["plain", "dropout"])
-def test_checkpointing_changes_nothing(flow_one, spec):
-    moments = []
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_changes_nothing(any_one, dropout):
+    spec, moments = replace(any_one.spec, dropout=dropout), []
     for checkpointing in (False, True):
-        model = flow_one.adapted(spec)
+        model = any_one.adapted(spec)
         training = model.start_training(OptimSpec(seed=3, checkpointing=checkpointing))
-        training.step([flow_one.batch()], 0.01)
+        training.step([any_one.batch()], 0.01)
         # The first moment is proportional to the gradient; AdamW's step is as large for the noise of one near zero.
         moments.append({k: v for k, v in training.read_state().items() if k.startswith("exp_avg.")})
-    largest, valid = max(np.abs(v).max() for v in moments[0].values()), flow_one.batch()["valid"]
-    assert_close(moments[0], moments[1], gradient_tolerance(flow_one.config, valid.size, valid.shape[1], largest))
+    largest = max(np.abs(v).max() for v in moments[0].values())
+    assert_close(moments[0], moments[1], any_one.gradient_tolerance(any_one.batch(), largest))
 
 
-def test_dropout_depends_on_the_seed_and_is_off_in_evaluation(flow_one):
+def test_dropout_depends_on_the_seed_and_is_off_in_evaluation(any_one):
     found = {}
     for name, seed in {"one": 1, "again": 1, "two": 2}.items():
-        model = flow_one.adapted(DROPOUT)
-        assert model.loss(flow_one.batch()) == flow_one.adapted().loss(flow_one.batch())
-        model.start_training(OptimSpec(seed=seed)).step([flow_one.batch()], 0.01)
+        model = any_one.adapted(dropped(any_one))
+        assert model.loss(any_one.batch()) == any_one.adapted().loss(any_one.batch())
+        model.start_training(OptimSpec(seed=seed)).step([any_one.batch()], 0.01)
         found[name] = model.read_adapter()
     assert_same(found["one"], found["again"])
     assert any(np.abs(found["one"][k] - found["two"][k]).max() > 1e-4 for k in found["one"])
 
 
-def test_batch_without_valid_frames_changes_nothing(flow_one):
-    model, batch = flow_one.adapted(), flow_one.batch()
+def test_batch_without_valid_frames_changes_nothing(any_one):
+    model, batch = any_one.adapted(), any_one.batch()
     batch["valid"][:] = False
     result = model.start_training(OptimSpec()).step([batch], 0.01)
     assert (result.loss, result.weight) == (0.0, 0.0)
-    assert_same(model.read_adapter(), flow_one.state())
+    assert_same(model.read_adapter(), any_one.state())
 
 
-def test_non_finite_loss_leaves_everything_untouched(flow_one):
-    model, batch = flow_one.adapted(), flow_one.batch()
+def test_non_finite_loss_leaves_everything_untouched(any_one):
+    model, batch = any_one.adapted(), any_one.batch()
     training = model.start_training(OptimSpec())
     state = training.read_state()
     result = training.step([{**batch, "latents": np.full_like(batch["latents"], np.inf)}], 0.01)
     assert not (np.isfinite(result.loss) and np.isfinite(result.grad_norm))
-    assert_same(model.read_adapter(), flow_one.state())
+    assert_same(model.read_adapter(), any_one.state())
     assert_same(training.read_state(), state)

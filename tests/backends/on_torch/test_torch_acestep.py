@@ -24,7 +24,7 @@ require("diffusers")
 import acestep_diffusers as reference  # noqa: E402
 
 from musiclora.backends.torch.acestep import TorchAceStep  # noqa: E402
-from musiclora.convert.errors import BackendError, ConvertError, DataError  # noqa: E402
+from musiclora.convert.errors import ConvertError, DataError  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=sorted(CONFIGS))
@@ -170,11 +170,3 @@ def test_batches_that_do_not_fit_are_refused_with_all_problems(config, tensors):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="needs context"):
         model.prepare(conditioning_of(batch))
-
-
-def test_a_style_vector_is_refused(config, tensors):
-    model = TorchAceStep(config, tensors)
-    model.set_style(None)
-    assert model.read_style() is None
-    with pytest.raises(BackendError, match="no style vector"):
-        model.set_style(np.ones(512, np.float32))

@@ -37,15 +37,15 @@ def check_trained_condition(value: np.ndarray, config: AceStepConfig) -> np.ndar
     return rows
 
 
-def _uses_own(batch: Arrays, own_rows: int) -> bool:
-    """Tell whether the model's trained condition stands in for that of a batch."""
-    return own_rows > 0 and not any(key in batch for key in _GIVEN)
+def _leaves_out(batch: Arrays) -> bool:
+    """Tell whether a batch has no condition of its own, so that the trained or else the null condition stands in."""
+    return not any(key in batch for key in _GIVEN)
 
 
-def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepConfig, own_rows: int) -> list[str]:
-    """List condition arrays that are missing or mis-shaped; `valid` and `drop_condition` are optional here.
+def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepConfig) -> list[str]:
+    """List condition arrays that are missing or mis-shaped.
 
-    So are `condition` and `condition_valid` for a model with a trained condition of own_rows rows.
+    `valid` and `drop_condition` are optional here; `condition` and `condition_valid` come together or not at all.
     """
     lengths = np.shape(batch.get("condition", ()))
     count = lengths[1] if len(lengths) == 3 else 0
@@ -55,7 +55,7 @@ def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepCo
         "context": (rows, frames, 2 * config.latent_dim),
     }
     shapes = {key: shape for key, shape in {**needed, "valid": (rows, frames)}.items() if key in batch}
-    optional = _GIVEN if _uses_own(batch, own_rows) else ()
+    optional = _GIVEN if _leaves_out(batch) else ()
     problems = [f"{key} is missing" for key in needed if key not in batch and key not in optional]
     problems += [
         f"{key} has shape {list(np.shape(batch[key]))}, expected {list(shape)}"
@@ -69,15 +69,15 @@ def _condition_problems(batch: Arrays, rows: int, frames: int, config: AceStepCo
     return problems
 
 
-def check_batch(batch: Arrays, config: AceStepConfig, own_rows: int = 0) -> None:
+def check_batch(batch: Arrays, config: AceStepConfig) -> None:
     """Compare a flow batch with the model.
 
     Args:
         batch: `latents`, `noise` float32 [B, T, C]; `time` float32 [B] in [0, 1]; `valid` bool [B, T]; `condition`
-            float32 [B, S, D], the condition encoder's output; `condition_valid` bool [B, S]; `context` float32
-            [B, T, 2 C], source latents and mask; optional `drop_condition`, a bool scalar or [B].
+            float32 [B, S, D], the condition encoder's output, and `condition_valid` bool [B, S], or neither: then the
+            model's trained condition, or the null condition; `context` float32 [B, T, 2 C], source latents and mask;
+            optional `drop_condition`, a bool scalar or [B].
         config: sizes of the model.
-        own_rows: rows of the model's trained condition, which stands in for a missing `condition`; 0 without one.
 
     Raises:
         DataError: missing arrays, shapes that differ, times out of range or rows that are too long; all at once.
@@ -94,7 +94,7 @@ def check_batch(batch: Arrays, config: AceStepConfig, own_rows: int = 0) -> None
         for key, expected in needed.items()
         if key in batch and np.shape(batch[key]) != expected
     ]
-    problems += _condition_problems(batch, rows, frames, config, own_rows)
+    problems += _condition_problems(batch, rows, frames, config)
     if "time" in batch and not (np.min(batch["time"]) >= 0 and np.max(batch["time"]) <= 1):
         problems.append(f"time goes from {np.min(batch['time']):g} to {np.max(batch['time']):g}; it lies in [0, 1]")
     if problems:
@@ -136,16 +136,17 @@ def _zero_padding(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def _condition_arrays(batch: Arrays, valid: np.ndarray, null: np.ndarray, own_rows: int) -> dict[str, np.ndarray]:
     drop = batch.get(DROP, np.zeros((), bool))
     context = {"context": _zero_padding(batch["context"], valid), "valid": valid}
-    if not _uses_own(batch, own_rows):
+    if not _leaves_out(batch):
         condition = np.asarray(batch["condition"], np.float32)
         rows, kept = pack_condition(condition, batch["condition_valid"], null, drop)
         return {"condition": rows, "condition_valid": kept, **context}
-    dropped = np.broadcast_to(np.asarray(drop, bool), len(valid))
+    dropped = np.broadcast_to(np.asarray(drop, bool), len(valid)) | (own_rows == 0)
     # As many rows whatever is dropped: a compiled step would be compiled again otherwise.
-    rows = np.zeros((len(valid), own_rows, len(null)), np.float32)
+    rows = np.zeros((len(valid), max(1, own_rows), len(null)), np.float32)
     rows[dropped, 0] = null
-    kept = ~dropped[:, None] | (np.arange(own_rows) == 0)
-    return {"condition": rows, "condition_valid": kept, OWN: (~dropped).astype(np.float32), **context}
+    kept = ~dropped[:, None] | (np.arange(rows.shape[1]) == 0)
+    own = {OWN: (~dropped).astype(np.float32)} if own_rows else {}
+    return {"condition": rows, "condition_valid": kept, **own, **context}
 
 
 def flow_inputs(batch: Arrays, null: np.ndarray, own_rows: int = 0) -> dict[str, np.ndarray]:
@@ -170,8 +171,8 @@ def conditioning(
 ) -> tuple[tuple[int, int, int], dict[str, np.ndarray]]:
     """Collect the time-independent arrays of a conditioning, and the shape [B, T, C] of the latents it is for.
 
-    `valid` bool [B, T] is optional; without it all frames are valid. A trained condition own, float32 [K, D], stands in
-    for a missing `condition`.
+    `valid` bool [B, T] is optional; without it all frames are valid. A trained condition own, float32 [K, D], or else
+    the null condition, stands in for a missing `condition`.
 
     Raises:
         DataError: no context, or arrays that do not fit; all at once.
@@ -183,10 +184,11 @@ def conditioning(
             f"it has shape {list(sized)}"
         )
     rows, frames, _ = sized
-    if own is not None and _uses_own(batch, len(own)):
+    if _leaves_out(batch):
+        own = null[None] if own is None else own
         every = np.broadcast_to(own, (rows, *own.shape))
         batch = {**batch, "condition": every, "condition_valid": np.ones(every.shape[:2], bool)}
-    if problems := _condition_problems(batch, rows, frames, config, 0):
+    if problems := _condition_problems(batch, rows, frames, config):
         raise DataError(f"conditioning: {join_problems(problems)}")
     valid = np.asarray(batch.get("valid", np.ones((rows, frames), bool)), bool)
     return (rows, frames, config.latent_dim), _condition_arrays(batch, valid, null, 0)

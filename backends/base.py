@@ -197,9 +197,9 @@ class FlowModel(Model, Protocol):
     def set_style(self, style: np.ndarray | None) -> None:
         """Set the model's own style vector [style width] or trained condition [K, D], or remove it.
 
-        It replaces `style`, or `condition`, in batches and conditionings that have none. A training of the adapter that
-        is started afterwards trains it too; its moments are `exp_avg.style` and `exp_avg_sq.style` of the training's
-        state.
+        It replaces `style`, or `condition`, in batches and conditionings that have none; without it zeros do, or the
+        null condition. A training of the adapter that is started afterwards trains it too; its moments are
+        `exp_avg.style` and `exp_avg_sq.style` of the training's state.
 
         Raises:
             DataError: another shape, or values that are not finite.

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, magnitude_key, match_targets, state_keys, state_modules
+from musiclora.convert.adapters.lora import (
+    LoraSpec,
+    magnitude_key,
+    match_targets,
+    module_of_weight,
+    state_keys,
+    state_modules,
+)
 from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
 
@@ -53,10 +60,9 @@ def with_magnitudes(state: Arrays, weights: Tensors, *, conv1d: bool) -> dict[st
 
     Source: Liu et al. 2024 (arXiv 2402.09353), section 4.1.
     """
-    module_of = {f"{module}.weight": module for module in state_modules(state)}
-    found = dict(state)
+    modules, found = set(state_modules(state)), dict(state)
     for name, array in weights:
-        if name in module_of:
+        if (module := module_of_weight(name)) in modules:
             wide = array.astype(np.float64)
-            found[magnitude_key(module_of[name])] = np.linalg.norm(wide, axis=0 if conv1d else 1).astype(np.float32)
+            found[magnitude_key(module)] = np.linalg.norm(wide, axis=0 if conv1d else 1).astype(np.float32)
     return found

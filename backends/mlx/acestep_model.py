@@ -77,7 +77,7 @@ class MlxAceStep(StyledWeights):
         checkpoint = read_acestep(path)
         self.config = checkpoint.config
         self.latent_channels = self.config.latent_dim
-        super().__init__(checkpoint.linear_shapes(), dtype)
+        super().__init__(self.config.linear_shapes(), dtype)
         self._null = np.zeros(0, np.float32)
         for name, value in checkpoint.stored(transformer_names(self.config)):
             if isinstance(value, Packed):
@@ -136,7 +136,7 @@ class MlxAceStep(StyledWeights):
         Raises:
             DataError: missing arrays, shapes that differ or rows that are too long; all at once.
         """
-        acestep_batches.check_batch(batch, self.config, self._own_rows())
+        acestep_batches.check_batch(batch, self.config)
 
     def rows(self, batch: Arrays) -> int:
         """Count the rows of a linear layer's largest input: patches of all examples, or rows of their conditions."""

@@ -126,7 +126,7 @@ class TorchAceStep(StyledModule):
         Raises:
             DataError: missing arrays, shapes that differ or rows that are too long; all at once.
         """
-        acestep_batches.check_batch(batch, self.config, self._own_rows())
+        acestep_batches.check_batch(batch, self.config)
 
     def loss_sum(self, batch: Arrays, masks: lora.Masks | None = None, checkpointing: bool = False) -> Tensor:
         """Sum the squared error of the velocity over valid frames, a float32 scalar with its gradient.

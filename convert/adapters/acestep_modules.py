@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import cache
 
 from musiclora.convert.models.acestep_config import FULL, AceStepConfig, StackConfig
-from musiclora.convert.models.acestep_names import decoder_linear_shapes
 
 _MOST_LAYERS = 64  # twice those of the largest published model
 
@@ -15,7 +14,7 @@ _MOST_LAYERS = 64  # twice those of the largest published model
 def known_modules() -> frozenset[str]:
     """List the paths of all linear layers of a model larger than any published one, by the original's names."""
     stack = StackConfig(2, 2, 1, 1, 2)
-    return frozenset(decoder_linear_shapes(AceStepConfig(stack, stack, (FULL,) * _MOST_LAYERS)))
+    return frozenset(AceStepConfig(stack, stack, (FULL,) * _MOST_LAYERS).linear_shapes())
 
 
 def owns_acestep_modules(modules: Iterable[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from musiclora.convert.adapters.combine import module_shapes
-from musiclora.convert.adapters.lora import LoraSpec, join_magnitudes, magnitude_key, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, join_magnitudes, magnitude_key, module_of_weight, state_keys
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
@@ -52,8 +52,8 @@ def combine_with_dora(
     combined: dict[str, np.ndarray] = {}
     problems = []
     for name, array in tensors:
-        module = name.removesuffix(".weight")
-        if module not in shapes or module == name:
+        module = module_of_weight(name)
+        if module not in shapes:
             continue
         weight = array.T if conv1d else array
         if weight.shape == shapes[module]:

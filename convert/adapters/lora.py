@@ -18,6 +18,7 @@ RankScales = Mapping[str, tuple[int, float]]
 # Marks in the array names of other methods; every format spells them alike.
 _OTHER_METHODS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "lora_embedding_": "embedding"}
 
+_ROOT, _WEIGHT = "decoder.", ".weight"
 STATE_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 MAGNITUDE = "lora_magnitude_vector"
 MAGNITUDE_KEY = re.compile(rf"(?P<module>.+)\.{MAGNITUDE}(?:\.default)?(?:\.weight)?")
@@ -111,6 +112,15 @@ def unmatched_targets(modules: Iterable[str], targets: Iterable[str]) -> list[st
 def state_keys(module: str) -> tuple[str, str]:
     """Name the state keys of one module: A [rank, in] and B [out, rank]."""
     return f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+
+
+def module_of_weight(name: str) -> str:
+    """Return the path, as adapters write it, of the module whose weight has this canonical name.
+
+    Adapters of ACE-Step are rooted at its transformer, which is one part of the checkpoint. Other tensors give a text
+    that is no module's path.
+    """
+    return name.removeprefix(_ROOT).removesuffix(_WEIGHT) if name.endswith(_WEIGHT) else ""
 
 
 def magnitude_key(module: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musiclora.convert.adapters.lora import LoraSpec, state_keys, state_modules
+from musiclora.convert.adapters.lora import LoraSpec, module_of_weight, state_keys, state_modules
 from musiclora.convert.errors import ConvertError, join_problems
 from musiclora.convert.files.safetensors_file import Arrays, Tensors
 
@@ -51,9 +51,9 @@ def has_row_lengths(magnitudes: Arrays, tensors: Tensors, *, conv1d: bool) -> bo
         tensors: (canonical name, array) of the base.
         conv1d: linear weights are [in, out] (GPT-2) and not [out, in].
     """
-    left = {f"{module}.weight": vector for module, vector in magnitudes.items()}
+    left = dict(magnitudes)
     for name, array in tensors:
-        vector = left.pop(name, None)
+        vector = left.pop(module_of_weight(name), None)
         if vector is None:
             continue
         lengths = np.linalg.norm(array.astype(np.float64), axis=0 if conv1d else 1)
@@ -112,7 +112,7 @@ def fuse_tensors(
     left = dict.fromkeys(m for s in (state, *(part.state for part in dora)) for m in state_modules(s))
     problems: list[str] = []
     for name, array in tensors:
-        module = name.removesuffix(".weight")
+        module = module_of_weight(name)
         if module not in left:
             yield name, array
             continue

@@ -68,10 +68,6 @@ class AceStepCheckpoint:
         """Bits an element of the quantised matrices; None where there are none."""
         return max(self._files.bits.values(), default=None) if isinstance(self._files, QuantisedFiles) else None
 
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """Compute (out, in) of every linear layer of the transformer, by its path in it."""
-        return decoder_linear_shapes(self.config)
-
     def tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (canonical name, array in its stored dtype and torch's layout), one tensor in memory at a time.
 

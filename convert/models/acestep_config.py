@@ -29,13 +29,13 @@ class StackConfig:
     head_dim: int
 
     def attention_shapes(self) -> dict[str, tuple[int, int]]:
-        """Compute (out, in) of the projections of an attention, by name."""
+        """Return (out, in) of the projections of one attention."""
         wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
         keys = {"k_proj": (narrow, self.hidden), "v_proj": (narrow, self.hidden)}
         return {"q_proj": (wide, self.hidden), **keys, "o_proj": (self.hidden, wide)}
 
     def mlp_shapes(self) -> dict[str, tuple[int, int]]:
-        """Compute (out, in) of the layers of an MLP, by name."""
+        """Return (out, in) of the projections of one MLP."""
         up = (self.intermediate, self.hidden)
         return {"gate_proj": up, "up_proj": up, "down_proj": (self.hidden, self.intermediate)}
 
@@ -107,8 +107,13 @@ class AceStepConfig:
         if problems:
             raise ConvertError(f"ACE-Step configuration: {join_problems(problems)}")
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of a latent frame at the transformer's input: source, mask, noisy latents."""
+        return 3 * self.latent_dim
+
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """Compute (out, in) of every linear layer of the transformer, by its path in it."""
+        """Return (out, in) of every linear layer of the transformer, by its path in it."""
         width = self.decoder.hidden
         shapes: dict[str, tuple[int, int]] = {}
         for i in range(len(self.layer_types)):
@@ -119,11 +124,6 @@ class AceStepConfig:
             shapes |= {f"{embed}.linear_1": (width, TIME_FEATURES), f"{embed}.linear_2": (width, width)}
             shapes[f"{embed}.time_proj"] = (6 * width, width)
         return {**shapes, "condition_embedder": (width, self.encoder.hidden)}
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of a latent frame at the transformer's input: source, mask, noisy latents."""
-        return 3 * self.latent_dim
 
 
 def alternating(layers: int) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from musiclora.convert.models.name_mapping import Rule
 
 SILENCE, NULL_CONDITION = "silence_latent", "null_condition_emb"
 SILENCE_FRAMES = 15_000  # ten minutes at 25 frames a second
-NULL_CONDITION = "null_condition_emb"
 DECODER, ENCODER = "decoder.", "encoder."
 LAYERS = f"{DECODER}layers."  # blocks of the transformer; their matrices are what quantisation packs
 # The 5 Hz tokenizer of upstream's covers: no part of text-to-music.
@@ -31,7 +30,7 @@ _PROJECTIONS = {"proj_in.1.": "proj_in_conv.", "proj_out.1.": "proj_out_conv."}
 
 
 def decoder_linear_shapes(config: AceStepConfig) -> dict[str, tuple[int, int]]:
-    """Compute (out, in) of every linear layer of the transformer, by its path in it."""
+    """Compute (out, in) of every linear layer of the transformer; see `AceStepConfig.linear_shapes`."""
     return config.linear_shapes()
 
 
@@ -54,7 +53,7 @@ def transformer_names(config: AceStepConfig) -> list[str]:
 def _decoder_shapes(config: AceStepConfig) -> dict[str, Shape]:
     width, head, patch = config.decoder.hidden, config.decoder.head_dim, config.patch_size
     shapes: dict[str, Shape] = {}
-    for name, shape in decoder_linear_shapes(config).items():
+    for name, shape in config.linear_shapes().items():
         shapes[f"{name}.weight"] = shape
         biased = config.attention_bias if "_attn." in name else ".mlp." not in name
         shapes |= {f"{name}.bias": shape[:1]} if biased else {}

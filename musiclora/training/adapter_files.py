@@ -12,7 +12,7 @@ import numpy as np
 from musiclora import __version__
 from musiclora.backends import lora_init
 from musiclora.backends.base import Arrays, Model
-from musiclora.convert.adapters.lora import LoraSpec, split_magnitudes, state_keys
+from musiclora.convert.adapters.lora import LoraSpec, module_of_weight, split_magnitudes, state_keys
 from musiclora.convert.adapters.lora_math import Dora
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.models.gpt2 import Gpt2Config, write_checkpoint
@@ -173,10 +173,9 @@ def measure_update(
     if not spec.dora:
         return update_size(base, spec, state)
     plain, magnitudes = split_magnitudes(state)
-    adapter, module_of = Dora(spec, plain, magnitudes), {f"{module}.weight": module for module in base}
-    ratios = {}
+    adapter, ratios = Dora(spec, plain, magnitudes), dict[str, float]()
     for name, array in model.read_weights():
-        if module := module_of.get(name):
+        if (module := module_of_weight(name)) in base:
             change = adapter.change(module, array.T if form.fan_in_fan_out else array)
             ratios[module] = float(np.linalg.norm(change)) / max(base[module], 1e-30)
     return ratios
@@ -200,10 +199,9 @@ def initial_arrays(model: Model, spec: LoraSpec, seed: int, form: AdapterForm) -
 
 def weight_norms(model: Model, modules: list[str]) -> tuple[dict[str, float], int]:
     """Compute the Frobenius norm of each module's weight, and count all parameters of the model."""
-    module_of = {f"{module}.weight": module for module in modules}
-    norms, parameters = dict[str, float](), 0
+    wanted, norms, parameters = set(modules), dict[str, float](), 0
     for name, array in model.read_weights():
         parameters += array.size
-        if name in module_of:
-            norms[module_of[name]] = float(np.linalg.norm(array.astype(np.float32)))
+        if (module := module_of_weight(name)) in wanted:
+            norms[module] = float(np.linalg.norm(array.astype(np.float32)))
     return norms, parameters

@@ -92,7 +92,6 @@ def adapter_state(model: Any, spec: LoraSpec = SPEC, seed: int = 1) -> dict[str,
     """Draw an adapter whose B is not zero, so that it changes the model and every array has a gradient."""
     state = lora_init.initial(spec, model.linear_shapes(), seed)
     if spec.dora:
-        weights = ((name.removeprefix("decoder."), value) for name, value in model.read_weights())
-        state = lora_init.with_magnitudes(state, weights, conv1d=False)
+        state = lora_init.with_magnitudes(state, model.read_weights(), conv1d=False)
     rng = np.random.default_rng(seed)
     return {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in state.items()}

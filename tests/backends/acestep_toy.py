@@ -10,12 +10,14 @@ import numpy as np
 from acestep_flow_toys import CONFIGS as SHAPES
 from acestep_flow_toys import PARITY, SPEC, conditioning_of, flow_batch, random_tensors
 from acestep_toys import reader
+from audio_toys import CONFIGS as DIFFRHYTHM
 from audio_toys import FlowToy
+from require import require
 
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.models.acestep import tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig, alternating
-from musiclora.convert.models.acestep_names import decoder_linear_shapes, transformer_names
+from musiclora.convert.models.acestep_names import transformer_names
 from musiclora.convert.models.acestep_write import write_acestep
 
 # The encoder's blocks play no part here.
@@ -73,5 +75,11 @@ class AceStepToy(FlowToy):
     def gradient_tolerance(self, batch: dict[str, np.ndarray], largest: float) -> float:
         return PARITY / 2 * largest
 
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        return decoder_linear_shapes(self.config)
+
+def make_toy(backend: Any, folders: dict[str, Path], name: str) -> FlowToy:
+    """Build a toy of either architecture by its name."""
+    if name not in CONFIGS:
+        return FlowToy(backend, folders[name], DIFFRHYTHM[name])
+    if backend.name == "torch":
+        require("diffusers")
+    return AceStepToy(backend, folders[name], CONFIGS[name])

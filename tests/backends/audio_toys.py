@@ -169,16 +169,11 @@ class FlowToy:
     def state(self, spec: LoraSpec | None = None, seed: int = 1) -> dict[str, np.ndarray]:
         """An adapter whose B is not zero, so that it changes the model and every array has a gradient."""
         spec = spec or self.spec
-        state = lora_init.initial(spec, self.linear_shapes(), seed)
+        state = lora_init.initial(spec, self.config.linear_shapes(), seed)
         if spec.dora:
-            named = ((name.removeprefix(self.root), value) for name, value in self.tensors().items())
-            state = lora_init.with_magnitudes(state, named, conv1d=False)
+            state = lora_init.with_magnitudes(state, self.tensors().items(), conv1d=False)
         rng = np.random.default_rng(seed)
         return {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in state.items()}
-
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        shapes: dict[str, tuple[int, int]] = self.config.linear_shapes()
-        return shapes
 
     def adapted(self, spec: LoraSpec | None = None, state: dict[str, np.ndarray] | None = None) -> Any:
         model, spec = self.load(), spec or self.spec

@@ -62,6 +62,41 @@ def test_a_conditioning_is_valid_everywhere_unless_it_says_otherwise():
     assert found["valid"].all()
 
 
+def without_condition():
+    given = {"drop_condition": np.array([False, True])} | flow_batch(CONFIG)
+    return {key: value for key, value in given.items() if not key.startswith("condition")}
+
+
+def test_a_trained_condition_stands_in_but_not_where_it_is_dropped():
+    batch = without_condition()
+    acestep_batches.check_batch(batch, CONFIG)
+    found = acestep_batches.flow_inputs(batch, NULL, own_rows=3)
+    assert found["own"].tolist() == [1, 0]
+    assert found["condition_valid"].tolist() == [[True] * 3, [True, False, False]]
+    np.testing.assert_array_equal(found["condition"][1, 0], NULL)
+    assert not found["condition"][0].any()
+    own = np.ones((3, len(NULL)), np.float32)
+    _, given = acestep_batches.conditioning(conditioning_of(batch), CONFIG, NULL, own)
+    np.testing.assert_array_equal(given["condition"][0], own)
+    np.testing.assert_array_equal(given["condition"][1, 0], NULL)
+    assert given["condition_valid"].tolist() == found["condition_valid"].tolist()
+
+
+def test_without_a_trained_condition_the_null_condition_stands_in():
+    found = acestep_batches.flow_inputs(without_condition(), NULL)
+    _, given = acestep_batches.conditioning(conditioning_of(without_condition()), CONFIG, NULL)
+    for arrays in (found, given):
+        np.testing.assert_array_equal(arrays["condition"], np.stack([NULL[None], NULL[None]]))
+        assert arrays["condition_valid"].all()
+    assert "own" not in found
+
+
+@pytest.mark.parametrize("shape", [(0, CONFIG.encoder.hidden), (2, 3), (CONFIG.encoder.hidden,)])
+def test_a_trained_condition_of_another_shape_is_refused(shape):
+    with pytest.raises(DataError, match="trained condition"):
+        acestep_batches.check_trained_condition(np.zeros(shape), CONFIG)
+
+
 def changed(**changes):
     batch = {**flow_batch(CONFIG, rows=2), **changes}
     return {key: value for key, value in batch.items() if value is not None}
@@ -76,12 +111,13 @@ def changed(**changes):
             changed(context=np.zeros((2, FRAMES, 5))),
             [f"context has shape [2, {FRAMES}, 5], expected [2, {FRAMES}, 10]"],
         ),
+        (changed(condition_valid=None), ["condition_valid is missing"]),
         (changed(condition=np.zeros((2, 7, 3))), ["condition has shape [2, 7, 3], expected [2, 7, 40]"]),
         (changed(drop_condition=np.ones(3, bool)), ["drop_condition has shape [3], expected a scalar or [2]"]),
         (changed(time=np.array([0.5, 1.5])), ["time goes from 0.5 to 1.5"]),
         (changed(time=np.array([0.5, np.nan])), ["time goes from nan to nan"]),
     ],
-    ids=["no latents", "missing", "context", "condition", "drop", "late", "not a number"],
+    ids=["no latents", "missing", "context", "half", "condition", "drop", "late", "not a number"],
 )
 def test_a_batch_that_does_not_fit_is_refused(batch, parts):
     with pytest.raises(DataError) as caught:

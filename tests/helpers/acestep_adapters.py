@@ -12,9 +12,8 @@ from musiclora.convert.adapters.kohya import write_comfyui
 from musiclora.convert.adapters.lora import LoraSpec, state_keys
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.peft import write_peft
-from musiclora.convert.models.acestep import decoder_linear_shapes
 
-SHAPES = decoder_linear_shapes(toys.SMALL)
+SHAPES = toys.SMALL.linear_shapes()
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MODULES = [name for name in SHAPES if name.endswith(ATTENTION)]
 

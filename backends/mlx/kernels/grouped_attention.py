@@ -189,9 +189,9 @@ def _attend_in_window_blocks(q: mx.array, k: mx.array, v: mx.array, window: int,
 
     def with_neighbours(x: mx.array) -> mx.array:
         x = mx.pad(x, [(0, 0), (0, 0), (window, missing + window), (0, 0)])
-        x = x.reshape(batch, -1, blocks + 2, window, width)
+        x = x.reshape(batch, -1, blocks + 2, window, x.shape[-1])
         x = mx.concatenate([x[:, :, i : i + blocks] for i in range(3)], axis=3)
-        return x.transpose(0, 2, 1, 3, 4).reshape(batch * blocks, -1, 3 * window, width)
+        return x.transpose(0, 2, 1, 3, 4).reshape(batch * blocks, -1, 3 * window, x.shape[-1])
 
     rows = mx.pad(q, [(0, 0), (0, 0), (0, missing), (0, 0)]).reshape(batch, heads, blocks, window, width)
     rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch * blocks, heads, window, width)

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 
 import acestep_toy
 import pytest
-from audio_toys import CONFIGS, GOLDEN, FlowToy, write_toy
-from require import REQUIRED, require
+from acestep_toy import make_toy
+from audio_toys import CONFIGS, GOLDEN, write_toy
+from require import REQUIRED
 
 from musiclora.backends.base import FAMILIES
 from musiclora.convert.models.diffrhythm import read_diffrhythm, write_diffrhythm
@@ -57,15 +58,6 @@ def flow_folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("flow-toys")
     found = {name: write_toy(root / name, config) for name, config in CONFIGS.items()}
     return found | {name: acestep_toy.write_toy(root / name, config) for name, config in acestep_toy.CONFIGS.items()}
-
-
-def make_toy(backend, folders, name):
-    """Build a toy of either architecture by its name."""
-    if name in CONFIGS:
-        return FlowToy(backend, folders[name], CONFIGS[name])
-    if backend.name == "torch":
-        require("diffusers")
-    return acestep_toy.AceStepToy(backend, folders[name], acestep_toy.CONFIGS[name])
 
 
 @pytest.fixture(params=sorted(CONFIGS))

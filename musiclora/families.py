@@ -63,6 +63,7 @@ class FamilySpec:
         load_tokenizer: loads the tokenizer of a base by its name; None where the model reads recordings.
         owns_folder: tells whether a folder whose own config.json states nothing holds it, such as a diffusers pipeline;
             None where such folders do not exist.
+        part_types: `model_type` of its parts, whose folder alone its reader refuses by name.
         hub_files: names of files that its repositories on the Hub hold besides JSON, safetensors and texts.
         hub_ignored: patterns of what they hold and this package does not read.
         flow: what the shared audio code asks of it (`audio.architecture.FlowArchitecture`); None for symbolic music.
@@ -98,6 +99,7 @@ class FamilySpec:
     compare_adapters: str
     load_tokenizer: str | None
     owns_folder: str | None
+    part_types: tuple[str, ...]
     hub_files: tuple[str, ...]
     hub_ignored: tuple[str, ...]
     flow: str | None
@@ -149,6 +151,7 @@ GPT2 = FamilySpec(
     compare_adapters="musiclora.conversion.fuse_gpt2:compare_gpt2_adapters",
     load_tokenizer="musiclora.symbolic.model:tokenizer_for",
     owns_folder=None,
+    part_types=(),
     hub_files=(),
     hub_ignored=(),
     flow=None,
@@ -196,6 +199,7 @@ DIFFRHYTHM = FamilySpec(
     compare_adapters="musiclora.conversion.fuse_diffrhythm:compare_diffrhythm_adapters",
     load_tokenizer=None,
     owns_folder=None,
+    part_types=(),
     hub_files=("cfm_model.pt", "vae_model.pt"),  # how the original comes
     hub_ignored=(),
     flow="musiclora.audio.diffrhythm.architecture:DIFFRHYTHM",
@@ -207,6 +211,7 @@ ACESTEP = replace(
     architecture="acestep",
     title="ACE-Step",
     owns_folder="musiclora.convert.models.acestep_folders:is_acestep_folder",
+    part_types=("qwen3",),
     hub_files=("silence_latent.pt",),
     hub_ignored=("acestep-5Hz-lm*/*",),  # upstream's planner of lyrics and codes
     options=(
@@ -257,7 +262,7 @@ def spec_of_folder(folder: Path) -> FamilySpec:
             return owners[0] if owners else SPECS[0]
     except ConvertError:
         return SPECS[0]
-    return next((spec for spec in SPECS if spec.architecture == kind), SPECS[0])
+    return next((spec for spec in SPECS if kind in (spec.architecture, *spec.part_types)), SPECS[0])
 
 
 def spec_of_family(family: str) -> FamilySpec:

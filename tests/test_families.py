@@ -97,9 +97,19 @@ def test_options_of_another_architecture_of_the_family_are_refused_by_its_name()
         ("model_index.json", {"_class_name": "AnotherPipeline"}, GPT2),
         ("config.json", {"model_type": "diffrhythm"}, DIFFRHYTHM),
         ("config.json", {}, GPT2),
-        ("config.json", {"model_type": "qwen3"}, GPT2),
+        ("config.json", {"model_type": "qwen3"}, ACESTEP),  # its text encoder, which its reader refuses by name
+        ("config.json", {"model_type": "llama"}, GPT2),
     ],
-    ids=["model", "around a model", "pipeline", "another pipeline", "diffrhythm", "says nothing", "unknown"],
+    ids=[
+        "model",
+        "around a model",
+        "pipeline",
+        "another pipeline",
+        "diffrhythm",
+        "says nothing",
+        "text encoder",
+        "unknown",
+    ],
 )
 def test_a_folder_is_recognised_by_what_it_states(tmp_path, file, content, expected):
     (tmp_path / file).parent.mkdir(exist_ok=True)

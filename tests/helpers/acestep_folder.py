@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -159,4 +160,33 @@ def write_recordings(folder: Path, count: int = 4, seconds: float = 2.0) -> Path
         soundfile.write(folder / f"tone-{i}.wav", tone(seconds + 0.2 * i, i), 48000)
         (folder / f"tone-{i}.txt").write_text(f"a tone with harmonics, number {i}")
     (folder / "tone-0.lyrics.txt").write_text("[Verse]\nla la la\n")
+    return folder
+
+
+def write_latents(folder: Path, model: Path, count: int = 5, frames: int = 50, rows: int | None = 3) -> Path:
+    """Write a latents folder of random walks with conditions.
+
+    Args:
+        folder: new folder.
+        model: whose codec is recorded.
+        count: number of recordings.
+        frames: of the first; each further one has seven more.
+        rows: of the first condition; each further one has one more. None leaves conditions out.
+    """
+    from musiclora.audio.model import codec_fingerprint
+
+    folder.mkdir(parents=True)
+    items = []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        walk = rng.standard_normal((frames + 7 * i, CODEC.latent_dim)).cumsum(0)
+        # What all have in common can be learnt from few: the level of each channel.
+        latents = (0.5 * walk / walk.std() + 2 * np.sin(np.arange(CODEC.latent_dim))).astype(np.float32)
+        arrays = {"latents": latents}
+        if rows is not None:
+            arrays["condition"] = rng.standard_normal((rows + i, TURBO.encoder.hidden)).astype(np.float32)
+        key = hashlib.sha256(latents.tobytes()).hexdigest()
+        write_safetensors(folder / f"{key}.safetensors", arrays)
+        items.append({"source": f"walk-{i}.wav", "sha256": key, "codec": codec_fingerprint(model / "vae")})
+    (folder / "index.json").write_text(json.dumps({"format": 1, "items": items}))
     return folder

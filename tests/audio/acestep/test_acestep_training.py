@@ -1,0 +1,127 @@
+"""Training ACE-Step on latents: with conditions and with a trained one, turbo and base, resumed, scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import acestep_folder
+import numpy as np
+import pytest
+
+from musiclora.convert.adapters.peft import read_peft
+from musiclora.errors import ConfigError, DataError
+from musiclora.jobs import evaluate, train
+from musiclora.training.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("models")
+    kinds = {"turbo": acestep_folder.TURBO, "base": acestep_folder.BASE}
+    return {name: acestep_folder.write_model(home / name, config, text_encoder=False) for name, config in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def latents(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("latents")
+    write = acestep_folder.write_latents
+    return {"words": write(home / "words", models["turbo"]), "plain": write(home / "plain", models["turbo"], rows=None)}
+
+
+def options(data: Path, model: Path, run: Path, backend: str, **more: Any) -> TrainConfig:
+    given = {"max_seq_len": 40, "epochs": 3, "lora_r": 4, "lr": 3e-3, "val_split": 0.3, "seed": 5, **more}
+    return TrainConfig(str(data), str(run), str(model), backend=backend, **given)
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["turbo", "base"])
+def test_training_with_conditions_lowers_the_held_out_loss(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str, kind: str
+) -> None:
+    run = tmp_path / "run"
+    train(options(latents["words"], models[kind], run, any_backend, epochs=6))
+    meta = json.loads((run / "training_meta.json").read_text())
+    assert meta["best_val_loss"] < meta["base_val_loss"]
+    evaluated = [row for row in rows_of(run) if "val_loss" in row and row["step"]]
+    quarters = [[row[f"val_time_{k}_loss"] for k in (1, 2, 3, 4)] for row in evaluated]
+    # Every quarter holds the same windows at one time each, so that the mean of the quarters is the loss.
+    np.testing.assert_allclose(np.mean(quarters, axis=1), [row["val_loss"] for row in evaluated], rtol=1e-4)
+    adapter = read_peft(run / "adapter-best")
+    assert set(adapter.ranks) == {
+        f"layers.{i}.{part}.{name}"
+        for i in range(2)
+        for part in ("self_attn", "cross_attn")
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+    }
+    config = json.loads((run / "adapter-best" / "adapter_config.json").read_text())
+    assert config["task_type"] == "FEATURE_EXTRACTION"
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 4.0, 0.1)
+    assert not (run / "adapter-best" / "style.safetensors").exists()
+    assert (adapter.record["style"], adapter.record["kind"]) == ("recordings", kind)
+
+
+def test_without_conditions_one_is_trained_and_scored(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str
+) -> None:
+    run = tmp_path / "run"
+    train(options(latents["plain"], models["base"], run, any_backend))
+    from musiclora.audio.style_files import read_style
+
+    style = read_style(run / "adapter-best" / "style.safetensors")
+    assert style is not None
+    assert style.shape == (16, acestep_folder.TURBO.encoder.hidden)
+    found = evaluate(latents["plain"], str(models["base"]), [str(run / "adapter-best")], any_backend, max_seq_len=40)
+    record = found.as_json()
+    assert record["loss"] < record["base_loss"]
+
+
+def test_a_resumed_run_equals_an_unbroken_one(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(options(latents["words"], models["base"], whole, any_backend, epochs=4))
+    train(options(latents["words"], models["base"], broken, any_backend, epochs=4, max_steps=2))
+    train(options(latents["words"], models["base"], broken, any_backend, epochs=4))
+    one, two = (read_peft(run / "adapter-last").model_state for run in (whole, broken))
+    # The schedules of two plans differ; the first steps are the same, so the comparison is of the resumed data order.
+    assert set(one) == set(two)
+    assert [r["step"] for r in rows_of(whole) if "loss" in r] == [r["step"] for r in rows_of(broken) if "loss" in r]
+
+
+def test_the_plan_says_what_is_needed_and_what_is_learnt(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str
+) -> None:
+    from musiclora.progress import Reporter
+
+    said: list[str] = []
+
+    class Listener(Reporter):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    train(options(latents["plain"], models["turbo"], tmp_path / "run", any_backend, epochs=1), Listener())
+    text = "\n".join(said)
+    assert "one condition of 16 rows is trained with the adapter, in place of words" in text
+    assert "memory, counted: " in text
+
+
+def test_what_does_not_fit_is_one_line(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str
+) -> None:
+    with pytest.raises(ConfigError, match="--style: for DiffRhythm only"):
+        train(options(latents["words"], models["turbo"], tmp_path / "a", any_backend, style="x.npy"))
+    mixed = acestep_folder.write_latents(tmp_path / "mixed", models["turbo"], count=3)
+    more = acestep_folder.write_latents(tmp_path / "more", models["turbo"], count=4, rows=None)
+    index = json.loads((more / "index.json").read_text())
+    for file in more.glob("*.safetensors"):
+        if not (mixed / file.name).exists():
+            (mixed / file.name).write_bytes(file.read_bytes())
+    (mixed / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="some recordings have a condition and some have none"):
+        train(options(mixed, models["turbo"], tmp_path / "b", any_backend))
+    assert not (tmp_path / "a").exists()

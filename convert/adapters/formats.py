@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from musiclora.convert.adapters.diffusers import FILE, read_diffusers, write_diffusers
-from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_kohya
+from musiclora.convert.adapters.kohya import is_kohya, read_kohya, write_comfyui, write_kohya
 from musiclora.convert.adapters.lora import state_modules
 from musiclora.convert.adapters.lora_adapter import LoraAdapter
 from musiclora.convert.adapters.lora_music_generation import read_lora_music_generation
@@ -27,15 +27,17 @@ READERS: dict[str, Callable[[Path], LoraAdapter]] = {
     "peft": read_peft,
     "mlx-lm": read_mlx_lm,
     "diffusers": read_diffusers,
+    "comfyui": read_kohya,
     "kohya": read_kohya,
 }
 # PEFT, the native format, holds more than an adapter; `write_peft` takes the rest as arguments.
 WRITERS: dict[str, Callable[[Path, LoraAdapter], None]] = {
     "mlx-lm": write_mlx_lm,
     "diffusers": write_diffusers,
+    "comfyui": write_comfyui,
     "kohya": write_kohya,
 }
-SINGLE_FILES = ("kohya",)  # formats of one file; the others are folders
+SINGLE_FILES = ("comfyui", "kohya")  # formats of one file; the others are folders
 
 
 def read_any_file(path: Path) -> LoraAdapter:

@@ -187,6 +187,11 @@ class DiffRhythmCheckpoint:
     _plan: NameMapping
     _source: Source
 
+    @property
+    def bits(self) -> None:
+        """None: no matrix is quantised."""
+        return
+
     def tensors(self, *, checked: bool = True) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (path in the DiT, array in its stored dtype and torch's layout) one at a time; see `Source.tensors`."""
         moves = {move.source: move for move in self._plan.moves}

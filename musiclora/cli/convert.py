@@ -12,6 +12,8 @@ from musiclora.cli.common import backend_option, json_option, note, print_json
 if TYPE_CHECKING:
     from musiclora.conversion.verify import Converted
 
+# Those of the records in `families`, which are not imported for --help; a test compares them.
+ADAPTER_FORMATS = ("peft", "mlx-lm", "diffusers", "comfyui", "kohya")
 DTYPE_CHOICES = click.Choice(["float32", "float16", "bfloat16"])
 
 
@@ -27,7 +29,7 @@ def convert() -> None:
     "--to",
     required=True,
     type=click.Choice(["hf", "mlx", "diffusers"]),
-    help="Layout; diffusers is for the audio codec.",
+    help="Layout; diffusers is for ACE-Step and for the audio codec.",
 )
 @click.option("--dtype", type=DTYPE_CHOICES, help="Floating-point type of the copy.  [default: the source's]")
 @click.option(
@@ -35,7 +37,7 @@ def convert() -> None:
     is_flag=True,
     help="Audio: weights of the v1.0 line (DiffRhythm-base, -full), whose attention is causal.",
 )
-@click.option("--quantize", type=click.Choice(["4", "8"]), help="Symbolic, with --to mlx: quantise to this many bits.")
+@click.option("--quantize", type=click.Choice(["4", "8"]), help="With --to mlx: quantise to this many bits.")
 @click.option(
     "--vae", type=click.Path(path_type=Path), help="Audio: checkpoint of the codec, which goes into the same folder."
 )
@@ -54,7 +56,8 @@ def model(
 
     Symbolic: a GPT-2 folder, a Hub id or `bundled`, with safetensors, shards, pytorch_model.bin or mlx-lm's layout.
     Names may lack the `transformer.` prefix, or have those of trainers. A Hub id may end in `@revision`.
-    Audio: cfm_model.pt, vae_model.pt, their safetensors, or a folder.
+    DiffRhythm: cfm_model.pt, vae_model.pt, their safetensors, or a folder. ACE-Step: the original's folder of one
+    model, with codec and text encoder beside it, the folder around them, or a diffusers pipeline.
     """
     from musiclora.cli.console import console
     from musiclora.conversion.model import convert_model
@@ -68,9 +71,7 @@ def model(
 @convert.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option(
-    "--to", required=True, type=click.Choice(["peft", "mlx-lm", "diffusers", "kohya"]), help="Adapter format."
-)
+@click.option("--to", required=True, type=click.Choice(ADAPTER_FORMATS), help="Adapter format.")
 @click.option("--model", "base", help="Base model, to compare outputs.  [default: the recorded one if local]")
 @click.option("--allow-base-mismatch", is_flag=True, help="Continue if the recorded base differs.")
 @backend_option
@@ -78,10 +79,10 @@ def model(
 def adapter(
     source: str, destination: Path, to: str, base: str | None, allow_base_mismatch: bool, backend: str, as_json: bool
 ) -> None:
-    """Convert the adapter SOURCE into the new folder DESTINATION (for kohya, a file).
+    """Convert the adapter SOURCE into the new folder DESTINATION (for kohya and comfyui, a file).
 
-    The format of SOURCE is recognised from its files. Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, and as
-    SOURCE the .pt of lora_music_generation.
+    The format of SOURCE is recognised from its files. Symbolic: PEFT and mlx-lm. Audio: PEFT, diffusers, kohya, for
+    ACE-Step comfyui, and as SOURCE the .pt of lora_music_generation.
     """
     from musiclora.conversion.adapter import convert_adapter
 

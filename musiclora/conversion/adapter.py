@@ -47,8 +47,8 @@ def convert_adapter(
 
     Args:
         source: an adapter in any known format, or a run folder.
-        destination: new folder; one new file for kohya.
-        to: peft, mlx-lm (symbolic), diffusers or kohya (audio).
+        destination: new folder; one new file for kohya and comfyui.
+        to: peft, mlx-lm (symbolic), diffusers, kohya (audio) or comfyui (ACE-Step).
         model: its base, to check shapes, fingerprint and outputs; None takes the recorded one if it is local.
         backend: backend for the outputs.
         allow_base_mismatch: go on although the recorded base differs.
@@ -61,7 +61,7 @@ def convert_adapter(
     family = spec_of_modules(adapter.ranks, str(path))
     if to not in family.adapter_formats:
         known = ", ".join(family.adapter_formats)
-        raise ConfigError(f"{path}: is for the {family.family} family; it can become {known}, not {to}")
+        raise ConfigError(f"{path}: is for {family.title}; it can become {known}, not {to}")
     if to in SINGLE_FILES and destination.suffix.lower() != ".safetensors":
         raise ConfigError(f"{destination}: --to {to} writes one file; give a name that ends in .safetensors")
     base = find_model(model) if model else _find_local_base(path, adapter)

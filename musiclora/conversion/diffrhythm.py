@@ -49,7 +49,7 @@ def convert_diffrhythm(conversion: ModelConversion, reporter: Reporter) -> Conve
         ConvertError: tensors that do not fit, or a copy that reads back with other values; nothing is written then.
     """
     if conversion.bits:
-        raise ConfigError("--quantize is for the symbolic family; the audio family's weights stay float")
+        raise ConfigError("--quantize is not for DiffRhythm, whose weights stay float")
     source = open_source(conversion.source)
     is_codec = is_oobleck(source.layout) or source.config.get("model_type") == "oobleck"
     if is_codec and not is_diffrhythm(source.layout):

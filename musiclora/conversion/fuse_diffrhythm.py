@@ -1,35 +1,29 @@
-"""DiffRhythm's part of `fuse`, and of the comparison of adapters: by velocity."""
+"""DiffRhythm's part of `fuse`, and of the comparison of adapters."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.adapters import changes_nothing
 from musiclora.audio.style_files import STYLE_FILE, blended_style
-from musiclora.conversion.cards import write_fused_record
-from musiclora.conversion.compare import (
-    FUSED_TOLERANCE,
-    AdapterParts,
-    OutputComparison,
-    compare_fused,
-    compare_merged,
-)
-from musiclora.conversion.merged import MergedAdapters, Rounding
+from musiclora.conversion.compare import OutputComparison
+from musiclora.conversion.fuse_flow import Batch, Change, FlowFusing, Kinds
+from musiclora.conversion.merged import MergedAdapters
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
-from musiclora.conversion.update_arrival import UpdateArrival
-from musiclora.conversion.verify import Converted, companion_files, stored_dtype
-from musiclora.convert.files.atomic import atomic_folder
+from musiclora.conversion.verify import Converted, companion_files
 from musiclora.convert.files.links import copy_folder
-from musiclora.convert.files.safetensors_file import Arrays, write_safetensors
-from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm
+from musiclora.convert.files.safetensors_file import write_safetensors
+from musiclora.convert.models.diffrhythm import (
+    CONDITION,
+    DiffRhythmCheckpoint,
+    DiffRhythmConfig,
+    read_diffrhythm,
+    write_diffrhythm,
+)
 from musiclora.families import DIFFRHYTHM
-from musiclora.progress import Reporter, track_tensors
-
-if TYPE_CHECKING:
-    from musiclora.backends.base import Backend, FlowModel
+from musiclora.progress import Reporter
 
 _BATCH_FRAMES = 24
 
@@ -40,51 +34,22 @@ def fuse_diffrhythm(fusion: ModelFusion, reporter: Reporter) -> Converted:
     Raises:
         ConvertError: they do not fit, or the float32 result differs from base and adapter; nothing is written then.
     """
-    merged, destination = fusion.merged, fusion.destination
-    checkpoint = read_diffrhythm(fusion.base.path)
-    merged.check(checkpoint.config.linear_shapes())
-    dtype = stored_dtype(fusion.dtype, checkpoint.dtypes.values(), fusion.to)
-    dtypes = [dtype] if dtype else checkpoint.dtypes.values()
-    rounded = sorted({str(kind) for kind in dtypes} - {"float32"})
-    rounding = Rounding(rounded[0] if rounded else "float32", kinds={} if dtype else checkpoint.dtypes)
-    with atomic_folder(destination) as folder:
-        with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
-            tensors = rounding.before(watch(checkpoint.tensors()))
-            fused = merged.fuse(tensors, conv1d=False)
-            kinds, other = dtype or checkpoint.dtypes, checkpoint.other_settings
-            write_diffrhythm(folder, checkpoint.config, rounding.after(fused), fusion.to, kinds, other)
-        notes = _copy_companions(fusion, folder, rounding.arrival)
-        parts = merged.as_one(checkpoint.tensors(), conv1d=False)
-        found = compare_fused(fusion.base.path, parts, folder, fusion.backend, "velocity", _run_velocity)
-        if rounded:
-            notes += rounding.notes()
-        else:
-            found.refuse_above(FUSED_TOLERANCE, destination)
-    if not changes_nothing(fusion.adapters, fusion.base):
-        notes += rounding.arrival.notes(rounding.dtype)
-    return found.add_to(Converted(destination, fusion.to, notes=tuple(notes)))
+    return FUSING.fuse(fusion, reporter)
 
 
 def compare_diffrhythm_adapters(
     base: Path, before: MergedAdapters, after: MergedAdapters, backend: str
 ) -> OutputComparison:
     """Compare the velocities of a base with one set of adapters and with another."""
-    return compare_merged(base, before, after, backend, "velocity", _run_velocity, _write_fused)
+    return FUSING.compare(base, before, after, backend)
 
 
-def _run_velocity(backend: Backend, folder: Path, adapter: AdapterParts | None) -> np.ndarray:
-    """Compute the velocity of a random batch, float32 [B, T, C]."""
-    from musiclora.backends.base import FAMILIES
-
-    config = read_diffrhythm(folder).config
-    model = cast("FlowModel", backend.load(FAMILIES["audio"], folder))
-    if adapter:
-        model.inject_adapter(*adapter)
-    x, time, conditioning = _random_batch(config)
-    return model.velocity(x, time, model.prepare(conditioning), 0.0)
+def _write(checkpoint: DiffRhythmCheckpoint, folder: Path, change: Change, to: str, kinds: Kinds) -> None:
+    tensors = change(checkpoint.tensors())
+    write_diffrhythm(folder, checkpoint.config, tensors, to, kinds, checkpoint.other_settings)
 
 
-def _random_batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, Arrays]:
+def _random_batch(config: DiffRhythmConfig) -> Batch:
     """Draw two rows in which no condition is zero, so that every adapted module is tested."""
     rng = np.random.default_rng(0)
     frames = min(_BATCH_FRAMES, config.max_frames)
@@ -101,18 +66,11 @@ def _random_batch(config: DiffRhythmConfig) -> tuple[np.ndarray, np.ndarray, Arr
     return rng.standard_normal(shape, np.float32), np.array([0.2, 0.7], np.float32), conditioning
 
 
-def _write_fused(base: Path, merged: MergedAdapters, folder: Path) -> None:
-    checkpoint = read_diffrhythm(base)
-    tensors = merged.fuse(checkpoint.tensors(), conv1d=False)
-    write_diffrhythm(folder, checkpoint.config, tensors, "hf", "float32")
-
-
-def _copy_companions(fusion: ModelFusion, folder: Path, arrival: UpdateArrival) -> list[str]:
-    """Copy card, codec and style next to the fused weights; return notes for the user."""
+def _copy_parts(fusion: ModelFusion, folder: Path) -> list[str]:
+    """Copy companion files, codec and style next to the fused weights; return notes for the user."""
     base, notes = fusion.base, []
     for name, data in companion_files(base.path).items():
         (folder / name).write_bytes(data)
-    write_fused_record(fusion, folder, DIFFRHYTHM, arrival)
     if (base.path / "vae").is_dir():
         copy_folder(base.path / "vae", folder / "vae", base.path)
     else:
@@ -126,6 +84,15 @@ def _copy_companions(fusion: ModelFusion, folder: Path, arrival: UpdateArrival) 
         notes.append(f"the style vector is no weight and cannot be fused: generate with --style {own}")
     return notes
 
+
+FUSING = FlowFusing(
+    DIFFRHYTHM,
+    read_diffrhythm,
+    DiffRhythmConfig.tensor_shapes,
+    _write,
+    _random_batch,
+    _copy_parts,
+)
 
 if TYPE_CHECKING:
     _fuse: FuseModel = fuse_diffrhythm

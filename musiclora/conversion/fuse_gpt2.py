@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,7 @@ from musiclora.conversion.merged import MergedAdapters, Rounding, shared_tokeniz
 from musiclora.conversion.protocols import CompareAdapters, FuseModel, ModelFusion
 from musiclora.conversion.verify import TOKENIZER_PARTS, Converted, companion_files, stored_dtype, tokenizer_fingerprint
 from musiclora.convert.files.atomic import atomic_folder
-from musiclora.convert.models.gpt2 import read_checkpoint, write_checkpoint
+from musiclora.convert.models.gpt2 import read_checkpoint, rows_of, write_checkpoint
 from musiclora.families import GPT2
 from musiclora.progress import Reporter, track_tensors
 
@@ -42,7 +43,7 @@ def fuse_gpt2(fusion: ModelFusion, reporter: Reporter) -> Converted:
     merged.check(checkpoint.config.linear_shapes())
     files, notes = _choose_files(fusion.base.path, fusion.adapters, fusion.allow_base_mismatch)
     dtype = stored_dtype(fusion.dtype, checkpoint.dtypes, fusion.to) or checkpoint.dtype
-    rounding = Rounding(dtype, checkpoint.bits)
+    rounding = Rounding(dtype, checkpoint.bits, rows_of=partial(rows_of, layout="mlx"))
     with atomic_folder(destination) as folder:
         with track_tensors(reporter, "fusing", checkpoint.config.tensor_shapes()) as watch:
             tensors = rounding.before(watch(checkpoint.tensors()))

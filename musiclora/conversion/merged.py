@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,6 @@ from musiclora.convert.adapters.combine_dora import WholePart, combine_with_dora
 from musiclora.convert.adapters.lora import LoraSpec, check_state, join_magnitudes, state_modules, state_shapes
 from musiclora.convert.adapters.lora_math import Dora, fuse_tensors
 from musiclora.convert.files.safetensors_file import Arrays, Dtype, Tensors, cast_tensor, dtype_named
-from musiclora.convert.models.gpt2 import rows_of
 from musiclora.convert.models.quantise import group_size, round_matrix
 from musiclora.errors import ConvertError, join_problems
 from musiclora.families import FamilySpec, spec_of_modules
@@ -126,6 +125,7 @@ class Rounding:
     Attributes:
         dtype: stored dtype of the fused weights; where they have several, the one that rounds most.
         kinds: stored dtype of each weight, where it is not that one.
+        rows_of: brings a tensor into the layout whose rows are quantised.
         bits: of the base's quantised matrices; None where there are none.
         arrival: number of weights that the update still changes.
     """
@@ -133,6 +133,7 @@ class Rounding:
     dtype: str
     bits: int | None = None
     kinds: Mapping[str, Dtype] = field(default_factory=dict)
+    rows_of: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array
     arrival: UpdateArrival = field(default_factory=UpdateArrival)
     _base: np.ndarray = field(default_factory=lambda: np.empty(0))
     _largest_step: float = 0.0
@@ -153,7 +154,7 @@ class Rounding:
             if array.dtype != kept:
                 self._zeros += zeros_made(array, cast_tensor(name, array, kept))
             if array is not self._base and self.bits:
-                self._largest_step = max(self._largest_step, _quantisation_step(rows_of(name, array, "mlx"), self.bits))
+                self._largest_step = max(self._largest_step, _quantisation_step(self.rows_of(name, array), self.bits))
             yield name, array
 
     def notes(self) -> list[str]:

@@ -36,11 +36,11 @@ def convert_model(
     Args:
         source: bundled, a Hub id, a folder or a file.
         destination: new folder.
-        to: hf, mlx or (the audio codec) diffusers.
+        to: hf, mlx or diffusers (ACE-Step, and the audio codec).
         dtype: float32, float16 or bfloat16; None keeps the source's.
         causal: the audio weights are of the v1.0 line.
         vae: the audio family's codec, to go into the same folder.
-        bits: quantise to 4 or 8 bits an element (symbolic, to mlx).
+        bits: quantise to 4 or 8 bits an element (to mlx; not DiffRhythm).
         reporter: shows progress.
 
     Raises:
@@ -63,6 +63,9 @@ def _recognise_source(path: Path) -> FamilySpec:
     Raises:
         ConvertError: an adapter, or tensors that no architecture knows.
     """
+    # A folder of parts, as a diffusers pipeline is, has no tensors of its own to tell by.
+    if spec := next((spec for spec in SPECS if spec.owns_folder and resolve(spec.owns_folder)(path)), None):
+        return spec
     config = read_optional_json(path / "config.json") if path.is_dir() else {}
     if "model_type" in config:
         return _find_owner(path) or SPECS[0]

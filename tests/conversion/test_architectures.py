@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from musiclora.cli.convert import ADAPTER_FORMATS
 from musiclora.conversion import model as model_conversion
 from musiclora.conversion.model import convert_model
 from musiclora.conversion.protocols import ModelConversion
 from musiclora.conversion.verify import Converted
+from musiclora.convert.adapters.formats import READERS, WRITERS
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.checkpoint_source import open_source
 from musiclora.convert.files.safetensors_file import write_safetensors
@@ -45,5 +47,12 @@ def test_a_record_is_all_that_another_architecture_needs(source: Path, monkeypat
 
 
 def test_tensors_of_no_architecture_are_named(source: Path) -> None:
-    with pytest.raises(ConvertError, match=r"no model of a known architecture \(gpt2, diffrhythm\): .*toy\.weight"):
+    with pytest.raises(
+        ConvertError, match=r"no model of a known architecture \(gpt2, diffrhythm, acestep\): .*toy\.weight"
+    ):
         convert_model(source, source.parent / "out", "hf")
+
+
+def test_the_command_line_offers_the_formats_of_the_records() -> None:
+    assert set(ADAPTER_FORMATS) == {name for spec in SPECS for name in spec.adapter_formats}
+    assert set(ADAPTER_FORMATS) == set(READERS) == {"peft", *WRITERS}

@@ -16,7 +16,7 @@ from refusal import refused
 from musiclora.audio.style_files import read_style
 from musiclora.cli import main
 from musiclora.conversion.compare import compare_outputs
-from musiclora.conversion.fuse_diffrhythm import _run_velocity
+from musiclora.conversion.fuse_diffrhythm import FUSING
 from musiclora.convert.adapters.lora import LoraSpec, state_shapes
 from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
@@ -75,7 +75,7 @@ def make_adapter(folder, seed, rank=3, style=None, config=CONFIG):
 
 def compare_alone(first, second, backend):
     """Compare the velocities of two models without adapters."""
-    run = partial(_run_velocity, adapter=None)
+    run = partial(FUSING.run_velocity, adapter=None)
     return compare_outputs(partial(run, folder=first), partial(run, folder=second), backend, "velocity")
 
 

@@ -88,7 +88,7 @@ def test_quantising_where_it_cannot_be_is_one_line_and_leaves_nothing() -> None:
         ("base", "hf", "goes with --to mlx"),
         ("q", "mlx", "quantised already"),
         ("narrow", "mlx", "multiple of 32"),
-        ("audio", "mlx", "for the symbolic family"),
+        ("audio", "mlx", "not for DiffRhythm"),
     ):
         result = run("convert", "model", source, "out", "--to", to, "--quantize", "4")
         assert result.exit_code == 2

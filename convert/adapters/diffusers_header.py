@@ -20,6 +20,8 @@ def diffusers_header(adapter: LoraAdapter, names: AudioModules) -> dict[str, str
         names: those of its architecture.
     """
     config = lora_config(adapter.spec, adapter.rank_scales, dora=bool(adapter.magnitudes))
+    # diffusers leaves the layers that it adds in training mode, so that dropout would change every sampling step.
+    config["lora_dropout"] = 0.0
     config["base_model_name_or_path"] = adapter.base_model
     config["target_modules"] = sorted(names.to_diffusers(target) for target in config["target_modules"])
     for key in ("rank_pattern", "alpha_pattern"):

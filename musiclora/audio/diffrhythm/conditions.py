@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.audio.flow_sampling import PieceConditions
+from musiclora.audio.diffrhythm.sampling import PieceConditions
 from musiclora.audio.init_audio import Reference
 from musiclora.audio.windows import BatchForm, Recording, Window
 from musiclora.backends.base import Arrays, FlowModel

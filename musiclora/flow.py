@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -22,6 +23,25 @@ def draw_times(rng: np.random.Generator, count: int) -> np.ndarray:
     Source: Esser et al. 2024 (arXiv 2403.03206), section 3.1; DiffRhythm model/cfm.py.
     """
     return 1 / (1 + np.exp(-rng.standard_normal(count)))
+
+
+def integrate(
+    velocity: Callable[[np.ndarray, float], np.ndarray], noise: np.ndarray, times: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Integrate a velocity field by Euler's method.
+
+    Args:
+        velocity: of a state float32 [B, T, C] at a time.
+        noise: float32 [B, T, C], the state at the first time.
+        times: grid points, rising; the velocity is computed at all but the last.
+
+    Returns:
+        float32 [B, T, C], the state at the last time.
+    """
+    state: np.ndarray = np.array(noise, np.float32)
+    for now, then in pairwise(times):
+        state = state + np.float32(then - now) * velocity(state, float(now))
+    return state
 
 
 def sample(
@@ -57,9 +77,7 @@ def sample(
     if (known is None) != (mask is None):
         raise ConfigError("known latents need a mask of what is generated, and the reverse")
     grid = np.linspace(0, 1, steps, dtype=np.float32)
-    state = np.array(noise, np.float32)
-    for now, then in pairwise(grid):
-        state = state + (then - now) * model.velocity(state, float(now), prepared, guidance)
+    state = integrate(lambda x, time: model.velocity(x, time, prepared, guidance), noise, grid)
     if known is None or mask is None:
         return state
     return np.where(mask[:, :, None], state, np.asarray(known, np.float32))

@@ -98,36 +98,67 @@ def sample_latents(
     Raises:
         DataError: the latents are not finite.
     """
-    latents: list[np.ndarray] = []
     guidance = 0.0 if conditions.are_null(reference) else request.strength
-    counted = _CountedField(model, on_progress, request.count * (request.steps - 1))
-    pass_rows = max(1, PASS_FRAMES // frames)
-    for first in range(0, request.count, pass_rows):
-        numbers = range(first, min(first + pass_rows, request.count))
-        noise = np.stack([_piece_noise(request.seed, i, frames, model.latent_channels) for i in numbers])
-        prepared = model.prepare(conditions.conditioning(model, len(numbers), frames, reference))
-        known, mask = (None, None) if reference is None else reference.rows(len(numbers))
-        counted.rows = len(numbers)
-        latents += list(flow.sample(counted, prepared, noise, request.steps, guidance, known, mask))
+
+    def solve(noise: np.ndarray, on_pass: Callable[[], None]) -> np.ndarray:
+        rows = len(noise)
+        prepared = model.prepare(conditions.conditioning(model, rows, frames, reference))
+        known, mask = (None, None) if reference is None else reference.rows(rows)
+        return flow.sample(_CountedField(model, on_pass), prepared, noise, request.steps, guidance, known, mask)
+
+    shape = (frames, model.latent_channels)
+    return solve_pieces(solve, request.steps - 1, request.seed, request.count, shape, on_progress)
+
+
+def solve_pieces(
+    solve: Callable[[np.ndarray, Callable[[], None]], np.ndarray],
+    passes: int,
+    seed: int,
+    count: int,
+    shape: tuple[int, int],
+    on_progress: Callable[[int, int], None],
+) -> list[np.ndarray]:
+    """Make pieces from noise in batches, each float32 [T, C]; piece i depends on the seed and on i alone.
+
+    Args:
+        solve: makes latents from noise float32 [B, T, C]; it calls its second argument after every network pass.
+        passes: network passes of a batch.
+        seed, count: of the pieces.
+        shape: T and C.
+        on_progress: receives the passes done and their total over all pieces.
+
+    Raises:
+        DataError: the latents are not finite.
+    """
+    latents: list[np.ndarray] = []
+    pass_rows, done, total = max(1, PASS_FRAMES // shape[0]), 0, count * passes
+    for first in range(0, count, pass_rows):
+        numbers = range(first, min(first + pass_rows, count))
+        rows = len(numbers)
+
+        def on_pass(rows: int = rows) -> None:
+            nonlocal done
+            done += rows
+            on_progress(min(done, total), total)
+
+        latents += list(solve(np.stack([_piece_noise(seed, i, shape) for i in numbers]), on_pass))
     if not all(np.isfinite(piece).all() for piece in latents):
         raise DataError("the model made values that are not finite; try another --seed, a lower --guidance or float32")
     return latents
 
 
 class _CountedField:
-    """Velocity field that reports its network passes over all batches of pieces."""
+    """Velocity field that reports its network passes."""
 
-    def __init__(self, model: FlowModel, on_progress: Callable[[int, int], None], total: int) -> None:
-        self._model, self._on_progress, self._total, self._done = model, on_progress, total, 0
-        self.rows = 1
+    def __init__(self, model: FlowModel, on_pass: Callable[[], None]) -> None:
+        self._model, self._on_pass = model, on_pass
 
     def velocity(self, x: np.ndarray, time: float | np.ndarray, prepared: Any, guidance: float) -> np.ndarray:
         """Compute the velocity; see `backends.base.FlowModel`."""
         found = self._model.velocity(x, time, prepared, guidance)
-        self._done += self.rows
-        self._on_progress(min(self._done, self._total), self._total)
+        self._on_pass()
         return found
 
 
-def _piece_noise(seed: int, number: int, frames: int, channels: int) -> np.ndarray:
-    return np.random.default_rng([seed, number]).standard_normal((frames, channels), np.float32)
+def _piece_noise(seed: int, number: int, shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng([seed, number]).standard_normal(shape, np.float32)

@@ -12,11 +12,12 @@ from musiclora.convert.models.acestep_names import DECODER, LAYERS
 
 _GROUP_BYTES = 4 / 64  # scale and offset of a quantised group of 64 elements, float16 each
 _FLOAT = 4
-# Float32 arrays of the adapter: factors, gradients, and both moments of AdamW.
-_ADAPTER_COPIES = 4
+# Float32 arrays of the adapter: factors, gradients, both moments of AdamW, and two that a step needs for a moment.
+_ADAPTER_COPIES = 6
 # Arrays of a block that the backward pass reads, counted in the graph: inputs and results of norms, gates and residual
 # sums (hidden wide), of queries with rotation and of both attentions (all heads), and of the MLP (intermediate wide).
 _HIDDEN_ARRAYS, _HEAD_ARRAYS, _KEY_ARRAYS, _MLP_ARRAYS = 14, 8, 6, 4
+_GRADIENT_BLOCKS = 2  # while one block is differentiated, its gradients take as much as its arrays twice
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class MemoryPlan:
 
     Attributes:
         weights: of the frozen transformer.
-        adapter: factors, gradients and moments.
+        adapter: factors, gradients, moments, and what a step needs for a moment.
         activations: of one forward and backward pass.
     """
 
@@ -96,11 +97,7 @@ def plan_memory(
     stack, patches = config.decoder, rows * math.ceil(frames / config.patch_size)
     heads, keys = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
     wide = _HIDDEN_ARRAYS * stack.hidden + _HEAD_ARRAYS * heads + _KEY_ARRAYS * keys + _MLP_ARRAYS * stack.intermediate
-    shapes = decoder_linear_shapes(config)
-    layers = len(config.layer_types)
-    # The inputs of adapted layers are kept in float32, with their dropout.
-    lora = sum(shapes[module][1] for module in match_targets(shapes, spec.targets)) / layers
-    block = patches * (wide * dtype_bytes + lora * (_FLOAT if spec.dropout == 0 else 2 * _FLOAT))
-    kept = layers * patches * stack.hidden * dtype_bytes if checkpointing else (layers - 1) * block
+    layers, block = len(config.layer_types), patches * wide * dtype_bytes
+    kept = layers * patches * stack.hidden * dtype_bytes + block if checkpointing else layers * block
     adapter = adapter_parameters(config, spec) * _FLOAT * _ADAPTER_COPIES
-    return MemoryPlan(weight_bytes(config, dtype_bytes, bits), adapter, block + kept)
+    return MemoryPlan(weight_bytes(config, dtype_bytes, bits), adapter, kept + _GRADIENT_BLOCKS * block)

@@ -14,8 +14,6 @@ from musiclora.audio.diffrhythm.preprocess import preprocess_recordings
 from musiclora.audio.diffrhythm.sampling import FlowRequest
 from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.sound import file_checksum
-from musiclora.audio.flow_sampling import FlowRequest
-from musiclora.audio.generate import generate_recordings
 from musiclora.backends.registry import choose
 from musiclora.convert.errors import OutputError
 from musiclora.convert.files.atomic import write_json

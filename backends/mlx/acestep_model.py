@@ -29,6 +29,9 @@ from musiclora.convert.models.quantise import Packed
 if TYPE_CHECKING:
     from musiclora.backends.mlx.training import MlxTraining
 
+# Rows of conditions in training are filled up to a multiple: a step of 24 blocks that is compiled again for each new
+# number of rows costs seconds.
+_BUCKET_ROWS = 64
 _FRAMES = "frames"  # of the loss's arrays: valid frames, where there is padding
 
 
@@ -142,11 +145,16 @@ class MlxAceStep(StyledWeights):
         """Count the rows of a linear layer's largest input: patches of all examples, or rows of their conditions."""
         batch_rows, frames = np.shape(batch["valid"])
         conditions = np.shape(batch["condition"])[1] if "condition" in batch else self._own_rows()
-        return batch_rows * max(-(-frames // self.config.patch_size), conditions, 1)
+        return batch_rows * max(-(-frames // self.config.patch_size), _filled(conditions))
 
     def arrays(self, batch: Arrays) -> dict[str, mx.array]:
         """Copy the arrays that the loss reads of a batch to the device."""
         given = acestep_batches.flow_inputs(batch, self._null, self._own_rows())
+        if acestep_batches.OWN not in given:
+            rows = given["condition"].shape[1]
+            missing = ((0, 0), (0, _filled(rows) - rows))
+            given["condition"] = np.pad(given["condition"], (*missing, (0, 0)))
+            given["condition_valid"] = np.pad(given["condition_valid"], missing)
         if not given["valid"].all():
             given[_FRAMES] = given["valid"]
         return to_mlx(given)
@@ -257,6 +265,11 @@ class MlxAceStep(StyledWeights):
         repeats = 1 + (made is prepared.twice)
         noisy, t = mx.array(np.concatenate([latents] * repeats)), mx.array(1 - np.tile(times, repeats))
         return np.array(self._velocity(noisy, t, made, prepared.weights, prepared.factors))
+
+
+def _filled(rows: int) -> int:
+    """Round a number of condition rows up to the next bucket, at least one."""
+    return max(1, -(-rows // _BUCKET_ROWS)) * _BUCKET_ROWS
 
 
 def _scaled(factors: dict[str, mx.array]) -> ActiveAdapter | None:

@@ -138,7 +138,7 @@ def write_model(
     write_acestep(folder, config, reader(tensors), layout, "float32", other_settings=FURTHER, bits=bits)
     if codec:
         shapes = CODEC.tensor_shapes().items()
-        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 1.0)) for n, s in shapes), "hf", "float32")
+        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 0.7)) for n, s in shapes), "hf", "float32")
     if text_encoder:
         write_text_encoder(folder / "text_encoder", config.text_dim)
     return folder

@@ -99,10 +99,11 @@ def test_masks_of_dropout_cover_conditions_longer_than_the_latents(packed):
     toy = packed[0]
     batch = toys.flow_batch(CONFIG, rows=1, frames=5, condition=40)
     model = toy.adapted(DROPOUT, toy.state())
-    assert model.rows(batch) == 40
     model.set_style(np.ones((50, CONFIG.encoder.hidden), np.float32))
     bare = {key: value for key, value in batch.items() if not key.startswith("condition")}
-    assert model.rows(bare) == 50
+    assert model.arrays(bare)["condition"].shape[1] == 50
+    for given in (batch, bare):
+        assert model.rows(given) >= model.arrays(given)["condition"].shape[1]
     for given in (batch, bare):
         assert np.isfinite(model.start_training(OptimSpec()).step([given], 1e-3).grad_norm)
 
@@ -148,3 +149,12 @@ def test_preparing_keeps_the_adapter_of_that_moment(packed):
         before = model.velocity(batch["noise"], 0.5, prepared, 1.0)
         model.write_adapter(toy.state(seed=9))
         np.testing.assert_array_equal(model.velocity(batch["noise"], 0.5, prepared, 1.0), before)
+
+
+def test_conditions_of_like_lengths_have_one_shape(packed):
+    """Each shape of a compiled step is compiled by itself."""
+    model = packed[1].load()
+    found = [model.arrays(toys.flow_batch(CONFIG, condition=rows))["condition"].shape[1] for rows in (1, 30, 64, 65)]
+    assert found == [64, 64, 64, 128]
+    dropped = {**toys.flow_batch(CONFIG, condition=30), "drop_condition": np.array(True)}
+    assert model.arrays(dropped)["condition"].shape[1] == 64

@@ -5,10 +5,10 @@
 The model is 512 wide with 6 layers, 8 query and 4 key heads, a window of 128 rows, random weights; 750 latent frames
 (375 rows), a condition of 300 rows, batch 1. The adapter has rank 64 on q, k, v and o of self and cross attention, and
 dropout 0.1. `plain` is the loop that Side-Step and diffusers' pipeline write: PEFT's layers in diffusers' transformer,
-AdamW and clipping; for sampling both passes of guidance in one batch, the condition given to every step, with the
-adapter in PEFT's layers (`plain`) or merged (`plain-merged`). Guidance is plain in all. For time both take turns in
-one process, and the results are compared: the loss of one step without dropout, and the latents. For memory each runs
-in a process of its own: the growth of the peak resident size over that with the built model (on Linux only).
+AdamW and clipping; for sampling both passes of ACE-Step's adaptive projected guidance in one batch, the condition given
+to every step, with the adapter in PEFT's layers (`plain`) or merged (`plain-merged`). For time both take turns in one
+process, and the results are compared: the loss of one step without dropout, and the latents. For memory each runs in a
+process of its own: the growth of the peak resident size over that with the built model (on Linux only).
 
 On a machine that others use at the same time, `--cpu-time` gives one thread to each and counts its own seconds only.
 """
@@ -32,8 +32,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
 
-from acestep_flow_toys import adapter_state, conditioning_of, flow_batch, random_tensors
+from acestep_flow_toys import adapter_state, flow_batch, random_tensors
 
+from musiclora.audio.acestep.sampling import PieceConditions, Schedule, sample_latents
+from musiclora.audio.flow_sampling import solve_pieces
 from musiclora.backends.base import OptimSpec
 from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, alternating
@@ -41,7 +43,7 @@ from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, 
 STACK = StackConfig(512, 1536, 8, 4, 64)
 CONFIG = AceStepConfig(STACK, STACK, alternating(6))
 SPEC = LoraSpec(64, 64.0, 0.1, ("q_proj", "k_proj", "v_proj", "o_proj"))
-RATE, GUIDANCE = 1e-4, 6.0
+RATE, GUIDANCE, SEED = 1e-4, 7.0, 0
 REPEATS = {"train": 15, "sample-8": 3, "sample-50": 1}  # timed runs after the first
 
 
@@ -105,18 +107,13 @@ class Contest:
         return step
 
     def our_sampling(self, steps: int) -> Callable[[], np.ndarray]:
-        model, given = self.our_model(), conditioning_of(self.batch)
-
-        def run() -> np.ndarray:
-            prepared, x = model.prepare(given), self.batch["noise"]
-            for now in range(steps):
-                x = x + model.velocity(x, now / steps, prepared, GUIDANCE) / np.float32(steps)
-            return x
-
-        return run
+        model, schedule = self.our_model(), Schedule(steps, 1.0, GUIDANCE)
+        conditions = PieceConditions(self.batch["condition"][0], self.batch["context"][0])
+        return lambda: sample_latents(model, schedule, conditions, SEED, 1)[0][None]
 
     def plain_sampling(self, steps: int, merged: bool = False) -> Callable[[], np.ndarray]:
         import torch
+        from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 
         if merged:
             ours = self.our_model()
@@ -124,19 +121,20 @@ class Contest:
             model = self.reference.transformer(CONFIG, dict(ours.read_weights()))
         else:
             model = self.plain_model(0.0).eval()
-        names = ("condition", "context", "noise")
-        condition, context, noise = (torch.from_numpy(self.batch[key]) for key in names)
+        condition, context = (torch.from_numpy(self.batch[key]) for key in ("condition", "context"))
+        shape = self.batch["noise"].shape[1:]
+        noise = torch.from_numpy(solve_pieces(lambda noise, _: noise, 0, SEED, 1, shape, lambda *_: None)[0][None])
         null = torch.from_numpy(self.tensors["null_condition_emb"]).expand_as(condition)
 
         @torch.no_grad()
         def run() -> np.ndarray:
-            x = noise
+            x, momentum = noise, MomentumBuffer(-0.75)
             for now in range(steps):
                 t = torch.full((2,), 1 - now / steps)
                 both = torch.cat([condition, null]), torch.cat([context, context])
                 out = model(torch.cat([x, x]), t, t, *both, return_dict=False)[0]
                 p, q = out.chunk(2)
-                x = x - (p + GUIDANCE * (p - q)) / steps
+                x = x - normalized_guidance(p, q, GUIDANCE - 1, momentum, 0.0, 2.5, True, (1,)) / steps
             return x.numpy()
 
         return run

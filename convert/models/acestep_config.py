@@ -57,7 +57,7 @@ class AceStepConfig:
         rope_theta: base of the rotary embedding.
         rms_norm_eps: added to mean squares.
         attention_bias: whether attention projections have a bias.
-        is_turbo: distilled to few steps without guidance.
+        is_turbo: entry of config.json; see `is_distilled`.
         model_version: such as `turbo`, `base`, `sft`; None where the file does not say.
         timestep_mu, timestep_sigma: of the training times' logit-normal distribution.
         data_proportion: kept as the file has it; None where it does not say.
@@ -106,6 +106,11 @@ class AceStepConfig:
             problems.append(f"layer_types is {show_value(list(self.layer_types))}")
         if problems:
             raise ConvertError(f"ACE-Step configuration: {join_problems(problems)}")
+
+    @property
+    def is_distilled(self) -> bool:
+        """Tell whether the model was distilled to few steps without guidance; either entry says it, as in diffusers."""
+        return self.is_turbo or self.model_version == "turbo"
 
     @property
     def in_channels(self) -> int:

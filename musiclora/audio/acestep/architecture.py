@@ -90,7 +90,7 @@ def acestep_facts(folder: Path) -> dict[str, Any]:
         "max_frames": MAX_FRAMES,
         "dim": config.decoder.hidden,
         "depth": len(config.layer_types),
-        "kind": config.model_version or ("turbo" if config.is_turbo else "unknown"),
+        "kind": config.model_version or ("turbo" if config.is_distilled else "unknown"),
         "layout": checkpoint.layout,
         "bits": checkpoint.bits,
         "codec": None if parts.vae is None else "vae",

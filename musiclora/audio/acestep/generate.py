@@ -24,6 +24,7 @@ from musiclora.audio.acestep.sampling import (
 )
 from musiclora.audio.acestep.song_text import SongText
 from musiclora.audio.acestep.timbre import timbre_latents
+from musiclora.audio.acestep.times import objective_of
 from musiclora.audio.flow_sampling import check_files, check_length
 from musiclora.audio.generate import PieceMaker, PiecePlan, generate_pieces
 from musiclora.audio.init_audio import Reference, read_reference
@@ -185,9 +186,14 @@ def _choose_schedule(request: AceStepRequest, config: AceStepConfig, base: BaseM
     if guidance is None:
         guidance = own_guidance(base.path)
     notes = []
-    if config.is_turbo and request.guidance is not None and request.guidance > NO_GUIDANCE:
+    if objective_of(config).note:  # the configuration names no kind
+        notes.append(
+            f"warning: {base.name}: its config.json does not say if it is turbo, base or sft; sampled as base is, in "
+            f"{own.steps} steps with guidance"
+        )
+    if config.is_distilled and request.guidance is not None and request.guidance > NO_GUIDANCE:
         notes.append(f"--guidance {request.guidance:g} is ignored: turbo was trained to need none")
-    if config.is_turbo or guidance is None:
+    if config.is_distilled or guidance is None:
         guidance = own.guidance
     steps = own.steps if request.steps is None else request.steps
     return Schedule(steps, own.shift if request.shift is None else request.shift, guidance), notes

@@ -46,7 +46,7 @@ class Schedule:
 
 def own_schedule(config: AceStepConfig) -> Schedule:
     """Return a checkpoint's own schedule: eight steps without guidance for turbo, 50 guided ones for base and sft."""
-    if config.is_turbo:
+    if config.is_distilled:
         return Schedule(TURBO_STEPS, TURBO_SHIFT, NO_GUIDANCE)
     return Schedule(_GUIDED_STEPS, _GUIDED_SHIFT, _GUIDED_SCALE)
 

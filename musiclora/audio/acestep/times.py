@@ -94,7 +94,7 @@ class Objective:
 
 def objective_of(config: AceStepConfig) -> Objective:
     """Choose the objective by what the configuration says: turbo, base or sft; base for one that it does not name."""
-    if config.is_turbo:
+    if config.is_distilled:
         return Objective(TurboTimes(), 0.0)
     times = LargerLogitNormal(config.timestep_mu, config.timestep_sigma)
     version = config.model_version or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def test_turbo_and_base_have_their_own_schedules_and_options_change_them(turbo, 
         Schedule(6, 2.0, 3.0),
     ]
     assert "--guidance 7 is ignored: turbo was trained to need none" in made.notes
+
+
+def test_a_checkpoint_that_names_no_kind_is_sampled_as_base_is_and_that_is_said(any_backend, tmp_path, calls):
+    unnamed = acestep_folder.write_model(tmp_path / "model", dataclasses.replace(BASE, model_version=None))
+    made = make(unnamed, any_backend, tmp_path / "a.wav")
+    assert calls[0][0] == Schedule(50, 1.0, 7.0)
+    assert any("does not say if it is turbo, base or sft" in note for note in made.notes)
 
 
 def test_lengths_are_thirty_seconds_or_what_is_asked_for(turbo, any_backend, tmp_path, calls):

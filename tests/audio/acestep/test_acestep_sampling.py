@@ -108,6 +108,8 @@ def test_times_are_the_pipelines(turbo, steps, shift):
 
 def test_a_checkpoint_has_its_own_schedule():
     assert own_schedule(TURBO) == Schedule(8, 3.0, 1.0)
+    assert own_schedule(dataclasses.replace(TURBO, is_turbo=False)) == Schedule(8, 3.0, 1.0)  # its version says it
+    assert own_schedule(dataclasses.replace(TURBO, model_version=None)) == Schedule(8, 3.0, 1.0)
     assert own_schedule(BASE) == Schedule(50, 1.0, 7.0)
     assert own_schedule(dataclasses.replace(BASE, model_version=None)) == Schedule(50, 1.0, 7.0)
 

@@ -55,12 +55,13 @@ def test_shift_moves_towards_noise_and_keeps_the_ends() -> None:
     ("changes", "drop", "warned"),
     [
         ({"is_turbo": True, "model_version": "turbo"}, 0.0, False),
+        ({"is_turbo": False, "model_version": "turbo"}, 0.0, False),
         ({"is_turbo": False, "model_version": "base"}, 0.15, False),
         ({"is_turbo": False, "model_version": "sft"}, 0.15, False),
         ({"is_turbo": False, "model_version": None}, 0.15, True),
         ({"is_turbo": False, "model_version": "v16"}, 0.15, True),
     ],
-    ids=["turbo", "base", "sft", "no version", "unknown version"],
+    ids=["turbo", "turbo by version", "base", "sft", "no version", "unknown version"],
 )
 def test_the_objective_is_recognised_from_the_configuration(
     changes: dict[str, object], drop: float, warned: bool

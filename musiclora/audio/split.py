@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from musiclora.audio.latents.load import load_recordings
 from musiclora.audio.windows import Recording
 from musiclora.errors import DataError
 from musiclora.evaluation.groups import group_related
+from musiclora.models import BaseModel
+from musiclora.progress import Reporter
+from musiclora.training.config import TrainConfig
+from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.subsets import hold_out_fold, keep_share
+
+
+@dataclass(frozen=True)
+class Split:
+    """Recordings of a run.
+
+    Attributes:
+        train, held_out: recordings, split.
+        notes: remarks on the data for the user.
+        codec: fingerprint of the codec that made the latents.
+    """
+
+    train: Sequence[Recording]
+    held_out: Sequence[Recording]
+    notes: Sequence[str]
+    codec: str
 
 
 def split_recordings(
@@ -77,3 +100,20 @@ def _group_recordings(recordings: Sequence[Recording]) -> dict[str, list[Recordi
     ]
     groups = [[recordings[i] for i in group] for group in group_related(keys)]
     return {min(r.name for r in group): group for group in groups}
+
+
+def load_split(config: TrainConfig, base: BaseModel, backend: str, reporter: Reporter) -> Split:
+    """Encode or read the recordings of a run, and split them.
+
+    Recordings are encoded into `<output-dir>-latents`, next to the run, where later starts find them.
+
+    Raises:
+        MusicLoraError: whatever does not fit, in one line.
+    """
+    output = config.main_folder  # folds share their run's latents
+    cache = output.with_name(output.name + "-latents")
+    found = load_recordings(Path(config.data_dir), base, config.vae, backend, cache, reporter, config.caption)
+    split = (config.val_split, config.seed, config.held_fold, config.kept_share)
+    train, held_out, notes = split_recordings(found.recordings, *split)
+    notes += note_nothing_held_out(config, "recordings")
+    return Split(train, held_out, [*found.notes, *notes], found.codec)

@@ -13,9 +13,8 @@ import numpy as np
 
 from musiclora.audio.architecture import FlowArchitecture, FlowLearning, FlowShape, architecture_of
 from musiclora.audio.files.writing import decode_latents, normalise_peak, write_audio
-from musiclora.audio.latents.load import load_recordings
 from musiclora.audio.model import audio_fingerprints, codec_folder, frame_rate
-from musiclora.audio.split import recording_labels, split_recordings
+from musiclora.audio.split import Split, recording_labels
 from musiclora.audio.style_files import STYLE_FILE, read_style
 from musiclora.audio.training_copies import SAMPLE_SECONDS, TrainingAudioCopies
 from musiclora.audio.window_counts import WindowCounts
@@ -31,10 +30,8 @@ from musiclora.evaluation.sample_findings import SampleFindings
 from musiclora.evaluation.scores import count_pieces, flow_gain, flow_score, total_loss
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
-from musiclora.progress import Reporter
 from musiclora.training.adapter_files import AdapterForm
 from musiclora.training.config import TrainConfig
-from musiclora.training.fold_summary import note_nothing_held_out
 from musiclora.training.lazy_batches import PartedBatches
 from musiclora.training.plan import batch_shape
 from musiclora.training.task import PlanDefaults, Scores, TrainingTask
@@ -45,22 +42,6 @@ _JUDGED_RECORDINGS = 64  # of the training recordings, one window each, that the
 # Devices on which a base of half the size is as fast; torch on MPS is known to leak and to give NaN.
 _HALF_PRECISION_DEVICES = ("cuda", "metal")
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-@dataclass(frozen=True)
-class Split:
-    """Recordings of a run.
-
-    Attributes:
-        train, held_out: recordings, split.
-        notes: remarks on the data for the user.
-        codec: fingerprint of the codec that made the latents.
-    """
-
-    train: Sequence[Recording]
-    held_out: Sequence[Recording]
-    notes: Sequence[str]
-    codec: str
 
 
 @dataclass(frozen=True)
@@ -294,20 +275,3 @@ if TYPE_CHECKING:
 
     def _as_training_task(task: AudioTask) -> TrainingTask[FlowModel]:
         return task
-
-
-def load_split(config: TrainConfig, base: BaseModel, backend: str, reporter: Reporter) -> Split:
-    """Encode or read the recordings of a run, and split them.
-
-    Recordings are encoded into `<output-dir>-latents`, next to the run, where later starts find them.
-
-    Raises:
-        MusicLoraError: whatever does not fit, in one line.
-    """
-    output = config.main_folder  # folds share their run's latents
-    cache = output.with_name(output.name + "-latents")
-    found = load_recordings(Path(config.data_dir), base, config.vae, backend, cache, reporter, config.caption)
-    split = (config.val_split, config.seed, config.held_fold, config.kept_share)
-    train, held_out, notes = split_recordings(found.recordings, *split)
-    notes += note_nothing_held_out(config, "recordings")
-    return Split(train, held_out, [*found.notes, *notes], found.codec)

@@ -10,7 +10,7 @@ from musiclora.adapters import Adapter, changes_nothing, empty_updates
 from musiclora.backends.base import Arrays, Model
 from musiclora.models import BaseModel
 
-_TOKENS, _FRAMES = 64, 32  # of the batch
+_TOKENS = 64  # of the batch
 
 
 def token_probe(vocab_size: int, n_positions: int) -> Arrays:
@@ -19,20 +19,6 @@ def token_probe(vocab_size: int, n_positions: int) -> Arrays:
     mask = np.ones(tokens.shape, bool)
     mask[:, 0] = False
     return {"tokens": tokens, "loss_mask": mask}
-
-
-def flow_probe(channels: int, max_frames: int, has_duration: bool) -> Arrays:
-    """Draw one row of latents and noise, float32 [1, T, C], at the middle of the flow."""
-    rng = np.random.default_rng(0)
-    shape = (1, min(_FRAMES, max_frames), channels)
-    batch: Arrays = {
-        "latents": rng.standard_normal(shape, np.float32),
-        "noise": rng.standard_normal(shape, np.float32),
-        "time": np.array([0.5], np.float32),
-        "valid": np.ones(shape[:2], bool),
-        "start_time": np.zeros(1, np.float32),
-    }
-    return {**batch, "duration": np.ones(1, np.float32)} if has_duration else batch
 
 
 def note_unchanged_output(
@@ -46,7 +32,7 @@ def note_unchanged_output(
     Args:
         model: the base with the adapters injected and enabled.
         adapters: these adapters.
-        batch: see `token_probe` and `flow_probe`.
+        batch: such as that of `token_probe`, or an audio architecture's `probe`.
         base: of the adapters; see `empty_updates`.
     """
     if changes_nothing(adapters, base):

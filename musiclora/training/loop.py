@@ -249,16 +249,16 @@ class Loop:
         sums = {name: evaluate_batches(self.model, part) for name, part in parts_of(self.held_out).items()}
         loss = total_loss(list(sums.values())).mean
         named = {f"val_{name}_loss": part.mean for name, part in sums.items() if name and part.weight}
-        further = {k: round(v, 6) for k, v in {**named, **further_losses(self.model, self.further)}.items()}
+        row = {"val_loss": loss, **named, **further_losses(self.model, self.further)}
         self._add_seconds()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the held-out loss is not finite after step {p.step}; the state saved before is kept in "
                 f"{self.run.path}; try a lower --lr or --dtype float32"
             )
+        rounded = {name: round(value, 6) for name, value in row.items()}
         train_loss = p.loss / p.weight if p.weight else None
-        row = {"train_loss": train_loss, "val_loss": round(loss, 6), **further}
-        self.run.append_metrics(step=p.step, epoch=p.epoch, **row)
+        self.run.append_metrics(step=p.step, epoch=p.epoch, train_loss=train_loss, **rounded)
         p.evaluated = p.step
         rejected = self.hooks.rejects(p, loss)
         better = p.best is None or loss < p.best

@@ -35,7 +35,9 @@ TURBO = AceStepConfig(
     model_version="turbo",
 )
 BASE = dataclasses.replace(TURBO, is_turbo=False, model_version="base")
-CODEC = OobleckConfig(4, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000)  # 25 frames a second
+CODEC = OobleckConfig(
+    12, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000
+)  # 25 frames a second
 VOCABULARY, LAYERS, HEADS, KEYS, HEAD = 300, 2, 2, 1, 8  # of the text encoder
 
 
@@ -138,7 +140,7 @@ def write_model(
     write_acestep(folder, config, reader(tensors), layout, "float32", other_settings=FURTHER, bits=bits)
     if codec:
         shapes = CODEC.tensor_shapes().items()
-        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 0.7)) for n, s in shapes), "hf", "float32")
+        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 0.8)) for n, s in shapes), "hf", "float32")
     if text_encoder:
         write_text_encoder(folder / "text_encoder", config.text_dim)
     return folder

@@ -16,8 +16,9 @@ from musiclora.audio.acestep.form import AceStepForm, recording_condition
 from musiclora.audio.acestep.memory import plan_memory
 from musiclora.audio.acestep.times import Objective, objective_of
 from musiclora.audio.architecture import FlowLearning
+from musiclora.audio.split import load_split
 from musiclora.audio.style_files import STYLE_FILE
-from musiclora.audio.task import AudioTask, load_split
+from musiclora.audio.task import AudioTask
 from musiclora.audio.windows import Recording
 from musiclora.backends.base import FlowModel, LoraSpec
 from musiclora.convert.models.acestep import read_acestep

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from musiclora.audio.architecture import EncodingModel, FlowArchitecture, FlowShape
 from musiclora.audio.diffrhythm.base import check_base_loss
 from musiclora.audio.diffrhythm.conditions import DiffRhythmForm, check_recording_conditions
@@ -16,7 +18,8 @@ from musiclora.convert.models.diffrhythm import CONDITION, read_diffrhythm
 from musiclora.evaluation.verdict import BaseCheck
 from musiclora.models import BaseModel
 from musiclora.progress import Reporter
-from musiclora.training.adapter_effect import flow_probe
+
+_PROBE_FRAMES = 32
 
 
 class DiffRhythm:
@@ -47,8 +50,16 @@ class DiffRhythm:
 
     def probe(self, folder: Path) -> Arrays:
         """Draw a small flow batch."""
-        config = read_diffrhythm(folder).config
-        return flow_probe(config.mel_dim, config.max_frames, config.duration_embedding)
+        config, rng = read_diffrhythm(folder).config, np.random.default_rng(0)
+        shape = (1, min(_PROBE_FRAMES, config.max_frames), config.mel_dim)
+        batch: Arrays = {
+            "latents": rng.standard_normal(shape, np.float32),
+            "noise": rng.standard_normal(shape, np.float32),
+            "time": np.array([0.5], np.float32),
+            "valid": np.ones(shape[:2], bool),
+            "start_time": np.zeros(1, np.float32),
+        }
+        return {**batch, "duration": np.ones(1, np.float32)} if config.duration_embedding else batch
 
     def scoring_form(self, folder: Path, length: int) -> DiffRhythmForm:
         """Build the form of scored batches: every recording with its own style, or with the model's."""

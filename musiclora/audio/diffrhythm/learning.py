@@ -13,8 +13,9 @@ from safetensors.numpy import save
 from musiclora.audio.architecture import FlowLearning
 from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions, DiffRhythmForm, recording_style
 from musiclora.audio.diffrhythm.sampling import FlowRequest, sample_latents
+from musiclora.audio.split import load_split
 from musiclora.audio.style_files import STYLE_FILE
-from musiclora.audio.task import AudioTask, load_split
+from musiclora.audio.task import AudioTask
 from musiclora.audio.windows import Recording
 from musiclora.backends.base import FlowModel, LoraSpec
 from musiclora.convert.models.diffrhythm import CONDITION, DiffRhythmConfig, read_diffrhythm, write_diffrhythm

@@ -20,13 +20,7 @@ from musiclora.convert.files.fingerprint import compare_fingerprints, matches_by
 from musiclora.convert.files.json_file import read_optional_json
 from musiclora.convert.files.safetensors_file import Arrays
 from musiclora.errors import ConfigError, ConvertError, join_problems
-from musiclora.families import (
-    SPECS,
-    checkpoint_fingerprint,
-    resolve,
-    spec_of_folder,
-    spec_of_modules,
-)
+from musiclora.families import checkpoint_fingerprint, resolve, spec_of_folder, spec_of_modules
 from musiclora.formats import expand_home
 from musiclora.models import NO_FOLDER, BaseModel, fetch_from_hub, find_model, locate_base, name_argument, recorded_base
 
@@ -164,10 +158,12 @@ def refuse_other_family(where: str, modules: Iterable[str], base: BaseModel) -> 
     """
     own = spec_of_modules(modules, where)
     stated = read_optional_json(base.path / "config.json").get("model_type")
-    other = next((spec for spec in SPECS if spec.architecture == stated), own)
-    if other is not own:
-        mismatch = f"its base is of the {own.family} family, and {base.name} of the {other.family} family"
-        raise ConvertError(f"{where}: {mismatch}; give its own base as --model")
+    other = spec_of_folder(base.path)
+    if other is not own and (stated == other.architecture or (stated is None and other.owns_folder)):
+        kinds = [f"of the {s.family} family" if own.family != other.family else s.title for s in (own, other)]
+        verb = "" if own.family != other.family else "is "
+        mismatch = f"its base is {kinds[0]}, and {base.name} {verb}{kinds[1]}; give its own base as --model"
+        raise ConvertError(f"{where}: {mismatch}")
 
 
 def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) -> list[str]:
@@ -191,12 +187,20 @@ def check_base(adapter: Adapter, base: BaseModel, allow_mismatch: bool = False) 
     if not differing:
         same = f"{adapter.path.name}: {base.name} is a conversion of the base that it was trained on, or the reverse"
         return [*notes, same] if matches_by_source(recorded, actual) else notes
-    text = f"{adapter.path}: trained on another base than {base.name}: {', '.join(differing)} differ"
+    reason = _compare_kinds(adapter, base) or f"{', '.join(differing)} differ"
+    text = f"{adapter.path}: trained on another base than {base.name}: {reason}"
     if not allow_mismatch:
         kind, name = recorded_base(adapter.base_model, adapter.record)
         wanted = f"give --model {name}" if kind != "local" else f"give {_describe_base(adapter)} as --model"
         raise ConvertError(f"{text}; {wanted}, or --allow-base-mismatch to use it all the same")
     return [*notes, text]
+
+
+def _compare_kinds(adapter: Adapter, base: BaseModel) -> str:
+    """Say that an adapter was trained on another kind of checkpoint, such as turbo; empty where nothing tells."""
+    recorded = adapter.record.get("kind")
+    kind = resolve(spec_of_folder(base.path).model_facts)(base.path).get("kind") if isinstance(recorded, str) else None
+    return "" if kind in (None, recorded) else f"it was trained on a {recorded} checkpoint, and this is a {kind} one"
 
 
 def _check_embeddings(adapter: Adapter, base: BaseModel) -> list[str]:

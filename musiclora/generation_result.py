@@ -39,8 +39,10 @@ class GenerationOptions(TypedDict, total=False):
             `symbolic.given_music.GivenMusic`.
         train_dir: of every family: folder of the training songs or recordings, to measure copies of.
         avoid_copying: of the symbolic family: draw again what copies them.
-        seconds, steps, guidance, style, negative_style, init_audio, repaint, vae: of the audio family, see
-            `audio.flow_sampling.FlowRequest`.
+        seconds, steps, guidance, init_audio, repaint, vae: of the audio family; with style and negative_style of
+            DiffRhythm, see `audio.diffrhythm.sampling.FlowRequest`.
+        caption, lyrics, bpm, key, time_signature, language, shift, reference: of ACE-Step, see
+            `audio.acestep.request.AceStepRequest`.
     """
 
     seed: int | None
@@ -71,6 +73,14 @@ class GenerationOptions(TypedDict, total=False):
     init_audio: Path | None
     repaint: tuple[tuple[float, float], ...]
     vae: Path | None
+    caption: str | None
+    lyrics: str | None
+    bpm: int | None
+    key: str | None
+    time_signature: str | None
+    language: str | None
+    shift: float | None
+    reference: Path | None
 
 
 class GeneratedFile(Protocol):

@@ -16,7 +16,7 @@ from train_base import encoded
 from train_codec import distance
 
 from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions, DiffRhythmForm
-from musiclora.audio.flow_sampling import FlowRequest, sample_latents
+from musiclora.audio.diffrhythm.sampling import FlowRequest, sample_latents
 from musiclora.audio.loss_baseline import baseline_loss
 from musiclora.audio.windows import Recording, fixed_batches
 from musiclora.backends.base import FAMILIES

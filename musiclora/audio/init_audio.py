@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from musiclora.audio.files.sound import read_recording
+from musiclora.audio.latents.blocks import encode_blocks
 from musiclora.audio.latents.levels import decibels_to_factor, lower_sound
 from musiclora.audio.latents.posterior import draw_posterior
 from musiclora.backends.base import Codec
 from musiclora.errors import ConfigError
 
-_REFERENCE_PEAK = 0.5012  # -6 dB of full scale, as in DiffRhythm's inference code
 _FADE_SAMPLES = 1024  # of a cross-fade, 23 ms at 44.1 kHz; at most half a latent frame
 
 
@@ -96,7 +96,12 @@ def _true_runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def reference_of(
-    latents: np.ndarray, repaint: Sequence[tuple[float, float]], pace: float, frames: int | None, longest: int
+    latents: np.ndarray,
+    repaint: Sequence[tuple[float, float]],
+    pace: float,
+    frames: int | None,
+    longest: int,
+    further: int | None = None,
 ) -> tuple[Reference, list[str]]:
     """Divide a recording's latents into known frames and frames to generate.
 
@@ -104,8 +109,9 @@ def reference_of(
         latents: float32 [T, C].
         repaint: (start, end) in seconds, -1 for the beginning or the end; empty continues the recording.
         pace: latent frames a second.
-        frames: length of the new piece; None is the recording's length for repainting, else `longest`.
+        frames: length of the new piece; None is the recording's length for repainting, else `further` or `longest`.
         longest: longest piece of the model in frames.
+        further: frames that a continuation without a length adds; None for as many as the model makes.
 
     Returns:
         The reference, and notes for the user. Frames after the recording's end are always generated.
@@ -115,7 +121,8 @@ def reference_of(
     """
     notes = []
     if frames is None:
-        frames = min(len(latents), longest) if repaint else longest
+        whole = longest if further is None else min(longest, len(latents) + further)
+        frames = min(len(latents), longest) if repaint else whole
     if len(latents) > frames:
         if not repaint:
             raise ConfigError(
@@ -155,23 +162,38 @@ def _span_frames(start: float, end: float, pace: float, frames: int) -> tuple[in
 
 
 def read_reference(
-    path: Path, repaint: Sequence[tuple[float, float]], codec: Codec, frames: int | None, longest: int, seed: int
+    path: Path,
+    repaint: Sequence[tuple[float, float]],
+    codec: Codec,
+    frames: int | None,
+    longest: int,
+    seed: int,
+    *,
+    peak: float | None,
+    further: int | None = None,
 ) -> tuple[Reference, list[str]]:
-    """Read a recording, encode it at a peak of -6 dB, or below where its latents are too large, and draw from them.
+    """Read a recording, encode it at a peak, or below where its latents are too large, and draw from them.
+
+    Args:
+        path: the recording.
+        repaint, frames, longest, further: see `reference_of`.
+        codec: encodes it.
+        seed: of the draw.
+        peak: level at which it is encoded; None for its own.
 
     Raises:
         MusicLoraError: the file cannot be read, or does not fit; see `reference_of`.
     """
     sound = read_recording(path, codec.sample_rate, codec.audio_channels)
-    peak = float(np.abs(sound).max(initial=0.0))
-    sound = sound / np.float32(max(1.0, peak))  # a file of 16 bits cannot go beyond full scale
-    gain = _REFERENCE_PEAK / min(1.0, peak) if peak else 1.0
-    latents = _encode_at(gain, sound, codec, seed)
+    own = float(np.abs(sound).max(initial=0.0))
+    sound = sound / np.float32(max(1.0, own))  # a file of 16 bits cannot go beyond full scale
+    gain = peak / min(1.0, own) if peak and own else 1.0
+    latents = draw_latents(gain, sound, codec, [seed, 1, 1])
     lowered = lower_sound(sound * np.float32(gain), latents, codec)
     if lowered:
         gain *= float(decibels_to_factor(lowered))
-        latents = _encode_at(gain, sound, codec, seed)
-    reference, notes = reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest)
+        latents = draw_latents(gain, sound, codec, [seed, 1, 1])
+    reference, notes = reference_of(latents, repaint, codec.sample_rate / codec.hop, frames, longest, further)
     if lowered:
         change = 20 * math.log10(gain)
         notes.append(
@@ -181,8 +203,14 @@ def read_reference(
     return dataclasses.replace(reference, sound=sound, gain=gain), notes
 
 
-def _encode_at(gain: float, sound: np.ndarray, codec: Codec, seed: int) -> np.ndarray:
-    """Encode a recording [channels, N] at a gain and draw its latents, float32 [T, C]."""
-    mean, scale = (part[0] for part in codec.encode(sound[None] * np.float32(gain)))
-    # The key is the seed's alone, so that a recording has the same latents in every use.
-    return draw_posterior(mean, scale, np.random.default_rng([seed, 1, 1]))
+def draw_latents(gain: float, sound: np.ndarray, codec: Codec, key: Sequence[int]) -> np.ndarray:
+    """Encode a recording [channels, N] at a gain and draw its latents, float32 [T, C].
+
+    Args:
+        gain: factor of the sound.
+        sound: float32 [channels, N] at the codec's rate.
+        codec: encodes it.
+        key: random key; the seed's alone, so that a recording has the same latents in every use.
+    """
+    mean, scale = encode_blocks(sound, codec, gain)
+    return draw_posterior(mean, scale, np.random.default_rng(list(key)))

@@ -87,16 +87,23 @@ _SYMBOLIC = (
     ),
 )
 _AUDIO = (
-    click.option("--seconds", type=float, help="Audio: length in seconds.  [default: the longest of the model]"),
-    click.option("--steps", type=int, help="Audio: ODE grid points (N - 1 Euler steps).  [default: 32]"),
     click.option(
-        "--guidance", type=float, help="Audio: classifier-free guidance strength.  [default: the model's own, else 4.0]"
+        "--seconds",
+        type=float,
+        help="Audio: length in seconds.  [default: DiffRhythm: the longest of the model; ACE-Step: 30; with --repaint "
+        "the recording's]",
     ),
-    click.option("--style", help="Audio: style: a file, words, or adapter.  [default: the adapter's where it has one]"),
     click.option(
-        "--negative-style",
-        type=click.Path(path_type=Path),
-        help="Audio: style of the unconditional pass.  [default: zeros]",
+        "--steps",
+        type=int,
+        help="Audio: DiffRhythm: ODE grid points (N - 1 Euler steps); ACE-Step: Euler steps.  [default: DiffRhythm: "
+        "32; ACE-Step: 8 for turbo, else 50]",
+    ),
+    click.option(
+        "--guidance",
+        type=float,
+        help="Audio: classifier-free guidance. DiffRhythm: its strength, the usual scale minus one, 0 for none. "
+        "ACE-Step: the usual scale, 1 for none; turbo has none.  [default: the model's own, else 4.0 and 7.0]",
     ),
     click.option("--init-audio", type=click.Path(path_type=Path), help="Audio: recording to continue or to repaint."),
     click.option(
@@ -108,10 +115,41 @@ _AUDIO = (
     ),
     click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]"),
 )
+_DIFFRHYTHM = (
+    click.option(
+        "--style", help="DiffRhythm: style: a file, words, or adapter.  [default: the adapter's where it has one]"
+    ),
+    click.option(
+        "--negative-style",
+        type=click.Path(path_type=Path),
+        help="DiffRhythm: style of the unconditional pass.  [default: zeros]",
+    ),
+)
+_ACESTEP = (
+    click.option(
+        "--caption",
+        help="ACE-Step: description of the music, in words.  [default: the adapter's, where it was trained with one]",
+    ),
+    click.option(
+        "--lyrics",
+        metavar="FILE|TEXT",
+        help="ACE-Step: what is sung: a text file (.txt, .lrc) or the words themselves.  [default: instrumental]",
+    ),
+    click.option("--bpm", type=int, help="ACE-Step: tempo in quarter notes a minute.  [default: the model chooses]"),
+    click.option("--key", metavar="KEY", help="ACE-Step: key, such as 'C major' or F#m.  [default: the model chooses]"),
+    click.option("--time-signature", metavar="N/D", help="ACE-Step: metre, such as 3/4.  [default: the model chooses]"),
+    click.option("--language", metavar="CODE", help="ACE-Step: language of the lyrics.  [default: en]"),
+    click.option(
+        "--shift",
+        type=float,
+        help="ACE-Step: above 1 more of the steps lie near noise.  [default: 3 for turbo, else 1]",
+    ),
+    click.option("--reference", type=click.Path(path_type=Path), help="ACE-Step: recording whose timbre is taken."),
+)
 
 
 def _family_options(command: Any) -> Any:
-    for option in reversed((*_SYMBOLIC, *_AUDIO)):
+    for option in reversed((*_SYMBOLIC, *_AUDIO, *_DIFFRHYTHM, *_ACESTEP)):
         command = option(command)
     return command
 

@@ -26,8 +26,19 @@ from musiclora.cli.common import backend_option, json_option, note, print_json
 @click.option("--vae", type=click.Path(path_type=Path), help="Audio: the codec.  [default: the one of the model]")
 @click.option(
     "--style",
-    help="Audio: a file or words for all recordings; muq: MuQ-MuLan's embedding of each; adapter: one vector trained "
-    "with the adapter.  [default: adapter]",
+    help="DiffRhythm: a file or words for all recordings; muq: MuQ-MuLan's embedding of each; adapter: one vector "
+    "trained with the adapter.  [default: adapter]",
+)
+@click.option(
+    "--caption",
+    help="ACE-Step: describes every recording.  [default: dataset.json, the text beside each, or the folder's name]",
+)
+@click.option(
+    "--no-estimates",
+    "estimates",
+    flag_value=False,
+    default=None,
+    help="ACE-Step: leave tempo and key out where they are not stated, in place of estimating them.",
 )
 @click.option(
     "--posterior", type=click.Choice(["mean", "sample"]), help="Audio: posterior mean or a sample.  [default: mean]"

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from musiclora.audio.copying import measure_audio_copies
+from musiclora.audio.diffrhythm.generate import generate_recordings
 from musiclora.audio.diffrhythm.learning import load_diffrhythm_task
+from musiclora.audio.diffrhythm.preprocess import preprocess_recordings
+from musiclora.audio.diffrhythm.sampling import FlowRequest
 from musiclora.audio.files.cutting import CutOptions, cut_folder
 from musiclora.audio.files.sound import file_checksum
-from musiclora.audio.flow_sampling import FlowRequest
-from musiclora.audio.generate import generate_recordings
-from musiclora.audio.preprocess import preprocess_recordings
 from musiclora.backends.registry import choose
 from musiclora.convert.errors import OutputError
 from musiclora.convert.files.atomic import write_json

@@ -33,6 +33,8 @@ def preprocess(
     vae: Path | None = None,
     style: str | None = None,
     posterior: str | None = None,
+    caption: str | None = None,
+    estimates: bool | None = None,
 ) -> PreprocessResult:
     """Tokenise or encode a folder once; `train` and `evaluate` accept the result in its place.
 
@@ -45,7 +47,9 @@ def preprocess(
         num_workers: processes that read and tokenise.
         reporter: told what happens.
         tokenizer: of the symbolic family: instead of the model's own, which is then not needed.
-        vae, style, posterior: of the audio family; see `audio.preprocess.preprocess_recordings`.
+        vae, posterior: of the audio family.
+        style: of DiffRhythm; see `audio.diffrhythm.preprocess.preprocess_recordings`.
+        caption, estimates: of ACE-Step; see `audio.acestep.preprocess.preprocess_recordings`.
 
     Raises:
         MusicLoraError: the folder, the model or the options do not fit.
@@ -53,7 +57,14 @@ def preprocess(
     check_apart(output_dir, {"--data-dir": data_dir})
     check_folder(output_dir)
     name = model or DEFAULT_MODEL
-    options = {"tokenizer": tokenizer, "vae": vae, "style": style, "posterior": posterior}
+    options = {
+        "tokenizer": tokenizer,
+        "vae": vae,
+        "style": style,
+        "posterior": posterior,
+        "caption": caption,
+        "estimates": estimates,
+    }
     # A tokenizer that is named needs no model, hence none that has to be fetched.
     spec = spec_of_family("symbolic") if tokenizer else spec_of_folder(find_model_for(data_dir, name))
     refuse_foreign(spec, name, options)

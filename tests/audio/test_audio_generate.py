@@ -12,9 +12,9 @@ from require import require
 from safetensors.numpy import load_file, save_file
 
 from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions
+from musiclora.audio.diffrhythm.generate import generate_recordings
+from musiclora.audio.diffrhythm.sampling import FlowRequest, sample_latents
 from musiclora.audio.files import writing as audio_files
-from musiclora.audio.flow_sampling import FlowRequest, sample_latents
-from musiclora.audio.generate import generate_recordings
 from musiclora.audio.init_audio import Reference
 from musiclora.backends.base import FAMILIES
 from musiclora.backends.registry import BACKENDS, get_backend

@@ -8,9 +8,9 @@ import pytest
 import toy_audio
 from click.testing import CliRunner
 
-from musiclora.audio import generate as generation
-from musiclora.audio.flow_sampling import FlowRequest
-from musiclora.audio.generate import generate_recordings
+from musiclora.audio.diffrhythm import generate as generation
+from musiclora.audio.diffrhythm.generate import generate_recordings
+from musiclora.audio.diffrhythm.sampling import FlowRequest
 from musiclora.audio.model import own_guidance
 from musiclora.cli import main
 from musiclora.models import find_model

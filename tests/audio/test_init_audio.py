@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import toy_audio
 from require import require
 
 from musiclora.audio.init_audio import Reference, read_reference, reference_of
+from musiclora.audio.latents import blocks
+from musiclora.audio.latents.blocks import encode_blocks
+from musiclora.backends.registry import get_backend
 from musiclora.errors import ConfigError
 
 PACE, LONGEST = 10.0, 100
@@ -143,7 +147,7 @@ def test_a_recording_to_continue_is_encoded_at_the_level_that_the_codec_knows(tm
     noise = np.random.default_rng(0).uniform(-amplitude, amplitude, (2048 * 20, 2))
     noise[100] = amplitude
     soundfile.write(tmp_path / "loud.wav", noise, 44100, subtype="FLOAT")
-    reference, notes = read_reference(tmp_path / "loud.wav", [(0.2, 0.4)], LoudCodec(), None, LONGEST, 0)
+    reference, notes = read_reference(tmp_path / "loud.wav", [(0.2, 0.4)], LoudCodec(), None, LONGEST, 0, peak=0.5012)
     kept = reference.known[~reference.mask]
     assert 0.8 < float(np.sqrt(np.square(kept).mean())) <= 1.01
     assert any(words in text and "its latents are not too large" in text for text in notes)
@@ -157,6 +161,26 @@ def test_a_recording_whose_latents_are_usual_keeps_the_peak_of_6_db_below_full_s
     sound = np.zeros((2048 * 10, 2))
     sound[::2048] = 0.25
     soundfile.write(tmp_path / "clicks.wav", sound, 44100, subtype="FLOAT")
-    reference, notes = read_reference(tmp_path / "clicks.wav", [(0.1, 0.2)], LoudCodec(), None, LONGEST, 0)
+    reference, notes = read_reference(tmp_path / "clicks.wav", [(0.1, 0.2)], LoudCodec(), None, LONGEST, 0, peak=0.5012)
     assert reference.gain == pytest.approx(0.5012 / 0.25)
     assert not notes
+
+
+@pytest.mark.parametrize("samples", [2048 * 70 + 99, 2048 * 30], ids=["blocks and a rest", "one pass"])
+def test_a_long_recording_is_encoded_in_blocks_that_change_nothing(any_backend, tmp_path, monkeypatch, samples):
+    toy_audio.write_codec(tmp_path / "vae")
+    codec = get_backend(any_backend).load_codec(tmp_path / "vae")
+    sound = 0.3 * np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+    monkeypatch.setattr(blocks, "MEMORY_BLOCK_FRAMES", 25)
+    monkeypatch.setattr(blocks, "MARGIN_FRAMES", 12)
+    whole = codec.encode(sound[None] * np.float32(0.5))
+    for part, expected in zip(encode_blocks(sound, codec, 0.5), whole, strict=True):
+        # The toy's encoder reaches fewer frames than the margin; what is left is rounding.
+        np.testing.assert_allclose(part, expected[0], atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_continuation_without_a_length_adds_the_frames_that_are_given():
+    latents = np.zeros((30, 3), np.float32)
+    assert len(reference_of(latents, (), PACE, None, LONGEST, 20)[0].mask) == 50
+    assert len(reference_of(latents, (), PACE, None, LONGEST, 500)[0].mask) == LONGEST
+    assert len(reference_of(latents, [(1, 2)], PACE, None, LONGEST, 20)[0].mask) == 30

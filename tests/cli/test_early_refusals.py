@@ -18,7 +18,7 @@ def no_backend(monkeypatch):
     def loaded(name):
         raise AssertionError("a model was loaded")
 
-    for module in ("musiclora.symbolic.model", "musiclora.audio.model", "musiclora.audio.preprocess"):
+    for module in ("musiclora.symbolic.model", "musiclora.audio.model", "musiclora.audio.diffrhythm.preprocess"):
         monkeypatch.setattr(f"{module}.get_backend", loaded)
 
 

@@ -106,7 +106,7 @@ def nothing_is_read(monkeypatch):
         "symbolic.reading.augment.read_music",
         "symbolic.preprocess.load_pieces",
         "audio.files.cutting.measure_health",
-        "audio.preprocess.find_model",
+        "audio.diffrhythm.preprocess.find_model",
         "demo.symbolic.choose",
         "demo.symbolic.load_pieces",
         "demo.audio.choose",

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 from acestep_toys import FURTHER, reader
+from safetensors.numpy import save
 
+from musiclora.convert.adapters.lora import LoraSpec, state_keys
+from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.safetensors_file import write_safetensors
 from musiclora.convert.models.acestep import tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, alternating
@@ -32,7 +35,7 @@ TURBO = AceStepConfig(
     model_version="turbo",
 )
 BASE = dataclasses.replace(TURBO, is_turbo=False, model_version="base")
-CODEC = OobleckConfig(4, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000)  # 25 frames a second
+CODEC = OobleckConfig(12, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000)  # 25 frames a second
 VOCABULARY, LAYERS, HEADS, KEYS, HEAD = 300, 2, 2, 1, 8  # of the text encoder
 
 
@@ -135,7 +138,7 @@ def write_model(
     write_acestep(folder, config, reader(tensors), layout, "float32", other_settings=FURTHER, bits=bits)
     if codec:
         shapes = CODEC.tensor_shapes().items()
-        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 1.0)) for n, s in shapes), "hf", "float32")
+        write_oobleck(folder / "vae", CODEC, ((n, tensor(f"vae.{n}", s, 0.8)) for n, s in shapes), "hf", "float32")
     if text_encoder:
         write_text_encoder(folder / "text_encoder", config.text_dim)
     return folder
@@ -189,4 +192,36 @@ def write_latents(folder: Path, model: Path, count: int = 5, frames: int = 50, r
         write_safetensors(folder / f"{key}.safetensors", arrays)
         items.append({"source": f"walk-{i}.wav", "sha256": key, "codec": codec_fingerprint(model / "vae")})
     (folder / "index.json").write_text(json.dumps({"format": 1, "items": items}))
+    return folder
+
+
+def write_adapter(
+    folder: Path, config: AceStepConfig = TURBO, *, rows: int = 0, gain: float = 0.3, **record: Any
+) -> Path:
+    """Write an adapter of every attention module with random arrays, as a training does.
+
+    Args:
+        folder: new folder.
+        config: sizes of the base.
+        rows: of a condition that was trained with it; 0 for none.
+        gain: size of B.
+        record: entries of musiclora.json.
+    """
+    spec, state = LoraSpec(2, 4.0, 0.0, ("q_proj", "k_proj", "v_proj", "o_proj")), {}
+    for module, (out, inputs) in config.linear_shapes().items():
+        if module.endswith(spec.targets):
+            key_a, key_b = state_keys(module)
+            state |= {key_a: tensor(key_a, (2, inputs)), key_b: tensor(key_b, (out, 2), gain)}
+    style = {"style": tensor("style", (rows, config.encoder.hidden), config.encoder.hidden**0.5)}
+    extra = {"style.safetensors": save(style, {"format": "pt"})} if rows else None
+    write_peft(
+        folder,
+        spec,
+        state,
+        base_model="",
+        task_type="FEATURE_EXTRACTION",
+        fan_in_fan_out=False,
+        record=record or None,
+        extra_files=extra,
+    )
     return folder

@@ -50,7 +50,7 @@ def strip_lrc(text: str) -> str:
 
     Source: the LRC format as players read it: `[mm:ss.xx]` before lines, `<mm:ss.xx>` before words, `[ar:...]` tags.
     """
-    lines = []
+    lines: list[str] = []
     for line in text.split("\n"):
         if _TAG.fullmatch(line.strip()):
             continue

@@ -17,6 +17,7 @@ class SongText:
         time_signature: such as `4/4`, None where unknown.
         language: code of the sung language, such as `en`.
         seconds: length of the song.
+        repaint: a part of a recording is made again or continued: another instruction stands in the prompt.
     """
 
     caption: str
@@ -26,3 +27,4 @@ class SongText:
     time_signature: str | None = None
     language: str = "en"
     seconds: float = 0.0
+    repaint: bool = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musiclora.audio.flow_sampling import PieceConditions
+from musiclora.audio.diffrhythm.sampling import PieceConditions
 from musiclora.audio.init_audio import Reference
 from musiclora.audio.windows import BatchForm, Recording, Window
 from musiclora.backends.base import Arrays, FlowModel
@@ -124,6 +124,11 @@ def check_recording_conditions(conditions: Arrays, frames: int, where: str) -> N
     Raises:
         DataError: another width or length, or values that are not finite.
     """
+    if "condition" in conditions:
+        raise DataError(
+            f"{where}: holds a condition of words, which is ACE-Step's: encode the recordings with musiclora "
+            "preprocess and this model"
+        )
     style, text = conditions.get("style"), conditions.get("text")
     if style is not None and (style.shape != (CONDITION,) or not np.isfinite(style).all()):
         raise DataError(f"{where}: its style has shape {list(style.shape)}, expected {CONDITION} finite values")

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from musiclora.audio.architecture import FlowLearning
 from musiclora.audio.diffrhythm.conditions import DiffRhythmConditions, DiffRhythmForm, recording_style
-from musiclora.audio.flow_sampling import FlowRequest, sample_latents
+from musiclora.audio.diffrhythm.sampling import FlowRequest, sample_latents
 from musiclora.audio.style_files import STYLE_FILE
 from musiclora.audio.task import AudioTask, load_split
 from musiclora.audio.windows import Recording

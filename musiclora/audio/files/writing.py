@@ -24,8 +24,8 @@ def decode_latents(codec: Codec, latents: np.ndarray) -> np.ndarray:
     return audio
 
 
-def normalise_peak(audio: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Scale audio to a peak of 1.
+def normalise_peak(audio: np.ndarray, wanted: float = 1.0) -> tuple[np.ndarray, bool]:
+    """Scale audio to a peak.
 
     Returns:
         The audio, and True for silence, which stays unchanged.
@@ -34,7 +34,7 @@ def normalise_peak(audio: np.ndarray) -> tuple[np.ndarray, bool]:
         DataError: values that are not finite.
     """
     peak = measure_peak(audio)
-    return (audio, True) if peak < SILENT_PEAK else (audio / np.float32(peak), False)
+    return (audio, True) if peak < SILENT_PEAK else (audio / np.float32(peak) * np.float32(wanted), False)
 
 
 def measure_peak(audio: np.ndarray) -> float:

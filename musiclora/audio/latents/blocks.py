@@ -10,6 +10,10 @@ import numpy as np
 from musiclora.audio.files.sound import Sound
 from musiclora.backends.base import Codec
 
+# Of one pass over a recording in memory: 20 s at 25 frames a second. The margin exceeds the encoder's receptive field
+# (7 frames for Stable Audio's codec), so that blocks equal one long pass up to rounding.
+MEMORY_BLOCK_FRAMES, MARGIN_FRAMES = 512, 32
+
 
 def stream_blocks(
     path: Path, codec: Codec, block_frames: int, margin_frames: int
@@ -48,3 +52,28 @@ def stream_blocks(
         start += count
         drop = max(0, start - margin_frames) * hop - base
         held, base = held[drop:], base + drop
+
+
+def encode_blocks(sound: np.ndarray, codec: Codec, gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Encode a recording in memory block by block, so that a pass does not grow with its length.
+
+    Args:
+        sound: float32 [channels, N] at the codec's rate.
+        codec: encodes it.
+        gain: factor of the sound.
+
+    Returns:
+        The posterior's mean and scale, float32 [T, C]; T = floor(N / hop).
+    """
+    hop, total = codec.hop, sound.shape[1] // codec.hop
+    if total <= MEMORY_BLOCK_FRAMES + MARGIN_FRAMES:
+        mean, scale = codec.encode(sound[None] * np.float32(gain))
+        return mean[0], scale[0]
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for start in range(0, total, MEMORY_BLOCK_FRAMES):
+        end = min(total, start + MEMORY_BLOCK_FRAMES)
+        first, last = max(0, start - MARGIN_FRAMES), min(total, end + MARGIN_FRAMES)
+        block = sound[None, :, first * hop : sound.shape[1] if last == total else last * hop]
+        for part, found in zip(parts, codec.encode(block * np.float32(gain)), strict=True):
+            part.append(found[0, start - first : end - first])
+    return np.concatenate(parts[0]), np.concatenate(parts[1])

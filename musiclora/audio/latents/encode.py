@@ -128,6 +128,7 @@ def _encode_all(folder: Path, cache: Path, codec: Codec, fingerprint: str, out: 
             item = {**found, **cut, "sha256": file.checksum, "codec": fingerprint, "posterior": wanted.kind}
             items.append(item)
             known[file.checksum] = item
+            result.paths[file.checksum] = file.path
             result.remarks += [(file.name, text) for text in item["notes"]]
             result.gains_db.append(float(item.get("gain_db", 0.0)))
             write_index(cache, [*items, *_earlier_items(known, items)], complete=False)

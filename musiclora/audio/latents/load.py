@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from musiclora.audio.architecture import EncodingModel, architecture_of
 from musiclora.audio.files.sound import recordings_of
 from musiclora.audio.latents.store import interruption_notes, is_latents, read_latents, refuse_unfinished
-from musiclora.audio.model import codec_fingerprint, codec_folder, has_codec
+from musiclora.audio.model import codec_fingerprint, codec_folder, frame_rate, has_codec
 from musiclora.audio.windows import MIN_FRAMES, Recording
 from musiclora.errors import DataError
 from musiclora.formats import RECORDING_SUFFIXES
 from musiclora.models import BaseModel
 from musiclora.progress import Reporter
+
+_FRAMES_THAT_TELL, _RATE_TOLERANCE = 40, 0.05  # 21.5 a second at 44.1 kHz, 25 at 48 kHz
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def load_recordings(
     codec = codec_fingerprint(codec_folder(base, vae)) if has_codec(base, vae) else ""
     refuse_unfinished(folder)
     architecture = architecture_of(base.path)
-    shape = architecture.read_shape(base.path)
+    shape, rate = architecture.read_shape(base.path), frame_rate(base, vae)
     if not is_latents(folder):
         encoding = EncodingModel(base, codec_folder(base, vae), codec, backend)
         notes += architecture.encode_folder(folder, cache, encoding, caption, reporter)
@@ -84,6 +88,7 @@ def load_recordings(
         conditions = {key: array for key, array in arrays.items() if key != "latents"}
         where = f"{folder.name}/{item['sha256'][:12]}… ({name})"
         architecture.check_conditions(conditions, len(latents), shape.condition_width, where)
+        _check_rate(item, len(latents), rate, f"{folder}: {name}", base.name)
         _check_latents(latents, str(item.get("codec", "")), codec, shape.channels, f"{folder}: {name}", base.name)
         codec = codec or str(item.get("codec", ""))
         if len(latents) < MIN_FRAMES:
@@ -95,6 +100,17 @@ def load_recordings(
     if not recordings:
         raise DataError(f"{folder}: no recording is as long as {MIN_FRAMES} latent frames (0.7 s)")
     return LoadedRecordings(recordings, codec, notes)
+
+
+def _check_rate(item: Mapping[str, Any], frames: int, rate: float, where: str, base: str) -> None:
+    """Raise DataError for latents of another frame rate; short ones do not tell it, nor do earlier indexes."""
+    seconds = item.get("seconds")
+    if not seconds or frames < _FRAMES_THAT_TELL or abs(frames / seconds / rate - 1) < _RATE_TOLERANCE:
+        return
+    raise DataError(
+        f"{where}: has {frames / seconds:.1f} latent frames a second, {base} has {rate:g}: these are another codec's; "
+        "encode the recordings with musiclora preprocess and this model"
+    )
 
 
 def _check_latents(latents: np.ndarray, made_by: str, codec: str, channels: int, where: str, base: str) -> None:

@@ -180,6 +180,36 @@ def put_style(path: Path, name: str, make: Callable[[], np.ndarray] | None) -> N
     put_latents(path, arrays, **kept, style=name if make else "")
 
 
+def condition_key(path: Path) -> str:
+    """Return what identifies the words that a recording's condition was computed from; empty without a condition."""
+    layout, metadata = safetensors_header(path)
+    return metadata.get("words", "") if "condition" in layout else ""
+
+
+def put_condition(path: Path, key: str, condition: np.ndarray) -> None:
+    """Store a condition [S, D] in one recording's file, in place of an earlier one.
+
+    Args:
+        path: the file.
+        key: identifies the words and the encoders.
+        condition: float32.
+    """
+    _, metadata = safetensors_header(path)
+    arrays = read_safetensors(path) | {"condition": np.asarray(condition, np.float32)}
+    kept = {name: metadata.get(name, "") for name in ("codec", "posterior", "style")}
+    put_latents(path, arrays, **kept, words=key)
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Read the entries of a latents folder's index.
+
+    Raises:
+        ConvertError: it is missing or damaged.
+    """
+    items: list[dict[str, Any]] = read_json(folder / INDEX, _INDEX_KIND)["items"]
+    return items
+
+
 def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Read the index entries of a latents folder with their arrays.
 
@@ -189,7 +219,7 @@ def read_latents(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarra
     """
     refuse_unfinished(folder)
     try:
-        items = read_json(folder / INDEX, _INDEX_KIND)["items"]
+        items = read_index(folder)
     except ConvertError as error:
         raise DataError(f"{error}; make it again with musiclora preprocess") from error
     if not items:

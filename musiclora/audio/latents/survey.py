@@ -26,6 +26,7 @@ class Encoded:
         fresh: number of files that this start encoded; the others were there already.
         left_out: one line for each file that cannot be used.
         remarks: (file, text) of remarks on the others.
+        paths: each file in the latents folder by its checksum, as it was found.
         gains_db: gain of each recording before it was encoded, in dB; below 0 for those that were too loud.
     """
 
@@ -35,6 +36,7 @@ class Encoded:
     fresh: int = 0
     left_out: list[str] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
+    paths: dict[str, Path] = field(default_factory=dict)
     gains_db: list[float] = field(default_factory=list)
 
     def notes(self) -> list[str]:

@@ -1,62 +1,24 @@
-"""Audio part of `musiclora preprocess`: encode a folder of recordings into a latents folder."""
+"""DiffRhythm's part of `musiclora preprocess`: encode a folder of recordings into a latents folder."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from musiclora.audio.diffrhythm.style import given_style, need_muq, style_of_recording
 from musiclora.audio.latents.encode import Encoding, encode_recordings
+from musiclora.audio.latents.result import LatentsResult
 from musiclora.audio.latents.store import refuse_foreign_files
-from musiclora.audio.latents.survey import Encoded
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
 from musiclora.convert.files.outputs import check_folder
-from musiclora.evaluation.scores import count_pieces
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
 ADAPTER, MUQ = "adapter", "muq"
-
-
-@dataclass(frozen=True)
-class LatentsResult:
-    """Result of `preprocess` for recordings."""
-
-    folder: Path
-    backend: str
-    encoded: Encoded
-
-    def record(self) -> dict[str, Any]:
-        """Build the object for `--json`."""
-        e = self.encoded
-        return {
-            "output_dir": self.folder,
-            "backend": self.backend,
-            "files": e.files,
-            "recordings": e.recordings,
-            "seconds": e.seconds,
-            "encoded": e.fresh,
-            "left_out": e.left_out,
-            "remarks": e.remarks,
-        }
-
-    def lines(self) -> list[str]:
-        """Describe the result in lines."""
-        e = self.encoded
-        kept = e.files - e.fresh
-        segments = f" ({e.files:,} segments)" if e.files > e.recordings else ""
-        found = f"{count_pieces(e.recordings, 'recordings')}{segments}, {e.seconds / 60:.1f} minutes"
-        return [f"{found}, as latents in {self.folder}{f' ({kept:,} were there already)' if kept else ''}"]
-
-    def notes(self) -> list[str]:
-        """List the files left out and the remarks."""
-        return self.encoded.notes()
 
 
 def preprocess_recordings(

@@ -30,6 +30,7 @@ __all__ = [
     "Backend",
     "ClosedKeys",
     "Codec",
+    "ConditionEncoder",
     "Family",
     "FlowModel",
     "GenerationSession",
@@ -40,6 +41,7 @@ __all__ = [
     "OptimSpec",
     "SamplingSpec",
     "StepResult",
+    "TextEncoder",
     "TokenModel",
     "Training",
 ]
@@ -274,6 +276,73 @@ class Codec(Protocol):
         """
 
 
+class TextEncoder(Protocol):
+    """Language model whose last hidden states stand for a text.
+
+    Attributes:
+        width: of a hidden state.
+    """
+
+    width: int
+
+    def encode(self, ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Compute the last hidden states.
+
+        Args:
+            ids: token ids, int [B, L]; padding may hold anything.
+            valid: bool [B, L], False in padding, which never reaches the network.
+
+        Returns:
+            float32 [B, L, width], zeros in padding.
+
+        Raises:
+            DataError: shapes or ids that do not fit.
+        """
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        """Look up token embeddings, float32 [B, L, width], of ids int [B, L].
+
+        Raises:
+            DataError: shapes or ids that do not fit.
+        """
+
+
+class ConditionEncoder(Protocol):
+    """Encoder of text, lyrics and timbre to the condition of a flow model.
+
+    Attributes:
+        width: D, of a row of the condition.
+    """
+
+    width: int
+
+    def encode(
+        self,
+        text: np.ndarray,
+        text_valid: np.ndarray,
+        lyrics: np.ndarray,
+        lyrics_valid: np.ndarray,
+        references: np.ndarray,
+        owners: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode lyrics, timbre and text of each example to one sequence; padding never reaches the network.
+
+        Args:
+            text: output of the text encoder, float32 [B, L, text width].
+            text_valid: bool [B, L], False in padding.
+            lyrics: token embeddings, float32 [B, M, text width].
+            lyrics_valid: bool [B, M].
+            references: latents of reference recordings, float32 [R, F, C]; silence where an example has none.
+            owners: int [R], the example that each reference belongs to.
+
+        Returns:
+            Condition float32 [B, S, D], zeros in padding, and bool [B, S], True in its rows, which come first.
+
+        Raises:
+            DataError: shapes that do not fit, or valid values that are not finite.
+        """
+
+
 class Backend(Protocol):
     """Implementation of the models in one framework."""
 
@@ -284,6 +353,12 @@ class Backend(Protocol):
 
     def load_codec(self, checkpoint: Path, *, dtype: str = "float32") -> Codec:
         """Load the audio family's codec: its folder, the audio model's folder that holds it as `vae`, or a file."""
+
+    def load_text_encoder(self, folder: Path, *, dtype: str = "float32") -> TextEncoder:
+        """Load a text encoder's folder; every tensor name is proven used and filled."""
+
+    def load_condition_encoder(self, checkpoint: Path, *, dtype: str = "float32") -> ConditionEncoder:
+        """Load the condition encoder of an audio model's folder; likewise."""
 
     def device(self) -> str:
         """Describe the device in words, such as `Metal (Apple M1 Pro)`, `cuda (NVIDIA GeForce RTX 4090)` or `cpu`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from musiclora.backends.base import Codec, Family, Model
+from musiclora.backends.base import Codec, ConditionEncoder, Family, Model, TextEncoder
 from musiclora.backends.specs import BackendSpec, resolve_class
 from musiclora.convert.errors import BackendError, ConvertError
 from musiclora.convert.files.json_file import read_json
@@ -58,6 +58,36 @@ def find_codec(backend: BackendSpec, checkpoint: Path) -> tuple[Callable[..., Co
     path = inner if inner.is_dir() else checkpoint
     first = next(iter(backend.codecs))
     return resolve_class(backend.codecs.get(_declared_architecture(path), backend.codecs[first])), path
+
+
+def find_text_encoder(backend: BackendSpec, folder: Path) -> Callable[..., TextEncoder]:
+    """Import the class of a text encoder.
+
+    A folder that names no architecture counts as the first of them, whose reader then says what is wrong.
+
+    Raises:
+        BackendError: the backend has none.
+    """
+    return _part_class(backend, backend.text_encoders, _declared_architecture(folder))
+
+
+def find_condition_encoder(backend: BackendSpec, checkpoint: Path) -> Callable[..., ConditionEncoder]:
+    """Import the class of a model's condition encoder; likewise."""
+    return _part_class(backend, backend.condition_encoders, _declared_architecture(checkpoint))
+
+
+def _part_class(backend: BackendSpec, classes: Mapping[str, str], architecture: str) -> Callable[..., Any]:
+    if not classes:
+        raise BackendError(f"{backend.name}: encoders of texts are not offered")
+    found: Callable[..., Any] = resolve_class(classes.get(architecture, next(iter(classes.values()))))
+    return found
+
+
+def needs_package(what: str, package: str, extra: str, error: ImportError) -> BackendError:
+    """Describe a package that a part of a model needs and that is not installed or too old."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package
+    reason = f"needs {package}" if missing else f"cannot be loaded ({error})"
+    return BackendError(f"{what} {reason}; try: pip install 'musiclora[{extra}]'")
 
 
 def _declared_architecture(checkpoint: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -27,6 +27,8 @@ class BackendSpec:
         devices: rank of each kind of device; `auto` takes the usable pair of backend and device of the lowest rank.
         models: model class by architecture, which is `model_type` of config.json.
         codecs: codec class by architecture.
+        text_encoders: class of text encoders by architecture.
+        condition_encoders: class of the condition encoder by the model's architecture, where it has one.
     """
 
     name: str
@@ -36,6 +38,8 @@ class BackendSpec:
     devices: Mapping[str, int]
     models: Mapping[str, str]
     codecs: Mapping[str, str]
+    text_encoders: Mapping[str, str] = field(default_factory=dict)
+    condition_encoders: Mapping[str, str] = field(default_factory=dict)
 
 
 MLX = BackendSpec(
@@ -50,6 +54,8 @@ MLX = BackendSpec(
         "acestep": "musiclora.backends.mlx.acestep_model:MlxAceStep",
     },
     codecs={"oobleck": "musiclora.backends.mlx.oobleck:MlxOobleck"},
+    text_encoders={"qwen3": "musiclora.backends.mlx.qwen3:MlxQwen3"},
+    condition_encoders={"acestep": "musiclora.backends.mlx.acestep_encoder:MlxConditionEncoder"},
 )
 
 TORCH = BackendSpec(
@@ -64,6 +70,8 @@ TORCH = BackendSpec(
         "acestep": "musiclora.backends.torch.acestep:TorchAceStep.from_folder",
     },
     codecs={"oobleck": "musiclora.backends.torch.oobleck:TorchOobleck"},
+    text_encoders={"qwen3": "musiclora.backends.torch.qwen3:TorchQwen3"},
+    condition_encoders={"acestep": "musiclora.backends.torch.acestep_encoder:TorchConditionEncoder"},
 )
 
 BACKENDS: Mapping[str, BackendSpec] = {spec.name: spec for spec in (MLX, TORCH)}

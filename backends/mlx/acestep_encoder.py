@@ -6,15 +6,21 @@ padded and nothing masked.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import mlx.core as mx
 import numpy as np
 
 from musiclora.backends import condition_rows
+from musiclora.backends.base import ConditionEncoder
 from musiclora.backends.mlx.acestep_attention import mlp, norm, self_attention
+from musiclora.backends.mlx.acestep_weights import encoder_weights
 from musiclora.backends.mlx.kernels.quantised import Weights
 from musiclora.backends.mlx.linear import linear
-from musiclora.convert.errors import DataError
+from musiclora.convert.models.acestep import read_acestep, tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig, alternating
+from musiclora.convert.models.acestep_names import ENCODER
 
 LYRICS, TIMBRE = "encoder.lyric_encoder", "encoder.timbre_encoder"
 
@@ -32,12 +38,7 @@ def encode_conditions(
     """Encode lyrics, timbre and text of each example to one sequence, in this order.
 
     Args:
-        text: output of the text encoder, float32 [B, L, text_dim].
-        text_valid: bool [B, L], False in padding.
-        lyrics: token embeddings of the text encoder, float32 [B, M, text_dim].
-        lyrics_valid: bool [B, M].
-        references: latents of the reference recordings, float32 [R, F, C]; silence where an example has none.
-        owners: int [R], the example that each reference belongs to.
+        text, text_valid, lyrics, lyrics_valid, references, owners: see `condition_rows.encode_rows`.
         weights: of the condition encoder, under canonical names.
         config: the model's numbers.
 
@@ -48,29 +49,55 @@ def encode_conditions(
     Raises:
         DataError: shapes that do not fit, owners that do not exist, or valid values that are not finite.
     """
-    batch = len(text)
-    if len(lyrics) != batch or len(owners) != len(references) or not np.isin(owners, np.arange(batch)).all():
-        raise DataError(
-            f"conditions: {batch} texts, {len(lyrics)} lyrics and {len(references)} references of the examples "
-            f"{np.unique(owners).tolist()} do not fit together"
-        )
-    parts: list[list[np.ndarray]] = [[] for _ in range(batch)]
-    for index, rows in condition_rows.equal_lengths(lyrics, lyrics_valid, "lyrics"):
-        _put(parts, index, encode_sequences(rows, LYRICS, config.lyric_layers, weights, config))
-    every = np.ones(references.shape[:2], bool)
-    for _, rows in condition_rows.equal_lengths(references, every, "reference"):
+    networks = condition_rows.ConditionNetworks(
+        lambda rows: to_numpy(encode_sequences(rows, LYRICS, config.lyric_layers, weights, config)),
         # The first row of a recording stands for the whole of it.
-        _put(parts, owners, encode_sequences(rows, TIMBRE, config.timbre_layers, weights, config)[:, :1])
-    for index, rows in condition_rows.equal_lengths(text, text_valid, "text"):
-        _put(parts, index, _project_text(rows, weights))
-    empty = np.zeros((0, config.encoder.hidden), np.float32)
-    return condition_rows.pad_sequences([np.concatenate([empty, *own]) for own in parts])
+        lambda rows: to_numpy(encode_sequences(rows, TIMBRE, config.timbre_layers, weights, config)[:, :1]),
+        lambda rows: to_numpy(_project_text(rows, weights)),
+        config.encoder.hidden,
+    )
+    return condition_rows.encode_rows(text, text_valid, lyrics, lyrics_valid, references, owners, networks)
 
 
-def _put(parts: list[list[np.ndarray]], owners: np.ndarray, found: mx.array) -> None:
-    """Append each of the sequences [n, l, D] to its owner's."""
-    for owner, sequence in zip(owners.tolist(), np.array(found.astype(mx.float32)), strict=True):
-        parts[owner].append(sequence)
+class MlxConditionEncoder:
+    """ACE-Step's condition encoder (implements `backends.base.ConditionEncoder`).
+
+    Args:
+        path: model folder in any layout.
+        dtype: of the weights and of the computation.
+
+    Attributes:
+        width: of a row of the condition.
+
+    Raises:
+        ConvertError: a folder that does not fit.
+    """
+
+    def __init__(self, path: Path, dtype: mx.Dtype) -> None:
+        checkpoint = read_acestep(path)
+        self._config = checkpoint.config
+        self.width = self._config.encoder.hidden
+        self._weights: dict[str, mx.array] = {}
+        for name, value in checkpoint.tensors([n for n in tensor_shapes(self._config) if n.startswith(ENCODER)]):
+            self._weights |= encoder_weights({name: value}, dtype)  # one by one, so that nothing is held twice
+
+    def encode(
+        self,
+        text: np.ndarray,
+        text_valid: np.ndarray,
+        lyrics: np.ndarray,
+        lyrics_valid: np.ndarray,
+        references: np.ndarray,
+        owners: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode lyrics, timbre and text of each example to one sequence."""
+        given = (text, text_valid, lyrics, lyrics_valid, references, owners)
+        return encode_conditions(*given, self._weights, self._config)
+
+
+def to_numpy(value: mx.array) -> np.ndarray:
+    """Copy an array to numpy, float32."""
+    return np.array(value.astype(mx.float32))
 
 
 def _project_text(rows: np.ndarray, weights: Weights) -> mx.array:
@@ -106,3 +133,9 @@ def _encoder_block(x: mx.array, at: str, weights: Weights, config: AceStepConfig
     y = norm(x, f"{at}.input_layernorm", weights, config)
     x = x + self_attention(y, f"{at}.self_attn", weights, None, config, config.encoder, batch, kind)
     return x + mlp(norm(x, f"{at}.post_attention_layernorm", weights, config), f"{at}.mlp", weights, None)
+
+
+if TYPE_CHECKING:
+
+    def _as_encoder(encoder: MlxConditionEncoder) -> ConditionEncoder:
+        return encoder

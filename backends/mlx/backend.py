@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from musiclora.backends.base import Backend, Codec, Family, Model
-from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
+from musiclora.backends.base import Backend, Codec, ConditionEncoder, Family, Model, TextEncoder
+from musiclora.backends.loading import (
+    find_codec,
+    find_condition_encoder,
+    find_dtype,
+    find_model_class,
+    find_text_encoder,
+    process_peak_bytes,
+)
 from musiclora.backends.mlx import blas, device
 from musiclora.backends.specs import MLX
 
@@ -68,6 +75,34 @@ class MlxBackend:
         codec_class, path = find_codec(MLX, Path(checkpoint))
         device.configure()
         return codec_class(path, kind)
+
+    def load_text_encoder(self, folder: Path, *, dtype: str = "float32") -> TextEncoder:
+        """Load a text encoder.
+
+        Args:
+            folder: config.json and weights.
+            dtype: of its weights; half precision is meant for GPUs.
+
+        Raises:
+            BackendError: a dtype that this backend does not offer, or a package that is not installed.
+            ConvertError: a folder that does not fit.
+        """
+        kind = find_dtype(MLX, dtype, _DTYPES)
+        encoder_class = find_text_encoder(MLX, Path(folder))
+        device.configure()
+        return encoder_class(Path(folder), kind)
+
+    def load_condition_encoder(self, checkpoint: Path, *, dtype: str = "float32") -> ConditionEncoder:
+        """Load the condition encoder of an audio model's folder.
+
+        Raises:
+            BackendError: a dtype that this backend does not offer, or a package that is not installed.
+            ConvertError: a folder that does not fit.
+        """
+        kind = find_dtype(MLX, dtype, _DTYPES)
+        encoder_class = find_condition_encoder(MLX, Path(checkpoint))
+        device.configure()
+        return encoder_class(Path(checkpoint), kind)
 
     def device(self) -> str:
         """Describe the device in words; on the CPU with its BLAS."""

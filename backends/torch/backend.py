@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from musiclora.backends.base import Backend, Codec, Family, Model
-from musiclora.backends.loading import find_codec, find_dtype, find_model_class, process_peak_bytes
+from musiclora.backends.base import Backend, Codec, ConditionEncoder, Family, Model, TextEncoder
+from musiclora.backends.loading import (
+    find_codec,
+    find_condition_encoder,
+    find_dtype,
+    find_model_class,
+    find_text_encoder,
+    process_peak_bytes,
+)
 from musiclora.backends.specs import TORCH
 from musiclora.convert.errors import BackendError
 
@@ -98,6 +105,34 @@ class TorchBackend:
         _keep_float32(where)
         codec_class, path = find_codec(TORCH, Path(checkpoint))
         return codec_class(path, kind, where)
+
+    def load_text_encoder(self, folder: Path, *, dtype: str = "float32") -> TextEncoder:
+        """Load a text encoder.
+
+        Args:
+            folder: config.json and weights.
+            dtype: of its weights; half precision is meant for GPUs.
+
+        Raises:
+            BackendError: a dtype that this backend does not offer, or a package that is not installed.
+            ConvertError: a folder that does not fit.
+        """
+        where = device()
+        kind = _dtype(dtype, where)
+        _keep_float32(where)
+        return find_text_encoder(TORCH, Path(folder))(Path(folder), kind, where)
+
+    def load_condition_encoder(self, checkpoint: Path, *, dtype: str = "float32") -> ConditionEncoder:
+        """Load the condition encoder of an audio model's folder.
+
+        Raises:
+            BackendError: a dtype that this backend does not offer, or a package that is not installed.
+            ConvertError: a folder that does not fit.
+        """
+        where = device()
+        kind = _dtype(dtype, where)
+        _keep_float32(where)
+        return find_condition_encoder(TORCH, Path(checkpoint))(Path(checkpoint), kind, where)
 
     def device(self) -> str:
         """Describe the device in words."""

@@ -35,9 +35,8 @@ TURBO = AceStepConfig(
     model_version="turbo",
 )
 BASE = dataclasses.replace(TURBO, is_turbo=False, model_version="base")
-CODEC = OobleckConfig(
-    12, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000
-)  # 25 frames a second
+# 25 frames a second.
+CODEC = OobleckConfig(12, (1, 2), (24, 80), latent_dim=6, encoder_latent_dim=12, sample_rate=48000)
 VOCABULARY, LAYERS, HEADS, KEYS, HEAD = 300, 2, 2, 1, 8  # of the text encoder
 
 

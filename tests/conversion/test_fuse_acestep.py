@@ -212,6 +212,21 @@ def test_a_blend_is_one_adapter_with_the_conditions_added_up(adapters: tuple[Pat
     np.testing.assert_array_equal(style, np.full((2, 64), 1.0, np.float32))
 
 
+def test_a_blend_with_a_dora_adapter_reads_the_bases_weights(base: Path, acestep_backend: str, tmp_path: Path) -> None:
+    """Names of weights begin with `decoder.`, those of modules do not."""
+    chosen = [f"{make_adapter(tmp_path / 'dora', 4, dora=True)}:0.5", str(make_adapter(tmp_path / "plain", 5))]
+    fuse(base, *chosen, to="hf", backend=acestep_backend)
+    report("blend", *chosen, "out")
+    blended = report(
+        "fuse", "--adapter-dir", "out", "--model", base, "--output-dir", "again", "--backend", acestep_backend
+    )
+    assert blended["velocity_difference"] <= 1e-4 * max(1, blended["largest_velocity"])
+    whole, parts = (toys.read_all(tmp_path / name) for name in ("again", "fused"))
+    for name, value in parts.items():
+        limit = 1e-5 * max(1.0, float(np.abs(value).max()))  # sums in another order
+        tolerance.assert_near(whole[name], value, limit, name)
+
+
 @pytest.mark.parametrize("source", ["upstream", "upstream/acestep-v15-turbo", "pipeline"])
 def test_convert_model_takes_every_kind_of_folder(source: str, tmp_path: Path) -> None:
     require("diffusers")

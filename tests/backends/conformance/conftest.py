@@ -72,7 +72,7 @@ def flow_one(flow_backend, flow_folders):
     return make_toy(flow_backend, flow_folders, "rectangular")
 
 
-@pytest.fixture(params=[*sorted(CONFIGS), *sorted(acestep_toy.CONFIGS)])
+@pytest.fixture(params=[*sorted(CONFIGS), "acestep-biased", "acestep-xl"])
 def any_toy(request, flow_backend, flow_folders):
     """One toy of either architecture in one shape."""
     return make_toy(flow_backend, flow_folders, request.param)

@@ -103,6 +103,13 @@ class FlowArchitecture(Protocol):
             DataError: they are another architecture's, or damaged.
         """
 
+    def check_items(self, items: Sequence[Mapping[str, Any]], base: BaseModel, folder: Path) -> None:
+        """Compare what the index entries of a latents folder record of their making with a model.
+
+        Raises:
+            DataError: conditions of another model.
+        """
+
     def probe(self, folder: Path) -> Arrays:
         """Draw a small flow batch to see whether an adapter changes what the model computes."""
 

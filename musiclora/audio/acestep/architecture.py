@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musiclora.audio.acestep.contexts import context_of, read_silence
+from musiclora.audio.acestep.encoders import check_condition_encoder
 from musiclora.audio.acestep.form import AceStepForm, check_condition
 from musiclora.audio.acestep.times import objective_of
 from musiclora.audio.architecture import EncodingModel, FlowArchitecture, FlowShape
@@ -56,6 +57,10 @@ class AceStep:
                 "and this model"
             )
         check_condition(conditions, width, where)
+
+    def check_items(self, items: Sequence[Mapping[str, Any]], base: BaseModel, folder: Path) -> None:
+        """Compare the condition encoder; see `check_condition_encoder`."""
+        check_condition_encoder(items, base, folder)
 
     def probe(self, folder: Path) -> Arrays:
         """Draw a small flow batch with a random condition."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from musiclora.audio.acestep.data_set import describe_songs
+from musiclora.audio.acestep.encoders import ENCODER_KEY, condition_encoder_fingerprint
 from musiclora.audio.acestep.encoding import encode_songs, has_text_encoder
 from musiclora.audio.acestep.song_text import SongText
 from musiclora.audio.acestep.tempo_key import MusicEstimate, estimate_music, need_librosa
@@ -28,11 +29,9 @@ from musiclora.audio.latents.store import (
 from musiclora.audio.latents.survey import Encoded
 from musiclora.audio.model import codec_fingerprint, codec_folder
 from musiclora.backends.registry import choose, get_backend
-from musiclora.convert.files.fingerprint import fingerprint_tensors
 from musiclora.convert.files.folder_lock import locked_folder
 from musiclora.convert.files.outputs import check_folder
-from musiclora.convert.models.acestep import read_acestep, tensor_shapes
-from musiclora.convert.models.acestep_names import ENCODER, SILENCE
+from musiclora.convert.models.acestep import read_acestep
 from musiclora.errors import list_names
 from musiclora.models import find_model
 from musiclora.progress import Reporter
@@ -146,10 +145,11 @@ def _encode_words(
         notes += _add_estimates(items, paths, described.texts, out)
     texts = {item["sha256"]: _whole_text(item, described.texts[paths[item["sha256"]]], settings) for item in items}
     with out.task("checking the encoders"):
-        encoders = encoders_fingerprint(model.base.path)
+        own = condition_encoder_fingerprint(model.base.path)
+        encoders = _hash_encoders(model.base.path, own)
     keys = {checksum: _hash_words(text, encoders) for checksum, text in texts.items()}
     wanted = [c for c in texts if condition_key(cache / f"{c}.safetensors") != keys[c]]
-    finished = [{**item, "caption": texts[item["sha256"]].caption} for item in items]
+    finished = [{**item, "caption": texts[item["sha256"]].caption, ENCODER_KEY: own} for item in items]
     if wanted:
         write_index(cache, finished, complete=False)
     with out.task("encoding words") as update:
@@ -201,12 +201,10 @@ def _whole_text(item: Mapping[str, Any], text: SongText, settings: WordSettings)
     )
 
 
-def encoders_fingerprint(model: Path) -> str:
-    """Hash the condition encoder's tensors, the silence, and the files of text encoder and tokenizer."""
-    checkpoint = read_acestep(model)
-    names = [n for n in tensor_shapes(checkpoint.config) if n.startswith(ENCODER) or n == SILENCE]
-    parts = [fingerprint_tensors(checkpoint.tensors(names))]
-    for folder in dict.fromkeys((checkpoint.folder.text_encoder, checkpoint.folder.tokenizer)):
+def _hash_encoders(model: Path, condition_encoder: str) -> str:
+    """Hash the condition encoder and the files of text encoder and tokenizer."""
+    parts, folders = [condition_encoder], read_acestep(model).folder
+    for folder in dict.fromkeys((folders.text_encoder, folders.tokenizer)):
         files = sorted(folder.iterdir()) if folder else []
         parts += [file_checksum(file) for file in files if file.is_file() and file.suffix in (".safetensors", ".json")]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,9 @@ class DiffRhythm:
     def check_conditions(self, conditions: Arrays, frames: int, width: int, where: str) -> None:
         """Check style and text of a recording."""
         check_recording_conditions(conditions, frames, where)
+
+    def check_items(self, items: Sequence[Mapping[str, Any]], base: BaseModel, folder: Path) -> None:
+        """Accept all: styles and phonemes are no model's own."""
 
     def probe(self, folder: Path) -> Arrays:
         """Draw a small flow batch."""

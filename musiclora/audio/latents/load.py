@@ -82,8 +82,9 @@ def load_recordings(
         encoding = EncodingModel(base, codec_folder(base, vae), codec, backend)
         notes += architecture.encode_folder(folder, cache, encoding, caption, reporter)
         folder = cache
-    recordings = []
-    for item, arrays in read_latents(folder):
+    recordings, read = [], read_latents(folder)
+    architecture.check_items([item for item, _ in read], base, folder)
+    for item, arrays in read:
         name, latents = str(item["source"]), arrays["latents"]
         conditions = {key: array for key, array in arrays.items() if key != "latents"}
         where = f"{folder.name}/{item['sha256'][:12]}… ({name})"

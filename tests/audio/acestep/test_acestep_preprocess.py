@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ from require import require
 
 from musiclora.audio.acestep import preprocess as module
 from musiclora.audio.acestep.song_text import SongText
-from musiclora.convert.files.safetensors_file import read_safetensors
+from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
+from musiclora.errors import DataError
 from musiclora.jobs import preprocess, train
 from musiclora.training.config import TrainConfig
 
@@ -91,13 +93,29 @@ def test_another_encoder_makes_other_conditions(
     other = shutil.copytree(model, tmp_path / "other")
     path = other / "text_encoder" / "model.safetensors"
     arrays = read_safetensors(path)
-    from musiclora.convert.files.safetensors_file import write_safetensors
-
     path.unlink()
     write_safetensors(path, arrays | {"norm.weight": arrays["norm.weight"] + 1}, {"format": "pt"})
     asked.clear()
     preprocess(songs, tmp_path / "latents", str(other), any_backend, estimates=False)
     assert len(asked) == 3
+
+
+def test_conditions_of_another_models_encoder_are_not_trained_on(
+    model: Path, songs: Path, tmp_path: Path, any_backend: str
+) -> None:
+    preprocess(songs, tmp_path / "latents", str(model), any_backend, estimates=False)
+    other = shutil.copytree(model, tmp_path / "other")
+    path = other / "model.safetensors"
+    arrays = read_safetensors(path)
+    name = "encoder.text_projector.weight"
+    path.unlink()
+    write_safetensors(path, arrays | {name: arrays[name] + 1}, {"format": "pt"})
+    config = TrainConfig(str(tmp_path / "latents"), str(tmp_path / "run"), str(other), backend=any_backend)
+    with pytest.raises(DataError, match="its conditions were computed by another model's encoder"):
+        train(config)
+    bare = shutil.copytree(model, tmp_path / "bare")
+    shutil.rmtree(bare / "text_encoder")  # training needs it no more
+    train(dataclasses.replace(config, model=str(bare), epochs=1, val_split=0.3, lora_r=2))
 
 
 def test_an_interrupted_start_keeps_what_was_computed(

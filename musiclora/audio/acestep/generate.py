@@ -148,11 +148,12 @@ def _choose_source(request: AceStepRequest, base: BaseModel, adapters: Sequence[
     """
     from musiclora.audio.acestep.encoding import has_text_encoder
 
-    style, can_read, words = blended_style(adapters), has_text_encoder(base.path), request.word_options
-    if words and not can_read:
-        raise ConfigError(f"{', '.join(words)}: {base.name} has no text encoder; {_encoder_advice(style)}")
+    style, words = blended_style(adapters), request.word_options
     if style is not None and not words:
         return _Source(None, style), ["the condition is the one that was trained with the adapter"]
+    can_read = has_text_encoder(base.path)
+    if words and not can_read:
+        raise ConfigError(f"{', '.join(words)}: {base.name} has no text encoder; {_encoder_advice(style)}")
     if not can_read:
         lacking = "has no text encoder, and no adapter with a trained condition is given"
         raise ConfigError(f"{base.name}: {lacking}; {_encoder_advice(None)}")

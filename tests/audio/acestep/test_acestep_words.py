@@ -119,3 +119,31 @@ def test_repainting_is_the_pipelines_with_the_same_latents(pipeline, any_backend
     np.testing.assert_allclose(made[0][10:20], expected[10:20], atol=TOLERANCE)
     assert np.array_equal(made[0][:10], known[:10])
     assert np.array_equal(made[0][20:], known[20:])
+
+
+def test_a_timbre_reference_is_the_pipelines_with_the_same_latents(pipeline, backend_name, tmp_path, made, monkeypatch):
+    pipe, folder = pipeline
+    torch = require("torch")
+    timbre = np.random.default_rng(1).standard_normal((750, CONFIG.latent_dim)).astype(np.float32)
+    monkeypatch.setattr("musiclora.audio.acestep.timbre.draw_latents", lambda *given: timbre)
+    monkeypatch.setattr(
+        pipe,
+        "prepare_reference_audio_latents",
+        lambda **given: (torch.from_numpy(timbre)[None], torch.arange(1)),
+    )
+    soundfile.write(tmp_path / "voice.wav", acestep_folder.tone(2, 1), 48000)
+    given = {"caption": "slow tango", "lyrics": "la la", "reference": tmp_path / "voice.wav"}
+    generate(tmp_path / "new.wav", str(folder), (), backend_name, seconds=1.0, **given)
+    expected = pipe(
+        prompt="slow tango",
+        lyrics="la la",
+        audio_duration=1.0,
+        reference_audio=torch.zeros(2, 48000),
+        latents=noise_of(25),
+        output_type="latent",
+    ).audios[0]
+    np.testing.assert_allclose(made[0], expected.numpy(), atol=TOLERANCE)
+    silent = pipe(
+        prompt="slow tango", lyrics="la la", audio_duration=1.0, latents=noise_of(25), output_type="latent"
+    ).audios[0]
+    assert np.abs(silent.numpy() - made[0]).max() > 2 * TOLERANCE

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musiclora.adapters import Adapter, base_of, check_base, empty_updates, training_songs
-from musiclora.audio.style_files import STYLE_FILE, blended_style
+from musiclora.audio.style_files import STYLE_FILE, blended_arrays
 from musiclora.conversion.cards import adapter_card, shared_licence
 from musiclora.conversion.copy_indexes import blend_copy_indexes
 from musiclora.conversion.merged import find_adapters, shared_tokenizer
@@ -64,7 +64,7 @@ def blend_adapters(
     record |= merge_songs_records([a.record for a in found])
     if songs := training_songs(found):
         record["trained_on"] = sorted(songs)
-    style = blended_style(found)
+    style = blended_arrays(found)
     licence = find_model(base).licence if kind == "bundled" else shared_licence([a.path for a in found])
     origin = f"Blended from {len(found)} adapters"
     check_destination(destination, {f"ADAPTER {a.path.name}": a.path for a in found})
@@ -82,7 +82,7 @@ def blend_adapters(
             fan_in_fan_out=family.fan_in_fan_out,
         )
         if style is not None:
-            write_safetensors(folder / STYLE_FILE, {"style": style}, {"format": "pt"})
+            write_safetensors(folder / STYLE_FILE, style, {"format": "pt"})
         indexes = blend_copy_indexes(found, folder)
         written = read_peft(folder)
         difference = check_update(blended.wanted, [(written.spec, written.state, 1.0)])

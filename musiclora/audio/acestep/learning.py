@@ -17,7 +17,7 @@ from musiclora.audio.acestep.memory import plan_memory
 from musiclora.audio.acestep.times import Objective, objective_of
 from musiclora.audio.architecture import FlowLearning
 from musiclora.audio.split import load_split
-from musiclora.audio.style_files import STYLE_FILE
+from musiclora.audio.style_files import ORIGIN, STYLE, STYLE_FILE
 from musiclora.audio.task import AudioTask
 from musiclora.audio.windows import Recording
 from musiclora.backends.base import FlowModel, LoraSpec
@@ -90,8 +90,7 @@ class AceStepLearning:
 
     def first_style(self) -> np.ndarray:
         """Draw a condition near the null condition, float32 [16, D], the same for every run."""
-        ((_, null),) = read_acestep(self.base.path).tensors([NULL_CONDITION])
-        row = np.asarray(null, np.float32).reshape(1, -1)
+        row = self._null_condition()[None]
         spread = _SPREAD * float(np.sqrt(np.square(row).mean()) or 1.0)
         noise = np.random.default_rng(0).standard_normal((_TRAINED_ROWS, row.shape[1]), np.float32)
         first: np.ndarray = row + np.float32(spread) * noise
@@ -112,6 +111,11 @@ class AceStepLearning:
         )
         return [plan.line()]
 
+    def _null_condition(self) -> np.ndarray:
+        """Read the base's null condition, float32 [D]."""
+        ((_, null),) = read_acestep(self.base.path).tensors([NULL_CONDITION])
+        return np.array(null, np.float32).reshape(-1)
+
     def make_pieces(self, model: FlowModel, count: int, seed: int, frames: int) -> list[np.ndarray]:
         from musiclora.audio.acestep.sampling import sample_pieces
 
@@ -119,7 +123,9 @@ class AceStepLearning:
 
     def adapter_files(self, model: FlowModel) -> Mapping[str, bytes]:
         style = model.read_style() if self.style_source == "trained" else None
-        return {} if style is None else {STYLE_FILE: save({"style": style}, {"format": "pt"})}
+        if style is None:
+            return {}
+        return {STYLE_FILE: save({STYLE: style, ORIGIN: self._null_condition()}, {"format": "pt"})}
 
     def adapter_record(self) -> Mapping[str, Any]:
         return {"kind": self.config.model_version, **({"caption": self.caption} if self.caption else {})}

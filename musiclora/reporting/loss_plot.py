@@ -24,7 +24,8 @@ _TWO_LEVELS = (
 LOSS_PLOT = "loss.png"  # in a run folder
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 _FURTHER_COLOURS = ("#3f7d4e", "#7a4fa3")
-_FURTHER_KEY = re.compile(r"val_(.+)_loss")  # of metrics.jsonl, such as val_accompaniment_loss
+# Of metrics.jsonl, such as val_accompaniment_loss. Losses by quarter of the times lie far apart and would hide the rest.
+_FURTHER_KEY = re.compile(r"val_(?!time_\d)(.+)_loss")
 
 
 def loss_figure(rows: Sequence[Mapping[str, Any]], loss: str = "nats a token", pieces: str = "songs") -> Figure:

@@ -39,8 +39,8 @@ class AdapterForm:
     """Card texts and PEFT settings of a family's adapter folders.
 
     Attributes:
-        pieces, output, how: texts of the card: the kind of training data, the name of a file to generate, and how
-            PEFT's base is loaded.
+        pieces, output, how: texts of the card: the kind of training data, the file to generate with what its command
+            needs besides, and how PEFT's base is loaded.
         task_type, fan_in_fan_out: PEFT's settings.
     """
 

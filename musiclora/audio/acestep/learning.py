@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ class AceStepLearning:
 
     @property
     def form(self) -> AdapterForm:
-        return FORM
+        if self.style_source == "trained" or self.caption:
+            return FORM
+        return dataclasses.replace(FORM, output=f'{FORM.output} --caption "WORDS"')
 
     @property
     def style_source(self) -> str:

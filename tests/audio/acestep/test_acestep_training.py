@@ -15,6 +15,7 @@ import pytest
 from musiclora.convert.adapters.peft import read_peft
 from musiclora.errors import ConfigError, DataError
 from musiclora.jobs import evaluate, train
+from musiclora.reporting.loss_plot import loss_figure
 from musiclora.training.config import TrainConfig
 
 
@@ -145,3 +146,16 @@ def test_what_does_not_fit_is_one_line(
     with pytest.raises(DataError, match="some recordings have a condition and some have none"):
         train(options(mixed, models["turbo"], tmp_path / "b", any_backend))
     assert not (tmp_path / "a").exists()
+
+
+def test_the_loss_plot_keeps_its_scale_and_the_command_asks_for_words(
+    models: dict[str, Path], latents: dict[str, Path], tmp_path: Path, any_backend: str
+) -> None:
+    result = train(options(latents["words"], models["turbo"], tmp_path / "run", any_backend, epochs=1))
+    assert result.example == 'new.wav --caption "WORDS"'
+    assert '--output new.wav --caption "WORDS"' in (tmp_path / "run" / "adapter-best" / "README.md").read_text()
+    (axis, *_) = loss_figure(rows_of(tmp_path / "run")).axes
+    labels = [line.get_label() for line in axis.get_lines()]
+    # The quarters lie far apart and would flatten the curves that matter.
+    assert not [label for label in labels if "time" in str(label)]
+    assert "held-out recordings" in " ".join(map(str, labels)) or "held-out songs" in " ".join(map(str, labels))

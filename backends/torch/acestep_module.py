@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musiclora.convert.errors import BackendError, ConvertError, join_problems, list_names
+from musiclora.backends.loading import needs_package
+from musiclora.convert.errors import ConvertError, join_problems, list_names
 from musiclora.convert.models.acestep_config import TIME_FEATURES, AceStepConfig
 from musiclora.convert.models.acestep_names import NULL_CONDITION
 
@@ -26,12 +27,10 @@ def empty_module(config: AceStepConfig) -> nn.Module:
         BackendError: diffusers is not installed, or has no ACE-Step.
     """
     try:
-        import diffusers
-    except ModuleNotFoundError as error:
-        raise BackendError(f"ACE-Step on torch: {error}; try: pip install 'diffusers>=0.42'") from error
-    if not hasattr(diffusers, "AceStepTransformer1DModel"):
-        raise BackendError(f"ACE-Step on torch: diffusers {diffusers.__version__} has none; 0.42 has")
-    sizes, transformer = config.decoder, cast(Any, diffusers).AceStepTransformer1DModel
+        from diffusers import AceStepTransformer1DModel
+    except ImportError as error:
+        raise needs_package("ACE-Step's transformer on torch", "diffusers", "acestep", error) from error
+    sizes, transformer = config.decoder, cast(Any, AceStepTransformer1DModel)
     with torch.device("meta"):
         module: nn.Module = transformer(
             hidden_size=sizes.hidden,

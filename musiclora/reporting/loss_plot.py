@@ -24,7 +24,7 @@ _TWO_LEVELS = (
 LOSS_PLOT = "loss.png"  # in a run folder
 _TRAIN_COLOUR, _HELD_OUT_COLOUR, _BASE_COLOUR = "#2563a8", "#c2571a", "#57534e"
 _FURTHER_COLOURS = ("#3f7d4e", "#7a4fa3")
-# Of metrics.jsonl, such as val_accompaniment_loss. Losses by quarter of the times lie far apart and would hide the rest.
+# Of metrics.jsonl, such as val_accompaniment_loss. Losses by quarter of the times lie far apart: they would hide it.
 _FURTHER_KEY = re.compile(r"val_(?!time_\d)(.+)_loss")
 
 

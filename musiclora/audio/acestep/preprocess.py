@@ -36,7 +36,7 @@ from musiclora.errors import list_names
 from musiclora.models import find_model
 from musiclora.progress import Reporter
 
-_GROUP = 32  # songs whose words are in memory at one time; the encoders are loaded once for each group
+_GROUP = 64  # songs whose words are in memory at one time; the encoders are loaded once for each group
 _ESTIMATES = "estimates"  # of an index entry
 
 

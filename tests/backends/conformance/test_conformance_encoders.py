@@ -164,17 +164,15 @@ def hide(package, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
+@pytest.mark.parametrize("backend", ["mlx"], indirect=True)  # torch itself needs all that its text encoder does
 def test_a_missing_mlx_lm_is_named_with_its_extra(backend, text_folder, monkeypatch):
-    if backend.name != "mlx":
-        pytest.skip("the backend itself needs all that this part does")
     hide("mlx_lm", monkeypatch)
     with pytest.raises(BackendError, match=r"needs mlx_lm; try: pip install 'musiclora\[acestep-mlx\]'"):
         backend.load_text_encoder(text_folder)
 
 
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)  # MLX does without
 def test_a_missing_diffusers_is_named_with_its_extra(backend, tmp_path, monkeypatch):
-    if backend.name != "torch":
-        pytest.skip("other backends do without")
     write_random(tmp_path / "model", SMALL, "hf")
     hide("diffusers", monkeypatch)
     with pytest.raises(BackendError, match=r"needs diffusers; try: pip install 'musiclora\[acestep\]'"):

@@ -90,21 +90,21 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one(
     code = (
         "import sys, json, os, signal\n"
         "from musiclora.training.config import TrainConfig\nfrom musiclora.jobs import open_session\n"
-        "settings, stop = json.loads(sys.argv[1])\nsession = open_session(TrainConfig(**settings))\n"
-        "session.out.step = lambda n: n.progress.step == stop and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "session.train()\n"
+        "for settings, stop in json.loads(sys.argv[1]):\n"
+        "    session = open_session(TrainConfig(**settings))\n"
+        "    session.out.step = lambda n: n.progress.step == stop and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    session.train()\n"
     )
-
     data = "words" if backend_name == "mlx" else "plain"  # one each: a process takes seconds to start
 
-    def start(name: str, stop: int) -> int:
+    def start(*runs: tuple[str, int]) -> int:
         sizes = {"epochs": 2, "batch_size": 1, "grad_accum_steps": 1}
-        config = options(latents[data], models["base"], tmp_path / name, backend_name, **sizes)
-        settings = {k: v for k, v in config.as_toml().items() if k not in ("family", "architecture")}
-        command = [sys.executable, "-c", code, json.dumps([settings, stop])]
-        return subprocess.run(command, check=False, capture_output=True).returncode
+        configs = [options(latents[data], models["base"], tmp_path / name, backend_name, **sizes) for name, _ in runs]
+        settings = [{k: v for k, v in c.as_toml().items() if k not in ("family", "architecture")} for c in configs]
+        given = json.dumps([[one, stop] for one, (_, stop) in zip(settings, runs, strict=True)])
+        return subprocess.run([sys.executable, "-c", code, given], check=False, capture_output=True).returncode
 
-    assert [start("broken", 6), start("broken", 0), start("whole", 0)] == [-9, 0, 0]
+    assert [start(("broken", 6)), start(("broken", 0), ("whole", 0))] == [-9, 0]
     names = ["adapter_model.safetensors", *(["style.safetensors"] if data == "plain" else [])]
     for name in names:
         one, two = ((tmp_path / run / "adapter-last" / name).read_bytes() for run in ("whole", "broken"))

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musiclora.audio.acestep.data_set import describe_songs
+from musiclora.audio.acestep.data_set import DescribedSongs, describe_songs
 from musiclora.audio.acestep.encoders import ENCODER_KEY, condition_encoder_fingerprint
 from musiclora.audio.acestep.encoding import encode_songs, has_text_encoder
 from musiclora.audio.acestep.song_text import SongText
 from musiclora.audio.acestep.tempo_key import MusicEstimate, estimate_music, need_librosa
 from musiclora.audio.architecture import EncodingModel
-from musiclora.audio.files.sound import file_checksum
+from musiclora.audio.files.sound import file_checksum, recordings_of
 from musiclora.audio.latents.encode import Encoding, encode_recordings
 from musiclora.audio.latents.result import LatentsResult
 from musiclora.audio.latents.store import (
@@ -115,8 +115,10 @@ def _encode(
 ) -> tuple[Encoded, list[str]]:
     """Encode the sound, then the words; only one network is in memory at a time."""
     knows_words = has_text_encoder(model.base.path)
-    if knows_words and settings.estimates:
-        need_librosa()  # before hours of encoding
+    if knows_words:  # what does not fit is said before hours of encoding
+        described = describe_songs(folder, recordings_of(folder)[0], settings.caption)
+        if settings.estimates:
+            need_librosa()
     codec = get_backend(model.backend).load_codec(model.codec)
     encoded = encode_recordings(folder, cache, codec, model.fingerprint, out, encoding)
     del codec
@@ -126,11 +128,11 @@ def _encode(
             "condition together with the adapter"
         ]
     with locked_folder(cache):
-        return encoded, _encode_words(folder, cache, encoded.paths, model, settings, out)
+        return encoded, _encode_words(described, cache, encoded.paths, model, settings, out)
 
 
 def _encode_words(
-    folder: Path,
+    described: DescribedSongs,
     cache: Path,
     paths: Mapping[str, Path],
     model: EncodingModel,
@@ -139,7 +141,6 @@ def _encode_words(
 ) -> list[str]:
     """Compute the conditions that the cache, whose lock is held, lacks; return remarks."""
     items = read_index(cache)
-    described = describe_songs(folder, list(paths.values()), settings.caption)
     notes = list(described.notes)
     if settings.estimates:
         notes += _add_estimates(items, paths, described.texts, out)

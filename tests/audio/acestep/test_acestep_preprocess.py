@@ -170,6 +170,15 @@ def test_estimates_are_shown_and_kept_as_such(
     assert len(heard) == 2
 
 
+def test_words_that_cannot_be_read_are_said_before_anything_is_encoded(
+    model: Path, songs: Path, tmp_path: Path, any_backend: str
+) -> None:
+    (songs / "tone-2.txt").write_bytes("grün".encode("latin-1"))
+    with pytest.raises(DataError, match=r"tone-2\.txt: is no UTF-8 text"):
+        preprocess(songs, tmp_path / "latents", str(model), any_backend, estimates=False)
+    assert not (tmp_path / "latents").exists()
+
+
 def test_without_a_text_encoder_latents_are_written_and_it_is_said(
     songs: Path, tmp_path: Path, any_backend: str
 ) -> None:

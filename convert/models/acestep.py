@@ -28,13 +28,12 @@ from musiclora.convert.models.acestep_names import (
     ENCODER_PART,
     SILENCE,
     TRANSFORMER_PART,
-    decoder_linear_shapes,
     tensor_shapes,
 )
 from musiclora.convert.models.name_mapping import NameMapping, TensorMove, map_names
 from musiclora.convert.models.quantise import Packed, QuantisedFiles, quantised_files
 
-__all__ = ["AceStepCheckpoint", "AceStepConfig", "decoder_linear_shapes", "read_acestep", "tensor_shapes"]
+__all__ = ["AceStepCheckpoint", "AceStepConfig", "read_acestep", "tensor_shapes"]
 
 _WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 

@@ -29,11 +29,6 @@ _ATTENTION = {
 _PROJECTIONS = {"proj_in.1.": "proj_in_conv.", "proj_out.1.": "proj_out_conv."}
 
 
-def decoder_linear_shapes(config: AceStepConfig) -> dict[str, tuple[int, int]]:
-    """Compute (out, in) of every linear layer of the transformer; see `AceStepConfig.linear_shapes`."""
-    return config.linear_shapes()
-
-
 def tensor_shapes(config: AceStepConfig) -> dict[str, Shape]:
     """Compute the shape of every tensor by its canonical name, in torch's layouts."""
     encoder = {ENCODER + name: shape for name, shape in _encoder_shapes(config).items()}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from musiclora.convert.adapters.lora import LoraSpec, match_targets
-from musiclora.convert.models.acestep import decoder_linear_shapes, tensor_shapes
+from musiclora.convert.models.acestep import tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig
 from musiclora.convert.models.acestep_names import DECODER, LAYERS
 
@@ -68,7 +68,7 @@ def weight_bytes(config: AceStepConfig, dtype_bytes: int, bits: int | None = Non
 
 def adapter_parameters(config: AceStepConfig, spec: LoraSpec) -> int:
     """Count an adapter's parameters."""
-    shapes = decoder_linear_shapes(config)
+    shapes = config.linear_shapes()
     sides = [shapes[module] for module in match_targets(shapes, spec.targets)]
     return sum(spec.rank * (rows + columns) + (rows if spec.dora else 0) for rows, columns in sides)
 

@@ -14,7 +14,7 @@ from require import require
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.fingerprint import fingerprint_folder
 from musiclora.convert.files.safetensors_file import read_safetensors, safetensors_header, write_safetensors
-from musiclora.convert.models.acestep import decoder_linear_shapes, read_acestep, tensor_shapes
+from musiclora.convert.models.acestep import read_acestep, tensor_shapes
 from musiclora.convert.models.acestep_config import AceStepConfig, StackConfig, alternating
 from musiclora.convert.models.acestep_names import rename_attention, restore_attention
 from musiclora.convert.models.acestep_write import write_acestep
@@ -26,7 +26,7 @@ PUBLISHED = AceStepConfig(STACK, STACK, alternating(24))
 
 
 def test_the_published_model_has_the_parameters_that_users_count() -> None:
-    modules = decoder_linear_shapes(PUBLISHED)
+    modules = PUBLISHED.linear_shapes()
     attention = [shape for name, shape in modules.items() if "_attn." in name]
     assert len(attention) == 192
     assert sum(64 * (out + inputs) for out, inputs in attention) == 2 * 22_020_096
@@ -95,7 +95,7 @@ def test_both_spellings_of_the_attention_are_read_from_a_pipeline(tmp_path: Path
 
 
 def test_attention_names_are_each_others_inverse() -> None:
-    for module in decoder_linear_shapes(toys.SMALL):
+    for module in toys.SMALL.linear_shapes():
         assert restore_attention(rename_attention(module)) == module
     assert rename_attention("layers.0.cross_attn.o_proj") == "layers.0.cross_attn.to_out.0"
 
@@ -119,7 +119,7 @@ def test_only_matrices_of_the_blocks_are_quantised(bits: int, tmp_path: Path) ->
     assert (checkpoint.bits, checkpoint.config) == (bits, toys.EVEN)
     found = dict(checkpoint.tensors())
     changed = {name for name, array in tensors.items() if not np.array_equal(found[name], array)}
-    matrices = {f"decoder.{name}.weight" for name in decoder_linear_shapes(toys.EVEN) if name.startswith("layers.")}
+    matrices = {f"decoder.{name}.weight" for name in toys.EVEN.linear_shapes() if name.startswith("layers.")}
     assert changed == matrices
     for name in matrices:
         # Half a step of the widest group: its range over 2^bits - 1 steps.

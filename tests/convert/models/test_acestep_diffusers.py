@@ -91,6 +91,5 @@ def test_the_names_of_adapted_modules_are_those_of_diffusers() -> None:
     torch = require("torch")
     transformer, _ = toys.diffusers_models(toys.SMALL)
     linear = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    from musiclora.convert.models.acestep import decoder_linear_shapes
 
-    assert {rename_attention(name) for name in decoder_linear_shapes(toys.SMALL)} == linear
+    assert {rename_attention(name) for name in toys.SMALL.linear_shapes()} == linear

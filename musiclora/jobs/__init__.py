@@ -8,7 +8,7 @@ from musiclora.jobs.comparison import compare
 from musiclora.jobs.listening import make_listening_test, score_listening_test
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
-from musiclora.jobs.training import demo, learning_curve, open_session, pretrain, train
+from musiclora.jobs.training import demo, learning_curve, open_session, plan, pretrain, train
 from musiclora.jobs.use import evaluate, generate
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
@@ -25,6 +25,7 @@ __all__ = [
     "learning_curve",
     "make_listening_test",
     "open_session",
+    "plan",
     "preprocess",
     "pretrain",
     "score_listening_test",

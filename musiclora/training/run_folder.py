@@ -69,6 +69,11 @@ class RunProgress:
     ended: str = ""
     evaluated: int = 0
 
+    def describe_evaluation(self, loss: float) -> str:
+        """Format the held-out loss of an evaluation, with the best one."""
+        best = " (best)" if self.best_step == self.step else f" (best {self.best:.4f})"
+        return f"epoch {self.epoch + 1}, step {self.step}: held-out loss {loss:.4f}{best}"
+
 
 _PROGRESS_KIND = object_with(field_kinds(RunProgress))
 _ROW_KIND = map_of(NUMBER | NULL)  # a line of metrics.jsonl

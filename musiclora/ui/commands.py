@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,7 @@ class CommandState:
 def run_command(arguments: Sequence[str], folder: Path | None = None) -> Iterator[CommandState]:
     """Run a command with `--json` and yield its state until it has ended.
 
-    Closing the iterator interrupts the command as Ctrl-C does, and kills it where it does not end.
+    Closing the iterator asks the command to end, and kills it where it does not.
 
     Args:
         arguments: words after `musiclora`; `--json` is added.
@@ -91,10 +90,13 @@ def finish_command(arguments: Sequence[str], folder: Path | None = None) -> Any:
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process as Ctrl-C does, and kill it where it has not ended after some seconds."""
+    """Ask a process to save and end, and kill it where it has not ended after some seconds.
+
+    SIGTERM and not SIGINT, which is ignored below a shell's background job.
+    """
     if process.poll() is not None:
         return
-    process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -103,7 +105,7 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
 
 
 def start_detached(arguments: Sequence[str], log: Path, folder: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a command that goes on when the page ends; its stderr and stdout are appended to a log.
+    """Start a command that goes on when the page ends; its stderr and stdout are written to a log.
 
     Args:
         arguments: words after `musiclora`.

@@ -49,7 +49,7 @@ class OptionField:
         if self.many or self.kind == "pair":
             values = [part for part in re.split(r"[,\s]+", text) if part]
             return [self.flag, *values] if self.many or len(values) == 2 else [f"{self.flag}={text}"]
-        if self.kind == "integer" and isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer():  # number fields of a page give floats
             text = str(int(value))
         return [f"{self.flag}={text}"]  # one word, so that a value may begin with a dash
 

@@ -6,9 +6,13 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from musiclora.errors import MusicLoraError
 from musiclora.formats import MUSIC_SUFFIXES
+
+if TYPE_CHECKING:
+    from gradio.components import Component
 
 _LOCK = threading.Lock()  # two tabs that show one piece must not render it twice
 
@@ -26,6 +30,28 @@ class PieceView:
     roll: Path | None = None
     sound: Path | None = None
     problem: str = ""
+
+
+def piece_roll(label: str, elem_id: str, *, visible: bool = True) -> Component:
+    """Build a picture for a piano roll inside the page that is being built."""
+    import gradio as gr
+
+    return gr.Image(
+        label=label,
+        show_label=False,  # it would lie over the picture
+        interactive=False,
+        visible=visible,
+        buttons=["download", "fullscreen"],
+        elem_classes="rolls",
+        elem_id=elem_id,
+    )
+
+
+def piece_player(label: str, elem_id: str, *, visible: bool = True) -> Component:
+    """Build a player for a piece inside the page that is being built."""
+    import gradio as gr
+
+    return gr.Audio(label=label, interactive=False, visible=visible, buttons=["download"], elem_id=elem_id)
 
 
 def view_piece(path: Path, cache: Path) -> PieceView:

@@ -23,9 +23,9 @@ def build_page(page: Page) -> gr.Blocks:
         gr.Markdown(f"# musiclora\nFolder of this page: `{page.workspace.root}`")
         with gr.Tabs():
             with gr.Tab("Songs"):
-                build_songs_tab(page)
+                folder, best = build_songs_tab(page)
             with gr.Tab("Train"):
-                build_train_tab(page)
+                build_train_tab(page, folder, best)
             with gr.Tab("Make"):
                 build_make_tab(page)
             with gr.Tab("Adapters"):

@@ -65,7 +65,9 @@ class RunState:
     def headline(self) -> str:
         """Describe the state in one line."""
         text = _ADVICE[self.status]
-        return f"{text}: {self.line}" if self.line and self.status in ("starting", "training", "failed") else text
+        if not self.line or self.status not in ("starting", "training", "failed"):
+            return text
+        return self.line if self.line.startswith(text) else f"{text}: {self.line}"
 
 
 @dataclass
@@ -122,7 +124,8 @@ class Launcher:
         """
         holder = lock_holder(folder)
         if holder is None and is_locked(folder):
-            raise ConfigError(f"{self.workspace.label(folder)}: a process of another machine trains here; stop it there")
+            label = self.workspace.label(folder)
+            raise ConfigError(f"{label}: a process of another machine trains here; stop it there")
         if holder is None:
             holder = self._starting_process(folder)
         if holder is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,10 +52,10 @@ class RunState:
     status: Status
     line: str = ""
     step: int = 0
-    rows: Sequence[Mapping[str, Any]] = ()
-    samples: Sequence[Path] = ()
-    result: Sequence[str] = ()
-    recent: Sequence[str] = ()
+    rows: tuple[Mapping[str, Any], ...] = ()
+    samples: tuple[Path, ...] = ()
+    result: tuple[str, ...] = ()
+    recent: tuple[str, ...] = ()
 
     @property
     def is_live(self) -> bool:
@@ -70,7 +70,7 @@ class RunState:
         return self.line if self.line.startswith(text) else f"{text}: {self.line}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Launcher:
     """Starts and stops the trainings of one workspace.
 
@@ -79,7 +79,6 @@ class Launcher:
     """
 
     workspace: Workspace
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, folder: Path, arguments: Sequence[str]) -> None:
         """Start `musiclora train ARGUMENTS`, which goes on when the page ends.
@@ -97,7 +96,7 @@ class Launcher:
         log = self._log(folder)
         log.parent.mkdir(parents=True, exist_ok=True)
         child = start_detached(["train", *arguments], log, self.workspace.root)
-        self._children.append(child)
+        threading.Thread(target=child.wait, daemon=True).start()  # an ended child that nobody waits for looks alive
         facts = {"arguments": list(arguments), "process": child.pid, "started": time.time()}
         write_json(log.with_suffix(".json"), facts)
 
@@ -136,7 +135,6 @@ class Launcher:
 
     def read(self, folder: Path) -> RunState:
         """Read the state of a run from its folder, its lock and its log."""
-        self._children = [child for child in self._children if child.poll() is None]  # the ended ones are reaped
         run, log = Run(folder), self._log(folder)
         meta = _read_meta(folder)
         rows = run.read_metrics()
@@ -148,10 +146,10 @@ class Launcher:
             status,
             line,
             int(rows[-1].get("step", 0)) if rows else 0,
-            rows,
-            list_samples(folder),
+            tuple(rows),
+            tuple(list_samples(folder)),
             tuple(meta.get("result", ())) if status == "finished" else (),
-            log_lines(log, 12),
+            tuple(log_lines(log, 12)),
         )
 
     def _status(self, folder: Path, meta: Mapping[str, Any], run: Run) -> Status:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from musiclora.errors import ConfigError
 from musiclora.formats import expand_home
 from musiclora.ui.options import OptionField
+from musiclora.ui.runs import Launcher
 from musiclora.ui.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -75,6 +76,15 @@ def serve_page(
             (wait or _wait_for_interrupt)()
         finally:
             blocks.close(verbose=False)
+            for line in _live_trainings(Workspace(root)):
+                say(line)
+
+
+def _live_trainings(workspace: Workspace) -> list[str]:
+    """Describe the trainings that go on without the page."""
+    launcher = Launcher(workspace)
+    live = [label for label in workspace.run_folders() if launcher.read(workspace.root / label).is_live]
+    return [f"{label}: the training goes on; open the page again to see or to stop it" for label in live]
 
 
 def _launch(

@@ -15,6 +15,7 @@ STYLE_SHEET = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 .gradio-container > main { max-width: 1180px; margin: 0 auto; }
 .status { min-height: 1.5em; margin: 0; }
+progress { width: 100%; height: 10px; accent-color: #b45309; }
 .error { color: #b91c1c; }
 .dark .error { color: #fca5a5; }
 .rolls img { background: #fff; border-radius: 6px; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from musiclora.ui.status import error_status, status_text
 if TYPE_CHECKING:
     from gradio.components import Component
 
+_STEPS = re.compile(r"^training: (\d+) of (\d+)")
 _SECONDS = 2.0  # between two looks at the run folder
 
 
@@ -159,7 +161,21 @@ def _find_run_on_load(launcher: Launcher, run: Component) -> None:
 
 def _headline(label: str, state: RunState) -> str:
     text = f"{label}: {state.headline()}"
-    return error_status(text) if state.status == "failed" else status_text(text)
+    if state.status == "failed":
+        return error_status(text)
+    done = _STEPS.search(state.line) if state.is_live else None
+    bar = f'<progress value="{done[1]}" max="{done[2]}" aria-label="steps done"></progress>' if done else ""
+    return status_text(text) + bar + _copy_line(state)
+
+
+def _copy_line(state: RunState) -> str:
+    """Format the latest look of the copy meter, where it was looked at."""
+    rows = [row for row in state.rows if "samples_copied" in row]
+    if not rows or state.result:  # the result has a line of its own
+        return ""
+    last = rows[-1]
+    counts = f"{last['samples_copied']:.0f} of {last['samples']:.0f} samples copy the training music"
+    return f"<p>copy meter at step {last['step']}: {counts}</p>"
 
 
 def _curve_and_result(state: RunState) -> tuple[Any, ...]:

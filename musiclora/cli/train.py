@@ -106,6 +106,11 @@ if TYPE_CHECKING:
     default=None,
     help="Look at samples at about 20 evaluations, and end the run when they copy training songs or recordings.",
 )
+@click.option(
+    "--report-to",
+    metavar="LIST",
+    help="Experiment trackers that are told what metrics.jsonl holds, and samples: trackio, tensorboard, wandb.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with time and memory, and stop; nothing is written.")
 @click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
 @click.option(

@@ -14,6 +14,7 @@ from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
+from musiclora.reporting.trackers import check_trackers, parse_trackers
 from musiclora.training.adapter_files import initial_arrays, measure_update, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
@@ -41,6 +42,7 @@ from musiclora.training.resume import PLANNED, check_same_run, settle_folder
 from musiclora.training.run_folder import BEST, FOLDS, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
+from musiclora.training.tracking import tracked
 from musiclora.training.trained_files import save_task_adapter
 
 ModelT = TypeVar("ModelT", bound=Model)  # of the task's family
@@ -69,6 +71,7 @@ class Session(Generic[ModelT]):
         self.out = reporter or Reporter()
         self.options = options or SessionOptions()
         check_folder(Path(config.output_dir))
+        check_trackers(parse_trackers(config.report_to))
         self.backend_name = choose(config.backend)
         self.task = task
         self.config = config = task.complete_options(dataclasses.replace(config, family=task.family))
@@ -164,7 +167,8 @@ class Session(Generic[ModelT]):
                 self._take_over_settings()
             plan, data, held_out = self._plan_data()
             self._load_model()
-            return self._train_locked(plan, data, held_out, resuming)
+            with tracked(self.run, self.config, self.out.say):
+                return self._train_locked(plan, data, held_out, resuming)
 
     def _take_over_settings(self) -> None:
         """Check that the folder holds this very run, and take what was planned or given at its first start."""

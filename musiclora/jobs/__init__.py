@@ -9,7 +9,7 @@ from musiclora.jobs.listening import make_listening_test, score_listening_test
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
 from musiclora.jobs.training import demo, learning_curve, open_session, plan, pretrain, train
-from musiclora.jobs.use import evaluate, generate
+from musiclora.jobs.use import evaluate, generate, watch
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 
@@ -30,4 +30,5 @@ __all__ = [
     "pretrain",
     "score_listening_test",
     "train",
+    "watch",
 ]

@@ -13,11 +13,10 @@ BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ABC_SUFFIXES = (".abc",)
-MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES
+SCORE_SUFFIXES = (".musicxml", ".mxl", ".xml")  # MusicXML
+MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES + SCORE_SUFFIXES
 # Scores in formats that are not read; such files are named, with what to do.
 FOREIGN_SCORES = {
-    ".musicxml": "MusicXML",
-    ".mxl": "compressed MusicXML",
     ".mscz": "a MuseScore file",
     ".mscx": "a MuseScore file",
     ".mei": "MEI",

@@ -15,7 +15,7 @@ from musiclora.cli.common import json_option, note, overwrite_option, print_json
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="F.wav for sound, F.png for a piano roll, F.mid for MIDI.",
+    help="F.wav for sound, F.png for a piano roll, F.mid for MIDI, F.musicxml, F.mxl or F.abc for a score.",
 )
 @click.option(
     "--solo",
@@ -39,7 +39,7 @@ def render(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Render FILE (MIDI, or the first tune of an ABC file) as sound, as a piano roll, or as MIDI of some parts.
+    """Render FILE (MIDI, MusicXML, the first tune of an ABC file) as sound, piano roll, score, or MIDI of some parts.
 
     Every track keeps its own program, volume, pan and bends. The sound ends after 15 minutes, and a note after 30 s.
     A piano roll has a lane for each instrument, and a row for each drum. In F.mid the chosen parts and all that is no

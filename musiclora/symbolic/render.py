@@ -39,6 +39,7 @@ _FOLDERS = (
     "~/.local/share/soundfonts",
 )
 _PREFERRED = ("default.sf2", "default-GM.sf2", "FluidR3_GM.sf2", "GeneralUser-GS.sf2", "TimGM6mb.sf2")
+_MIDI, _NOTATION = (".mid", ".midi"), (".musicxml", ".mxl", ".abc")
 _INSTALL = "pip install 'musiclora[audio]'"
 
 
@@ -106,7 +107,7 @@ class Rendering:
 
     Attributes:
         output: the file written.
-        kind: `sound`, `picture` or `midi`.
+        kind: `sound`, `picture`, `midi` or `score`.
         remarks: repairs of the song, and what of it is not in the output.
         seconds: length of the sound; None otherwise.
         parts: channels of tracks that are played or written; None for a picture.
@@ -115,7 +116,7 @@ class Rendering:
     """
 
     output: Path
-    kind: Literal["sound", "picture", "midi"]
+    kind: Literal["sound", "picture", "midi", "score"]
     remarks: tuple[str, ...]
     seconds: float | None = None
     parts: int | None = None
@@ -132,7 +133,7 @@ class Rendering:
             return f"wrote {self.output}"
         font = self.soundfont.name if self.soundfont else ""
         parts = f"{self.parts} part{'' if self.parts == 1 else 's'}"
-        if self.kind == "midi":
+        if self.kind in ("midi", "score"):
             return f"wrote {self.output}: {parts}"
         return f"wrote {self.output}: {self.seconds:.1f} s, {parts}, by {self.engine} with {font}"
 
@@ -146,10 +147,10 @@ def render_file(
     mute: str | None = None,
     overwrite: bool = False,
 ) -> Rendering:
-    """Render a MIDI or ABC file to sound, a piano roll or a MIDI file of some of its parts, by the suffix of out.
+    """Render a song to sound, a piano roll, a MIDI file of some of its parts, or a score, by the suffix of out.
 
     Args:
-        source: MIDI or ABC file.
+        source: MIDI, ABC or MusicXML file.
         out: file to write.
         soundfont: .sf2 file for sound; None searches, see `find_soundfont`.
         solo: the parts to render, all where None; names with commas between them, see `part_choice.choose_parts`.
@@ -161,16 +162,19 @@ def render_file(
         DataError: the file cannot be read or played.
     """
     suffix = out.suffix.lower()
-    if suffix not in (".wav", ".png", ".mid", ".midi"):
+    if suffix not in (*_MIDI, *_NOTATION, ".wav", ".png"):
         raise ConfigError(
-            f"--output {out}: expected a name that ends in .wav (sound), .png (piano roll) or .mid (MIDI of some parts)"
+            f"--output {out}: expected a name that ends in .wav (sound), .png (piano roll), .mid (MIDI of some parts), "
+            ".musicxml, .mxl or .abc (score)"
         )
     check_outputs("--output", [out], {"FILE": source, "--soundfont": soundfont}, overwrite=overwrite)
     check_writable(out, "--output")
     if suffix == ".wav":
         return render_audio(source, out, soundfont, solo=solo, mute=mute, overwrite=overwrite)
-    if suffix != ".png":
+    if suffix in _MIDI:
         return _write_parts(source, out, solo, mute, overwrite)
+    if suffix in _NOTATION:
+        return _write_notation(source, out, solo, mute, overwrite)
     from musiclora.reporting.piano_roll import render_pianoroll
 
     score, remarks = _read_song(source, TIME_LIMIT_SECONDS, solo, mute)
@@ -185,6 +189,26 @@ def _write_parts(source: Path, out: Path, solo: str | None, mute: str | None, ov
         remarks = tuple(map(str, answer["remarks"]))
     atomic_write(out, data, overwrite=overwrite)
     return Rendering(out, "midi", remarks, parts=parts)
+
+
+def _write_notation(source: Path, out: Path, solo: str | None, mute: str | None, overwrite: bool) -> Rendering:
+    """Write the chosen parts as MusicXML or ABC, their notes on a grid of note values."""
+    from musiclora.symbolic.rendering.notation import notate_score
+    from musiclora.symbolic.rendering.write_abc import abc_of
+    from musiclora.symbolic.rendering.write_musicxml import musicxml_of, mxl_of
+
+    score, remarks = _read_song(source, TIME_LIMIT_SECONDS, solo, mute)
+    notation = notate_score(score)
+    try:
+        if out.suffix.lower() == ".abc":
+            data = abc_of(notation, source.stem).encode()
+        else:
+            data = musicxml_of(notation, source.stem)
+            data = mxl_of(data) if out.suffix.lower() == ".mxl" else data
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+    atomic_write(out, data, overwrite=overwrite)
+    return Rendering(out, "score", (*remarks, *notation.remarks), parts=len(notation.parts))
 
 
 def render_audio(

@@ -168,7 +168,7 @@ def test_a_file_that_appears_while_a_piece_is_generated_is_not_replaced(overwrit
         backend="none", base=base, tokenizer=own_tokenizer(), notes=[], adapters=(), programs=frozenset()
     )
     monkeypatch.setattr("musiclora.symbolic.generate.open_model", lambda *a, **k: opened)
-    monkeypatch.setattr("musiclora.symbolic.generate._generate_with_progress", make_beside_another)
+    monkeypatch.setattr("musiclora.symbolic.generate.SongGenerator._generate", make_beside_another)
     found = call("generate", "--model", "bundled", "--output", output, *(["--overwrite"] if overwrite else []))
     if not overwrite:
         refused(found, "new.mid exists already")

@@ -188,13 +188,12 @@ def test_the_parts_that_are_played_are_counted_in_words(parts, words):
     assert words in Rendering(Path("o.wav"), "sound", (), 2.0, parts, "x", Path("f.sf2")).line()
 
 
-@pytest.mark.parametrize("name", ["score.musicxml", "missing.mid", "x.txt"])
+@pytest.mark.parametrize("name", ["score.mscz", "missing.mid", "x.txt"])
 def test_a_file_that_is_not_read_is_named_with_what_to_do(tmp_path, name):
-    source = FOUND / name
-    if name == "x.txt":
-        source = tmp_path / name
+    source = tmp_path / name
+    if name != "missing.mid":
         source.touch()
-    words = {"score.musicxml": "MusicXML, which is not read: export it as MIDI", "missing.mid": "no such file"}
+    words = {"score.mscz": "a MuseScore file, which is not read: export it as MIDI", "missing.mid": "no such file"}
     with pytest.raises(DataError, match=words.get(name, "not a music file by its ending")):
         render_audio(source, tmp_path / "out.wav")
 
@@ -222,7 +221,7 @@ def test_render_file_reads_abc_and_goes_by_the_ending(tmp_path):
     render_file(tmp_path / "tune.abc", tmp_path / "tune.wav", FONT)
     assert roll_of(read_score(tmp_path / "tune.abc")).pitch.tolist() == [60, 62, 64, 65, 67, 69, 71, 72]
     assert len(read_wave(tmp_path / "tune.wav")) > 44100 * 4
-    with pytest.raises(ConfigError, match=r"ends in .wav .*, .png .* or .mid"):
+    with pytest.raises(ConfigError, match=r"ends in .wav .*, .png .*, .mid .* or .abc"):
         render_file(tmp_path / "tune.abc", tmp_path / "tune.mp3")
 
 

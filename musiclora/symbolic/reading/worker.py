@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musiclora.convert.errors import DataError
+from musiclora.formats import SCORE_SUFFIXES
 from musiclora.symbolic.reading.health import SongCounts
 from musiclora.symbolic.tokens.kept import Kept, encode_and_count, kept_from_json
 from musiclora.symbolic.tokens.round_trip import RoundTrip, compare_scores
@@ -30,7 +31,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000  # an event of a band is an object: by de
 
 @dataclass(frozen=True)
 class ReadTask:
-    """MIDI file by path, or one ABC tune as text with its file's shared header lines."""
+    """MIDI or MusicXML file by path, or one ABC tune as text with its file's shared header lines."""
 
     path: str = ""
     tune: str = ""
@@ -176,9 +177,12 @@ def examine_file(
     """Read and encode a file or tune; a failure becomes an outcome with an error."""
     from musiclora.symbolic.formats.abc import parse_tune
     from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, Parsed, parse_midi
+    from musiclora.symbolic.formats.musicxml import read_musicxml
 
     try:
-        if task.path:
+        if Path(task.path).suffix.lower() in SCORE_SUFFIXES:
+            parsed = [Parsed(*read_musicxml(Path(task.path)))]
+        elif task.path:
             with Path(task.path).open("rb") as file:
                 parsed = parse_midi(file.read(MAX_MIDI_BYTES + 1))
         else:

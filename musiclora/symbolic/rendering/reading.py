@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiclora.convert.errors import DataError
-from musiclora.formats import ABC_SUFFIXES
+from musiclora.formats import ABC_SUFFIXES, SCORE_SUFFIXES
 from musiclora.symbolic.formats.midi import MAX_MIDI_BYTES, MidiLayout, parse_midi, read_layout, unwrap_midi
 from musiclora.symbolic.formats.midi_events import TrackEvents, has_notes, read_all_events
 from musiclora.symbolic.formats.sanitise import sanitise_score
@@ -40,13 +40,13 @@ class SongEvents:
 
 
 def read_song_events(path: Path) -> SongEvents:
-    """Read the events of the first song of a MIDI or ABC file.
+    """Read the events of the first song of a MIDI, ABC or MusicXML file.
 
     Raises:
         DataError: it cannot be read, or has no notes.
     """
-    if path.suffix.lower() in ABC_SUFFIXES:
-        score, remarks = _parse_abc(path)
+    if path.suffix.lower() in (*ABC_SUFFIXES, *SCORE_SUFFIXES):
+        score, remarks = _parse_notation(path)
         data = bytes(score.dumps_midi())
         layout = read_layout(data)
     else:
@@ -77,8 +77,8 @@ def read_song_score(path: Path) -> tuple[Score, list[str]]:
     Raises:
         DataError: it cannot be read, or has no notes.
     """
-    if path.suffix.lower() in ABC_SUFFIXES:
-        score, remarks = _parse_abc(path)
+    if path.suffix.lower() in (*ABC_SUFFIXES, *SCORE_SUFFIXES):
+        score, remarks = _parse_notation(path)
     else:
         parsed = parse_midi(_read_bytes(path))
         score, remarks = parsed[0].score, [*_first_of(len(parsed), "patterns"), *parsed[0].repairs]
@@ -108,9 +108,14 @@ def read_heard_score(song: SongEvents, choice: Choice) -> tuple[Score, list[str]
     return clean.score, [*song.remarks, *clean.repairs]
 
 
-def _parse_abc(path: Path) -> tuple[Score, list[str]]:
+def _parse_notation(path: Path) -> tuple[Score, list[str]]:
+    """Read MusicXML, or the first tune of an ABC file."""
     from musiclora.symbolic.formats.abc import parse_tune, read_tunes
+    from musiclora.symbolic.formats.musicxml import read_musicxml
 
+    if path.suffix.lower() in SCORE_SUFFIXES:
+        found, notes = read_musicxml(path)
+        return found, list(notes)
     file = read_tunes(path)
     score, repairs = parse_tune(file.tunes[0], file.shared)
     return score, [*_first_of(len(file.tunes), "tunes"), *repairs]

@@ -12,20 +12,20 @@ from musiclora.cli import main
 from musiclora.symbolic.reading.read_folder import read_music
 
 TESTS = Path(__file__).parents[2]
-SCORE = TESTS / "golden" / "found" / "score.musicxml"
 GOOD = TESTS / "data" / "nasty_midi" / "00_good_reference.mid"
+KIND = "a MuseScore file"
 WORDS = "which is not read: export it as MIDI (MuseScore and most editors can)"
 
 
 def test_scores_in_formats_that_are_not_read_are_named_beside_songs(tmp_path):
     shutil.copy(GOOD, tmp_path / "good.mid")
-    shutil.copy(SCORE, tmp_path)
-    (tmp_path / "b.MXL").write_bytes(b"PK")
+    (tmp_path / "score.mscz").write_bytes(b"PK")
+    (tmp_path / "b.GPX").write_bytes(b"PK")
     rows = {r.file: (r.status, r.why) for r in read_music(tmp_path, workers=1).health}
 
     assert rows == {
-        "score.musicxml": ("skipped", f"MusicXML, {WORDS}"),
-        "b.MXL": ("skipped", f"compressed MusicXML, {WORDS}"),
+        "score.mscz": ("skipped", f"{KIND}, {WORDS}"),
+        "b.GPX": ("skipped", f"Guitar Pro, {WORDS}"),
         "good.mid": ("kept", ""),
     }
 
@@ -34,7 +34,7 @@ def test_scores_in_formats_that_are_not_read_are_named_beside_songs(tmp_path):
     ("arguments", "code"),
     [
         (["doctor", "IN"], 0),
-        (["doctor", "IN/score.musicxml"], 2),
+        (["doctor", "IN/score.mscz"], 2),
         (["augment", "--input-dir", "IN", "--output-dir", "OUT"], 2),
         (["preprocess", "--data-dir", "IN", "--output-dir", "OUT", "--model", "bundled"], 2),
     ],
@@ -42,12 +42,12 @@ def test_scores_in_formats_that_are_not_read_are_named_beside_songs(tmp_path):
 )
 def test_commands_name_a_folder_of_foreign_scores(tmp_path, arguments, code):
     (tmp_path / "in").mkdir()
-    shutil.copy(SCORE, tmp_path / "in")
+    (tmp_path / "in" / "score.mscz").write_bytes(b"PK")
     given = [text.replace("IN", str(tmp_path / "in")).replace("OUT", str(tmp_path / "out")) for text in arguments]
     result = CliRunner().invoke(main, given)
 
     assert result.exit_code == code
-    assert f"MusicXML, {WORDS}" in result.output
+    assert f"{KIND}, {WORDS}" in result.output
     assert not (tmp_path / "out").exists()
 
 

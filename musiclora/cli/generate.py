@@ -236,8 +236,9 @@ def generate(
     for text in made.notes:
         note(text)
     if as_json:
+        files = [{**file.record(), "line": file.line()} for file in made.files]
         print_json(
-            {"backend": made.backend, "base_model": made.base, "seed": seed, "files": [f.record() for f in made.files]}
+            {"backend": made.backend, "base_model": made.base, "seed": seed, "files": files, "notes": list(made.notes)}
         )
         return
     for file in made.files:

@@ -29,7 +29,9 @@ def _field(param: click.Option) -> OptionField:
     off = max(param.secondary_opts, key=len, default="")
     choices = tuple(map(str, param.type.choices)) if isinstance(param.type, click.Choice) else ()
     many = isinstance(param, ManyOption)
-    return OptionField(param.name or "", flag, _kind(param), _DEFAULT.sub("", text), default, choices, off, many)
+    is_path = isinstance(param.type, click.Path)
+    text = _DEFAULT.sub("", text)
+    return OptionField(param.name or "", flag, _kind(param), text, default, choices, off, many, is_path)
 
 
 def _kind(param: click.Option) -> Kind:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 # Commands whose options the page offers.
-_COMMANDS = ("train", "generate", "blend", "fuse", "push")
+_COMMANDS = ("train", "generate", "render", "blend", "fuse", "push")
 
 
 @click.command()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class CommandState:
         return self.code not in (None, 0)
 
 
-def run_command(arguments: Sequence[str], folder: Path | None = None) -> Iterator[CommandState]:
+def run_command(arguments: Sequence[str], folder: Path | None = None) -> Generator[CommandState]:
     """Run a command with `--json` and yield its state until it has ended.
 
     Closing the iterator asks the command to end, and kills it where it does not.

@@ -13,12 +13,21 @@ if TYPE_CHECKING:
 SWITCH_VALUES = ["default", "on", "off"]
 
 
-def option_control(field: OptionField) -> Component:
-    """Build the control of one option inside the page that is being built; an empty value leaves the option out."""
+def option_control(field: OptionField, prefix: str = "") -> Component:
+    """Build the control of one option inside the page that is being built; an empty value leaves the option out.
+
+    Args:
+        field: the option.
+        prefix: beginning of the control's name in the page, where several commands have an option of this name.
+    """
     import gradio as gr
 
     info = f"{field.help} Default: {field.default}." if field.default else field.help
-    common: dict[str, Any] = {"label": field.label, "info": info, "elem_id": f"option-{field.name.replace('_', '-')}"}
+    common: dict[str, Any] = {
+        "label": field.label,
+        "info": info,
+        "elem_id": f"{prefix}option-{field.name.replace('_', '-')}",
+    }
     if field.kind == "switch" and not field.off_flag:
         return gr.Checkbox(value=False, **common)
     if field.kind == "switch":

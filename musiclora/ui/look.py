@@ -12,13 +12,15 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 _ACCENT, _ACCENT_HOVER, _ACCENT_DARK = "#b45309", "#92400e", "#f59e0b"  # white on the first two is easy to read
 STYLE_SHEET = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { max-width: min(1180px, 100vw) !important; margin: 0 auto !important; }
+.gradio-container .block { min-width: 0 !important; max-width: 100%; }
 .gradio-container > main { max-width: 1180px; margin: 0 auto; }
 .status { min-height: 1.5em; margin: 0; }
 progress { width: 100%; height: 10px; accent-color: #b45309; }
 .error { color: #b91c1c; }
 .dark .error { color: #fca5a5; }
 .rolls img { background: #fff; border-radius: 6px; }
+.prose pre, .prose pre code { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 640px) {
     .gradio-container > main { padding: 8px !important; }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,13 @@ def view_piece(path: Path, cache: Path) -> PieceView:
         path: MIDI, ABC or a recording.
         cache: folder that the pictures are kept in.
     """
+    name = _cache_name(path)
     if path.suffix.lower() not in MUSIC_SUFFIXES:
-        return PieceView(sound=path)
+        return PieceView(sound=cached_copy(path, cache / f"{name}{path.suffix.lower()}"))
     from musiclora.symbolic.render import render_file
 
-    name, problems = _cache_name(path), []
+    problems: list[str] = []
+    cache.mkdir(parents=True, exist_ok=True)
     made: dict[str, Path | None] = {}
     with _LOCK:
         for suffix in (".png", ".wav"):
@@ -79,6 +82,18 @@ def view_piece(path: Path, cache: Path) -> PieceView:
                 made[suffix] = None
                 problems.append(str(error))
     return PieceView(made[".png"], made[".wav"], "; ".join(dict.fromkeys(problems)))
+
+
+def cached_copy(path: Path, target: Path) -> Path:
+    """Link or copy a file into the cache and return its place there; Gradio serves no file of other folders."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK:
+        if not target.exists():
+            try:
+                target.hardlink_to(path)
+            except OSError:  # another disk, or a file system without links
+                shutil.copyfile(path, target)
+    return target
 
 
 def _cache_name(path: Path) -> str:

@@ -23,6 +23,7 @@ class OptionField:
         choices: values of a `choice`.
         off_flag: option that turns a switch off, such as `--no-grad-checkpointing`; empty without one.
         many: values are separated by spaces or commas, and each is given on its own.
+        is_path: the value names a file or folder, and nothing else.
     """
 
     name: str
@@ -33,6 +34,7 @@ class OptionField:
     choices: tuple[str, ...] = ()
     off_flag: str = ""
     many: bool = False
+    is_path: bool = False
 
     @property
     def label(self) -> str:

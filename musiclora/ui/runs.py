@@ -16,7 +16,7 @@ from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.atomic import write_json
 from musiclora.convert.files.folder_lock import is_locked, lock_holder
 from musiclora.convert.files.json_file import NUMBER, TEXT, list_of, object_with, read_optional_json
-from musiclora.errors import ConfigError
+from musiclora.errors import ConfigError, MusicLoraError
 from musiclora.training.run_folder import CONFIG, META, Run
 from musiclora.ui.commands import error_line, log_lines, start_detached
 from musiclora.ui.workspace import Workspace
@@ -159,7 +159,7 @@ class Launcher:
             return "starting"
         last = "".join(log_lines(self._log(folder), 1))
         failed = last.startswith("musiclora: ") and not last.startswith("musiclora: stopped")
-        if meta.get("ended") and not failed:
+        if _has_ended(run, meta) and not failed:
             return "finished"
         if failed:
             return "failed"
@@ -193,6 +193,13 @@ class Launcher:
 
     def _stop_file(self, folder: Path) -> Path:
         return self._log(folder).with_suffix(".stop")
+
+
+def _has_ended(run: Run, meta: Mapping[str, Any]) -> bool:
+    """Return True for a run that is at its end; its state knows better than the record of an earlier end."""
+    with suppress(MusicLoraError):
+        return bool(run.read_progress().ended if run.exists else meta.get("ended"))
+    return False
 
 
 def list_samples(folder: Path) -> list[Path]:

@@ -65,10 +65,11 @@ def serve_page(
     _check_gradio()
     if not is_loopback(host) and not password:
         raise ConfigError(f"--host {host}: other machines can open the page; set MUSICLORA_UI_PASSWORD")
-    port = find_port(host, port)
+    first, last = find_port(host, port), port or LAST_PORT
     with tempfile.TemporaryDirectory(prefix="musiclora-ui-") as cache:
         _set_environment(Path(cache))
-        blocks, address = _launch(Path(cache), root, fields, host, port, password)
+        blocks = _build(Path(cache), root, fields)
+        address = _launch(blocks, host, range(first, last + 1), password)
         try:
             if browser:
                 webbrowser.open(address)
@@ -87,50 +88,54 @@ def _live_trainings(workspace: Workspace) -> list[str]:
     return [f"{label}: the training goes on; open the page again to see or to stop it" for label in live]
 
 
-def _launch(
-    cache: Path,
-    root: Path,
-    fields: Mapping[str, Sequence[OptionField]],
-    host: str,
-    port: int,
-    password: str | None,
-) -> tuple[gr.Blocks, str]:
-    """Start the server in threads of its own and return the application and its address."""
+def _build(cache: Path, root: Path, fields: Mapping[str, Sequence[OptionField]]) -> gr.Blocks:
+    from musiclora.ui.page import build_page
+    from musiclora.ui.state import Page
+
+    return build_page(Page(Workspace(root), fields, cache))
+
+
+def _launch(blocks: gr.Blocks, host: str, ports: range, password: str | None) -> str:
+    """Start the server in threads of its own, on the first port that is free, and return the address.
+
+    Raises:
+        ConfigError: none of the ports can be listened on.
+    """
     from starlette.middleware import Middleware
 
     from musiclora.ui.guard import SameOriginGuard
     from musiclora.ui.look import STYLE_SHEET, page_theme
-    from musiclora.ui.page import build_page
-    from musiclora.ui.state import Page
 
-    blocks = build_page(Page(Workspace(root), fields, cache))
     hosts = _LOOPBACK_NAMES if is_loopback(host) else ()
-    try:
-        blocks.queue(default_concurrency_limit=8).launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            inbrowser=False,
-            show_error=True,
-            auth=(USER_NAME, password) if password else None,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-            footer_links=[],
-            strict_cors=True,
-            max_file_size=_MOST_UPLOAD,
-            app_kwargs={"middleware": [Middleware(SameOriginGuard, hosts=hosts)]},
-            theme=page_theme(),
-            css=STYLE_SHEET,
-        )
-    except OSError as error:
-        raise ConfigError(f"--port {port}: the page cannot listen there: {error}") from error
-    name = f"[{host}]" if ":" in host else "127.0.0.1" if host == "localhost" else host
-    return blocks, f"http://{name}:{port}"
+    blocks.queue(default_concurrency_limit=8)
+    for port in ports:
+        try:
+            blocks.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                inbrowser=False,
+                show_error=True,
+                auth=(USER_NAME, password) if password else None,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                strict_cors=True,
+                max_file_size=_MOST_UPLOAD,
+                app_kwargs={"middleware": [Middleware(SameOriginGuard, hosts=hosts)]},
+                theme=page_theme(),
+                css=STYLE_SHEET,
+            )
+        except OSError:  # another process took it meanwhile
+            continue
+        name = f"[{host}]" if ":" in host else "127.0.0.1" if host == "localhost" else host
+        return f"http://{name}:{port}"
+    raise ConfigError(f"--port {ports[0]}: the page cannot listen there; choose another with --port")
 
 
 def find_port(host: str, port: int | None) -> int:

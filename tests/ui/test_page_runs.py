@@ -10,6 +10,8 @@ import pytest
 
 from musiclora.convert.files.folder_lock import lock_holder, take_lock
 from musiclora.errors import ConfigError
+from musiclora.jobs import train
+from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import Run
 from musiclora.ui.curves import loss_table
 from musiclora.ui.runs import Launcher, RunState
@@ -30,33 +32,27 @@ def wait_for(launcher, folder, *wanted, seconds=120):
 
 
 @pytest.mark.slow
-def test_a_training_outlives_its_page_and_is_stopped_and_resumed_by_another(launcher, tmp_path, tiny_base, tunes):
+def test_a_run_of_the_command_line_is_found_and_goes_on_where_more_is_asked(launcher, tmp_path, tiny_base, tunes):
     folder = tmp_path / "runs" / "one"
-    words = [f"--data-dir={tunes}", "--output-dir=runs/one", f"--model={tiny_base}", "--backend=torch"]
-    launcher.start(folder, [*words, "--max-steps=100000", "--sample-every=1", "--max-seq-len=64"])
+    settings = {"data_dir": str(tunes), "output_dir": str(folder), "model": str(tiny_base), "backend": "torch"}
+    result = train(TrainConfig(**settings, max_steps=2, max_seq_len=64, sample_every=1, val_split=0.0))
+    state = launcher.read(folder)
+    assert (state.status, state.step, state.headline()) == ("finished", 2, "finished")
+    assert list(state.result) == result.lines()[1:]
+    assert len(state.rows) == len(Run(folder).read_metrics())
+    launcher.resume(folder, ["--max-steps=100000", "--epochs=50000"])
     assert launcher.read(folder).status == "starting"
     with pytest.raises(ConfigError, match="a process is training in this folder"):
-        launcher.start(folder, words)
-    second = Launcher(launcher.workspace)  # a page that was started again
+        Launcher(launcher.workspace).resume(folder)  # a page that was started again
     end = time.monotonic() + 120
-    while (state := second.read(folder)).step < 3:
+    while (state := launcher.read(folder)).step < 4:
         assert time.monotonic() < end, state
         time.sleep(0.1)
     assert state.status == "training"
-    assert state.line
-    with pytest.raises(ConfigError, match="training in this folder"):
-        second.resume(folder)
-    second.stop(folder)
-    state = wait_for(second, folder, "stopped")
+    Launcher(launcher.workspace).stop(folder)
+    state = wait_for(launcher, folder, "stopped")
     assert Run(folder).read_progress().step == state.step
     assert lock_holder(folder) is None
-
-    second.resume(folder, [f"--max-steps={state.step + 1}"])
-    done = wait_for(second, folder, "finished", "failed")
-    assert (done.status, done.step) == ("finished", state.step + 1)
-    assert done.result
-    assert done.headline() == "finished"
-    assert launcher.read(folder).status == "finished"
 
 
 def test_a_failure_shows_the_last_line(launcher, tmp_path):

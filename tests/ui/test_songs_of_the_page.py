@@ -7,9 +7,10 @@ import shutil
 import pytest
 
 from musiclora.bundled import BUNDLED
+from musiclora.doctor import songs_report
 from musiclora.errors import ConfigError
 from musiclora.ui.commands import CommandState
-from musiclora.ui.songs import add_songs, examine_folder, list_songs
+from musiclora.ui.songs import BASES, add_songs, describe_folder, examine_folder, list_songs
 from musiclora.ui.workspace import Workspace
 
 
@@ -46,9 +47,6 @@ def test_the_base_that_keeps_the_songs_is_named_with_the_reason(workspace, tunes
     band.mkdir(parents=True)
     for path in sorted((BUNDLED / "songs").glob("*.mid"))[:3]:
         shutil.copy(path, band)
-    shutil.copytree(tunes, workspace.songs / "tunes")
-    (workspace.songs / "tunes" / "broken.mid").write_bytes(b"MThd")
-
     *states, found = examine_folder(workspace, "songs/band")
     assert all(isinstance(state, CommandState) for state in states)
     assert found.best == "bundled-band"
@@ -56,7 +54,13 @@ def test_the_base_that_keeps_the_songs_is_named_with_the_reason(workspace, tunes
     assert "drum notes" in found.bases[0][2]
     assert len(found.rows) == 3
 
-    *_, found = examine_folder(workspace, "songs/tunes")
+
+def test_a_folder_of_melodies_is_for_the_base_of_melodies(tmp_path, tunes):
+    shutil.copytree(tunes, tmp_path / "tunes")
+    (tmp_path / "tunes" / "broken.mid").write_bytes(b"MThd")
+    found = describe_folder(
+        {base: {"data": songs_report(tmp_path / "tunes", base, 1, lambda done, total: None)} for base in BASES}
+    )
     assert found.best == "bundled"
     assert found.bases[0][1] == "yes"
     row = next(row for row in found.rows if row[0] == "broken.mid")

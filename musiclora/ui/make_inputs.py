@@ -84,7 +84,7 @@ class AdapterChoice:
                     STRONGEST,
                     1,
                     step=0.05,
-                    label="Strength",
+                    label=f"Strength of {value[number]}" if number < len(value) else "Strength",
                     visible=number < len(value),
                     elem_id=f"{elem_id}-strength-{number + 1}",
                 )

@@ -74,7 +74,14 @@ def build_make_tab(page: Page) -> None:
     status.render()
     view = PiecesView(page)
     buttons: list[Component] = [make, cancel]
-    running = make.click(
+    waiting = make.click(
+        lambda: (status_text("waiting until other pieces are made"), *_buttons(True)),
+        None,
+        [status, *buttons],
+        queue=False,
+        **_QUIET,
+    )
+    running = waiting.then(
         _maker(page, form),
         form.inputs,
         [status, view.piece, *buttons],

@@ -10,6 +10,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from musiclora.bundled import bundled_songs
 from musiclora.cli import get_command, main
 from musiclora.cli.option_fields import option_fields
 from musiclora.convert.files.atomic import write_json
@@ -142,7 +143,7 @@ def test_a_damaged_record_is_one_clear_error(workspace, text):
 
 def test_the_formats_are_those_of_render():
     formats = download_formats(option_fields(get_command("render")))
-    assert formats[:2] == ["MIDI", "WAV"]
+    assert formats == ["MIDI", "WAV", "MusicXML", "ABC"]
     assert download_formats([]) == []
 
 
@@ -156,6 +157,21 @@ def test_a_midi_file_is_downloaded_byte_for_byte_and_as_sound(workspace, tunes):
     assert sound.read_bytes()[:4] == b"RIFF"
     again, _ = prepare_download(workspace, song, "MIDI", cache)
     assert again != copy  # nothing that was offered before is replaced
+
+
+@pytest.mark.parametrize(("name", "begin"), [("MusicXML", b"<?xml"), ("ABC", b"X:1")])
+def test_a_melody_is_downloaded_as_a_score(workspace, tunes, name, begin):
+    song = workspace.root / "a.mid"
+    finish_command(["render", str(next(tunes.glob("*.abc"))), f"--output={song}"])
+    score, _ = prepare_download(workspace, song, name, workspace.root / "cache")
+    assert score.read_bytes().startswith(begin)
+
+
+def test_a_score_that_cannot_hold_the_piece_is_a_line(workspace):
+    shutil.copy(bundled_songs()[0], workspace.root / "band.mid")  # with drums
+    with pytest.raises(ConfigError, match=r"band\.mid: ABC holds no drums"):
+        prepare_download(workspace, workspace.root / "band.mid", "ABC", workspace.root / "cache")
+    assert list((workspace.root / "cache").rglob("*.abc")) == []
 
 
 def test_what_cannot_be_written_is_said_in_a_line(workspace):

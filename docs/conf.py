@@ -23,10 +23,11 @@ html_theme = "furo"
 html_title = "musiclora"
 html_theme_options = {"source_edit_link": "", "top_of_page_buttons": []}
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 
-LISTED = re.compile(r"^\* \[[^\]]+\]\(([^)#\s]+)\.md\)", re.MULTILINE)
+LISTED = re.compile(r"^\* \[([^\]]+)\]\(([^)#\s]+)\.md\)", re.MULTILINE)
 
 
 def add_toctrees(app: Any, docname: str, source: list[str]) -> None:
@@ -37,7 +38,7 @@ def add_toctrees(app: Any, docname: str, source: list[str]) -> None:
     if docname != root_doc:
         return
     for section in re.split(r"^## ", source[0], flags=re.MULTILINE)[1:]:
-        pages = [(Path("/docs") / page).as_posix() for page in LISTED.findall(section)]
+        pages = [f"{title} <{(Path('/docs') / page).as_posix()}>" for title, page in LISTED.findall(section)]
         if pages:
             caption = section.splitlines()[0]
             source[0] += "\n".join(["\n```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```\n"])

@@ -39,3 +39,20 @@ def test_the_oldest_packages_of_ci_are_the_bounds(file, extras):
     for name, version in pinned.items():
         bound = (lowest | tools)[name]
         assert f"{version}.0.0".startswith(f"{bound}."), f"{name}: {version} is tried, {bound} is allowed"
+
+
+def is_data(path: Path) -> bool:
+    return path.is_file() and path.suffix not in {".py", ".pyc"} and not path.name.startswith(".")
+
+
+def test_every_file_beside_the_code_is_package_data():
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    folders = {package: ROOT / package.replace(".", "/") for package in setuptools["package-data"]}
+    packed = {
+        path
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in folders[package].glob(pattern)
+    }
+    found = {path for name in setuptools["package-dir"].values() for path in (ROOT / name).rglob("*")}
+    assert {path for path in found if is_data(path)} == {path for path in packed if is_data(path)}

@@ -56,6 +56,7 @@ class FamilySpec:
         owns_modules: tells from the paths of an adapter's modules whether they are this architecture's.
         read_checkpoint: reads a model folder: `config`, and `tensors()` under canonical names.
         load_task: base and music of a training run (`training.task.TrainingTask`).
+        watch: continues files that are dropped into a folder; None where no file can be continued so.
         generate, evaluate, compare, preprocess: its part of these commands; `compare` is evaluate's of generated music.
         demo, demo_options, next_commands: the demo, its settings, and the commands it recommends.
         model_facts: size and layout of a model folder, for `doctor`.
@@ -87,6 +88,7 @@ class FamilySpec:
     read_checkpoint: str
     load_task: str
     generate: str
+    watch: str | None
     evaluate: str
     compare: str
     preprocess: str
@@ -139,6 +141,7 @@ GPT2 = FamilySpec(
     read_checkpoint="musiclora.convert.models.gpt2:read_checkpoint",
     load_task="musiclora.symbolic.task:load_symbolic_task",
     generate="musiclora.symbolic.generate:generate_from_options",
+    watch="musiclora.symbolic.watch:watch_from_options",
     evaluate="musiclora.symbolic.evaluate:evaluate_songs",
     compare="musiclora.symbolic.compare:compare_songs",
     preprocess="musiclora.symbolic.preprocess:preprocess_songs",
@@ -187,6 +190,7 @@ DIFFRHYTHM = FamilySpec(
     read_checkpoint="musiclora.convert.models.diffrhythm:read_diffrhythm",
     load_task="musiclora.audio.diffrhythm.learning:load_diffrhythm_task",
     generate="musiclora.audio.diffrhythm.generate:generate_from_options",
+    watch=None,
     evaluate="musiclora.audio.evaluate:evaluate_recordings",
     compare="musiclora.audio.compare:compare_recordings",
     preprocess="musiclora.audio.diffrhythm.preprocess:preprocess_recordings",
@@ -231,6 +235,7 @@ ACESTEP = replace(
     read_checkpoint="musiclora.convert.models.acestep:read_acestep",
     load_task="musiclora.audio.acestep.learning:load_acestep_task",
     generate="musiclora.audio.acestep.generate:generate_from_options",
+    watch=None,
     preprocess="musiclora.audio.acestep.preprocess:preprocess_recordings",
     model_facts="musiclora.audio.acestep.architecture:acestep_facts",
     convert_model="musiclora.conversion.acestep:convert_acestep",

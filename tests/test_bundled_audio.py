@@ -20,9 +20,9 @@ from musiclora.demo.renders import render_instruments
 from musiclora.evaluation.audio_features import log_mel, resample_mono, stft_magnitudes
 from musiclora.evaluation.scores import total_loss
 from musiclora.models import find_model
+from musiclora.music.wav import read_wav
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import read_music
-from musiclora.wav import read_wav
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +48,7 @@ def take_lock(folder: Path) -> IO[str]:
             text = f"{folder}: another process is writing here; wait until it ends, or choose another folder"
             raise FolderInUseError(text) from error
         if _is_still_there(folder / LOCK_FILE, handle):
+            _write_holder(handle)
             return handle
         handle.close()  # its last holder has removed this file: try the next one
     raise OutputError(f"{folder}: cannot be locked; choose another folder")
@@ -96,6 +99,28 @@ def is_locked(folder: Path) -> bool:
         except OSError as error:
             return error.errno in _IN_USE
     return False
+
+
+def _write_holder(handle: IO[str]) -> None:
+    """Note this process in its lock, for `lock_holder`; Windows lets no other process read a locked file."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):  # a full disk must not refuse the lock
+        handle.truncate(0)
+        handle.write(json.dumps({"process": os.getpid(), "host": platform.node()}))
+        handle.flush()
+
+
+def lock_holder(folder: Path) -> int | None:
+    """Return the id of the process of this machine that holds a folder's lock; None where none is known to."""
+    if not is_locked(folder):
+        return None
+    try:
+        found = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
+        process, host = int(found["process"]), found["host"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return process if host == platform.node() and process > 1 else None
 
 
 def _lock_file(handle: IO[str], *, shared: bool = False) -> None:

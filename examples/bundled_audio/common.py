@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from musiclora.wav import read_wav
+from musiclora.music.wav import read_wav
 
 
 def say(text: str) -> None:

@@ -25,7 +25,17 @@ COMMANDS = {
     "blend": "blend",
     "render": "render",
     "listen": "listen",
+    "ui": "ui",
 }
+
+
+def get_command(name: str) -> click.Command | None:
+    """Import a command; None for an unknown name."""
+    if name not in COMMANDS:
+        return None
+    module = importlib.import_module(f"musiclora.cli.{COMMANDS[name]}")
+    command: click.Command = getattr(module, COMMANDS[name])
+    return refuse_non_finite(command)
 
 
 class _Commands(RootGroup):
@@ -35,11 +45,7 @@ class _Commands(RootGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"musiclora.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, COMMANDS[cmd_name])
-        return refuse_non_finite(command)
+        return get_command(cmd_name)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -55,4 +61,5 @@ def main() -> None:
     musiclora doctor ~/my_midi                       health of the folder, facts about this machine
     musiclora train --data-dir ~/my_midi --output-dir runs/mine
     musiclora generate --adapter-dir runs/mine/adapter-best --output mine.mid
+    musiclora ui                                     all of it as a page in the browser
     """  # noqa: D301 - click looks for the character itself, which a raw string would not hold

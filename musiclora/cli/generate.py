@@ -157,10 +157,16 @@ def _family_options(command: Any) -> Any:
 @click.command(cls=ManyCommand)
 @click.option(
     "--output",
-    required=True,
     type=click.Path(path_type=Path),
     help="F.mid, or for audio F.wav or F.flac; with --count, F-001.mid and so on.",
 )
+@click.option(
+    "--watch",
+    "watched",
+    type=click.Path(path_type=Path),
+    help="Symbolic, instead of --output: continue each file that is dropped into this folder, until Ctrl-C.",
+)
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Folder of the pieces of --watch: NAME-001.mid ...")
 @click.option(
     "--model",
     help="bundled, bundled-band, bundled-audio, a Hub id, or a folder.  [default: what the adapter records]",
@@ -177,7 +183,9 @@ def _family_options(command: Any) -> Any:
 @backend_option
 @json_option
 def generate(
-    output: Path,
+    output: Path | None,
+    watched: Path | None,
+    output_dir: Path | None,
     model: str | None,
     adapters: tuple[str, ...],
     seed: int,
@@ -192,10 +200,28 @@ def generate(
     """Write new music with a base model and any number of adapters."""
     from musiclora.cli.console import console
     from musiclora.jobs import generate as run
+    from musiclora.jobs import watch
 
+    _check_targets(output, watched, output_dir, as_json, overwrite)
     with console() as out:
+        if watched and output_dir:
+            watch(
+                watched,
+                output_dir,
+                model,
+                adapters,
+                backend,
+                say=click.echo,
+                compare=compare,
+                allow_base_mismatch=allow_base_mismatch,
+                reporter=out,
+                seed=seed,
+                count=count,
+                **options,
+            )
+            return
         made = run(
-            output,
+            output or Path(),
             model,
             adapters,
             backend,
@@ -216,3 +242,20 @@ def generate(
         return
     for file in made.files:
         click.echo(file.line())
+
+
+def _check_targets(
+    output: Path | None, watched: Path | None, output_dir: Path | None, as_json: bool, overwrite: bool
+) -> None:
+    """Refuse a command that says nothing, or two things, about where the pieces go."""
+    if watched is None and output_dir is None:
+        if output is None:
+            raise click.UsageError("Missing option '--output'; or give --watch FOLDER --output-dir DIR.")
+        return
+    if output is not None:
+        raise click.UsageError("--output and --watch: give one of them; --watch writes into --output-dir.")
+    if watched is None or output_dir is None:
+        raise click.UsageError("--watch FOLDER and --output-dir DIR belong together; give both.")
+    if as_json or overwrite:
+        option = "--json" if as_json else "--overwrite"
+        raise click.UsageError(f"{option}: does not go with --watch, which ends by Ctrl-C and overwrites nothing.")

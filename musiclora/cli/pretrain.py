@@ -50,6 +50,11 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
 @click.option("--evaluate-every", type=int, default=250, show_default=True, help="Optimiser steps between evaluations.")
 @click.option("--dtype", help="Arithmetic in float32 or bfloat16; the weights stay float32.  [default: float32]")
 @click.option("--num-workers", type=int, help="Worker processes that read and tokenise.")
+@click.option(
+    "--report-to",
+    metavar="LIST",
+    help="Experiment trackers that are told what metrics.jsonl holds, and samples: trackio, tensorboard, wandb.",
+)
 @click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
 @click.option("--seed", type=int, help="Seed of the weights, the split and the order.  [default: 42]")
 @click.option(

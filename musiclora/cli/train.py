@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_option, print_json
+
+if TYPE_CHECKING:
+    from musiclora.training.config import TrainConfig
 
 
 @click.command(cls=ManyCommand)
@@ -102,6 +106,12 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
     default=None,
     help="Look at samples at about 20 evaluations, and end the run when they copy training songs or recordings.",
 )
+@click.option(
+    "--report-to",
+    metavar="LIST",
+    help="Experiment trackers that are told what metrics.jsonl holds, and samples: trackio, tensorboard, wandb.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan with time and memory, and stop; nothing is written.")
 @click.option("--restart", is_flag=True, help="Start again and keep the old run as a backup.")
 @click.option(
     "--allow-base-mismatch", is_flag=True, default=None, help="Train even if the base does not know these tokens."
@@ -112,7 +122,13 @@ from musiclora.cli.common import BACKEND_CHOICES, ManyCommand, ManyOption, json_
 )
 @json_option
 def train(
-    config_file: Path | None, preset: str | None, list_presets: bool, restart: bool, as_json: bool, **options: object
+    config_file: Path | None,
+    preset: str | None,
+    list_presets: bool,
+    dry_run: bool,
+    restart: bool,
+    as_json: bool,
+    **options: object,
 ) -> None:
     """Adapt a base model to a folder of music, or of recordings, with LoRA.
 
@@ -128,6 +144,9 @@ def train(
         return
     options["target_modules"] = options["target_modules"] or None
     config = resolve_config(options, preset, config_file)
+    if dry_run:
+        _print_plan(config, as_json)
+        return
     with console() as out:
         result = run(config, out, restart)
     for line in result.lines():
@@ -140,6 +159,18 @@ def train(
         click.echo(
             f"next: musiclora generate --adapter-dir {result.run_dir / 'adapter-best'} --output {result.example}"
         )
+
+
+def _print_plan(config: TrainConfig, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from musiclora.cli.console import console
+    from musiclora.jobs import plan
+
+    with console() as out:
+        found = plan(config, out)
+    if as_json:
+        print_json({**asdict(found), "lines": found.lines()})
 
 
 def _print_presets(as_json: bool) -> None:

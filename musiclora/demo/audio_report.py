@@ -11,6 +11,7 @@ from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.evaluation.artefacts.compare import BASELINE, GENERATED, REFERENCE
 from musiclora.evaluation.artefacts.section import artefact_section
 from musiclora.evaluation.audio_features import ANALYSIS_RATE, log_mel, resample_mono, stft_magnitudes
+from musiclora.music.wav import read_wav
 from musiclora.reporting.figure import figure_png
 from musiclora.reporting.html import (
     audio_player,
@@ -29,7 +30,6 @@ from musiclora.reporting.html import (
 from musiclora.reporting.inline_audio import small_waves
 from musiclora.reporting.run_sections import loss_section
 from musiclora.training.run_folder import Run
-from musiclora.wav import read_wav
 
 _MOST_SIMILAR = 3  # clips whose copy figures are listed
 _MOST_PAIRS = 4  # that can be heard in the page

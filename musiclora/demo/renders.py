@@ -11,10 +11,10 @@ from musiclora.convert.errors import OutputError
 from musiclora.convert.files.temporary import scratch_folder
 from musiclora.demo.corpora import CorpusTune, write_tunes
 from musiclora.errors import DataError
+from musiclora.music.wav import read_wav, write_wav
 from musiclora.progress import Reporter
 from musiclora.symbolic.reading.read_folder import Song, read_music
 from musiclora.symbolic.render import find_soundfont, render_audio
-from musiclora.wav import read_wav, write_wav
 
 if TYPE_CHECKING:
     from symusic import Score

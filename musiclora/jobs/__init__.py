@@ -8,8 +8,8 @@ from musiclora.jobs.comparison import compare
 from musiclora.jobs.listening import make_listening_test, score_listening_test
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
-from musiclora.jobs.training import demo, learning_curve, open_session, pretrain, train
-from musiclora.jobs.use import evaluate, generate
+from musiclora.jobs.training import demo, learning_curve, open_session, plan, pretrain, train
+from musiclora.jobs.use import evaluate, generate, watch
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 
@@ -25,8 +25,10 @@ __all__ = [
     "learning_curve",
     "make_listening_test",
     "open_session",
+    "plan",
     "preprocess",
     "pretrain",
     "score_listening_test",
     "train",
+    "watch",
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from musiclora.symbolic.pretrain import PretrainOptions
     from musiclora.training.learning_curve import LearningCurve
     from musiclora.training.limits import SessionOptions
+    from musiclora.training.plan import TrainingPlan
     from musiclora.training.run_folder import Run
     from musiclora.training.session import Session
 
@@ -40,6 +41,24 @@ def train(config: TrainConfig, reporter: Reporter | None = None, restart: bool =
         if config.folds and config.fold is None:
             return train_folds(config, run, open_session, reporter or Reporter(), restart)
         return open_session(config, reporter, run).train(restart)
+
+
+def plan(config: TrainConfig, reporter: Reporter | None = None) -> TrainingPlan:
+    """Plan a training and probe its speed and memory; nothing is written.
+
+    Args:
+        config: the options.
+        reporter: told what the data and the plan are.
+
+    Raises:
+        MusicLoraError: the data, the base or the options do not fit.
+    """
+    if config.folds:
+        raise ConfigError("--dry-run plans one training; leave --folds out")
+    found = open_session(config, reporter).measure()
+    for line in found.lines():
+        (reporter or Reporter()).say(line)
+    return found
 
 
 def open_session(

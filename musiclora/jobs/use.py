@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from musiclora.families import check_data_exists, refuse_other_data, resolve
+from musiclora.errors import ConfigError
+from musiclora.families import SPECS, check_data_exists, refuse_other_data, resolve
 from musiclora.generation_result import GenerationOptions, GenerationResult
 from musiclora.jobs.models import spec_and_options
 from musiclora.progress import Reporter
@@ -56,6 +57,53 @@ def generate(
         reporter=reporter,
     )
     return result
+
+
+def watch(
+    folder: Path,
+    output_dir: Path,
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    backend: str = "auto",
+    *,
+    say: Callable[[str], None],
+    compare: bool = False,
+    allow_base_mismatch: bool = False,
+    reporter: Reporter | None = None,
+    **options: Unpack[GenerationOptions],
+) -> None:
+    """Continue every MIDI file that is dropped into a folder, until Ctrl-C.
+
+    Args:
+        folder: where files are dropped.
+        output_dir: where the pieces are written, under names that no file has.
+        model: base model, or None for the one that the adapters record.
+        adapters: `PATH` or `PATH:STRENGTH`, any number.
+        backend: `auto`, `mlx` or `torch`.
+        say: told each line of a result.
+        compare: also write the base's version from the same seed.
+        allow_base_mismatch: use an adapter although its base differs.
+        reporter: told what happens.
+        options: of the pieces; those of another family than the model's are refused.
+
+    Raises:
+        MusicLoraError: the folders, the options, the model or the adapters do not fit.
+    """
+    spec, given = spec_and_options(model, adapters, options)
+    if spec.watch is None:
+        raise ConfigError(f"--watch: {spec.title} continues no MIDI files; it is for bases of {SPECS[0].data}")
+    resolve(spec.watch)(
+        folder,
+        output_dir,
+        given,
+        say,
+        model=model,
+        adapters=adapters,
+        backend=backend,
+        compare=compare,
+        allow_base_mismatch=allow_base_mismatch,
+        reporter=reporter,
+    )
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.wav import read_wav, write_wav
+from musiclora.music.wav import read_wav, write_wav
 
 AUDIO_BYTES = 6_000_000  # of base64 for a whole page
 _RATES_HZ = (22050, 14700, 11025)

@@ -83,11 +83,17 @@ def generate_from_options(
     output: Path, options: Mapping[str, Any], **setup: Unpack[GenerationSetup]
 ) -> GenerationResult:
     """Generate from options by parameter name, as `jobs.generate` passes them."""
+    request, given, own = split_options(options)
+    return generate_songs(output, request, given=given, **own, **setup)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[GenerationRequest, GivenMusic, dict[str, Any]]:
+    """Split options by parameter name into a request, what is given, and `tokenizer`, `train_dir`, `avoid_copying`."""
     names = {field.name for field in dataclasses.fields(GivenMusic)}
     given = GivenMusic(**{name: value for name, value in options.items() if name in names})
     own = {name: options[name] for name in ("tokenizer", "train_dir", "avoid_copying") if name in options}
     drawing = {name: value for name, value in options.items() if name not in names and name not in own}
-    return generate_songs(output, GenerationRequest(**drawing), given=given, **own, **setup)
+    return GenerationRequest(**drawing), given, own
 
 
 def generate_songs(
@@ -134,27 +140,85 @@ def generate_songs(
     request, found = given.add_to(request)
     out = reporter or Reporter()
     opened = open_model(model, adapters, backend, tokenizer=tokenizer, allow_base_mismatch=allow_base_mismatch)
-    check_tokens(opened.tokenizer, request)
-    if request.instruments is None and given.instruments is None:
-        request, said = _take_instruments(request, opened)
-        found += said
-    meter = open_piece_meter(opened.adapters, train_dir, out)
-    if avoid_copying:
-        request = dataclasses.replace(request, redraw=_redraw_rule(meter))
-    made = [("", "adapted" if adapters else "base", _generate_with_progress(opened, request, out, bool(adapters)))]
-    if compare:
-        opened.model.set_adapter(False)
-        made.append((BASE_MARK, "base", _generate_with_progress(opened, request, out, False)))
-    files = []
-    for mark, kind, pieces in made:
-        for path, piece in zip(output_paths(output, request.count, mark), pieces, strict=True):
-            piece.save(path, overwrite=overwrite)
-            copies = meter.measure(path.name, piece.score, piece.given) if meter else None
-            files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end()), copies))
-    remarks = dict.fromkeys(remark for file in files for remark in file.piece.remarks)
-    return GenerationResult(
-        opened.backend, opened.base.name, files, (*opened.notes, *found, *(meter.notes if meter else ()), *remarks)
-    )
+    generator = SongGenerator(opened, out, train_dir, avoid_copying=avoid_copying, compare=compare)
+    result = generator.write(output_paths(output, request.count), request, given, overwrite=overwrite)
+    return dataclasses.replace(result, notes=tuple(dict.fromkeys((*opened.notes, *found, *result.notes))))
+
+
+class SongGenerator:
+    """Model that is loaded once and writes pieces for one request after the other.
+
+    Attributes:
+        opened: model, tokenizer and adapters.
+    """
+
+    def __init__(
+        self,
+        opened: OpenedModel,
+        out: Reporter,
+        train_dir: Path | None = None,
+        *,
+        avoid_copying: bool = False,
+        compare: bool = False,
+    ) -> None:
+        """Prepare the copy meter.
+
+        Args:
+            opened: model, tokenizer and adapters.
+            out: shows progress.
+            train_dir: folder of the training songs; None takes the copy indexes of the adapters.
+            avoid_copying: draw pieces again that copy training songs.
+            compare: also write the base's version of each piece.
+
+        Raises:
+            ConfigError: copies are to be avoided, and no training songs are known.
+        """
+        self.opened, self._out, self._compare = opened, out, compare
+        self._meter = open_piece_meter(opened.adapters, train_dir, out)
+        self._redraw = _redraw_rule(self._meter) if avoid_copying else None
+
+    def write(
+        self, paths: Sequence[Path], request: GenerationRequest, given: GivenMusic, *, overwrite: bool = False
+    ) -> GenerationResult:
+        """Generate pieces and write one to each path; none is written unless all succeed.
+
+        Args:
+            paths: a file for each piece of the request; the base's version is written beside it.
+            request: settings, with what is given.
+            given: options of what is given.
+            overwrite: replace files that exist.
+
+        Raises:
+            MusicLoraError: the request does not fit the model, or a file cannot be written.
+        """
+        opened, meter, found = self.opened, self._meter, list[str]()
+        check_tokens(opened.tokenizer, request)
+        if request.instruments is None and given.instruments is None:
+            request, found = _take_instruments(request, opened)
+        request = dataclasses.replace(request, redraw=self._redraw)
+        adapted = bool(opened.adapters)
+        kinds = [("", "adapted" if adapted else "base", self._generate(request, adapted))]
+        if self._compare:
+            opened.model.set_adapter(False)
+            kinds.append((BASE_MARK, "base", self._generate(request, False)))
+            opened.model.set_adapter(True)
+        files = []
+        for mark, kind, pieces in kinds:
+            for path, piece in zip((p.with_name(f"{p.stem}{mark}{p.suffix}") for p in paths), pieces, strict=True):
+                piece.save(path, overwrite=overwrite)
+                copies = meter.measure(path.name, piece.score, piece.given) if meter else None
+                files.append(MidiFile(path, kind, piece, float(piece.score.to("second").end()), copies))
+        remarks = [remark for file in files for remark in file.piece.remarks]
+        notes = tuple(dict.fromkeys((*found, *(meter.notes if meter else ()), *remarks)))
+        return GenerationResult(opened.backend, opened.base.name, files, notes)
+
+    def _generate(self, request: GenerationRequest, adapted: bool) -> list[GeneratedPiece]:
+        opened = self.opened
+        request = dataclasses.replace(
+            request, notes_at_once=opened.notes_at_once(adapted), loudness=opened.loudness(adapted)
+        )
+        with self._out.task("generating" if adapted or not opened.adapters else "generating with the base") as update:
+            return generate_pieces(opened.model, opened.tokenizer, request, update)
 
 
 def _take_instruments(request: GenerationRequest, opened: OpenedModel) -> tuple[GenerationRequest, list[str]]:
@@ -183,13 +247,3 @@ def _redraw_rule(meter: PieceMeter | None) -> Redraw:
         return min(match.span[0] for match in found.copied_matches) if found.copied else None
 
     return Redraw(find_copy)
-
-
-def _generate_with_progress(
-    opened: OpenedModel, request: GenerationRequest, out: Reporter, adapted: bool
-) -> list[GeneratedPiece]:
-    request = dataclasses.replace(
-        request, notes_at_once=opened.notes_at_once(adapted), loudness=opened.loudness(adapted)
-    )
-    with out.task("generating" if adapted or not opened.adapters else "generating with the base") as update:
-        return generate_pieces(opened.model, opened.tokenizer, request, update)

@@ -66,6 +66,7 @@ class TrainConfig:
         lora_plus_ratio: learning rate of B over that of A (LoRA+), at least 1; None is 1.
         adapter_dir: adapter whose arrays training starts from, with its rank, alpha and target modules.
         folds: cross-validate over this many folds of the songs, then train on all songs; None trains once.
+        report_to: experiment trackers that are told every row of metrics.jsonl, separated by commas.
         fold: number of the fold that this run holds out, from 1, within `folds`; set by the runs inside `folds/`.
         train_share: share of the songs that are not held out to train on, for a learning curve; None is all.
         subset_seed: of the choice of that share.
@@ -116,6 +117,7 @@ class TrainConfig:
     lora_plus_ratio: float | None = None
     folds: int | None = None
     fold: int | None = None
+    report_to: str | None = None
     train_share: float | None = None
     subset_seed: int = 0
 

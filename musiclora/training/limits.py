@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from musiclora.backends.base import OptimSpec
 from musiclora.training.config import TrainConfig
 from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.loop import LoopOptions
@@ -127,4 +128,20 @@ def make_loop_options(
         evaluate_epochs=max(1, plan.epochs // options.evaluations) if options.evaluations else 1,
         unit=defaults.unit,
         values=defaults.values,
+    )
+
+
+def make_optim_spec(config: TrainConfig, checkpointing: bool) -> OptimSpec:
+    """Collect the optimiser's settings from the options of the run.
+
+    Args:
+        config: the options.
+        checkpointing: recompute activations in the backward pass.
+    """
+    return OptimSpec(
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        checkpointing=checkpointing,
+        lora_plus_ratio=config.lora_plus_ratio or 1.0,
     )

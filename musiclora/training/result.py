@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from musiclora.convert.files.atomic import write_json
+from musiclora.convert.files.json_file import read_json
 from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, HeldOutScore
 from musiclora.evaluation.style.card import StyleCard
 from musiclora.evaluation.verdict import BaseCheck, Verdict, judge_adapter, judge_base
 from musiclora.training.fold_summary import FoldSummary
 from musiclora.training.further_losses import FurtherLoss, further_entries
-from musiclora.training.run_folder import RunProgress
+from musiclora.training.run_folder import META, RunProgress
 
 # Option that makes a run longer, by the reason why it ended.
 _MORE = {
@@ -131,3 +133,9 @@ def finished_line(folder: Path, ended: str) -> str:
         ended: reason why it ended; empty counts as epochs.
     """
     return f"{folder}: this run is finished ({ended or 'epochs'}); {_MORE.get(ended, 'more --epochs continue it')}"
+
+
+def record_result(result: TrainResult) -> None:
+    """Add the lines of a result, without that of the speed, to the run's training_meta.json as `result`."""
+    path = result.run_dir / META
+    write_json(path, {**read_json(path), "result": result.lines()[1:]})

@@ -26,6 +26,7 @@ _CHANGEABLE = {
     "stop_when_copying",
     "output_dir",
     "allow_base_mismatch",
+    "report_to",
     "backend",
 }
 # Settings of the run on disk that go on where none is given: the planned ones, and the learning rate, whose default may

@@ -33,6 +33,7 @@ STATE, BEST, LAST = "state", "adapter-best", "adapter-last"
 MODEL_BEST, MODEL_LAST = "model-best", "model-last"
 _SWAPPED = (STATE, BEST, LAST, MODEL_BEST, MODEL_LAST)
 META, METRICS, CONFIG = "training_meta.json", "metrics.jsonl", "config.toml"
+TRACKED = "trackers.json"  # last step that each experiment tracker was told
 FOLDS = "folds"  # runs of a cross-validation, by number
 
 
@@ -69,6 +70,11 @@ class RunProgress:
     ended: str = ""
     evaluated: int = 0
 
+    def describe_evaluation(self, loss: float) -> str:
+        """Format the held-out loss of an evaluation, with the best one."""
+        best = " (best)" if self.best_step == self.step else f" (best {self.best:.4f})"
+        return f"epoch {self.epoch + 1}, step {self.step}: held-out loss {loss:.4f}{best}"
+
 
 _PROGRESS_KIND = object_with(field_kinds(RunProgress))
 _ROW_KIND = map_of(NUMBER | NULL)  # a line of metrics.jsonl
@@ -80,6 +86,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        self.on_row: Callable[[Mapping[str, float]], None] | None = None  # told of every row of metrics.jsonl
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -139,7 +146,7 @@ class Run:
 
     def _remove_unsaved_files(self) -> None:
         """Remove what a start wrote that ended before its first save; other files, and finished runs, stay."""
-        written = {METRICS, CONFIG, META, *_SWAPPED}
+        written = {METRICS, CONFIG, META, TRACKED, *_SWAPPED}
         if self.exists or not {path.name for path in self.path.iterdir()} <= {LOCK_FILE, FOLDS, *written}:
             return
         with suppress(ConvertError):
@@ -190,8 +197,11 @@ class Run:
 
     def append_metrics(self, **row: float | None) -> None:
         """Add one line to metrics.jsonl; values that are None or not finite, which JSON cannot hold, are left out."""
+        known = {k: v for k, v in row.items() if v is not None and math.isfinite(v)}
         with (self.path / METRICS).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({k: v for k, v in row.items() if v is not None and math.isfinite(v)}) + "\n")
+            handle.write(json.dumps(known) + "\n")
+        if self.on_row is not None:
+            self.on_row(known)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read all lines of metrics.jsonl, without a last line that a crash cut short."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from musiclora.backends.base import Arrays, LossSum, Model, OptimSpec, Training
+from musiclora.backends.base import Arrays, LossSum, Model, Training
 from musiclora.backends.registry import choose, get_backend, probe
 from musiclora.convert.files.outputs import check_folder
 from musiclora.evaluation.copy_figures import CopyFigures
 from musiclora.evaluation.scores import Gain, song_losses, total_loss
 from musiclora.progress import Reporter
 from musiclora.reporting.loss_plot import LOSS_PLOT, loss_plot
+from musiclora.reporting.trackers import check_trackers, parse_trackers
 from musiclora.training.adapter_files import initial_arrays, measure_update, weight_norms
 from musiclora.training.base_check import compare_with_guess, parameter_lines, saved_base_check
 from musiclora.training.config import TrainConfig
@@ -28,6 +29,7 @@ from musiclora.training.limits import (
     fit_plan,
     is_used_up,
     make_loop_options,
+    make_optim_spec,
     renew_patience,
 )
 from musiclora.training.loop import Hooks, Loop
@@ -35,11 +37,12 @@ from musiclora.training.metadata import RunFacts, write_config, write_metadata
 from musiclora.training.outcome import RunOutcome
 from musiclora.training.plan import TrainingPlan, batch_shape, make_plan, probe_seconds
 from musiclora.training.report import write_run_report
-from musiclora.training.result import TrainResult, finished_line
+from musiclora.training.result import TrainResult, finished_line, record_result
 from musiclora.training.resume import PLANNED, check_same_run, settle_folder
 from musiclora.training.run_folder import BEST, FOLDS, LAST, MODEL_BEST, MODEL_LAST, STATE, Run, RunProgress
 from musiclora.training.start_adapter import adapter_folder
 from musiclora.training.task import Epochs, TrainingTask
+from musiclora.training.tracking import tracked
 from musiclora.training.trained_files import save_task_adapter
 
 ModelT = TypeVar("ModelT", bound=Model)  # of the task's family
@@ -68,6 +71,7 @@ class Session(Generic[ModelT]):
         self.out = reporter or Reporter()
         self.options = options or SessionOptions()
         check_folder(Path(config.output_dir))
+        check_trackers(parse_trackers(config.report_to))
         self.backend_name = choose(config.backend)
         self.task = task
         self.config = config = task.complete_options(dataclasses.replace(config, family=task.family))
@@ -83,6 +87,8 @@ class Session(Generic[ModelT]):
             self.out.say(text)
         self._asked_steps = config.max_steps
         self.earlier: dict[str, Any] = {}  # settings of the run that is resumed
+        self.norms: dict[str, float] = {}
+        self.parameters = (0, 0)  # trained ones, and all
 
     @property
     def _trains_all(self) -> bool:
@@ -114,17 +120,12 @@ class Session(Generic[ModelT]):
             self.base_check = compare_with_guess(self.task, self.model, self.before + judged, config, self._load_folder)
         if self.base_check and self.base_check.warning:
             self.out.say(f"warning: {self.base_check.warning}")
-        self.norms: dict[str, float] = {}
-        self.parameters = (0, 0)  # trained ones, and all
         if not self._trains_all:
             self._add_adapter(resuming)
-        optim = OptimSpec(
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            seed=config.seed,
-            checkpointing=self.task.needs_checkpointing(config),
-            lora_plus_ratio=config.lora_plus_ratio or 1.0,
-        )
+        self._start_training()
+
+    def _start_training(self) -> None:
+        optim = make_optim_spec(self.config, self.task.needs_checkpointing(self.config))
         self.training: Training = self.model.start_training(optim, "all" if self._trains_all else "adapter")
 
     def _add_adapter(self, resuming: bool) -> None:
@@ -144,6 +145,15 @@ class Session(Generic[ModelT]):
         with self.out.task(title) as update:
             return song_losses(self.model, batches, update)
 
+    def measure(self) -> TrainingPlan:
+        """Plan the run and probe its speed and memory; nothing is written."""
+        plan, data, _ = self._plan_data()
+        self.model = self._load_folder(self.task.base.path)
+        if not self._trains_all:
+            self._add_adapter(resuming=False)
+        self._start_training()
+        return self._measure_plan(plan, data)
+
     def train(self, restart: bool = False) -> TrainResult:
         """Run or resume; see TrainResult.
 
@@ -157,7 +167,8 @@ class Session(Generic[ModelT]):
                 self._take_over_settings()
             plan, data, held_out = self._plan_data()
             self._load_model()
-            return self._train_locked(plan, data, held_out, resuming)
+            with tracked(self.run, self.config, self.out.say):
+                return self._train_locked(plan, data, held_out, resuming)
 
     def _take_over_settings(self) -> None:
         """Check that the folder holds this very run, and take what was planned or given at its first start."""
@@ -233,14 +244,10 @@ class Session(Generic[ModelT]):
             arrays=dict if whole else lambda: task.trained_arrays(self.model),
             fill_state=(lambda folder: task.save_model(folder / "model", self.model)) if whole else None,
             on_step=self.out.step,
-            on_evaluation=self._say_evaluation,
+            on_evaluation=lambda progress, loss: self.out.say(progress.describe_evaluation(loss)),
             rejects=lambda progress, loss: watch.look(self.model, progress, loss),
             after_epoch=self._write_sample,
         )
-
-    def _say_evaluation(self, progress: RunProgress, loss: float) -> None:
-        best = " (best)" if progress.best_step == progress.step else f" (best {progress.best:.4f})"
-        self.out.say(f"epoch {progress.epoch + 1}, step {progress.step}: held-out loss {loss:.4f}{best}")
 
     def _write_sample(self, epoch: int) -> None:
         every = self.config.sample_every
@@ -294,6 +301,7 @@ class Session(Generic[ModelT]):
             *(further, found.copies, self.options.folds, found.style),
         )
         loss_plot(self.run.path / LOSS_PLOT, self.run.read_metrics(), task.plan_defaults.loss, result.pieces)
+        record_result(result)
         facts = (task.count_songs(), task.describe_data(), task.copied_spans)
         write_run_report(result, self.config, plan, self.length, *facts)
         return result

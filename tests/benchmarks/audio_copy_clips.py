@@ -13,11 +13,11 @@ from musiclora.demo.renders import EASTERN, PLUCKED, WESTERN, portions, read_son
 from musiclora.evaluation.copies.calibration import DEFAULT_THRESHOLD
 from musiclora.evaluation.copies.index import CopyIndex
 from musiclora.evaluation.copies.measure import measure_piece
+from musiclora.music.wav import read_wav
 from musiclora.progress import Reporter
 from musiclora.symbolic.copying import notes_of
 from musiclora.symbolic.dataset.splits import near_duplicates
 from musiclora.symbolic.reading.read_folder import Song
-from musiclora.wav import read_wav
 
 RATE = 22050  # Hz, mono: what the meter analyses
 CLIP_SECONDS = 40.0  # of a piece

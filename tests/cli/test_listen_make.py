@@ -16,7 +16,7 @@ from require import require
 
 from musiclora.cli import main
 from musiclora.evaluation.listening.loudness import integrated_loudness
-from musiclora.wav import write_wav
+from musiclora.music.wav import write_wav
 
 require("soundfile")
 require("soxr")

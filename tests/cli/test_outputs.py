@@ -15,10 +15,10 @@ from symusic import Score
 
 from musiclora.cli import main
 from musiclora.convert.files.temporary import SET_ASIDE, temporary_sibling
+from musiclora.music.wav import write_wav
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet
 from musiclora.symbolic.decoding.request import GeneratedPiece
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
-from musiclora.wav import write_wav
 
 TUNES = Path(__file__).parents[2] / "musiclora" / "bundled" / "tunes"
 

@@ -29,10 +29,10 @@ from musiclora.convert.adapters.lora import LoraSpec
 from musiclora.convert.adapters.peft import write_peft
 from musiclora.convert.files.atomic import atomic_write
 from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_checkpoint
+from musiclora.music.wav import write_wav
 from musiclora.symbolic.dataset.pieces import Piece, PieceSet, write_token_cache
 from musiclora.symbolic.reading import augment
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
-from musiclora.wav import write_wav
 
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "os.truncate"}
 _SHAPE = Gpt2Config(40, 16, 8, 1, 2, 16)

@@ -34,10 +34,10 @@ from musiclora.errors import DataError
 from musiclora.evaluation.audio_distances import Distances, Spread
 from musiclora.evaluation.scores import LEAST_SONGS
 from musiclora.generation_result import GenerationResult
+from musiclora.music.wav import read_wav
 from musiclora.progress import Reporter
 from musiclora.training.result import TrainResult
 from musiclora.training.run_folder import RunProgress
-from musiclora.wav import read_wav
 
 needs_songs = pytest.mark.skipif(
     not EVERYTHING and importlib.util.find_spec("music21") is None, reason="the demo extra is not installed"

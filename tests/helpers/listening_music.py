@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musiclora.wav import write_wav
+from musiclora.music.wav import write_wav
 
 RATE = 44100
 

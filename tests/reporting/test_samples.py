@@ -10,11 +10,11 @@ import pytest
 from render_helpers import band_song, chord_song
 from symusic import Score
 
+from musiclora.music.wav import write_wav
 from musiclora.reporting import samples
 from musiclora.reporting.roll import roll_of
 from musiclora.reporting.samples import sample_section
 from musiclora.training.report import _shown_samples
-from musiclora.wav import write_wav
 
 
 @pytest.fixture

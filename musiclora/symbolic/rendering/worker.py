@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from musiclora.convert.errors import ConfigError, DataError
+from musiclora.music.wav import read_wav, write_wav
 from musiclora.symbolic.formats.score_arrays import pack_score
 from musiclora.symbolic.rendering.missing import SILENT_PEAK, missing_remarks
 from musiclora.symbolic.rendering.part_choice import Choice, choose_parts, list_song_parts, midi_file, select_messages
 from musiclora.symbolic.rendering.parts import Arrangement, Part, arrange_parts, pass_midi, scale_volume, split_passes
 from musiclora.symbolic.rendering.reading import SongEvents, read_heard_score, read_song_events, read_song_score
-from musiclora.wav import read_wav, write_wav
 
 RENDER_RATE_HZ = 44100
 RENDER_PEAK = 0.89  # -1 dB of full scale

@@ -8,7 +8,7 @@ import wave
 import numpy as np
 import pytest
 
-from musiclora.wav import read_wav, write_wav
+from musiclora.music.wav import read_wav, write_wav
 
 RATE = 22050
 

@@ -1,4 +1,4 @@
-"""pyproject.toml: the oldest packages of the CI job are its bounds."""
+"""pyproject.toml: the oldest packages of the CI job are its bounds, data files are packed, named extras exist."""
 
 from __future__ import annotations
 
@@ -56,3 +56,17 @@ def test_every_file_beside_the_code_is_package_data():
     }
     found = {path for name in setuptools["package-dir"].values() for path in (ROOT / name).rglob("*")}
     assert {path for path in found if is_data(path)} == {path for path in packed if is_data(path)}
+
+
+def test_the_extras_that_documents_and_messages_name_exist():
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / ".ci" / "run", ROOT / ".ci" / "lowest"]
+    files += [path for name in ("musiclora", "backends", "convert") for path in (ROOT / name).rglob("*.py")]
+    named = {
+        extra
+        for path in files
+        for extras in re.findall(
+            r"(?:install|-e) .{0,12}?(?:musiclora|\.)\[([\w,-]+)\]", path.read_text(encoding="utf-8")
+        )
+        for extra in extras.split(",")
+    }
+    assert {"mlx", "torch", "demo", "audio", "acestep"} <= named <= EXTRAS.keys()

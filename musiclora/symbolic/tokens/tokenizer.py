@@ -47,16 +47,22 @@ def load_miditok() -> ModuleType:
     """Import the miditok package without its PyTorch data sets.
 
     Where torch is installed, miditok imports it for data sets that this package does not use. That takes two seconds
-    in each child process and in each command on MLX. With torch hidden, miditok behaves as where it is missing.
+    in each child process and in each command on MLX. With torch hidden, miditok behaves as where it is missing. Older
+    versions of huggingface_hub, which miditok needs, insist on a torch that is installed: with them it is imported.
     """
     hidden = "miditok" not in sys.modules and "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
+        importlib.import_module("huggingface_hub.hub_mixin")  # by miditok's way it would print to stdout and fail
         return importlib.import_module("miditok")
+    except ModuleNotFoundError as error:
+        if not hidden or error.name != "torch":
+            raise
     finally:
         if hidden:
             del sys.modules["torch"]
+    return importlib.import_module("miditok")
 
 
 class MusicTokenizer:

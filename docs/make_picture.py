@@ -2,7 +2,7 @@
 """Draw the README's picture from a finished demo run.
 
     musiclora demo --output-dir musiclora-demo
-    scripts/make_picture musiclora-demo docs/picture.png
+    python docs/make_picture.py musiclora-demo docs/picture.png
 
 From the top: the first bars of one piece by the base and by the adapted model, from the same random draws, with a lane
 for each instrument; the loss on held-out songs.

@@ -25,6 +25,7 @@ COMMANDS = {
     "blend": "blend",
     "render": "render",
     "listen": "listen",
+    "push": "push",
     "ui": "ui",
 }
 

@@ -8,6 +8,7 @@ from musiclora.jobs.comparison import compare
 from musiclora.jobs.listening import make_listening_test, score_listening_test
 from musiclora.jobs.models import JobResult
 from musiclora.jobs.preparation import PreprocessResult, preprocess
+from musiclora.jobs.sharing import push
 from musiclora.jobs.training import demo, learning_curve, open_session, plan, pretrain, train
 from musiclora.jobs.use import evaluate, generate, watch
 from musiclora.progress import Reporter
@@ -28,6 +29,7 @@ __all__ = [
     "plan",
     "preprocess",
     "pretrain",
+    "push",
     "score_listening_test",
     "train",
     "watch",

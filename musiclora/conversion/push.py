@@ -157,7 +157,7 @@ def _upload(
     with _one_line(repository, "nothing was sent"):
         user = api.whoami()["name"]
         out.say(f"signed in as {user}")
-        card.validate(repo_type="model")
+        _validate(card)
         _check_repository(api, repository, kind)
         url = str(api.create_repo(repository, private=private, exist_ok=True))
     operations = [
@@ -168,6 +168,22 @@ def _upload(
     with _one_line(repository, "no file of it was changed; the same command tries again"):
         api.create_commit(repository, operations, commit_message=f"Upload {kind} with musiclora")
     return url
+
+
+def _validate(card: ModelCard) -> None:
+    """Ask the Hub whether it takes the card's metadata; `ModelCard.validate` asks a fixed host in older versions.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    body = {"content": card.content, "repoType": "model"}
+    answer = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=body, headers={"Accept": "text/plain"})
+    if answer.status_code == 400:
+        raise ConfigError(f"the Hub does not take the card's metadata: {' '.join(answer.text.split())[:300]}")
+    hf_raise_for_status(answer)
 
 
 def _check_repository(api: HfApi, repository: str, kind: str) -> None:

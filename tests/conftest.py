@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, write_check
 
 os.environ.setdefault("MUSICLORA_COMPILE", "off")  # compiling a toy takes longer than every test of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg==")
 TUNES = Path(__file__).parents[1] / "musiclora" / "bundled" / "tunes"
 
 
@@ -48,6 +50,22 @@ def both_backends():
     missing = [name for name in registry.BACKENDS if not usable(name)]
     if missing:
         pytest.skip(f"needs both backends; missing: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="module")
+def plain_pictures():
+    """Save every figure as one white pixel: laying out the text of a report takes longer than a short training.
+
+    Figures are still composed. Reports, plots and demos are tested with real pictures.
+    """
+    from matplotlib.figure import Figure
+
+    def save(self, target, **_settings):
+        target.write(PIXEL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

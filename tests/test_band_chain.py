@@ -23,7 +23,7 @@ from musiclora.symbolic.tokens.kept import encode_and_count
 from musiclora.symbolic.tokens.tokenizer import MusicTokenizer
 from musiclora.training.config import TrainConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_pictures")]
 FEW = {"programs": [-1, 0, 25, 33, 48]}
 TOKENIZERS = {
     "remi": lambda: MusicTokenizer(REMI(TokenizerConfig(**FULL, **FEW))),

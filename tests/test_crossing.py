@@ -21,6 +21,8 @@ from musiclora.convert.models.gpt2 import Gpt2Config, fresh_tensors, read_checkp
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 # What is promised for twenty steps: a pass is off by 1e-5 of its logits at most, which AdamW may enlarge tenfold.
 LOSS_TOLERANCE = 1e-4
 

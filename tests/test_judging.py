@@ -23,6 +23,8 @@ from musiclora.symbolic.dataset.transpose import transpose_piece
 from musiclora.symbolic.tokens.tokenizers import own_tokenizer
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def config(tiny_base, tunes, any_backend, tmp_path):

@@ -9,6 +9,8 @@ from musiclora.audio.model import open_flow
 from musiclora.jobs import learning_curve, open_session, train
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def config(backend_name, tmp_path):

@@ -13,6 +13,8 @@ from musiclora.audio.windows import Recording
 from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 RATE = 44100 / 2048  # latent frames a second
 
 

@@ -26,7 +26,7 @@ from old_files import (
 )
 from safetensors.numpy import load_file, save_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_pictures")]
 
 
 # -- run folders ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 
@@ -11,6 +12,8 @@ from refusal import refused
 
 from musiclora.cli import main
 from musiclora.convert.files.safetensors_file import read_safetensors, write_safetensors
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture
@@ -23,12 +26,12 @@ def run(tmp_path, monkeypatch):
     return call
 
 
-@pytest.fixture
-def train(run, tiny_base, tunes, any_backend, tmp_path):
-    def call(**options):
+@pytest.fixture(scope="module")
+def train_in(tiny_base, tunes, any_backend):
+    def call(folder, **options):
         settings = {
             "data_dir": tunes,
-            "output_dir": tmp_path / "run",
+            "output_dir": folder / "run",
             "model": tiny_base,
             "backend": any_backend,
             "max_seq_len": 128,
@@ -39,9 +42,15 @@ def train(run, tiny_base, tunes, any_backend, tmp_path):
         }
         settings.update(options)
         pairs = [("--" + name.replace("_", "-"), value) for name, value in settings.items()]
-        return run("train", *(part for pair in pairs for part in pair))
+        return CliRunner().invoke(main, ["train", *(str(part) for pair in pairs for part in pair)])
 
     return call
+
+
+@pytest.fixture
+def train(train_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return functools.partial(train_in, tmp_path)
 
 
 @pytest.fixture
@@ -138,10 +147,16 @@ def test_an_output_folder_that_is_a_file_or_lies_in_one_is_refused(train, tmp_pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.fixture(scope="module")
+def trained(train_in, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    assert train_in(folder).exit_code == 0
+    return folder / "run" / "adapter-best"
+
+
 @pytest.fixture
-def adapter(train, tmp_path):
-    assert train().exit_code == 0
-    return tmp_path / "run" / "adapter-best"
+def adapter(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run" / "adapter-best")
 
 
 def test_an_adapter_for_another_base_is_refused_and_may_be_allowed(

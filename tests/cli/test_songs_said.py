@@ -15,6 +15,8 @@ from musiclora.doctor import songs_report
 from musiclora.symbolic.tokens.band_bases import BAND_BASES
 from musiclora.symbolic.tokens.tokenizers import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 FOUND = Path(__file__).parents[1] / "golden" / "found"
 PROGRAMS = FOUND / "remi_programs_no_pitchdrum.json"
 

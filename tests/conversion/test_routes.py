@@ -13,7 +13,7 @@ from musiclora.convert.files.safetensors_file import dtype_named
 from musiclora.convert.models.diffrhythm import DiffRhythmConfig, read_diffrhythm, write_diffrhythm
 from musiclora.convert.models.oobleck import OobleckConfig, read_oobleck, write_oobleck
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 sizes = st.integers(1, 9)
 dtypes = st.sampled_from(["float32", "float16", "bfloat16"])
 routes = st.lists(st.sampled_from(["hf", "mlx"]), min_size=1, max_size=3)

@@ -22,6 +22,8 @@ from musiclora.jobs import train
 from musiclora.symbolic.model import open_model
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 SPEC = LoraSpec(2, 4.0, 0.0, ("c_attn", "mlp.c_proj"), dora=True)
 
 

@@ -29,6 +29,8 @@ from musiclora.symbolic.pretrain import PretrainOptions, pretrain_base
 from musiclora.symbolic.tokens.arrival import ANTICIPATE, AUTOREGRESS, CONTROL_OFFSET, ArrivalTokenizer
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 SONGS = ("silence", "long_note", "loose_ends", "solo")
 
 

@@ -17,6 +17,8 @@ from musiclora.symbolic.decoding.songs_record import programs_in
 from musiclora.symbolic.tokens.arrival import ArrivalTokenizer
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 PROGRAMS = [-1, 0, 33]
 
 

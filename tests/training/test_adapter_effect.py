@@ -28,8 +28,8 @@ def scale_update(folder: Path, factor: float) -> None:
 
 
 @pytest.fixture
-def adapter(config):
-    return train(config(max_steps=2)).run_dir / "adapter-best"
+def adapter(own_run, tmp_path):
+    return tmp_path / "run" / "adapter-best"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from session_helpers import RememberingReporter, adapter, equal
@@ -51,13 +52,19 @@ def test_a_run_that_holds_out_nothing_says_why(config, options, note):
     assert note_nothing_held_out(config(**options), "recordings") == note
 
 
+@pytest.fixture(scope="module")
+def run_with_folds(config_in, tmp_path_factory):
+    """Train two folds and the run on all songs; return its settings, its result and what was said."""
+    config, reporter = config_in(tmp_path_factory.mktemp("folds"), folds=2), RememberingReporter()
+    return SimpleNamespace(config=config, result=train(config, reporter), said=reporter.said)
+
+
 @pytest.mark.slow
-def test_a_run_with_folds_states_them_and_takes_their_steps(config):
-    reporter = RememberingReporter()
-    result = train(config(folds=2), reporter)
+def test_a_run_with_folds_states_them_and_takes_their_steps(run_with_folds):
+    result = run_with_folds.result
     # The last run said "(--val-split 0)", which nobody had given.
-    assert "no songs are held out: the folds have measured each of them" in reporter.said
-    assert not [line for line in reporter.said if "--val-split" in line]
+    assert "no songs are held out: the folds have measured each of them" in run_with_folds.said
+    assert not [line for line in run_with_folds.said if "--val-split" in line]
     steps = json.loads((result.run_dir / "folds" / "1" / RESULT).read_text())["best_step"]
     other = json.loads((result.run_dir / "folds" / "2" / RESULT).read_text())["best_step"]
     assert result.progress.step == max(1, round((steps + other) / 2))
@@ -72,14 +79,13 @@ def test_a_run_with_folds_states_them_and_takes_their_steps(config):
     assert "cross-validation over songs in 2 folds" in (result.run_dir / "adapter-best" / "README.md").read_text()
     assert "fold 2" in result.report.read_text()
     reporter = RememberingReporter()
-    assert train(config(folds=2), reporter).already_finished
+    assert train(run_with_folds.config, reporter).already_finished
     assert any("steps that its folds chose" in line for line in reporter.said)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 14], ids=["first fold", "later run"])
-def test_a_run_with_folds_stopped_anywhere_ends_as_an_unbroken_one(config, monkeypatch, steps):
-    train(config("whole", folds=2))
+def test_a_run_with_folds_stopped_anywhere_ends_as_an_unbroken_one(config, run_with_folds, monkeypatch, steps):
     inner, seen = Loop._run_step, []
 
     def stop(loop, batches):
@@ -94,7 +100,7 @@ def test_a_run_with_folds_stopped_anywhere_ends_as_an_unbroken_one(config, monke
         with pytest.raises(KeyboardInterrupt):
             train(config("broken", folds=2))
     train(config("broken", folds=2))
-    whole, broken = (Path(config(name).output_dir) for name in ("whole", "broken"))
+    whole, broken = run_with_folds.result.run_dir, Path(config("broken").output_dir)
     for part in (".", "folds/1", "folds/2"):
         assert equal(adapter(whole / part), adapter(broken / part))
     assert (whole / "folds/2" / RESULT).read_text() == (broken / "folds/2" / RESULT).read_text()

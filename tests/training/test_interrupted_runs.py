@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,15 +16,13 @@ from musiclora.training.run_folder import Run
 
 
 @pytest.mark.slow
-def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config):
-    train(config("whole"))
+def test_a_run_stopped_and_resumed_equals_an_unbroken_one(config, finished_run):
     train(config("parts", max_steps=3))
     # max_steps sets the schedule's end too, so the first part is cut by hand: as a crash would leave it.
-    whole = open_session(config("broken"))
-    stop_after(whole, 3)
+    stop_after(open_session(config("broken")), 3)
     train(config("broken"))
-    assert equal(adapter(config("whole").output_dir), adapter(config("broken").output_dir))
-    assert not equal(adapter(config("whole").output_dir), adapter(config("parts").output_dir))
+    assert equal(adapter(finished_run.run_dir), adapter(config("broken").output_dir))
+    assert not equal(adapter(finished_run.run_dir), adapter(config("parts").output_dir))
 
 
 def test_ctrl_c_finishes_the_step_and_saves(config):
@@ -44,7 +43,13 @@ def test_a_run_stopped_at_its_last_step_is_evaluated_by_the_next_start(config):
     assert train(config(max_steps=3)).already_finished
 
 
-_TRAIN = "from musiclora.cli import main; main()"
+# One process for several commands, each with its own arguments: a process takes seconds to start.
+_TRAIN = """
+import json, sys
+from musiclora.cli import main
+for arguments in json.loads(sys.argv[1]):
+    main(arguments, standalone_mode=False)
+"""
 
 
 # Dies as soon as its second state is on disk.
@@ -58,9 +63,7 @@ def write_and_die(self, *args, **settings):
     if len(written) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 Run.write_state = write_and_die
-from musiclora.cli import main
-main()
-"""
+""" + _TRAIN.lstrip()
 
 
 @pytest.mark.slow
@@ -89,15 +92,15 @@ def test_a_run_killed_without_warning_goes_on_and_ends_as_an_unbroken_one(
     # thread: bits are promised for one machine with equal settings.
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
-    def start(name, code=_TRAIN):
-        command = [sys.executable, "-c", code, "train", *pairs, "--output-dir", str(tmp_path / name)]
+    def start(*names, code=_TRAIN):
+        arguments = [["train", *pairs, "--output-dir", str(tmp_path / name)] for name in names]
+        command = [sys.executable, "-c", code, json.dumps(arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env={**os.environ, **threads})
 
-    assert start("killed", _KILLED_TRAIN).returncode == -signal.SIGKILL
+    assert start("killed", code=_KILLED_TRAIN).returncode == -signal.SIGKILL
     killed_at = Run(tmp_path / "killed").read_progress()
-    for name in ("killed", "whole"):
-        done = start(name)
-        assert done.returncode == 0, done.stderr
+    done = start("killed", "whole")
+    assert done.returncode == 0, done.stderr
     assert 0 < killed_at.step < Run(tmp_path / "whole").read_progress().step
     assert equal(adapter(tmp_path / "killed"), adapter(tmp_path / "whole"))
 
@@ -119,9 +122,8 @@ def test_a_run_killed_before_its_first_save_begins_anew(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_state_that_was_being_replaced_when_the_power_went_is_found_again(config, tmp_path):
-    first = train(config())
+def test_a_state_that_was_being_replaced_when_the_power_went_is_found_again(config, own_run, tmp_path):
     (tmp_path / "run" / "state").rename(tmp_path / "run" / ".state.1234abcd.old")
     again = train(config())
     assert again.already_finished
-    assert again.progress.step == first.progress.step
+    assert again.progress.step == own_run.progress.step

@@ -15,8 +15,8 @@ from musiclora.training.run_folder import Run
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_run")
 def test_restart_keeps_the_old_run_as_a_backup(config, tmp_path):
-    train(config(epochs=1))
     old = adapter(tmp_path / "run")
     train(config(epochs=1, lora_r=2), restart=True)
     (backup,) = tmp_path.glob("run.backup-*")

@@ -12,12 +12,12 @@ from musiclora.jobs import train
 from musiclora.training.config import TrainConfig
 
 
-@pytest.fixture
-def run(tiny_base, tunes, any_backend, tmp_path):
+@pytest.fixture(scope="module")
+def run(tiny_base, tunes, any_backend, tmp_path_factory):
     """Train a short run with samples; return its result, and what was said."""
     config = TrainConfig(
         data_dir=str(tunes),
-        output_dir=str(tmp_path / "run"),
+        output_dir=str(tmp_path_factory.mktemp("report") / "run"),
         model=str(tiny_base),
         backend=any_backend,
         max_seq_len=128,
@@ -36,11 +36,11 @@ def page_text(path):
     return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", html))
 
 
-def test_a_run_writes_a_report_that_needs_no_other_file(run, tmp_path):
-    assert run.report == tmp_path / "run" / "report.html"
+def test_a_run_writes_a_report_that_needs_no_other_file(run):
+    assert run.report == run.run_dir / "report.html"
     html = run.report.read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', html)
-    assert str(tmp_path) not in re.sub(r"<code>.*?</code>", "", html)  # in the commands to run next only
+    assert str(run.run_dir.parent) not in re.sub(r"<code>.*?</code>", "", html)  # in the commands to run next only
     text = page_text(run.report)
     assert "What the verdict rests on" in text
     assert "No verdict, the base does not know these songs" in text  # its weights are random

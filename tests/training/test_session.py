@@ -15,9 +15,8 @@ from musiclora.jobs import open_session, train
 
 
 @pytest.mark.slow
-def test_a_run_leaves_every_promised_file(config, tmp_path):
-    result = train(config())
-    run = tmp_path / "run"
+def test_a_run_leaves_every_promised_file(finished_run):
+    result, run = finished_run, finished_run.run_dir
     names = {"adapter-best", "adapter-last", "training_meta.json", "metrics.jsonl", "loss.png", "config.toml", "state"}
     assert names <= {p.name for p in run.iterdir()}
     meta = json.loads((run / "training_meta.json").read_text())
@@ -37,17 +36,17 @@ def test_a_run_leaves_every_promised_file(config, tmp_path):
     assert (record["base_kind"], record["base_model"]) == ("local", "")
     assert json.loads((run / "adapter-best" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
     texts = [path.read_text() for path in (run / "adapter-best").iterdir() if path.suffix in (".json", ".md")]
-    assert not [text for text in texts if str(tmp_path) in text or "tiny" in text]
+    assert not [text for text in texts if str(run.parent) in text or "tiny" in text]
     card = (run / "adapter-best" / "README.md").read_text()
     assert "license: other\npipeline_tag: text-generation\n" in card
     assert "base_model:" not in card
 
 
 @pytest.mark.slow
-def test_the_update_is_measured_against_the_weights(config, tiny_base):
+def test_the_update_is_measured_against_the_weights(finished_run, tiny_base):
     from musiclora.convert.models.gpt2 import read_checkpoint
 
-    result = train(config())
+    result = finished_run
     found = read_peft(result.run_dir / "adapter-best")
     module = "transformer.h.1.mlp.c_fc"
     weight = read_checkpoint(tiny_base).load()[f"{module}.weight"]
@@ -67,8 +66,8 @@ def test_music_mixed_in_holds_no_relative_of_a_held_out_song(config, tunes):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config):
-    first = train(config())
+def test_a_finished_run_is_left_alone_and_more_epochs_continue_it(config, own_run):
+    first = own_run
     again = train(config())
     assert again.already_finished
     assert again.after == first.after
@@ -87,17 +86,17 @@ def test_a_run_that_lost_its_patience_goes_on_with_more_epochs(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_run")
 def test_another_setting_in_the_same_folder_is_refused_by_name(config):
-    train(config(epochs=1))
     with pytest.raises(TrainingError, match=r"--lora-r was 4, is 2.*--restart"):
-        train(config(epochs=1, lora_r=2))
+        train(config(lora_r=2))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_run")
 def test_a_setting_left_out_the_second_time_is_noticed_too(config):
-    train(config(epochs=1, lora_r=2))
-    with pytest.raises(TrainingError, match=r"--lora-r was 2, is 16 \(the default\)"):
-        train(config(epochs=1, lora_r=None))
+    with pytest.raises(TrainingError, match=r"--lora-r was 4, is 16 \(the default\)"):
+        train(config(lora_r=None))
 
 
 @pytest.mark.slow
@@ -144,15 +143,14 @@ def test_held_out_songs_are_never_trained_on(config):
 
 
 @pytest.mark.slow
-def test_samples_are_written_and_do_not_disturb_the_training(config, tmp_path):
-    train(config("quiet"))
+def test_samples_are_written_and_do_not_disturb_the_training(config, finished_run, tmp_path):
     train(config("loud", sample_every=1))
     assert sorted(p.name for p in (tmp_path / "loud" / "samples").glob("*.mid")) == [
         "base.mid",
         "epoch-001.mid",
         "epoch-002.mid",
     ]
-    assert equal(adapter(tmp_path / "quiet"), adapter(tmp_path / "loud"))
+    assert equal(adapter(finished_run.run_dir), adapter(tmp_path / "loud"))
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from require import require
 from musiclora.cli import main
 from musiclora.convert.adapters.peft import read_peft
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

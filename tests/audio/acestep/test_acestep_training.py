@@ -18,6 +18,8 @@ from musiclora.jobs import evaluate, train
 from musiclora.reporting.loss_plot import loss_figure
 from musiclora.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

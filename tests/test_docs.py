@@ -64,6 +64,10 @@ def test_a_command_in_the_documents_exists_with_its_options(page, line):
     assert command is not None, line
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert options_in(arguments) <= known | {"--help"}
+    if not isinstance(command, click.Group):
+        context = click.Context(command, resilient_parsing=True)
+        command.parse_args(context, arguments)
+        assert not [word for word in context.args if not re.match(r"\[|\$|.*\]$", word)], "more arguments than it takes"
 
 
 @pytest.mark.parametrize(("page", "line"), SCRIPTS, ids=lambda value: value[:60])

@@ -30,7 +30,7 @@ def bounds(*extras: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "extras"), [("lowest.txt", ("mlx", "torch", "audio", "demo"))], ids=["mlx, torch and demo"]
+    ("file", "extras"), [("lowest.txt", ("mlx", "torch", "audio", "score", "demo"))], ids=["mlx, torch and demo"]
 )
 def test_the_oldest_packages_of_ci_are_the_bounds(file, extras):
     pinned, lowest = pins(file), bounds(*extras)

@@ -24,6 +24,7 @@ from musiclora.demo.audio_result import AudioDemoOptions, AudioDemoResult
 from musiclora.demo.corpora import ESSEN_TERMS, corpus_folder, han_folk_songs, order_by_seed
 from musiclora.demo.demo_run import DATA_RECORD, check_demo_folder, train_demo
 from musiclora.demo.renders import PLUCKED, clip_recordings, demo_soundfont, read_songs, render_instruments
+from musiclora.errors import ConfigError
 from musiclora.evaluation.artefacts.compare import BASELINE, GENERATED, REFERENCE, compare_artefacts
 from musiclora.evaluation.audio_distances import compare_recordings, distance_reductions
 from musiclora.evaluation.audio_features import Recordings
@@ -97,7 +98,11 @@ def render_data(folder: Path, o: AudioDemoOptions, out: Reporter, soundfont: Pat
 
 
 def audio_demo(
-    folder: Path, backend: str = "auto", options: AudioDemoOptions | None = None, reporter: Reporter | None = None
+    folder: Path,
+    backend: str = "auto",
+    options: AudioDemoOptions | None = None,
+    reporter: Reporter | None = None,
+    data_dir: Path | None = None,
 ) -> AudioDemoResult:
     """Render, adapt, generate, compare and report into a folder.
 
@@ -106,13 +111,20 @@ def audio_demo(
         backend: `auto`, `mlx` or `torch`.
         options: see AudioDemoOptions.
         reporter: told what happens.
+        data_dir: own recordings are refused for now.
 
     Raises:
+        ConfigError: `data_dir` is given.
         MusicLoraError: a backend, the music21 wheel, a synthesiser or the bundled model is missing, or the folder
             cannot be written.
     """
     started = time.monotonic()
     o, out = options or AudioDemoOptions(), reporter or Reporter()
+    if data_dir:
+        raise ConfigError(
+            f"{data_dir}: holds recordings, and the demo adapts to own songs in MIDI or ABC only; for recordings: "
+            f"musiclora train --model bundled-audio --data-dir {data_dir} --output-dir runs/mine"
+        )
     check_demo_folder(folder)
     need_audio()
     name = choose(backend)

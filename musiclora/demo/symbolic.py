@@ -1,8 +1,9 @@
-"""Symbolic demo, offline: the bundled band base adapted to the bundled ska songs, scored, heard and seen."""
+"""Symbolic demo, offline: a bundled base adapted to the bundled ska or to own songs, scored, heard and seen."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,68 +14,50 @@ from symusic import Score
 from musiclora.adapters import find_adapter
 from musiclora.backends.base import FAMILIES, Arrays, LossSum, TokenModel
 from musiclora.backends.registry import BACKENDS, choose, get_backend, why_not
-from musiclora.bundled import BUNDLED
 from musiclora.convert.adapters.combine import combine_adapters
 from musiclora.convert.adapters.lora import LoraSpec
-from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo.demo_run import check_demo_folder, train_demo
+from musiclora.demo.songs import BAND_BASE, DemoSongs, bundled_songs_of_demo, own_songs
 from musiclora.demo.symbolic_report import ReportData, ReportSample, write_symbolic_report
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.demo.symbolic_samples import fullest_openings, make_samples
 from musiclora.evaluation.copies.meter import CopyMeter
-from musiclora.evaluation.scores import song_losses, token_gain, token_score, total_loss
-from musiclora.models import find_model
+from musiclora.evaluation.scores import count_pieces, song_losses, token_gain, token_score, total_loss
 from musiclora.progress import Reporter
 from musiclora.symbolic.copying import notes_of, notes_of_pieces
 from musiclora.symbolic.dataset.batches import song_batches
-from musiclora.symbolic.dataset.pieces import Piece, load_pieces
-from musiclora.symbolic.dataset.songs import Songs
-from musiclora.symbolic.dataset.splits import cluster_pieces, split_pieces
+from musiclora.symbolic.dataset.pieces import Piece
+from musiclora.symbolic.dataset.splits import cluster_pieces
 from musiclora.symbolic.decoding.request import GenerationRequest
 from musiclora.symbolic.decoding.songs_record import recorded_programs, songs_instruments
-from musiclora.symbolic.model import find_tokenizer
 from musiclora.symbolic.task import SymbolicTask
-from musiclora.symbolic.tokens.protocol import SymbolicTokenizer
 from musiclora.training.adapter_effect import note_effect, token_probe
 from musiclora.training.run_folder import Run
 
-BASE = "bundled-band"
-CHOOSING, TEST = 6, 8  # songs to choose the best step by, and to test with; the others are learnt
 CROSSED = 2  # test songs scored on the other backend too
 ROW_TOKENS = 1024  # longest row
-BAND_SONGS = "thirty Northumbrian tunes arranged as ska, bundled with musiclora"
-TERMS = "tunes in the public domain, transcribed by Jack Campin; arrangements Apache-2.0"
+OWN_EVALUATIONS = 6  # of held-out songs; few songs are soon learnt by heart
 
 
 def symbolic_next_commands(result: SymbolicDemoResult) -> list[str]:
     """List commands to run next."""
+    band = f"musiclora generate --adapter-dir {result.adapter} --output trio.mid --instruments piano,bass,drums"
+    folder = shlex.quote(str(result.data_dir)) if result.data_dir else "YOUR_FOLDER"
     return [
         f"musiclora generate --adapter-dir {result.adapter} --output new.mid --seed 1 --compare",
-        f"musiclora generate --adapter-dir {result.adapter} --output trio.mid --instruments piano,bass,drums",
+        *([band] if result.base == BAND_BASE else []),
         f"musiclora generate --adapter-dir {result.adapter} --output longer.mid --prompt YOUR_SONG.mid --prompt-bars 4",
         "musiclora render new.mid --output new.wav",
-        f"musiclora train --model {BASE} --preset bundled --data-dir YOUR_FOLDER --output-dir runs/mine",
+        f"musiclora train --model {result.base} --preset bundled --data-dir {folder} --output-dir runs/mine",
     ]
 
 
-def choose_songs(tokenizer: SymbolicTokenizer, seed: int, reporter: Reporter) -> tuple[Songs, list[Piece]]:
-    """Draw songs to train on, to choose the best step by, and to test with; no near-duplicates across the three.
-
-    Returns:
-        The first two as Songs, and the test pieces.
-    """
-    with reporter.task("reading songs") as update:
-        found = load_pieces(BUNDLED / "songs", tokenizer, on_progress=update)
-    pieces = found.pieces
-    outer = split_pieces(pieces, TEST / len(pieces), seed)
-    rest = [pieces[i] for i in outer.train]
-    inner = split_pieces(rest, CHOOSING / len(rest), seed)
-    songs = Songs([rest[i] for i in inner.train], [rest[i] for i in inner.val], found.health, [])
-    return songs, [pieces[i] for i in outer.val]
-
-
 def symbolic_demo(
-    folder: Path, backend: str = "auto", options: SymbolicDemoOptions | None = None, reporter: Reporter | None = None
+    folder: Path,
+    backend: str = "auto",
+    options: SymbolicDemoOptions | None = None,
+    reporter: Reporter | None = None,
+    data_dir: Path | None = None,
 ) -> SymbolicDemoResult:
     """Adapt, score, generate, render and report into a folder.
 
@@ -83,26 +66,26 @@ def symbolic_demo(
         backend: `auto`, `mlx` or `torch`.
         options: see SymbolicDemoOptions.
         reporter: told what happens.
+        data_dir: the user's songs; None is the bundled ska.
 
     Raises:
-        MusicLoraError: a backend or the bundled base is missing, or the folder cannot be written.
+        MusicLoraError: a backend or the bundled base is missing, the songs do not do, or the folder cannot be written.
     """
     started = time.monotonic()
     o, out = options or SymbolicDemoOptions(), reporter or Reporter()
     check_demo_folder(folder)
     name = choose(backend)
-    base = find_model(BASE)
-    shape = read_checkpoint(base.path).config
-    tokenizer = find_tokenizer(base, shape.vocab_size, None)
-    out.say(f"songs: {BAND_SONGS}")
-    out.say(f"terms: {TERMS}")
-    songs, test = choose_songs(tokenizer, o.seed, out)
+    music = own_songs(data_dir, folder, o.seed, out) if data_dir else bundled_songs_of_demo(o.seed, out)
+    openings = fullest_openings(music.openings(), o.prompt_bars, o.pieces)
+    base, tokenizer, test = music.base, music.tokenizer, music.test
+    if music.is_own:
+        o = dataclasses.replace(o, evaluations=max(o.evaluations, OWN_EVALUATIONS))
     config = dataclasses.replace(
-        o.train_config(str(BUNDLED / "songs"), folder / "run", BASE, name),
+        o.train_config(str(music.folder), folder / "run", base.name, name),
         max_seq_len=ROW_TOKENS,
         transpose=o.transpose,
     )
-    task = SymbolicTask(base, tokenizer, shape.n_positions, songs)
+    task = SymbolicTask(base, tokenizer, music.n_positions, music.songs)
     training = train_demo(config, task, o, out)
     adapter = find_adapter(str(training.run_dir / "adapter-best"))
     spec, state = combine_adapters([(adapter.spec, adapter.state, 1.0)])
@@ -116,7 +99,7 @@ def symbolic_demo(
         if other != name and not why_not(other):
             model_there = _load_adapted(other, base.path, spec, state)
             crossed[other] = _score_elsewhere(model_there, other, batches[:CROSSED], out)
-    prompts = _prompts(test, o, recorded_programs([adapter.record]))
+    prompts = _prompts(openings, o, recorded_programs([adapter.record]))
     samples = make_samples(model, tokenizer, folder / "music", prompts, out)
     notes = [piece.notes for piece in test]
     result = SymbolicDemoResult(
@@ -127,24 +110,32 @@ def symbolic_demo(
         gain=token_gain(before, after, notes, cluster_pieces(test)),
         crossed=crossed,
         samples=samples,
+        base=base.name,
+        data_dir=data_dir,
+        test_words=music.test_words,
         seconds=time.monotonic() - started,
     )
-    meter = CopyMeter.from_songs(
-        *(notes_of_pieces(part, tokenizer) for part in (songs.train, [*songs.held_out, *test]))
-    )
-    write_symbolic_report(result.report, _report_data(result, songs, o, meter))
+    meter = CopyMeter.from_songs(*(notes_of_pieces(part, tokenizer) for part in (music.songs.train, _outside(music))))
+    write_symbolic_report(result.report, _report_data(result, music, o, meter))
     return result
 
 
+def _outside(music: DemoSongs) -> list[Piece]:
+    """List the songs that were not trained on, each once."""
+    return music.test if music.is_own else [*music.songs.held_out, *music.test]
+
+
 def _prompts(
-    test: Sequence[Piece], o: SymbolicDemoOptions, programs: frozenset[int]
-) -> list[tuple[Path, GenerationRequest]]:
-    """Choose the test songs that are continued, and the settings of each; instruments are chosen as `generate` does."""
-    songs = fullest_openings([BUNDLED / "songs" / piece.name for piece in test], o.prompt_bars, o.pieces)
+    openings: Sequence[tuple[str, Score]], o: SymbolicDemoOptions, programs: frozenset[int]
+) -> list[tuple[str, GenerationRequest]]:
+    """Set up the continuation of each song; instruments are chosen as `generate` does."""
     draws = GenerationRequest(max_new_tokens=o.tokens, top_k=50, top_p=0.95, prompt_bars=o.prompt_bars)
     return [
-        (song, dataclasses.replace(draws, seed=o.seed + i, instruments=songs_instruments(programs, Score(str(song)))))
-        for i, song in enumerate(songs)
+        (
+            name,
+            dataclasses.replace(draws, seed=o.seed + i, prompt=song, instruments=songs_instruments(programs, song)),
+        )
+        for i, (name, song) in enumerate(openings)
     ]
 
 
@@ -173,8 +164,8 @@ def _score_elsewhere(model: TokenModel, backend: str, batches: Sequence[Sequence
         return total_loss(song_losses(model, batches, update)).mean
 
 
-def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOptions, meter: CopyMeter) -> ReportData:
-    samples, copying = [], {}
+def _report_data(result: SymbolicDemoResult, music: DemoSongs, o: SymbolicDemoOptions, meter: CopyMeter) -> ReportData:
+    songs, samples, copying = music.songs, [], {}
     if result.training.copies:
         copying["the adapter's samples"] = result.training.copies.line()
     for s in result.samples:
@@ -183,8 +174,8 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         spans = (base.copied_spans, adapted.copied_spans)
         samples.append(ReportSample(s.name, s.base.score, s.adapted.score, s.base_wav, s.adapted_wav, *spans))
     return ReportData(
-        title="A folk band learns ska",
-        subtitle=f"The bundled band base adapted to {len(songs.train)} songs with LoRA on {result.training.backend}",
+        title=music.title,
+        subtitle=f"{result.base} adapted to {count_pieces(len(songs.train))} with LoRA on {result.training.backend}",
         before=result.before,
         after=result.after,
         gain=result.gain,
@@ -201,7 +192,7 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
         settings={
             "songs to train on": len(songs.train),
             "songs to choose the best step by": len(songs.held_out),
-            "test songs": result.gain.songs,
+            "songs scored": f"{len(music.test)}{', the same' if music.is_own else ''}",
             "steps": result.training.progress.step,
             "rank": o.rank,
             "alpha": o.alpha,
@@ -212,8 +203,8 @@ def _report_data(result: SymbolicDemoResult, songs: Songs, o: SymbolicDemoOption
             "seed": o.seed,
         },
         notes=[
-            f"Music: both models continue the first {o.prompt_bars} bars of test songs.",
-            f"Songs: {BAND_SONGS}. Terms: {TERMS}.",
-            f"Loss of the same adapter by backend, nats a token, {CROSSED} test songs: {result.crossed_losses()}.",
+            f"Music: both models continue the first {o.prompt_bars} bars of songs that were not trained on.",
+            *music.notes,
+            f"Loss of the same adapter by backend, nats a token, {CROSSED} scored songs: {result.crossed_losses()}.",
         ],
     )

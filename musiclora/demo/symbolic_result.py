@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from musiclora.demo.demo_run import DemoOptions, DemoResult
 from musiclora.demo.symbolic_samples import Sample
-from musiclora.evaluation.scores import Gain, Score
+from musiclora.evaluation.scores import Gain, Score, count_pieces
 from musiclora.evaluation.verdict import judge_adapter
 
 
@@ -41,6 +42,9 @@ class SymbolicDemoResult(DemoResult):
         gain: their difference.
         crossed: loss of the adapter on the first test songs by backend, for every backend that runs here.
         samples: the music.
+        base: name of the base.
+        data_dir: the user's songs; None for the bundled ones.
+        test_words: description of the songs that are scored.
     """
 
     before: Score
@@ -48,6 +52,9 @@ class SymbolicDemoResult(DemoResult):
     gain: Gain
     crossed: dict[str, float]
     samples: list[Sample]
+    base: str
+    data_dir: Path | None
+    test_words: str
 
     def crossed_losses(self) -> str:
         """Format the loss by backend."""
@@ -58,7 +65,7 @@ class SymbolicDemoResult(DemoResult):
         b, a, g = self.before, self.after, self.gain
         return [
             *self.training.lines(),
-            f"on {g.songs} test songs neither learnt nor chosen by: {b.bits_per_note:.2f} bits a note by the base, "
+            f"on {count_pieces(g.songs)} {self.test_words}: {b.bits_per_note:.2f} bits a note by the base, "
             f"{a.bits_per_note:.2f} adapted; {g.describe(2)}: {judge_adapter(g, self.training.check).headline}",
             f"the same adapter's loss by backend, on the first of them: {self.crossed_losses()}",
             self.last_line(),
@@ -66,5 +73,10 @@ class SymbolicDemoResult(DemoResult):
 
     def record(self) -> dict[str, Any]:
         """Return the values for --json."""
-        scores = {"before": asdict(self.before), "after": asdict(self.after), "gain": asdict(self.gain)}
+        scores = {
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "gain": asdict(self.gain),
+            "base": self.base,
+        }
         return self.record_with({**scores, "loss_by_backend": self.crossed})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,27 +30,27 @@ class Sample:
     adapted_wav: Path | None
 
 
-def fullest_openings(songs: Sequence[Path], bars: int, count: int) -> list[Path]:
+def fullest_openings(songs: Sequence[tuple[str, Score]], bars: int, count: int) -> list[tuple[str, Score]]:
     """Choose the songs whose first bars have most instruments; of equal ones the first by name.
 
     Args:
-        songs: MIDI files.
+        songs: names and scores.
         bars: of each song that count.
         count: number of songs to choose.
     """
 
-    def instruments(path: Path) -> int:
-        opening, _ = first_bars(Score(str(path)), bars)
+    def instruments(song: tuple[str, Score]) -> int:
+        opening, _ = first_bars(song[1], bars)
         return len({(track.program, track.is_drum) for track in opening.tracks if len(track.notes)})
 
-    return sorted(sorted(songs), key=instruments, reverse=True)[:count]
+    return sorted(sorted(songs, key=lambda song: song[0]), key=instruments, reverse=True)[:count]
 
 
 def make_samples(
     model: TokenModel,
     tokenizer: SymbolicTokenizer,
     folder: Path,
-    prompts: Sequence[tuple[Path, GenerationRequest]],
+    prompts: Sequence[tuple[str, GenerationRequest]],
     out: Reporter,
 ) -> list[Sample]:
     """Continue songs by the base and by the adapted model from the same draws, as MIDI, WAV and PNG files.
@@ -60,27 +59,26 @@ def make_samples(
         model: with its adapter injected.
         tokenizer: the model's.
         folder: where the files go.
-        prompts: the song of each piece, and the settings but for the prompt.
+        prompts: name of the song that each piece continues, and the settings.
         out: told what happens.
     """
     made: dict[str, list[GeneratedPiece]] = {"adapted": [], "base": []}
     for kind, pieces in made.items():
         model.set_adapter(kind == "adapted")
-        for number, (path, request) in enumerate(prompts, 1):
+        for number, (_, request) in enumerate(prompts, 1):
             with out.task(f"generating, {kind}, {number} of {len(prompts)}") as update:
-                asked = dataclasses.replace(request, prompt=Score(str(path)))
-                pieces += generate_pieces(model, tokenizer, asked, update)
+                pieces += generate_pieces(model, tokenizer, request, update)
     model.set_adapter(True)
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
-    for number, (base, adapted, (path, request)) in enumerate(
+    for number, (base, adapted, (name, request)) in enumerate(
         zip(made["base"], made["adapted"], prompts, strict=True), 1
     ):
         sounds = [
             _write_piece(piece, folder / f"{number:02d}-{kind}", out)
             for kind, piece in (("base", base), ("adapted", adapted))
         ]
-        samples.append(Sample(f"after {request.prompt_bars} bars of {path.stem}", base, adapted, sounds[0], sounds[1]))
+        samples.append(Sample(f"after {request.prompt_bars} bars of {name}", base, adapted, sounds[0], sounds[1]))
     return samples
 
 

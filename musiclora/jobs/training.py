@@ -6,8 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musiclora.errors import ConfigError
-from musiclora.families import check_data_exists, refuse_foreign, resolve, spec_of_data, spec_of_family, spec_of_folder
+from musiclora.errors import ConfigError, DataError
+from musiclora.families import (
+    SPECS,
+    FamilySpec,
+    check_data_exists,
+    refuse_foreign,
+    resolve,
+    spec_of_data,
+    spec_of_family,
+    spec_of_folder,
+)
 from musiclora.jobs.models import JobResult, find_model_for
 from musiclora.progress import Reporter
 from musiclora.training.config import TrainConfig
@@ -138,31 +147,55 @@ def pretrain(
     return pretrain_base(config, options, reporter, restart)
 
 
+def _spec_of_music(data_dir: Path, family: str | None) -> FamilySpec:
+    """Find the record of a demo's music.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds the music of several families, or of another than asked for.
+        DataError: it holds no music.
+    """
+    if not data_dir.exists():
+        raise ConfigError(f"{data_dir}: no such file or folder; give a folder of songs or recordings")
+    found, words = spec_of_data(data_dir), {spec.family: spec.data for spec in reversed(SPECS)}
+    if family is None and found:
+        return found
+    held = [one for one in words if resolve(spec_of_family(one).owns_data)(data_dir)]
+    if not held:
+        raise DataError(f"{data_dir}: holds neither {' nor '.join(reversed(words.values()))}")
+    if family is None:
+        raise ConfigError(f"{data_dir}: holds both {' and '.join(words[one] for one in held)}; choose one by --family")
+    if family not in held:
+        raise ConfigError(f"{data_dir}: holds {words[held[0]]}; give --family {held[0]}, or leave --family out")
+    return spec_of_family(family)
+
+
 def demo(
     output_dir: Path,
-    family: str = "symbolic",
+    family: str | None = None,
     backend: str = "auto",
     *,
     steps: int | None = None,
     reporter: Reporter | None = None,
+    data_dir: Path | None = None,
 ) -> tuple[JobResult, list[str]]:
-    """Adapt a bundled base to music of another style, offline.
+    """Adapt a bundled base to one's own songs, or to bundled music of another style, offline.
 
     Args:
         output_dir: folder of the adapter, the music and the report.
-        family: `symbolic` or `audio`.
+        family: `symbolic` or `audio`; None finds it from the songs, and is `symbolic` without them.
         backend: `auto`, `mlx` or `torch`.
         steps: optimiser steps; None is the family's default, fewer on a slow machine.
         reporter: told what happens.
+        data_dir: folder of songs or recordings; None is the demo's own music.
 
     Returns:
         The result, and commands to run next.
 
     Raises:
-        MusicLoraError: the songs are not installed, or the folder holds something else.
+        MusicLoraError: the songs do not do or are not installed, or the output folder holds something else.
     """
-    spec = spec_of_family(family)
+    spec = _spec_of_music(data_dir, family) if data_dir else spec_of_family(family or "symbolic")
     options = resolve(spec.demo_options)(**({} if steps is None else {"steps": steps}))
-    result: JobResult = resolve(spec.demo)(output_dir, backend, options, reporter)
+    result: JobResult = resolve(spec.demo)(output_dir, backend, options, reporter, data_dir)
     commands: list[str] = resolve(spec.next_commands)(result)
     return result, commands

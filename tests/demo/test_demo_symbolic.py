@@ -19,7 +19,8 @@ from musiclora.convert.adapters.peft import read_peft, write_peft
 from musiclora.convert.models.gpt2 import read_checkpoint
 from musiclora.demo import corpora
 from musiclora.demo.demo_run import train_demo
-from musiclora.demo.symbolic import BASE, CHOOSING, TEST, choose_songs, symbolic_demo, symbolic_next_commands
+from musiclora.demo.songs import BAND_BASE, CHOOSING, TEST, choose_songs
+from musiclora.demo.symbolic import symbolic_demo, symbolic_next_commands
 from musiclora.demo.symbolic_result import SymbolicDemoOptions, SymbolicDemoResult
 from musiclora.evaluation.scores import LEAST_SONGS
 from musiclora.models import find_model
@@ -117,9 +118,9 @@ def test_the_demo_says_that_its_adapter_has_no_effect(any_backend, tmp_path, mon
     def train(config, *_rest):
         folder = Path(config.output_dir)
         spec = config.lora()
-        state = lora_init.initial(spec, read_checkpoint(find_model(BASE).path).config.linear_shapes(), 1)
+        state = lora_init.initial(spec, read_checkpoint(find_model(BAND_BASE).path).config.linear_shapes(), 1)
         state = {key: array + np.float32(size) if "lora_B" in key else array for key, array in state.items()}
-        write_peft(folder / "adapter-best", spec, state, base_model=BASE)
+        write_peft(folder / "adapter-best", spec, state, base_model=BAND_BASE)
         return SimpleNamespace(run_dir=folder)
 
     monkeypatch.setattr("musiclora.demo.symbolic.train_demo", train)
@@ -200,7 +201,7 @@ def test_an_unfinished_demo_on_a_slow_machine_is_resumed_with_the_steps_it_was_b
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [7, 8])
 def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups(seed):
-    tokenizer = find_tokenizer(find_model(BASE), 722, None)
+    tokenizer = find_tokenizer(find_model(BAND_BASE), 722, None)
     songs, test = choose_songs(tokenizer, seed, Reporter())
     names = [piece.name for piece in [*songs.train, *songs.held_out, *test]]
     assert sorted(names) == [path.name for path in bundled_songs()]
@@ -211,5 +212,5 @@ def test_the_songs_of_the_demo_have_no_relatives_across_the_three_groups(seed):
 
 def test_the_demo_reads_no_music21(monkeypatch):
     monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
-    songs, test = choose_songs(find_tokenizer(find_model(BASE), 722, None), 7, Reporter())
+    songs, test = choose_songs(find_tokenizer(find_model(BAND_BASE), 722, None), 7, Reporter())
     assert len(songs.train) + len(songs.held_out) + len(test) == len(bundled_songs())

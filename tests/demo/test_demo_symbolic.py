@@ -53,8 +53,8 @@ def short_demo(backend_name, tmp_path_factory):
     out, folder = RememberingReporter(), tmp_path_factory.mktemp("demo") / "demo"
     options = SymbolicDemoOptions(steps=6, evaluations=1, pieces=1, tokens=200)
     with pytest.MonkeyPatch.context() as patch:  # most of the time goes into scoring held-out songs
-        for name, songs in (("TEST", LEAST_SONGS), ("CHOOSING", 2), ("CROSSED", 1)):
-            patch.setattr(f"musiclora.demo.symbolic.{name}", songs)
+        for name, songs in (("songs.TEST", LEAST_SONGS), ("songs.CHOOSING", 2), ("symbolic.CROSSED", 1)):
+            patch.setattr(f"musiclora.demo.{name}", songs)
         result = symbolic_demo(folder, backend_name, options, out)
     return DemoRun(result, folder, out.said)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from musiclora.bundled import BUNDLED_MODELS
+from musiclora.training.schedule import SCHEDULES
+
 _PRESETS = Path(__file__).parents[1] / "training" / "presets"
 
 # Copies, because the modules that own these names import numpy; tests compare the two.
-BUNDLED_MODELS = ("bundled", "bundled-band", "bundled-audio")
 PRETRAIN_SIZES = ("tiny", "small", "medium")
 WEIGHINGS = ("tokens", "songs")
-SCHEDULES = ("cosine", "linear", "constant")
 _FILES = frozenset({"style", "lyrics", "vae", "source"})
 
 

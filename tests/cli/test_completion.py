@@ -60,11 +60,10 @@ def test_fish_completes_the_commands():
 
 def test_offered_names_are_the_ones_that_training_knows():
     from musiclora.symbolic.pretrain import BASE_SIZES
-    from musiclora.training import config, schedule, weighing
+    from musiclora.training import config, weighing
 
     assert completion.PRETRAIN_SIZES == tuple(BASE_SIZES)
     assert completion._describe_presets() == config.list_presets()
-    assert completion.SCHEDULES == schedule.SCHEDULES
     assert completion.WEIGHINGS == weighing.WEIGHINGS
 
 

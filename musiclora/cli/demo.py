@@ -32,7 +32,7 @@ from musiclora.cli.common import backend_option, json_option, print_json
 def demo(
     data_dir: Path | None, family: str | None, output_dir: Path, steps: int | None, backend: str, as_json: bool
 ) -> None:
-    """Adapt a bundled base to the songs or recordings in DATA_DIR, offline, in a few minutes.
+    """Adapt a bundled base to the songs in DATA_DIR, offline, in a few minutes.
 
     The base is chosen by what the songs hold, and a fourth of them is held out to compare with. Without DATA_DIR the
     symbolic demo teaches ska to a folk band, and the audio demo learns Chinese melodies on a steel-string guitar.

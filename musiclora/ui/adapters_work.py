@@ -13,7 +13,7 @@ from musiclora.training.run_folder import CONFIG, META
 from musiclora.ui.options import OptionField, command_arguments
 from musiclora.ui.workspace import Workspace
 
-OWN = ("adapters", "output_dir", "dry_run")  # controls of the page's own
+OWN = ("adapters", "output_dir", "dry_run", "sample")  # controls of the page's own; it sends a run's own sample
 PARTS = ("adapter-best", "adapter-last")  # of a run folder
 
 

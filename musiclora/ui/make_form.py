@@ -106,10 +106,7 @@ def _base_words(workspace: Workspace, base: str) -> list[str]:
     name = base.strip()
     if not name:
         return []
-    is_place = name.startswith(("/", "~", ".")) or "\\" in name or (workspace.root / name).exists()
-    if name not in BUNDLED_MODELS and is_place:
-        name = workspace.label(workspace.inside(name, "base"))
-    return [f"--model={name}"]
+    return [f"--model={name if name in BUNDLED_MODELS else workspace.confine(name, 'base')}"]
 
 
 def _given_words(workspace: Workspace, request: PieceRequest, spec: FamilySpec | None) -> list[str]:
@@ -145,16 +142,7 @@ def _confined(workspace: Workspace, field: OptionField, value: Any) -> Any:
         return value
     if field.is_path:
         return workspace.label(workspace.inside(text, "file or folder"))
-    if field.name in _FILE_OR_TEXT and _is_place(workspace, text):
-        return workspace.label(workspace.inside(text, "file"))
-    return value
-
-
-def _is_place(workspace: Workspace, text: str) -> bool:
-    try:
-        return (workspace.root / Path(text).expanduser()).exists()
-    except (OSError, ValueError, RuntimeError):  # too long for a name, or a home that nobody has
-        return False
+    return workspace.confine(text, "file") if field.name in _FILE_OR_TEXT else value
 
 
 def _plain_name(text: str) -> str:

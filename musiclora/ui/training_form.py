@@ -12,6 +12,7 @@ from musiclora.ui.workspace import Workspace
 BUNDLED_BASES = ("bundled", "bundled-band", "bundled-audio")
 FRONT = ("epochs", "sample_every", "stop_when_copying", "backend")  # beside songs, base, preset and the run's name
 OWN = ("data_dir", "output_dir", "model", "preset")  # the page has controls of its own for these
+PLACES = ("adapter_dir", "tokenizer", "mix_dir", "style", "vae")  # options that may name a file or folder
 HIDDEN = ("config_file", "list_presets", "dry_run", "restart")
 
 
@@ -46,12 +47,13 @@ def training_arguments(
     """Return the words after `musiclora train` for the values of the form.
 
     Raises:
-        ConfigError: songs or base are not chosen, or the name is none.
+        ConfigError: songs or base are not chosen, the name is none, or a path leads out of the page's folder.
     """
     folder = workspace.label(workspace.inside(songs))
     if not (base or "").strip():
         raise ConfigError("choose a base first")
     run = workspace.label(workspace.new_folder(workspace.runs, name, "run"))
-    words = [f"--data-dir={folder}", f"--output-dir={run}", f"--model={(base or '').strip()}"]
+    words = [f"--data-dir={folder}", f"--output-dir={run}", f"--model={workspace.confine(base or '', 'base')}"]
     words += [f"--preset={preset}"] if preset else []
-    return words + command_arguments(fields, values)
+    places = {name: workspace.confine(str(values[name])) for name in PLACES if values.get(name)}
+    return words + command_arguments(fields, {**values, **places})

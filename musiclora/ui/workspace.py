@@ -73,6 +73,23 @@ class Workspace:
             raise ConfigError(f"{text}: there is no such {what}; it may have been moved or removed")
         return path
 
+    def confine(self, text: str, what: str = "file or folder") -> str:
+        """Return a value that may name a place, by its label where it does.
+
+        Args:
+            text: a name such as `bundled`, words, or a path.
+            what: name of the thing, for the message.
+
+        Raises:
+            ConfigError: it is a path outside the root, or one at which nothing is.
+        """
+        name = text.strip()
+        try:
+            is_place = name.startswith(("/", "~", "..")) or (self.root / expand_home(name)).exists()
+        except (OSError, ValueError):  # words that no path can hold
+            is_place = False
+        return self.label(self.inside(name, what)) if name and is_place else name
+
     def new_folder(self, parent: Path, name: str | None, what: str) -> Path:
         """Return the path of a folder inside a parent for a name that a user typed; nothing is made.
 

@@ -69,3 +69,30 @@ def test_the_words_of_a_training_are_relative_to_the_page_s_folder(workspace):
     assert words == ["--data-dir=songs/mine", "--output-dir=runs/new", "--model=bundled"]
     with pytest.raises(ConfigError, match="choose a base first"):
         training_arguments(workspace, "songs/mine", " ", "", "new", (), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "confined"),
+    [
+        ("bundled", "bundled"),
+        ("owner/name@main", "owner/name@main"),
+        ("base", "base"),
+        ("./base", "base"),
+        ("warm strings, slow", "warm strings, slow"),
+        ("x" * 10_000, "x" * 10_000),
+        ("a\0b", "a\0b"),
+        ("", ""),
+    ],
+    ids=["bundled", "Hub id", "folder", "dot", "words", "long", "zero", "empty"],
+)
+def test_a_value_that_names_no_place_stays_as_it_is(workspace, text, confined):
+    assert workspace.confine(text) == confined
+
+
+@pytest.mark.parametrize("option", ["mix_dir", "adapter_dir", "tokenizer", "vae", "style"])
+@pytest.mark.parametrize("text", ["/etc/hostname", "../outside", "~/x"])
+def test_no_option_of_a_training_leads_out_of_the_page_s_folder(workspace, option, text):
+    with pytest.raises(ConfigError, match="outside the page's folder"):
+        training_arguments(workspace, "songs/mine", "bundled", "", "new", (), {option: text})
+    with pytest.raises(ConfigError, match="outside the page's folder"):
+        training_arguments(workspace, "songs/mine", text, "", "new", (), {})

@@ -151,12 +151,12 @@ def test_an_output_folder_that_is_a_file_or_lies_in_one_is_refused(train, tmp_pa
 def trained(train_in, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     assert train_in(folder).exit_code == 0
-    return folder / "run" / "adapter-best"
+    return folder / "run"
 
 
 @pytest.fixture
 def adapter(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run" / "adapter-best")
+    return shutil.copytree(trained, tmp_path / "run") / "adapter-best"
 
 
 def test_an_adapter_for_another_base_is_refused_and_may_be_allowed(

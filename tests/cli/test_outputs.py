@@ -108,7 +108,7 @@ def nothing_is_read(monkeypatch):
         "audio.files.cutting.measure_health",
         "audio.diffrhythm.preprocess.find_model",
         "demo.symbolic.choose",
-        "demo.symbolic.load_pieces",
+        "demo.songs.load_pieces",
         "demo.audio.choose",
     ):
         monkeypatch.setattr(f"musiclora.{place}", lambda *a, **k: pytest.fail("read"))

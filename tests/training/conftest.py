@@ -58,5 +58,5 @@ def own_run(finished_run, tmp_path):
 @pytest.fixture(scope="module", autouse=True)
 def _pictures(request):
     """Draw real pictures only where they are tested."""
-    if request.path.stem != "test_run_report":
+    if request.path.stem not in ("test_run_report", "test_learning_curve"):
         request.getfixturevalue("plain_pictures")

@@ -119,8 +119,7 @@ def test_a_pair_is_made_heard_downloaded_and_found_again(root):
         fill(page, "make-option-count", "1")
         fill(page, "make-option-temperature", "-1")
         page.click("#make")
-        wait_for_text(page, "#make-status", "--temperature")
-        assert page.locator("#make-status [role=alert]").count() == 1
+        page.wait_for_selector("#make-status [role=alert]:has-text('--temperature')")
 
         open_tab(page, url, "Make")
         page.wait_for_function("document.querySelector('#piece input').value === 'pieces/one-1'")

@@ -13,7 +13,7 @@ BASE_MARK = "-base"  # `generate --compare` adds it to the names of files by the
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ABC_SUFFIXES = (".abc",)
-SCORE_SUFFIXES = (".musicxml", ".mxl", ".xml")  # MusicXML
+SCORE_SUFFIXES = (".musicxml", ".mxl")  # MusicXML; .xml is the ending of anything
 MUSIC_SUFFIXES = MIDI_SUFFIXES + ABC_SUFFIXES + SCORE_SUFFIXES
 # Scores in formats that are not read; such files are named, with what to do.
 FOREIGN_SCORES = {

@@ -19,9 +19,9 @@ from musiclora.convert.errors import printable
 def doctor(data_dir: Path | None, model: str | None, num_workers: int | None, as_json: bool) -> None:
     """Describe this machine and, with DATA_DIR, the health of a folder of music: kept, repaired, skipped, and why.
 
-    A folder may hold notes (MIDI, ABC), recordings, or both, or be what preprocess or train wrote. For notes it counts
-    what the model's tokens keep and lose. For recordings the table shows seconds, rate, channels, peak, clipped samples
-    and problems.
+    A folder may hold notes (MIDI, MusicXML, ABC), recordings, or both, or be what preprocess or train wrote. For notes
+    it counts what the model's tokens keep and lose. For recordings the table shows seconds, rate, channels, peak,
+    clipped samples and problems.
     """
     from musiclora import doctor as jobs
 

@@ -36,7 +36,7 @@ _SYMBOLIC = (
         type=int,
         help="Symbolic: keep the K most probable tokens; 0 keeps all.  [default: 50; 0 for arrival-time tokens]",
     ),
-    click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: MIDI or ABC file to continue."),
+    click.option("--prompt", type=click.Path(path_type=Path), help="Symbolic: MIDI, MusicXML or ABC file to continue."),
     click.option(
         "--prompt-bars",
         type=int,
@@ -54,7 +54,7 @@ _SYMBOLIC = (
     click.option(
         "--accompany",
         type=click.Path(path_type=Path),
-        help="Arrival-time tokens: MIDI or ABC file whose parts stay note for note; the rest is written around them.",
+        help="Arrival-time tokens: file whose parts stay note for note; the rest is written around them.",
     ),
     click.option(
         "--parts",
@@ -65,7 +65,7 @@ _SYMBOLIC = (
     click.option(
         "--infill",
         type=click.Path(path_type=Path),
-        help="Arrival-time tokens: MIDI or ABC file with a gap to fill; everything outside the gap stays.",
+        help="Arrival-time tokens: file with a gap to fill; everything outside the gap stays.",
     ),
     click.option(
         "--from-bar", type=int, help="Symbolic: first bar of the gap, counted from 1 by the file's own metres."

@@ -8,7 +8,7 @@ from musiclora.cli.common import BACKEND_CHOICES, json_option, print_json
 
 
 @click.command()
-@click.option("--data-dir", required=True, help="Folder of .mid, .midi, .kar, .rmi or .abc files, or a token cache.")
+@click.option("--data-dir", required=True, help="Folder of songs (MIDI, MusicXML, ABC), or a token cache.")
 @click.option("--output-dir", required=True, help="Run folder; resumes an unfinished run in it.")
 @click.option(
     "--preset",

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ManyCommand)
-@click.option(
-    "--data-dir", help="Folder of .mid, .midi, .kar, .rmi or .abc files or of recordings, or the output of preprocess."
-)
+@click.option("--data-dir", help="Folder of songs (MIDI, MusicXML, ABC) or of recordings, or the output of preprocess.")
 @click.option("--output-dir", help="Run folder; resumes an unfinished run in it.")
 @click.option(
     "--model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -123,7 +124,7 @@ def audio_demo(
     if data_dir:
         raise ConfigError(
             f"{data_dir}: holds recordings, and the demo adapts to own songs in MIDI or ABC only; for recordings: "
-            f"musiclora train --model bundled-audio --data-dir {data_dir} --output-dir runs/mine"
+            f"musiclora train --model bundled-audio --data-dir {shlex.quote(str(data_dir))} --output-dir runs/mine"
         )
     check_demo_folder(folder)
     need_audio()

@@ -28,7 +28,7 @@ class GivenMusic:
     """Files and options of what a generation is given.
 
     Attributes:
-        prompt: MIDI or ABC file to continue.
+        prompt: MIDI, MusicXML or ABC file to continue.
         instruments: value of --instruments: what may be drawn, or `any`; None for those of the training songs.
         accompany: file whose parts stay.
         parts: value of --parts: those that stay; None for all.
@@ -168,7 +168,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
 
     Args:
         option: the option, for messages.
-        path: MIDI or ABC file.
+        path: MIDI, MusicXML or ABC file.
         as_played: keep all tempo changes, the order of notes, silences and long notes, which come back as they are.
 
     Returns:
@@ -178,7 +178,7 @@ def _read_score(option: str, path: Path, *, as_played: bool = False) -> tuple[Sc
         DataError: there is no such file, or it holds several tunes or none.
     """
     if not path.is_file():
-        reason = "is a folder; give one MIDI or ABC file" if path.is_dir() else "there is no such file"
+        reason = "is a folder; give one file" if path.is_dir() else "there is no such file"
         raise DataError(f"{option} {path}: {reason}")
     reading = read_music(path, workers=1, tokenizer=ArrivalTokenizer() if as_played else None, as_given=as_played)
     if len(reading.songs) > 1:

@@ -227,7 +227,7 @@ def render_audio(
     minutes, a note after 30 s, and at most 240 parts are played.
 
     Args:
-        midi: MIDI or ABC file.
+        midi: MIDI, ABC or MusicXML file.
         out: WAV file, which appears whole or not at all.
         soundfont: .sf2 file; None searches, see `find_soundfont`.
         time_limit: seconds after which the synthesiser is stopped.
@@ -250,7 +250,7 @@ def render_audio(
 
 
 def read_score(source: Path, time_limit: float = TIME_LIMIT_SECONDS) -> Score:
-    """Read and repair a MIDI or ABC file in a child process.
+    """Read and repair a MIDI, ABC or MusicXML file in a child process.
 
     Returns:
         score in ticks.

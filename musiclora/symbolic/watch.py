@@ -63,7 +63,7 @@ def watch_from_options(
     for note in opened.notes:
         say(note)
     there = _music_facts(folder)
-    say(f"watching {folder}: drop a MIDI or ABC file; Ctrl-C ends{_count_of(there)}")
+    say(f"watching {folder}: drop a MIDI, MusicXML or ABC file; Ctrl-C ends{_count_of(there)}")
     for dropped in dropped_files(folder, there, goes_on):
         try:
             _continue_file(generator, dropped, output_dir, request, given, say)

@@ -12,7 +12,7 @@ from typing import Any
 from musiclora.convert.errors import ConvertError
 from musiclora.convert.files.json_file import NUMBER, TEXT, list_of, map_of, object_with, read_optional_json
 from musiclora.convert.files.temporary import scratch_folder
-from musiclora.reporting.trackers import TrackedRun, Tracker, check_trackers, open_tracker, parse_trackers
+from musiclora.reporting.trackers import TrackedRun, Tracker, open_tracker, parse_trackers
 from musiclora.training.config import TrainConfig
 from musiclora.training.run_folder import TRACKED, Run
 
@@ -30,10 +30,9 @@ def tracked(run: Run, config: TrainConfig, say: Callable[[str], None]) -> Iterat
         say: tells the user when a tracker fails; the training goes on without it.
 
     Raises:
-        ConfigError: a tracker is not known, or not installed.
+        ConfigError: a tracker is not known.
     """
     names = parse_trackers(config.report_to)
-    check_trackers(names)
     if not names:
         yield
         return

@@ -38,7 +38,7 @@ def run(*arguments):
         (["--temperature", "-1", "--top-k", "-1"], "--temperature is -1.0; it must be 0 (greedy) or more; --top-k is"),
         (["--temperature", "inf"], "'--temperature': 'inf' is not a finite number"),
         (["--prompt", "none.mid"], "--prompt none.mid: there is no such file"),
-        (["--prompt", "."], "--prompt .: is a folder; give one MIDI or ABC file"),
+        (["--prompt", "."], "--prompt .: is a folder; give one file"),
     ],
     ids=str,
 )

@@ -33,7 +33,7 @@ def read_musicxml(path: Path) -> tuple[Score, tuple[str, ...]]:
     """Read a score with its repeats unfolded, ties joined, and transposing instruments at sounding pitch.
 
     Args:
-        path: .musicxml, .xml or .mxl file.
+        path: plain or compressed MusicXML.
 
     Returns:
         The score in ticks, and remarks on what is not in it.

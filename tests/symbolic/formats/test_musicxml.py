@@ -10,6 +10,7 @@ import pytest
 from require import require
 
 from musiclora.errors import DataError
+from musiclora.families import spec_of_data
 from musiclora.symbolic.formats import musicxml
 from musiclora.symbolic.formats.musicxml import read_musicxml, unpack_mxl
 from musiclora.symbolic.reading.worker import ReadTask, examine_file
@@ -213,6 +214,12 @@ def test_the_reader_of_training_takes_it_and_names_what_is_damaged(tmp_path):
     assert (good.error, good.notes) == ("", 1)
     (bad,) = examine_file(ReadTask(str(tmp_path / "b.mxl")), None, True)
     assert bad.error.startswith("the compressed MusicXML file is damaged")
+
+
+def test_xml_beside_recordings_makes_no_songs_of_them(tmp_path):
+    (tmp_path / "library.xml").write_text("<plist/>")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    assert spec_of_data(tmp_path).family == "audio"
 
 
 def test_a_file_of_another_program_is_read():
